@@ -1,0 +1,7 @@
+"""``python -m hyperdpo``, which ``accelerate launch -m hyperdpo`` needs."""
+
+import sys
+
+from hyperdpo.cli import main
+
+sys.exit(main())

@@ -1,0 +1,290 @@
+"""The command line. Torch and friends are imported where a command needs them, so that ``--help`` is instant.
+
+Exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperdpo._version import __version__
+from hyperdpo.errors import InputError
+
+PATH = click.Path(path_type=Path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    try:
+        cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
+    except (InputError, click.ClickException) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"hyperdpo: {' '.join(message.split())}", err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("hyperdpo: interrupted; a training goes on where it was when the command is given again", err=True)
+        return 130
+    return 0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="%(version)s")
+def cli() -> None:
+    """HyperDPO: one trained model, every trade-off between several objectives."""
+
+
+@cli.group()
+def data() -> None:
+    """Make data."""
+
+
+@cli.group()
+def rank() -> None:
+    """Fine-tune a ranker on several labels at once, and use it at any weights."""
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("expected names separated by commas, such as clicks,quality")
+    return names
+
+
+def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
+    if value is None:
+        return None
+    try:
+        return [float(number) for number in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every ``rank`` command that reads data takes."""
+    options = (
+        click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
+        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
+        click.option("--objectives", callback=_names, metavar="A,B", help="Only these objectives, in this order."),
+        click.option(
+            "--base-scores",
+            metavar="COLUMN|FILE",
+            help="Scores of your own ranker: a column, or a file with one per row.",
+        ),
+        click.option("--cpu", is_flag=True, help="Do not use a GPU."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@data.command("generate")
+@click.argument("out", type=PATH)
+@click.option("--queries", type=int, required=True, help="Number of queries (groups).")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--oracle", type=PATH, help="Also write the labels' expectations, as CSV.")
+def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
+    """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction."""
+    from hyperdpo.data.synthetic import generate
+    from hyperdpo.progress import progress_bar
+
+    with progress_bar("generate", queries, "queries") as update:
+        documents = generate(out, queries, seed, oracle, progress=update)
+    click.echo(f"{out}: {queries} queries, {documents} documents")
+
+
+@rank.command("fit")
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on.")
+@data_options
+@click.option(
+    "--parametrization", type=click.Choice(["scratch", "augmentation"]), help="Of the ranker.  [default: scratch]"
+)
+@click.option("--validation", type=PATH, help="Validation groups, instead of a split of DATA.")
+@click.option("--test", type=PATH, help="Test groups, instead of a split of DATA.")
+@click.option("--seed", type=int, help="Of initialisation, order and sampled weights.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, such as training.epochs=20.")
+@click.option("--precision", type=click.Choice(["auto", "no", "bf16"]), help="Mixed precision.  [default: auto]")
+@click.option("--track", help="Trackers: tensorboard, wandb; logs go to OUT/logs.")
+@click.option("--overwrite", is_flag=True, help="Start again where OUT holds a run.")
+def rank_fit(
+    source: Path,
+    out: Path,
+    preset: str | None,
+    config_file: Path | None,
+    objectives: list[str] | None,
+    base_scores: str | None,
+    cpu: bool,
+    parametrization: str | None,
+    validation: Path | None,
+    test: Path | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    precision: str | None,
+    track: str | None,
+    overwrite: bool,
+) -> None:
+    """Train one ranker for all weightings of the objectives in DATA.
+
+    DATA is LETOR/MSLR text (.gz too), Parquet or CSV, or a directory with train, vali and test files. Without
+    --base-scores a base ranker is trained on the main label first.
+    """
+    from hyperdpo.ranking.commands import fit_command
+    from hyperdpo.ranking.config import build_config
+
+    overrides = _overrides(settings)
+    for key, value in (("seed", seed), ("parametrization", parametrization)):
+        if value is not None:
+            overrides[key] = value
+    if precision is not None:
+        for part in ("training", "base_training"):
+            overrides.setdefault(part, {})["precision"] = precision
+    config = build_config(preset=preset, config_file=config_file, objectives=objectives, overrides=overrides)
+    fit_command(
+        source,
+        config,
+        out,
+        validation=validation,
+        test=test,
+        base_scores=base_scores,
+        cpu=cpu,
+        track=track,
+        overwrite=overwrite,
+    )
+
+
+@rank.command("front")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
+@click.option(
+    "--scales",
+    callback=_numbers,
+    default="1",
+    show_default=True,
+    metavar="C,C",
+    help="Scales c: above 1 is nearer to the base.",
+)
+@click.option("--out", type=PATH, help="FRONT.json to write.")
+@click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
+@click.option(
+    "--oracle", type=PATH, help="Oracle file of generated data: report the fraction of its front that is attained."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "all", "train", "validation", "test"]),
+    default="auto",
+    show_default=True,
+    help="auto: the test groups of the training data, all groups of other data.",
+)
+@click.option("--k", type=click.IntRange(min=1), help="NDCG@k, instead of the run's.")
+@click.option("--gain", type=click.Choice(["linear", "exponential"]), help="NDCG's gain, instead of the run's.")
+@click.option(
+    "--empty", type=click.Choice(["skip", "one", "zero"]), help="Groups without a positive label, instead of the run's."
+)
+@data_options
+def rank_front(
+    run_path: Path,
+    source: Path,
+    points: int,
+    scales: list[float],
+    out: Path | None,
+    plot: Path | None,
+    oracle: Path | None,
+    split: str,
+    k: int | None,
+    gain: str | None,
+    empty: str | None,
+    **data: Any,
+) -> None:
+    """Measure the front of RUN on DATA: NDCG of every objective, and of the main label, at each weighting."""
+    from hyperdpo.ranking.commands import front_command
+
+    metric = {name: value for name, value in (("k", k), ("gain", gain), ("empty", empty)) if value is not None}
+    front_command(
+        run_path,
+        source,
+        points=points,
+        scales=scales,
+        out=out,
+        plot=plot,
+        oracle=oracle,
+        split=split,
+        metric=metric,
+        **data,
+    )
+
+
+@rank.command("score")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option(
+    "--weights",
+    required=True,
+    metavar="W,W",
+    help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0).",
+)
+@click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
+@click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
+@data_options
+def rank_score(run_path: Path, source: Path, weights: str, scale: float, out: Path | None, **data: Any) -> None:
+    """Score all rows of DATA at one weighting and scale."""
+    from hyperdpo.ranking.commands import score_command
+
+    score_command(run_path, source, weights=weights, scale=scale, out=out, **data)
+
+
+@cli.command("demo")
+@click.option(
+    "--out", type=PATH, default=Path("demo"), show_default=True, help="Directory for data, run, front and report."
+)
+@click.option("--queries", type=int, default=600, show_default=True, help="Size of the generated data.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of the fit.")
+def demo(out: Path, queries: int, seed: int, settings: tuple[str, ...]) -> None:
+    """The whole way on generated data: data, base, fit, front, plots, report."""
+    from hyperdpo.demo import run_demo
+
+    run_demo(out, queries=queries, seed=seed, overrides=_overrides(settings))
+
+
+def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``a.b=value`` settings as nested values; a value is read as YAML."""
+    import yaml
+
+    result: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise InputError(f"--set: found {setting!r}; expected KEY=VALUE, such as training.epochs=20")
+        place = result
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--set: {key} lies inside a setting that was given a value")
+        try:
+            place[last] = _number_or(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise InputError(f"--set: {key} is {text!r}; expected a YAML value") from None
+    return result
+
+
+def _number_or(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; here it is a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The paper's mathematics on tensors. Knows no files and no models."""

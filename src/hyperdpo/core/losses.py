@@ -1,0 +1,207 @@
+"""The losses: from scores and targets to one loss per group and objective, to the loss vector, to the number minimised.
+
+G groups, n items (padded), m objectives. ``mask`` is (G, n) bool, True = a real item. Nothing here waits for the
+device, so every function can stand in the training loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from hyperdpo.errors import InputError
+
+#: Sums a tensor over all processes, elementwise, and returns the sum to each of them.
+Reduce = Callable[[Tensor], Tensor]
+
+
+def plackett_luce_log_likelihood(scores: Tensor, ranking: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Log-probability of a ranking under the Plackett-Luce model: the logarithm of Eq. (8).
+
+        sum_i [ s_{ranking_i} - log sum_{k >= i} exp s_{ranking_k} ]
+
+    Args:
+        scores: (..., n).
+        ranking: (..., n) long; ``ranking[..., i]`` is the index of the item at place i.
+        mask: (..., n) bool or None for "all items are real". With a mask, the first (number of real items) places
+            of the ranking count and must name the real items; what stands after them is ignored.
+
+    Returns:
+        (...), <= 0.
+    """
+    if mask is None:
+        ordered, filled = scores.gather(-1, ranking), torch.ones_like(ranking, dtype=torch.bool)
+    else:
+        filled = torch.arange(ranking.shape[-1], device=ranking.device) < mask.sum(-1, keepdim=True)
+        ordered = scores.gather(-1, ranking.masked_fill(~filled, 0)).masked_fill(~filled, torch.finfo(scores.dtype).min)
+    remaining = ordered.flip(-1).logcumsumexp(-1).flip(-1)
+    return (ordered - remaining).masked_fill(~filled, 0).sum(-1)
+
+
+def top_one_log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
+    """Log-probability that each item comes first: the log-softmax over the real items.
+
+    Args:
+        scores: (..., n); anything on padding, NaN included.
+        mask: bool, broadcastable to ``scores``.
+
+    Returns:
+        (..., n), 0 (not -inf) on padding, so that a product with targets that are 0 there is 0. Gradients are finite,
+        and 0 on padding.
+    """
+    # The lowest finite number instead of -inf: a row of padding alone is then not NaN anywhere on the way, which
+    # torch's anomaly detection would stop at.
+    masked = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return torch.log_softmax(masked, -1).masked_fill(~mask, 0)
+
+
+def listnet_loss(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """ListNet: the cross-entropy between targets and top-one probabilities, Eq. (9), group by group.
+
+        l_gj = - sum_i t_gji log softmax(s_g)_i
+
+    Args:
+        scores: (G, n).
+        targets: (G, n), or (G, m, n) for m objectives on the same scores; 0 on padding.
+        mask: (G, n).
+
+    Returns:
+        (G,), or (G, m): not reduced. One log-softmax serves all objectives.
+    """
+    log_probabilities = top_one_log_probabilities(scores, mask)
+    if targets.dim() > scores.dim():
+        log_probabilities = log_probabilities.unsqueeze(-2)
+    return -(targets * log_probabilities).sum(-1)  # on a CPU twice as fast as a batched matrix-vector product
+
+
+def listnet_dpo_loss(
+    scores: Tensor, base_scores: Tensor, targets: Tensor, mask: Tensor, temperatures: Sequence[float] | Tensor
+) -> Tensor:
+    """ListNet on the scores' distance from the base, Eq. (10), group by group and objective by objective.
+
+        l_gj = - sum_i t_gji log softmax(beta_j (s_g - s_base,g))_i
+
+    With equal temperatures all objectives share one log-softmax: m times less work. Whether they are equal is seen on
+    a sequence of numbers or a CPU tensor; temperatures on another device, or with a gradient, take the general path,
+    because to look at them would wait for the device.
+
+    Args:
+        scores: (G, n).
+        base_scores: (G, n), of the frozen model.
+        targets: (G, m, n); 0 on padding.
+        mask: (G, n).
+        temperatures: m numbers > 0, beta in the paper: a sequence, or a tensor (m,).
+
+    Returns:
+        (G, m): not reduced.
+
+    Raises:
+        InputError: there are not m temperatures, or one that can be seen is not a finite number > 0.
+    """
+    m = targets.shape[-2]
+    if len(temperatures) != m:
+        raise InputError(f"{len(temperatures)} temperatures for {m} objectives, expected one per objective")
+    distance = scores - base_scores
+    if isinstance(temperatures, Tensor) and (temperatures.device.type != "cpu" or temperatures.requires_grad):
+        scaled = temperatures.to(distance).unsqueeze(-1) * distance.unsqueeze(-2)
+    else:
+        values = [float(value) for value in temperatures]
+        if not all(math.isfinite(value) and value > 0 for value in values):
+            raise InputError(f"temperatures {values}, expected finite numbers > 0")
+        if values.count(values[0]) == m:
+            return listnet_loss(values[0] * distance, targets, mask)
+        scaled = torch.stack([value * distance for value in values], dim=-2)  # a tensor of them would have to be copied
+    return -(targets * top_one_log_probabilities(scaled, mask.unsqueeze(-2))).sum(-1)
+
+
+def mean_losses(group_losses: Tensor, signal: Tensor, reduce: Reduce | None = None) -> Tensor:
+    """The loss vector of Eq. (7) and Eq. (11): per objective the mean over the groups with signal.
+
+    Args:
+        group_losses: (G, m).
+        signal: (G, m) bool; False leaves the group out of that objective's mean.
+        reduce: sums over processes. Sums and counts both go through it, in one call, so every process returns the
+            value over all groups. Its gradient reaches the local groups only; where gradients are then *averaged*
+            over processes (DDP), multiply the loss by the number of processes.
+
+    Returns:
+        (m,), at least float32. An objective without any group with signal gives 0, with a gradient of 0.
+    """
+    dtype = torch.promote_types(group_losses.dtype, torch.float32)  # a count does not fit into half precision
+    sums = group_losses.to(dtype).masked_fill(~signal, 0).sum(0)
+    totals = torch.stack((sums, signal.sum(0).to(dtype)))
+    if reduce is not None:
+        totals = reduce(totals)
+    return totals[0] / totals[1].clamp_min(1)
+
+
+def scalarise(losses: Tensor, weights: Tensor) -> Tensor:
+    """Linear scalarisation w^T L, Eq. (12).
+
+    Args:
+        losses: (..., m).
+        weights: (..., m), on the simplex.
+
+    Returns:
+        (...).
+    """
+    return (losses * weights).sum(-1)
+
+
+def cosine_penalty(losses: Tensor, weights: Tensor) -> Tensor:
+    """G_w, the penalty of section 3.3: minus the cosine of the angle between the weights and the loss vector.
+
+    Args:
+        losses: (..., m).
+        weights: (..., m).
+
+    Returns:
+        (...), from -1 to 1. Where either vector is 0 the angle is not defined: 0, with a gradient of 0.
+    """
+    norms = torch.linalg.vector_norm(losses, dim=-1) * torch.linalg.vector_norm(weights, dim=-1)
+    defined = norms > 0
+    cosines = scalarise(losses, weights) / torch.where(defined, norms, 1)
+    return -torch.where(defined, cosines, 0)
+
+
+def hypernet_loss(
+    group_losses: Tensor, signal: Tensor, weights: Tensor, penalty: float = 0.0, reduce: Reduce | None = None
+) -> Tensor:
+    """The number a training step minimises: Eq. (13) for one batch.
+
+    With one w for the batch: w^T L + penalty * G_w(L), where L is the loss vector of the batch.
+
+    With one w per group: sum_j (sum_g w_gj l_gj) / (groups with signal for j), plus penalty times the mean over groups
+    of G_{w_g}(l_g). This penalty is a surrogate: G_w is defined on an expectation, which a single group does not
+    give. Objectives without signal in a group are left out of its two vectors (0 if no weight remains), and groups
+    without any signal out of the mean. With the same w in every row and no penalty, both forms are equal.
+
+    Args:
+        group_losses: (G, m), from :func:`listnet_dpo_loss`.
+        signal: (G, m) bool.
+        weights: (m,), or (G, m) for one w per group.
+        penalty: lambda in the paper.
+        reduce: sums over processes; see :func:`mean_losses`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        InputError: the weights have neither shape.
+    """
+    groups, m = group_losses.shape
+    if weights.shape == (m,):
+        losses = mean_losses(group_losses, signal, reduce)
+        loss = scalarise(losses, weights)
+        return loss + penalty * cosine_penalty(losses, weights) if penalty else loss
+    if weights.shape != (groups, m):
+        raise InputError(f"weights of shape {tuple(weights.shape)}, expected ({m},) or ({groups}, {m})")
+    loss = mean_losses(group_losses * weights, signal, reduce).sum()
+    if not penalty:
+        return loss
+    cosines = cosine_penalty(group_losses.masked_fill(~signal, 0), weights.masked_fill(~signal, 0))
+    surrogate = mean_losses(cosines.unsqueeze(-1), signal.any(-1, keepdim=True), reduce)
+    return loss + penalty * surrogate.squeeze(-1)

@@ -1,0 +1,134 @@
+"""Weights over objectives: points of the simplex, checked, drawn at random, or laid out as a grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hyperdpo.errors import InputError
+
+#: How far from 1 the sum of a user's weights may be (decimals, float32) before they are renormalised.
+SUM_TOLERANCE = 1e-6
+
+
+def check_weights(weights: ArrayLike, num_objectives: int) -> np.ndarray:
+    """The weights as points of the simplex.
+
+    Args:
+        weights: (..., m) numbers >= 0 that sum to 1 within 1e-6.
+        num_objectives: m.
+
+    Returns:
+        (..., m) float64, a copy; rows renormalised to sum to 1 up to rounding.
+
+    Raises:
+        InputError: not numbers, not m of them, not finite, negative, or a wrong sum.
+    """
+    try:
+        array = np.array(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"weights {weights!r}, expected {num_objectives} numbers per row") from None
+    if array.ndim == 0 or array.shape[-1] != num_objectives:
+        found = "a single number" if array.ndim == 0 else f"{array.shape[-1]} values"
+        raise InputError(f"weights: found {found}, expected {num_objectives}, one per objective")
+    sums = array.sum(-1)
+    bad = ~(np.isfinite(array).all(-1) & (array >= 0).all(-1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
+    if bad.any():
+        row = array[bad][0] if array.ndim > 1 else array
+        values = ", ".join(f"{value:g}" for value in row)
+        raise InputError(f"weights {values} (sum {row.sum():g}), expected finite numbers >= 0 that sum to 1")
+    return array / sums[..., None]
+
+
+def sample_dirichlet(alpha: Sequence[float] | np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights drawn from the Dirichlet distribution.
+
+    Args:
+        alpha: m concentrations > 0. Below 1, the vertices are reached; from 1 on, hardly ever.
+        count: number of rows.
+        rng: see :func:`stream`.
+
+    Returns:
+        (count, m) float64, each row on the simplex; never NaN, however small alpha is.
+
+    Raises:
+        InputError: alpha is not a sequence of finite numbers > 0.
+    """
+    concentration = np.asarray(alpha, dtype=np.float64)
+    if (
+        concentration.ndim != 1
+        or not concentration.size
+        or not np.all(np.isfinite(concentration) & (concentration > 0))
+    ):
+        raise InputError(f"alpha {concentration.tolist()}, expected one finite number > 0 per objective")
+    # Gamma(a) = Gamma(a + 1) U^(1/a), taken in logarithms: a Gamma(1e-3) variate itself is mostly 0, and 0 / 0 is NaN.
+    shape = (count, concentration.size)
+    logs = np.log(rng.standard_gamma(concentration + 1, shape)) + np.log1p(-rng.random(shape)) / concentration
+    gammas = np.exp(logs - logs.max(-1, keepdims=True))
+    return gammas / gammas.sum(-1, keepdims=True)
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """A generator for one purpose, such as ``stream(seed, epoch, step)``.
+
+    It depends on the seed and the key alone: a run that is resumed at step k draws what it would have drawn.
+    Different keys, ``stream(1)`` and ``stream(1, 0)`` included, give independent streams.
+
+    Raises:
+        InputError: a negative seed or key.
+    """
+    if min(seed, *key, 0) < 0:
+        raise InputError(f"seed {seed}, key {key}: expected integers >= 0")
+    # A spawn key, because numpy pads entropy with zeros: SeedSequence([1]) and SeedSequence([1, 0]) are one stream.
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+def weight_grid(num_objectives: int, points: int = 11, seed: int = 0) -> np.ndarray:
+    """Weights spread over the simplex, vertices first; the same ones at every call.
+
+    One objective: the single row (1,). Two: evenly spaced from (1, 0) to (0, 1). More: the vertices, then the layers
+    of Das and Dennis (all weights that are multiples of 1/2, then 1/3, ...; without what is there already) while a
+    whole layer fits, then points drawn uniformly from the inside.
+
+    Args:
+        num_objectives: m.
+        points: number of rows, at least m.
+        seed: of the points drawn.
+
+    Returns:
+        (points, m) float64; (1, 1) for one objective.
+
+    Raises:
+        InputError: no objective, or fewer points than objectives.
+    """
+    if num_objectives < 1:
+        raise InputError(f"{num_objectives} objectives, expected at least 1")
+    if points < num_objectives:
+        raise InputError(f"{points} points for {num_objectives} objectives, expected at least one per objective")
+    if num_objectives == 1:
+        return np.ones((1, 1))
+    if num_objectives == 2:
+        second = np.arange(points)
+        return np.stack((second[::-1], second), axis=-1) / (points - 1)
+    rows: list[np.ndarray] = []
+    for divisions in itertools.count(1):
+        # One more than fits is enough to know that the layer does not.
+        layer = list(itertools.islice(_lattice_layer(num_objectives, divisions), points - len(rows) + 1))
+        if len(layer) > points - len(rows):
+            break
+        rows += [np.array(parts) / divisions for parts in layer]
+    inside = sample_dirichlet(np.ones(num_objectives), points - len(rows), stream(seed))
+    return np.concatenate((np.array(rows), inside))
+
+
+def _lattice_layer(num_objectives: int, divisions: int) -> Iterator[tuple[int, ...]]:
+    """The m-part compositions of ``divisions`` without a common factor: those no smaller number of divisions gives."""
+    for bars in itertools.combinations(range(divisions + num_objectives - 1), num_objectives - 1):
+        edges = (-1, *bars, divisions + num_objectives - 1)
+        parts = tuple(right - left - 1 for left, right in itertools.pairwise(edges))[::-1]
+        if math.gcd(*parts) == 1:
+            yield parts

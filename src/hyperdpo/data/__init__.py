@@ -1,0 +1,1 @@
+"""Grouped data: readers, the memory-mapped cache, splits, transforms, batches, the generator."""

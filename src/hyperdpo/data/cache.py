@@ -1,0 +1,210 @@
+"""Reading a table: parsed once, memory-mapped ever after.
+
+A file's parsed form is kept in a cache directory: the `cache_dir` argument, else the environment variable
+HYPERDPO_CACHE, else the user's cache directory. It is found again by the file's path, size, time and a sample of its
+bytes.
+
+    <cache>/tables/<hash of path and options>/<hash of size, time, sample, version>/{values,offsets,qids}.npy, meta.json
+    <cache>/tables/tmp-<pid>-<host>-<random>/      being built; renamed when complete
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.storage import FORMAT_VERSION, DamagedTableError, open_stored
+from hyperdpo.errors import InputError
+
+#: Environment variable that names the cache directory.
+CACHE_VARIABLE = "HYPERDPO_CACHE"
+
+_SAMPLES = 16
+_SAMPLE_BYTES = 4096
+_STALE_SECONDS = 2 * 86_400  # no reading takes so long: a temporary directory of another host that old is dead
+_active: set[str] = set()  # this process's temporary directories, to tell them from those of a dead one with its number
+
+
+def read_table(
+    path: str | Path,
+    *,
+    qid_column: str = "qid",
+    cache_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> GroupedTable:
+    """Read ``.parquet``, ``.csv``, ``.csv.gz``, or anything else as LETOR text (plain or ``.gz``).
+
+    The first reading of a file parses it into the cache; later ones map that into memory at once, whatever its size.
+    The values are therefore read-only.
+
+    Args:
+        path: the file.
+        qid_column: the column of Parquet or CSV that names the groups; LETOR text has its own.
+        cache_dir: the cache directory; see the module.
+        progress: called with (bytes done, bytes in all) while a file is parsed; not called if it was found parsed.
+
+    Raises:
+        InputError: the file is missing or malformed, or the cache directory cannot be written.
+    """
+    path = Path(path)
+    tables = _tables(cache_dir)
+    key = _source_key(path)
+    entry = tables / _hashed(os.path.realpath(path), _kind(path), qid_column) / key
+    try:
+        return open_stored(entry, str(path))
+    except DamagedTableError:
+        pass  # absent, damaged or from another version: all the same
+    with _cannot_write(tables, path), _temporary(tables) as directory:
+        _convert(path, directory, qid_column, progress)
+        if _source_key(path) != key:
+            raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
+        _move_into_place(directory, entry)
+        for old in entry.parent.iterdir():  # of an earlier content of the same file
+            if old != entry:
+                shutil.rmtree(old, ignore_errors=True)
+        return open_stored(entry, str(path))
+
+
+def clear_cache(cache_dir: Path | None = None) -> None:
+    """Delete every parsed table in the cache. Tables that are open stay usable."""
+    shutil.rmtree(_tables(cache_dir), ignore_errors=True)
+
+
+def cache_root(cache_dir: Path | None = None) -> Path:
+    """The cache directory in use: the argument, else HYPERDPO_CACHE, else the user's cache directory."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("hyperdpo", appauthor=False))
+
+
+def _tables(cache_dir: Path | None) -> Path:
+    return cache_root(cache_dir) / "tables"
+
+
+def _kind(path: Path) -> str:
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return "parquet"
+    if name.endswith((".csv", ".csv.gz")):
+        return "csv"
+    return "letor.gz" if name.endswith(".gz") else "letor"
+
+
+def _convert(path: Path, directory: Path, qid_column: str, progress: Callable[[int, int], None] | None) -> None:
+    from hyperdpo.data import letor, tabular
+
+    kind = _kind(path)
+    if kind == "parquet":
+        tabular.convert_parquet(path, directory, qid_column=qid_column, progress=progress)
+    elif kind == "csv":
+        tabular.convert_csv(path, directory, qid_column=qid_column, progress=progress)
+    else:
+        letor.convert_letor(path, directory, progress=progress)
+
+
+def _source_key(path: Path) -> str:
+    """Hash of what tells one content of a file from another without reading it whole: size, time, sampled bytes."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            sample = xxhash.xxh3_128()
+            step = max(1, (status.st_size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            for i in range(_SAMPLES):
+                file.seek(i * step)
+                sample.update(file.read(_SAMPLE_BYTES))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a readable file") from None
+    return _hashed(status.st_size, status.st_mtime_ns, sample.hexdigest(), FORMAT_VERSION, np.dtype("=f4").str)
+
+
+def _hashed(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _move_into_place(directory: Path, entry: Path) -> None:
+    """Rename a complete table to its final name. If another process was faster, its table is as good."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            directory.rename(entry)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        try:
+            open_stored(entry, "")
+            return
+        except DamagedTableError:  # into the temporary directory, which is about to be deleted
+            with contextlib.suppress(FileNotFoundError):
+                entry.rename(directory.with_name(f"{directory.name}-{time.monotonic_ns()}"))
+            _remove_stale(directory.parent)
+
+
+@contextlib.contextmanager
+def _temporary(tables: Path) -> Iterator[Path]:
+    """A directory that is gone afterwards, unless it was renamed, whatever happens."""
+    tables.mkdir(parents=True, exist_ok=True)
+    _remove_stale(tables)
+    name = tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-{_host()}-", dir=tables)
+    _active.add(Path(name).name)
+    try:
+        yield Path(name)
+    finally:
+        shutil.rmtree(name, ignore_errors=True)
+        _active.discard(Path(name).name)
+
+
+def _remove_stale(tables: Path) -> None:
+    """Delete the temporary directories of processes that were killed."""
+    for directory in tables.glob("tmp-*-*-*"):
+        _, pid, host, *_ = directory.name.split("-")
+        with contextlib.suppress(OSError, ValueError):
+            mine = host == _host() and os.name == "posix"
+            dead = mine and directory.name not in _active and not _other_process_lives(int(pid))
+            if dead or time.time() - directory.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _other_process_lives(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _host() -> str:
+    return _hashed(platform.node())[:8]
+
+
+@contextlib.contextmanager
+def _cannot_write(tables: Path, path: Path) -> Iterator[None]:
+    """Turn failures to write the cache into a message that says where."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{tables}: {error.strerror or error} while {path} was read into the cache; "
+            f"expected a writable directory with room for it (set {CACHE_VARIABLE} to another)"
+        ) from error

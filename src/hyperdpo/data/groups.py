@@ -1,0 +1,76 @@
+"""Ragged tables: rows of named columns, in groups (a query with its documents)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyperdpo.errors import InputError
+
+#: LETOR's first field; also the default name of the main label's column.
+RELEVANCE = "relevance"
+
+
+@dataclass(frozen=True)
+class GroupedTable:
+    """N rows of C numeric columns in G groups; group g holds rows ``offsets[g]:offsets[g + 1]``.
+
+    A file in LETOR text has the columns ``relevance``, ``1``, ``2``, ... (its features keep their one-based
+    numbers); Parquet and CSV keep their own names. Which column is a feature, a label or a base score is
+    decided later, by the configuration.
+    """
+
+    values: np.ndarray
+    """(N, C) float32, an array in memory or a read-only memory map."""
+    columns: tuple[str, ...]
+    """C names."""
+    qids: np.ndarray
+    """(G,) int64 or str: the name of each group, each once."""
+    offsets: np.ndarray
+    """(G + 1,) int64, strictly increasing from 0 to N."""
+    source: str = "memory"
+    """Where the rows came from, for messages."""
+    fingerprint: str = ""
+    """Hash of the content: equal for equal rows, whatever the file's name or time."""
+    left_out: tuple[str, ...] = ()
+    """Columns of the source that are not numeric, and so are not among `columns`."""
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.values.shape[0])
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def group_sizes(self) -> np.ndarray:
+        """(G,) int64."""
+        return np.diff(self.offsets)
+
+    def column_index(self, name: str) -> int:
+        """Position of a column.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        try:
+            return self.columns.index(str(name))
+        except ValueError:
+            if name in self.left_out:
+                raise InputError(
+                    f"{self.source}: column {name!r} is not numeric; the columns are {_abridged(self.columns)}"
+                ) from None
+            raise InputError(f"{self.source}: no column {name!r}; the columns are {_abridged(self.columns)}") from None
+
+    def column(self, name: str) -> np.ndarray:
+        """(N,) float32 copy of one column."""
+        return np.array(self.values[:, self.column_index(name)], dtype=np.float32)
+
+
+def _abridged(names: Sequence[str], most: int = 12) -> str:
+    if len(names) <= most:
+        return ", ".join(names)
+    return ", ".join([*names[: most - 1], "...", names[-1]])

@@ -1,0 +1,110 @@
+"""Says what is wrong with one line of LETOR text. Plain Python: it runs once, on the line that stops a reading."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+#: The form of a line, for messages.
+ROW_FORM = "LABEL qid:ID FEATURE:VALUE ..."
+
+_NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(rb"[+-]?[0-9]+")
+_MAGIC = (
+    (b"\x1f\x8b", "gzip data", "a name that ends in .gz"),
+    (b"PAR1", "a Parquet file", "a name that ends in .parquet"),
+    (b"\xef\xbb\xbf", "a UTF-8 byte order mark", "plain text without one"),
+    (b"\xff\xfe", "a UTF-16 byte order mark", "ASCII or UTF-8 text"),
+    (b"\xfe\xff", "a UTF-16 byte order mark", "ASCII or UTF-8 text"),
+)
+
+
+def quoted(text: bytes, most: int = 40) -> str:
+    """The text in quotes on one line: control characters escaped, cut to about `most` characters."""
+    cut = text[:most].decode("utf-8", errors="backslashreplace")
+    return repr(cut if len(text) <= most else cut + "...")
+
+
+def diagnose(line: bytes, first: bool, max_line: int, max_feature: int) -> str:
+    """``what was found; expected ...`` for a line that the parser refuses.
+
+    Args:
+        line: without its newline.
+        first: whether it is the file's first line, where signs of another file format show.
+        max_line: longest line allowed, in bytes.
+        max_feature: highest feature number allowed.
+    """
+    if first:
+        for magic, what, expected in _MAGIC:
+            if line.startswith(magic):
+                return f"the file begins with {what}; expected {expected}"
+    if len(line) > max_line:
+        return too_long(line, max_line)
+    if b"\0" in line:
+        at = line.index(b"\0")
+        return f"a NUL byte after {quoted(line[max(0, at - 20) : at])}; expected text, not binary data"
+    if b"\r" in line:
+        at = line.index(b"\r")
+        if at == len(line) - 1:
+            return (
+                f"a Windows line ending (\\r\\n) after {quoted(line[max(0, at - 20) : at])}; "
+                "expected \\n alone: convert the file with `sed -i 's/\\r$//' FILE` or dos2unix"
+            )
+        return (
+            f"a lone carriage return (\\r) after {quoted(line[max(0, at - 20) : at])}; expected lines that end in \\n"
+        )
+    return _diagnose_fields(line.split(b"#", 1)[0], max_feature)
+
+
+def too_long(line: bytes, max_line: int) -> str:
+    """For a line of which at least the beginning is at hand."""
+    return f"a line of more than {max_line:,} bytes that begins with {quoted(line)}; expected {ROW_FORM}"
+
+
+def _diagnose_fields(body: bytes, max_feature: int) -> str:
+    fields = re.split(rb"[ \t]+", body.strip(b" \t"))
+    label = fields[0]
+    if (problem := _number_problem(label)) is not None:
+        return f"the label is {quoted(label)}{problem}; expected a finite number, as in {ROW_FORM}"
+    if len(fields) == 1 or not fields[1].startswith(b"qid:"):
+        found = quoted(fields[1]) if len(fields) > 1 else "the end of the line"
+        return f"{found} after the label; expected qid:ID, as in {ROW_FORM}"
+    qid = fields[1][4:]
+    if not _INTEGER.fullmatch(qid):
+        return f"the query id is {quoted(qid)}; expected an integer behind qid:"
+    if abs(int(qid[:30])) > 2**63 - 1:
+        return f"the query id is {quoted(qid)}; expected an integer of at most 63 bits"
+
+    last = 0
+    seen: set[int] = set()
+    for field in fields[2:]:
+        number, colon, value = field.partition(b":")
+        if not colon:
+            return f"{quoted(field)} has no colon; expected FEATURE:VALUE"
+        if not re.fullmatch(rb"[0-9]+", number):
+            return f"the feature number is {quoted(number)} in {quoted(field)}; expected a whole number from 1"
+        feature = int(number[:30])
+        if feature == 0:
+            return f"feature 0 in {quoted(field)}; expected feature numbers from 1: they are one-based"
+        if feature > max_feature:
+            return f"feature {quoted(number)}; expected at most {max_feature}: rows are stored dense"
+        if feature in seen:
+            return f"feature {feature} a second time, as {quoted(field)}; expected each feature once"
+        if feature < last:
+            return f"feature {feature} after feature {last}, in {quoted(field)}; expected increasing feature numbers"
+        if (problem := _number_problem(value)) is not None:
+            return f"the value of feature {feature} is {quoted(value)}{problem}; expected a finite number"
+        seen.add(feature)
+        last = feature
+    return f"{quoted(body)} cannot be read; expected {ROW_FORM}"  # unreachable if parser and diagnosis agree (tested)
+
+
+def _number_problem(text: bytes) -> str | None:
+    """What is wrong with a number, in addition to the text itself; None if nothing is."""
+    if not text:
+        return " (empty)"
+    if not _NUMBER.fullmatch(text):  # NaN and infinity included, in any spelling
+        return ""
+    with np.errstate(over="ignore"):
+        return " (overflows 32-bit floats)" if np.isinf(np.float32(float(text))) else None

@@ -1,0 +1,363 @@
+# ruff: noqa: SIM109 - in compiled code `byte in (a, b)` builds a tuple
+"""The machine code of the LETOR reader: numba functions that turn a block of text into float32 rows.
+
+Importing this module imports numba and loads (or builds, once) the compiled functions, which takes about a second:
+`hyperdpo.data.letor` imports it when it reads, not before. The functions only say THAT a line is bad;
+`hyperdpo.data.letor_errors` says why.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic
+
+#: What `parse_block` stopped at.
+DONE, FULL, WIDER, BAD = 0, 1, 2, 3
+
+#: Bytes that may be read, never used, behind the last byte of a block.
+PADDING = 16
+
+#: A call stops before the next row once it has met so many values that cannot be rounded without arbitrary
+#: precision (see `_number`); Python rounds them afterwards.
+MAX_UNDECIDED = 256
+
+# Powers of ten, each the double nearest to it. Index 0 is 10^_LOWEST.
+_LOWEST, _HIGHEST = -80, 60
+POWERS = np.array([float(f"1e{e}") for e in range(_LOWEST, _HIGHEST + 1)])
+
+# 1, 10, ..., 10^7, -1, -10, ..., -10^7: dividing by the second half makes a value negative (0 becomes -0).
+_SIGNED_SCALES = np.array([sign * 10.0**e for sign in (1, -1) for e in range(8)])
+
+# uint64 throughout: a signed index makes numba add code for negative indices, and uint64 + int64 is a float64.
+_0, _1, _2, _3, _4, _7, _8, _10, _16, _32 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 7, 8, 10, 16, 32))
+_ZEROS = np.uint64(0x3030303030303030)
+_ABOVE_NINE = np.uint64(0x7676767676767676)
+_BELOW_33 = np.uint64(0x2121212121212121)
+_HIGH_BITS = np.uint64(0x8080808080808080)
+_EVERY_FOURTH = np.uint64(0x000000FF000000FF)
+_PAIRS_1 = np.uint64(100 + (1_000_000 << 32))
+_PAIRS_2 = np.uint64(1 + (10_000 << 32))
+_ASCII_ZERO = np.uint64(48)
+_QID = np.uint64(int.from_bytes(b"qid:", "little"))
+_QID_MASK = np.uint64(0xFFFFFFFF)
+_TAB, _NEWLINE, _RETURN, _SPACE, _HASH = np.uint8(9), np.uint8(10), np.uint8(13), np.uint8(32), np.uint8(35)
+_PLUS, _MINUS, _DOT, _COLON = np.uint8(43), np.uint8(45), np.uint8(46), np.uint8(58)
+_E, _LOWER_E, _NUL = np.uint8(69), np.uint8(101), np.uint8(0)
+_MAX_INT64 = np.uint64(2**63 - 1)
+_MAX_MANTISSA = np.uint64(10**18)  # one more digit still fits into uint64
+_EXACT_DOUBLE = np.uint64(2**53)
+
+
+@intrinsic
+def _load8(typing_context, buffer, position):  # type: ignore[no-untyped-def]
+    """The eight bytes at ``buffer[position:]`` as one uint64, first byte lowest, at any alignment."""
+    signature = types.uint64(buffer, types.uint64)
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+        word = builder.load(address)
+        word.align = 1
+        return builder.bswap(word) if sys.byteorder == "big" else word
+
+    return signature, codegen
+
+
+@intrinsic
+def _trailing_zeros(typing_context, value):  # type: ignore[no-untyped-def]
+    """Zero bits below the lowest set bit; 64 for 0."""
+
+    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), codegen
+
+
+def feature_patterns(width: int) -> np.ndarray:
+    """How `` k:`` looks as a uint64, for k up to `width`: a dense row is read by comparing, not by parsing.
+
+    Returns:
+        (width + 2, 4) uint64: characters, mask, length, unused. The last entry matches nothing: it ends the row.
+    """
+    patterns = np.zeros((width + 2, 4), dtype=np.uint64)
+    for k in range(1, width + 1):
+        text = f" {k}:".encode()
+        patterns[k, :3] = int.from_bytes(text, "little"), (1 << (8 * len(text))) - 1, len(text)
+    patterns[[0, width + 1], 0] = 1  # under a mask of 0 nothing equals 1
+    return patterns
+
+
+@njit(inline="always")
+def _count_digits(word):  # type: ignore[no-untyped-def]
+    """How many of the eight characters are digits before the first that is not. `word` is XORed with ``00000000``."""
+    return _trailing_zeros(((word + _ABOVE_NINE) | word) & _HIGH_BITS) >> _3  # type: ignore[call-arg]
+
+
+@njit(inline="always")
+def _eight_digits(word):  # type: ignore[no-untyped-def]
+    """The number that eight digits spell (digit values 0..9, the first one lowest): three multiplications."""
+    word = word * _10 + (word >> _8)
+    return ((word & _EVERY_FOURTH) * _PAIRS_1 + ((word >> _16) & _EVERY_FOURTH) * _PAIRS_2) >> _32
+
+
+@njit("Tuple((int64, float64, uint64))(uint8[::1], uint64, float64[::1])", cache=True, nogil=True, error_model="numpy")
+def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
+    """Any decimal number: (state, value, position behind it); state 0 fine, 1 not a number, 2 undecided.
+
+    ``float32(value)`` is ``float32(float(text))``. Up to 2^53 and 10^+-22 one operation rounds correctly. Beyond,
+    the product is off by less than 2^-50 of itself; it is used if both ends of that interval round to the
+    same float32, which fails about once in 2^25 times. Then the value is undecided.
+    """
+    p = position
+    negative = buffer[p] == _MINUS
+    if negative or buffer[p] == _PLUS:
+        p += _1
+    mantissa = _0
+    exponent = 0
+    digits = 0
+    in_fraction = False
+    while True:
+        c = np.uint64(buffer[p]) - _ASCII_ZERO  # wraps round below '0'
+        if c < _10:
+            digits += 1
+            if mantissa < _MAX_MANTISSA:
+                mantissa = mantissa * _10 + c
+                if in_fraction:
+                    exponent -= 1
+            elif not in_fraction:
+                exponent += 1
+        elif buffer[p] == _DOT and not in_fraction:
+            in_fraction = True
+        else:
+            break
+        p += _1
+    if digits == 0:
+        return 1, 0.0, p
+    if buffer[p] == _E or buffer[p] == _LOWER_E:
+        p += _1
+        lower = buffer[p] == _MINUS
+        if lower or buffer[p] == _PLUS:
+            p += _1
+        shift = 0
+        digits = 0
+        while True:
+            c = np.uint64(buffer[p]) - _ASCII_ZERO
+            if c >= _10:
+                break
+            digits += 1
+            if shift < 100_000_000:
+                shift = shift * 10 + np.int64(c)  # type: ignore[assignment]
+            p += _1
+        if digits == 0:
+            return 1, 0.0, p
+        exponent += -shift if lower else shift
+    state = 0
+    if mantissa == _0 or exponent < _LOWEST:  # below 10^-60: zero in float32
+        value = 0.0
+    elif exponent > _HIGHEST:
+        value = np.inf
+    elif mantissa <= _EXACT_DOUBLE and -22 <= exponent <= 22:
+        value = np.float64(mantissa)
+        if exponent < 0:
+            value /= powers[np.uint64(-exponent - _LOWEST)]
+        else:
+            value *= powers[np.uint64(exponent - _LOWEST)]
+    else:
+        value = np.float64(mantissa) * powers[np.uint64(exponent - _LOWEST)]
+        if np.float32(value * (1.0 - 2.0**-50)) != np.float32(value * (1.0 + 2.0**-50)):
+            state = 2
+    if state == 0 and np.isinf(np.float32(value)):
+        state = 1
+    return state, -value if negative else value, p
+
+
+@njit("uint64(uint8[::1], uint64, uint64, uint64)", cache=True, nogil=True, error_model="numpy")
+def widest_feature(buffer, start, stop, most):  # type: ignore[no-untyped-def]
+    """The highest feature number, up to `most`, in the lines ``buffer[start:stop]``; 0 if there is none.
+
+    A guess that needs no valid lines: the digits before every colon outside comments.
+    """
+    widest = _0
+    number = _0
+    in_comment = False
+    for p in range(start, stop):
+        byte = buffer[p]
+        digit = np.uint64(byte) - _ASCII_ZERO
+        if digit < _10:
+            number = number * _10 + digit if number <= most else number
+        else:
+            if byte == _COLON and not in_comment and widest < number <= most:
+                widest = number
+            in_comment = byte == _HASH or (in_comment and byte != _NEWLINE)
+            number = _0
+    return widest
+
+
+@njit(
+    "Tuple((int64, uint64, int64, int64, int64, int64))(uint8[::1], uint64, uint64, float32[::1], uint64, uint64,"
+    " int64[:, ::1], int64[:, ::1], uint64[:, ::1], float64[::1], uint64, uint64)",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def parse_block(  # type: ignore[no-untyped-def]
+    buffer, start, stop, values, width, max_rows, groups, undecided, patterns, powers, max_line, max_feature
+):
+    """Parse the lines ``buffer[start:stop]``; the last byte is a newline and `PADDING` bytes follow it.
+
+    Args:
+        buffer: uint8 text.
+        values: (max_rows * (1 + width),) float32, filled row by row: label, feature 1, ..., feature `width`.
+        groups: (rows, 3) int64, filled with (qid, row, line) where the qid differs from the row before.
+        undecided: (MAX_UNDECIDED + width + 1, 3) int64, filled with (row, column, position of the text).
+        patterns: `feature_patterns(width)`.
+        powers: `POWERS` (an argument, since a global array would be copied into each compiled function).
+        max_line: longest line, in bytes, without its newline.
+        max_feature: highest feature number allowed.
+
+    Returns:
+        state, position, lines, rows, number of groups, number of undecided values. The lines before `position`
+        are done. state is DONE; FULL (no room for the line at `position`); WIDER (that line has a
+        feature above `width`); BAD (that line is malformed).
+    """
+    num_rows = 0
+    num_lines = 0
+    num_groups = 0
+    num_undecided = 0
+    last_qid = np.int64(0)
+    stride = width + _1
+    base = _0  # where the current row starts in `values`
+    p = start
+    while p < stop:
+        line_start = p
+        while buffer[p] == _SPACE or buffer[p] == _TAB:
+            p += _1
+        if buffer[p] != _NEWLINE and buffer[p] != _HASH:
+            if np.uint64(num_rows) >= max_rows or num_undecided >= MAX_UNDECIDED:
+                return FULL, line_start, num_lines, num_rows, num_groups, num_undecided
+
+            # LABEL
+            state, label, q = _number(buffer, p, powers)
+            if state == 1 or (buffer[q] != _SPACE and buffer[q] != _TAB):
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            if state == 2:
+                undecided[num_undecided, 0] = num_rows
+                undecided[num_undecided, 1] = 0
+                undecided[num_undecided, 2] = np.int64(p)
+                num_undecided += 1
+            values[base] = np.float32(label)
+            p = q
+
+            # qid:ID
+            while buffer[p] == _SPACE or buffer[p] == _TAB:
+                p += _1
+            if _load8(buffer, p) & _QID_MASK != _QID:  # type: ignore[call-arg]
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            p += _4
+            negative = buffer[p] == _MINUS
+            if negative or buffer[p] == _PLUS:
+                p += _1
+            q = p
+            qid = _0
+            while True:
+                digit = np.uint64(buffer[p]) - _ASCII_ZERO
+                if digit >= _10 or qid > _MAX_INT64 // _10:
+                    break
+                qid = qid * _10 + digit
+                p += _1
+            byte = buffer[p]
+            if p == q or qid > _MAX_INT64 or not (byte == _SPACE or byte == _NEWLINE or byte == _TAB or byte == _HASH):
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            signed_qid = -np.int64(qid) if negative else np.int64(qid)
+            begins_group = num_rows == 0 or signed_qid != last_qid
+
+            # FEATURE:VALUE ...
+            feature = _0
+            while True:
+                expected = feature + _1
+                if _load8(buffer, p) & patterns[expected, 1] == patterns[expected, 0]:
+                    p += patterns[expected, 2]
+                    feature = expected
+                else:
+                    byte = buffer[p]
+                    while byte == _SPACE or byte == _TAB:
+                        p += _1
+                        byte = buffer[p]
+                    if byte == _NEWLINE or byte == _HASH:
+                        break
+                    number = _0
+                    q = p
+                    while True:
+                        digit = np.uint64(buffer[p]) - _ASCII_ZERO
+                        if digit >= _10 or number > max_feature:
+                            break
+                        number = number * _10 + digit
+                        p += _1
+                    if p == q or buffer[p] != _COLON or number <= feature or number > max_feature:
+                        return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+                    if number > width:
+                        return WIDER, line_start, num_lines, num_rows, num_groups, num_undecided
+                    for absent in range(expected, number):
+                        values[base + absent] = np.float32(0)
+                    feature = number
+                    p += _1
+
+                # At most 8 digits with a dot among them, without a branch on where it is. The next value waits for
+                # nothing but the distance to the next space or control character; all else is checked beside it.
+                word = _load8(buffer, p)
+                length = _trailing_zeros((word - _BELOW_33) & ~word & _HIGH_BITS) >> _3
+                word = _load8(buffer, p + _8)
+                second = _trailing_zeros((word - _BELOW_33) & ~word & _HIGH_BITS) >> _3
+                end = p + (length if length < _8 else _8 + second)
+
+                negative = np.uint64(buffer[p] == _MINUS)
+                q = p + negative
+                whole = _load8(buffer, q) ^ _ZEROS
+                whole_digits = _count_digits(whole)
+                q += whole_digits
+                dot = np.uint64(buffer[q] == _DOT)
+                q += dot
+                fraction = _load8(buffer, q) ^ _ZEROS
+                fraction_digits = _count_digits(fraction) * dot
+                if q + fraction_digits == end and whole_digits != _0 and whole_digits + fraction_digits <= _8:
+                    whole = whole << ((_8 - whole_digits) << _3)  # 8 bytes, the digits last, zeros before
+                    fraction = (fraction << ((_7 - fraction_digits) << _3)) << _8
+                    value = np.float64(np.int64(_eight_digits((whole >> (fraction_digits << _3)) | fraction)))
+                    values[base + feature] = np.float32(value / _SIGNED_SCALES[fraction_digits + (negative << _3)])
+                    p = end
+                else:
+                    state, value, q = _number(buffer, p, powers)
+                    byte = buffer[q]
+                    if state == 1 or not (byte == _SPACE or byte == _NEWLINE or byte == _TAB or byte == _HASH):
+                        return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+                    values[base + feature] = np.float32(value)
+                    if state == 2:
+                        undecided[num_undecided, 0] = num_rows
+                        undecided[num_undecided, 1] = np.int64(feature)
+                        undecided[num_undecided, 2] = np.int64(p)
+                        num_undecided += 1
+                    p = q
+            for absent in range(feature + _1, stride):
+                values[base + absent] = np.float32(0)
+            if begins_group:  # only now: a row that is refused half way has not begun one
+                groups[num_groups, 0] = signed_qid
+                groups[num_groups, 1] = num_rows
+                groups[num_groups, 2] = num_lines
+                num_groups += 1
+                last_qid = signed_qid
+            base += stride
+            num_rows += 1
+
+        while buffer[p] != _NEWLINE:  # a comment
+            if buffer[p] == _RETURN or buffer[p] == _NUL:
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            p += _1
+        if p - line_start > max_line:
+            return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+        p += _1
+        num_lines += 1
+    return DONE, p, num_lines, num_rows, num_groups, num_undecided

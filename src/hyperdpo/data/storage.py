@@ -1,0 +1,230 @@
+"""A grouped table as four files in a directory: values.npy, offsets.npy, qids.npy, meta.json.
+
+`TableWriter` streams rows into it without knowing their number or their width beforehand; `open_stored` maps it
+into memory without reading the values. Readers of text, CSV and Parquet share both, and `GroupIndex`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from hyperdpo.data.groups import GroupedTable
+
+#: Raised whenever what stands in the files, or how text is read, changes: older caches are then built again.
+FORMAT_VERSION = 1
+
+_VALUES, _OFFSETS, _QIDS, _META = "values.npy", "offsets.npy", "qids.npy", "meta.json"
+_HEADER_BYTES = 128
+_COPY_BYTES = 4 << 20
+
+
+class DamagedTableError(Exception):
+    """The directory does not hold a whole table of this version."""
+
+
+class GroupIndex:
+    """Collects where groups begin, and finds one that stands in two places.
+
+    Rows arrive in order, in chunks; a chunk may carry on the last group of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[np.ndarray] = []
+        self._starts: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []
+        self._count = 0
+        self._checked = 0
+
+    def append(self, names: np.ndarray, starts: np.ndarray, places: np.ndarray) -> None:
+        """Add the groups of a chunk.
+
+        Args:
+            names: (k,) int64 or str, each different from its predecessor.
+            starts: (k,) int64, the row each one begins at.
+            places: (k,) int64, the line (or row) to name in a message.
+        """
+        if len(names) and self._names and self._names[-1][-1] == names[0]:
+            names, starts, places = names[1:], starts[1:], places[1:]
+        if len(names):
+            # Copies: a view would keep the parser's whole (reused) buffer.
+            self._names.append(names.copy())
+            self._starts.append(starts.copy())
+            self._places.append(places.copy())
+            self._count += len(names)
+
+    def due(self) -> bool:
+        """Whether twice as many groups have come as at the last `split`: checking then costs O(G log G) in all."""
+        return self._count >= max(1024, 2 * self._checked)
+
+    def split(self) -> tuple[Any, int, int] | None:
+        """(name, place where it begins again, place where it first began) of the first group found twice, or None."""
+        names, places = self.names(), self._joined(self._places)
+        self._checked = self._count
+        order = np.argsort(names, kind="stable")
+        again = order[1:][names[order[1:]] == names[order[:-1]]]
+        if not len(again):
+            return None
+        second = int(again.min())
+        first = int(np.flatnonzero(names == names[second])[0])
+        return names[second].item(), int(places[second]), int(places[first])
+
+    def names(self) -> np.ndarray:
+        """(G,) int64 or str."""
+        return self._joined(self._names)
+
+    def offsets(self, num_rows: int) -> np.ndarray:
+        """(G + 1,) int64."""
+        return np.append(self._joined(self._starts), np.int64(num_rows))
+
+    @staticmethod
+    def _joined(parts: list[np.ndarray]) -> np.ndarray:
+        if len(parts) > 1:
+            parts[:] = [np.concatenate(parts)]
+        return parts[0] if parts else np.zeros(0, dtype=np.int64)
+
+
+class TableWriter:
+    """Writes a table whose number of rows and columns turn out at the end.
+
+    Ordinary writes rather than a writable map: a map's dirty pages count as this process's memory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = open(directory / _VALUES, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file.write(b"\0" * _HEADER_BYTES)
+        self._segments: list[list[int]] = []  # [rows, width] of consecutive rows of one width
+        self._hash = xxhash.xxh3_128()
+        self.num_rows = 0
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows: (n, C) float32, C-contiguous. C may differ from call to call: short rows end in zeros."""
+        count, width = rows.shape
+        if count == 0:
+            return
+        if self._segments and self._segments[-1][1] == width:
+            self._segments[-1][0] += count
+        else:
+            self._segments.append([count, width])
+        data = rows.data.cast("B")
+        self._hash.update(data)
+        self._file.write(data)
+        self.num_rows += count
+
+    def finish(self, columns: list[str], left_out: list[str], groups: GroupIndex) -> str:
+        """Complete the files and return the content's fingerprint (32 hexadecimal digits).
+
+        Args:
+            columns: as many names as the widest row has values.
+            left_out: columns of the source that are not numeric.
+            groups: where the groups begin, and their names.
+        """
+        if len(self._segments) > 1:
+            self._widen(max(width for _, width in self._segments))
+        shape = (self.num_rows, self._segments[0][1])
+        self._file.seek(0)
+        self._file.write(_npy_header(shape))
+        self._file.close()
+
+        qids, offsets = groups.names(), groups.offsets(self.num_rows)
+        np.save(self._directory / _QIDS, qids, allow_pickle=False)
+        np.save(self._directory / _OFFSETS, offsets, allow_pickle=False)
+
+        whole = xxhash.xxh3_128(json.dumps([columns, qids.dtype.str]).encode())
+        whole.update(np.ascontiguousarray(qids).view(np.uint8).data)
+        whole.update(offsets.data.cast("B"))
+        whole.update(self._hash.digest())
+        fingerprint = whole.hexdigest()
+        meta = {
+            "version": FORMAT_VERSION,
+            "fingerprint": fingerprint,
+            "columns": columns,
+            "left_out": left_out,
+            "bytes": {name: (self._directory / name).stat().st_size for name in (_VALUES, _OFFSETS, _QIDS)},
+        }
+        (self._directory / _META).write_text(json.dumps(meta), encoding="utf-8")
+        return fingerprint
+
+    @property
+    def width(self) -> int:
+        """Columns of the widest row so far."""
+        return max((width for _, width in self._segments), default=0)
+
+    def _widen(self, width: int) -> None:
+        """Copy the values so that every row has `width` columns; the hash is taken again."""
+        self._file.close()
+        narrow = self._directory / "narrow.tmp"
+        (self._directory / _VALUES).rename(narrow)
+        self._file = open(self._directory / _VALUES, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file.write(b"\0" * _HEADER_BYTES)
+        segments, self._segments = self._segments, []
+        self._hash.reset()
+        self.num_rows = 0
+        with open(narrow, "rb") as source:
+            source.seek(_HEADER_BYTES)
+            for count, old_width in segments:
+                done = 0
+                while done < count:
+                    n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
+                    rows = np.zeros((n, width), dtype=np.float32)
+                    rows[:, :old_width] = np.fromfile(source, np.float32, n * old_width).reshape(n, old_width)
+                    self.append(rows)
+                    done += n
+        narrow.unlink()
+
+
+def open_stored(directory: Path, source: str) -> GroupedTable:
+    """Map a directory that `TableWriter` wrote. Reads meta.json and the headers only: no time passes at any size.
+
+    Raises:
+        DamagedTableError: a file is missing, has another size than was written, or does not fit the others.
+    """
+    try:
+        meta = json.loads((directory / _META).read_text(encoding="utf-8"))
+        if meta["version"] != FORMAT_VERSION:
+            raise DamagedTableError(f"version {meta['version']}")
+        for name in (_VALUES, _OFFSETS, _QIDS):
+            if (directory / name).stat().st_size != meta["bytes"][name]:
+                raise DamagedTableError(f"{name} has another size")
+        values, offsets, qids = (
+            # A plain view: numpy's memmap class would stick to everything computed from it.
+            # open_memmap, unlike load, takes nothing but .npy: no archive, no pickle.
+            np.asarray(np.lib.format.open_memmap(directory / name, mode="r"))
+            for name in (_VALUES, _OFFSETS, _QIDS)
+        )
+        table = GroupedTable(
+            values=values,
+            columns=tuple(meta["columns"]),
+            qids=qids,
+            offsets=offsets,
+            source=source,
+            fingerprint=meta["fingerprint"],
+            left_out=tuple(meta["left_out"]),
+        )
+        whole = values.shape == (int(offsets[-1]), len(table.columns)) and len(qids) == len(offsets) - 1
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, IndexError) as error:
+        raise DamagedTableError(str(error)) from error
+    if not whole or values.dtype != np.float32 or offsets.dtype != np.int64:
+        raise DamagedTableError("the arrays do not fit each other")
+    return table
+
+
+def _npy_header(shape: tuple[int, int]) -> bytes:
+    """The .npy header of C-ordered little-endian float32, padded to a fixed size so it can be written last."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
+    return magic + text.ljust(_HEADER_BYTES - 11) + b"\n"

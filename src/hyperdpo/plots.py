@@ -1,0 +1,105 @@
+"""Pictures of fronts, drawn without a display."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.evaluation import Front
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Colours that are told apart with colour-blind eyes too (Okabe and Ito), and markers for print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def plot_fronts(fronts: Mapping[str, Front], path: Path, base: Mapping[str, Any] | None = None) -> None:
+    """Draw fronts over the auxiliary axes, with the main metric as an inset (mean ± standard deviation over points).
+
+    Two objectives make one picture, as in the paper's Figure 2; more make one for each pair.
+
+    Args:
+        fronts: by name; all of the same objectives.
+        base: the base's ``metrics`` and ``main``, marked where given.
+
+    Raises:
+        InputError: the file cannot be written, or has an ending that is not known.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = next(iter(fronts.values())).objectives
+    pairs = list(itertools.combinations(range(len(names)), 2)) or [(0, 0)]
+    columns = int(np.ceil(np.sqrt(len(pairs))))
+    rows = -(-len(pairs) // columns)
+    size = (6.4, 5.2) if len(pairs) == 1 else (3.6 * columns, 3.1 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (i, j) in zip(axes, pairs, strict=False):
+        _draw_pair(axis, fronts, i, j, base)
+    for axis in axes[len(pairs) :]:
+        axis.axis("off")
+    axes[0].legend(loc="lower left", fontsize="small", frameon=False)
+    metric = next(iter(fronts.values())).settings.describe()
+    figure.suptitle(metric, fontsize="small")
+    shown = {name: front for name, front in fronts.items() if front.main is not None}
+    if shown:
+        if len(pairs) == 1:
+            axes[0].margins(0.12)
+            inset = axes[0].inset_axes((0.70, 0.70, 0.28, 0.27))
+        else:
+            inset = axes[len(pairs)] if len(pairs) < len(axes) else axes[0].inset_axes((0.62, 0.66, 0.36, 0.32))
+            inset.axis("on")
+        _draw_main(inset, shown, base)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be drawn ({error}); expected a name ending in .png, .pdf or .svg") from None
+
+
+def _draw_pair(axis: Axes, fronts: Mapping[str, Front], i: int, j: int, base: Mapping[str, Any] | None) -> None:
+    names = next(iter(fronts.values())).objectives
+    for (name, front), colour, marker in zip(fronts.items(), COLOURS, MARKERS, strict=False):
+        for number, scale in enumerate(dict.fromkeys(front.scales)):
+            points = front.metrics[front.scales == scale][:, [i, j]]
+            joined = "-" if len(names) == 2 else ""
+            label = name if number == 0 else None
+            fade = 1 / (1 + 0.7 * number)
+            axis.plot(*points.T, joined, color=colour, marker=marker, markersize=4, label=label, alpha=fade)
+    if base is not None:
+        x, y = base["metrics"][names[i]], base["metrics"][names[j]]
+        if x is not None and y is not None:
+            axis.plot(x, y, "*", color="grey", markersize=11, label="base")
+    axis.set_xlabel(names[i])
+    axis.set_ylabel(names[j])
+    axis.grid(alpha=0.25)
+
+
+def _draw_main(axis: Axes, fronts: Mapping[str, Front], base: Mapping[str, Any] | None) -> None:
+    means = [np.nanmean(front.main) for front in fronts.values() if front.main is not None]
+    spreads = [np.nanstd(front.main) for front in fronts.values() if front.main is not None]
+    colours = COLOURS[: len(means)]
+    axis.bar(range(len(means)), means, yerr=spreads, color=colours, capsize=3, width=0.6)
+    low, high = (
+        min(m - s for m, s in zip(means, spreads, strict=True)),
+        max(m + s for m, s in zip(means, spreads, strict=True)),
+    )
+    if base is not None and base["main"] is not None:
+        axis.axhline(base["main"], color="grey", linestyle="--", linewidth=1)
+        low, high = min(low, base["main"]), max(high, base["main"])
+    room = 0.2 * (high - low) or 0.05
+    axis.set_ylim(max(low - 2 * room, 0), high + room)
+    axis.set_xticks([])
+    axis.tick_params(labelsize="x-small")
+    axis.set_title("main", fontsize="x-small")

@@ -1,0 +1,1 @@
+"""Learning to rank: scorers, training, metrics, saved runs and the scikit-learn estimator."""

@@ -1,0 +1,337 @@
+"""Everything a ranking run is made from: frozen dataclasses, presets, and YAML files."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hyperdpo.data.groups import RELEVANCE
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import STRICT, Label, Objective
+from hyperdpo.ranking.metrics import NdcgSettings
+
+Parametrization = Literal["scratch", "augmentation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerConfig:
+    """The network that scores the items of a group.
+
+    Attributes:
+        kind: ``transformer`` attends over the list (the paper's); ``mlp`` scores one item at a time.
+        width: d, the hidden dimension.
+        layers: transformer blocks, or hidden layers of the MLP.
+        heads: attention heads; must divide the width.
+        feedforward: hidden dimension of a block's feed-forward part; half the width if left out, which
+            gives the paper's parameter count at the paper's sizes.
+    """
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["transformer", "mlp"] = "transformer"
+    width: int = 64
+    layers: int = 2
+    heads: int = 1
+    feedforward: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least("scorer", self, width=1, layers=1, heads=1)
+        if self.feedforward is None:
+            object.__setattr__(self, "feedforward", max(self.width // 2, 1))
+        if self.width % self.heads:
+            raise InputError(f"scorer: width {self.width} is not a multiple of heads {self.heads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a scorer is trained.
+
+    Attributes:
+        epochs: the most epochs; early stopping may end before.
+        batch_items: token budget: items per batch, padding included. Groups are never cut.
+        min_batches: small data: the budget shrinks until an epoch has this many batches.
+        learning_rate, weight_decay: of AdamW.
+        warmup: the part of training in which the learning rate rises from 0; it then falls to 0 as a cosine.
+        clip: largest gradient norm.
+        alpha: Dirichlet(α) from which w is drawn; one number, or one per objective.
+        weights_per: ``group`` draws one w per group (better fronts in trials), ``batch`` one per batch, as printed
+            in Algorithm 1.
+        penalty: λ, the factor of the cosine penalty.
+        evaluations: how often, spread over the epochs, the validation front is measured.
+        validation_points: points of the fixed grid of weights on which it is measured (at least one per
+            objective).
+        patience: evaluations without a better validation front after which training stops; 0: never.
+        precision: ``auto`` is bfloat16 on a GPU that has it, else float32.
+        checkpoint_seconds: least time between checkpoints, which are written at the end of an epoch.
+    """
+
+    __pydantic_config__ = STRICT
+
+    epochs: int = 60
+    batch_items: int = 4096
+    min_batches: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    alpha: float | tuple[float, ...] = 0.5
+    weights_per: Literal["group", "batch"] = "group"
+    penalty: float = 0.0
+    evaluations: int = 15
+    validation_points: int = 5
+    patience: int = 5
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    checkpoint_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        _at_least("training", self, epochs=1, batch_items=1, min_batches=1, evaluations=1, validation_points=1)
+        _at_least("training", self, weight_decay=0, warmup=0, penalty=0, patience=0, checkpoint_seconds=0)
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"training: {name} is {getattr(self, name)}; expected a number above 0")
+        if self.warmup >= 1:
+            raise InputError(f"training: warmup is {self.warmup}; expected a part of training below 1")
+
+    def alphas(self, num_objectives: int) -> tuple[float, ...]:
+        """α as a vector of m numbers.
+
+        Raises:
+            InputError: the vector has another length, or a number that is not positive.
+        """
+        alphas = (self.alpha,) * num_objectives if isinstance(self.alpha, int | float) else tuple(self.alpha)
+        if len(alphas) != num_objectives or not all(a > 0 for a in alphas):
+            raise InputError(f"training: alpha is {self.alpha}; expected {num_objectives} numbers above 0, or one")
+        return alphas
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """Parts of the groups for training, validation and test, drawn with the seed."""
+
+    __pydantic_config__ = STRICT
+
+    train: float = 0.6
+    validation: float = 0.2
+    test: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        parts = (self.train, self.validation, self.test)
+        if min(parts) < 0 or self.train <= 0 or abs(sum(parts) - 1) > 1e-6:
+            raise InputError(f"split: the parts are {parts}; expected numbers of at least 0 that sum to 1")
+
+
+def _base_scorer() -> ScorerConfig:
+    return ScorerConfig(width=128)
+
+
+def _base_training() -> TrainingConfig:
+    return TrainingConfig(epochs=40, learning_rate=1e-3)
+
+
+def _main_label() -> Label:
+    return Label(name=RELEVANCE, transform="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankConfig:
+    """One ranking run.
+
+    Attributes:
+        objectives: the m auxiliary objectives.
+        main: the label that the base ranker is good at; its metric is reported beside the front.
+        parametrization: ``scratch`` is a network of its own; ``augmentation`` adds to the base score and starts
+            exactly at the base.
+        excluded_columns: columns that are neither features nor labels of this run.
+        scorer, training: of the conditioned ranker.
+        base_scorer, base_training: of the base, where no base scores are given.
+        metric: how every NDCG of the run is computed.
+        split: how groups are divided where no files for validation and test are given.
+        qid_column: in Parquet and CSV, the column that names the group.
+        seed: of initialisation, order and sampled weights.
+        resident_gib: transformed features up to this size are kept in memory; larger data is streamed from the
+            memory-mapped cache.
+    """
+
+    __pydantic_config__ = STRICT
+
+    objectives: tuple[Objective, ...]
+    main: Label | None = field(default_factory=_main_label)
+    parametrization: Parametrization = "scratch"
+    excluded_columns: tuple[str, ...] = ()
+    scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    base_scorer: ScorerConfig = field(default_factory=_base_scorer)
+    base_training: TrainingConfig = field(default_factory=_base_training)
+    metric: NdcgSettings = field(default_factory=NdcgSettings)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    qid_column: str = "qid"
+    seed: int = 0
+    resident_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise InputError("objectives: found none; expected at least one")
+        names = [*self.names, *(() if self.main is None else (self.main.name,))]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"objectives: the name {name!r} is used more than once (the main label counts too)")
+        self.training.alphas(len(self.objectives))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The objectives' names, in order."""
+        return tuple(o.name for o in self.objectives)
+
+    def selecting(self, names: Sequence[str]) -> RankConfig:
+        """The same run with some of its objectives, in the order given; the columns of the others stay out of the
+        features.
+
+        Raises:
+            InputError: a name that is not an objective.
+        """
+        known = {o.name: o for o in self.objectives}
+        for name in names:
+            if name not in known:
+                raise InputError(f"--objectives: no objective {name!r}; expected some of {', '.join(known)}")
+        left_out = [o.column for o in self.objectives if o.name not in names]
+        return replace(
+            self,
+            objectives=tuple(known[name] for name in names),
+            excluded_columns=tuple(dict.fromkeys([*self.excluded_columns, *left_out])),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def _mslr(quality: Mapping[str, Any]) -> dict[str, Any]:
+    # The paper's objectives I to V are MSLR features 134, 135, 136, 132, 133; m = 5 leaves relevance out.
+    sparse = {"target": "l1", "transform": "none"}
+    return {
+        "objectives": [
+            {"name": "query_url_clicks", "column": "134", **sparse},
+            {"name": "url_clicks", "column": "135", **sparse},
+            {"name": "url_dwell_time", "column": "136", **sparse},
+            {"name": "quality", "column": "132", **quality},
+            {"name": "quality2", "column": "133", **quality},
+        ],
+        "main": {"name": RELEVANCE, "column": RELEVANCE, "transform": "none"},
+    }
+
+
+_DENSE = {"target": "softmax", "transform": "standardize"}
+PRESETS: dict[str, dict[str, Any]] = {
+    "mslr": _mslr(_DENSE),
+    # 255 - value: the quality scores as a cost, conflicting more with clicks.
+    "mslr_inverted_quality": _mslr({**_DENSE, "direction": "minimize", "flip_at": 255.0}),
+}
+
+
+def build_config(
+    *,
+    preset: str | None = None,
+    config_file: str | Path | None = None,
+    objectives: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RankConfig:
+    """The resolved configuration: preset, then file, then overrides, then the choice of objectives.
+
+    Without preset and file, ``objectives`` are column names with the default label settings.
+
+    Args:
+        overrides: nested settings, as in a file.
+
+    Raises:
+        InputError: an unknown preset, a file that cannot be read, an unknown or invalid setting.
+    """
+    settings: dict[str, Any] = {}
+    where = "configuration"
+    if preset is not None:
+        if preset not in PRESETS:
+            raise InputError(f"--preset: no preset {preset!r}; expected one of {', '.join(PRESETS)}")
+        settings, where = _merged(settings, PRESETS[preset]), f"preset {preset}"
+    if config_file is not None:
+        settings, where = _merged(settings, read_yaml(config_file)), str(config_file)
+    settings = _merged(settings, overrides or {})
+    if "objectives" not in settings:
+        if not objectives:
+            raise InputError("no objectives; expected --objectives, --preset or a --config that names them")
+        settings["objectives"] = [{"name": name} for name in objectives]
+    config = parse_config(settings, where)
+    return config.selecting(objectives) if objectives else config
+
+
+def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
+    """A configuration from plain values (YAML, JSON).
+
+    Raises:
+        InputError: an unknown key, a wrong type, a value out of range.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter().validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "top level"
+        if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
+            raise InputError(f"{where}: {place} is not a setting; see docs/ranking.md for the settings") from None
+        if first["type"] == "value_error":  # our own InputError, raised in __post_init__
+            raise InputError(f"{where}: {first['ctx']['error']}") from None
+        raise InputError(
+            f"{where}: {place} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Settings from a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    import yaml
+
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(f"{path}:{line}: not valid YAML ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: found {type(settings).__name__}; expected settings as `name: value`")
+    return settings
+
+
+@functools.cache
+def _adapter() -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(RankConfig)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``base``: mappings are merged, anything else is replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = _merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def _at_least(where: str, config: Any, **least: float) -> None:
+    known = {f.name for f in fields(config)}
+    for name, bound in least.items():
+        assert name in known
+        value = getattr(config, name)
+        if not value >= bound:
+            raise InputError(f"{where}: {name} is {value}; expected at least {bound}")

@@ -1,0 +1,223 @@
+"""Scores of many weightings of the same groups, and the front they make: metrics per point, hypervolumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.losses import listnet_dpo_loss
+from hyperdpo.core.pareto import hypervolume
+from hyperdpo.data.batching import GroupBatch
+from hyperdpo.ranking.examples import SCORING_ITEMS, Batch, Examples, Items
+from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
+from hyperdpo.ranking.scorers import Ranker
+
+#: Scores of P weightings for the groups of a batch, before any scale: (P, G, n).
+ScoreBatch = Callable[[GroupBatch, Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Front:
+    """Metrics of P points (weights and scale) on one split."""
+
+    objectives: tuple[str, ...]
+    weights: np.ndarray
+    """(P, m)."""
+    scales: np.ndarray
+    """(P,)."""
+    metrics: np.ndarray
+    """(P, m): mean NDCG of each objective."""
+    main: np.ndarray | None
+    """(P,): mean NDCG of the main label; None where it is not known."""
+    mrr: np.ndarray
+    """(P, m): mean reciprocal rank."""
+    cross_entropy: np.ndarray
+    """(P, m): the loss vector, at the temperature the model was trained with times the scale."""
+    groups_counted: np.ndarray
+    """(m,): groups that have a positive label for the objective."""
+    settings: NdcgSettings
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the objectives, against a reference of zeros."""
+        return front_hypervolume(self.metrics)
+
+    @property
+    def hypervolume_with_main(self) -> float | None:
+        """With the main label's metric as one more axis."""
+        return None if self.main is None else front_hypervolume(np.column_stack([self.metrics, self.main]))
+
+    def only(self, positions: Sequence[int]) -> Front:
+        """The front of some of the objectives."""
+        columns = list(positions)
+        return replace(
+            self,
+            objectives=tuple(self.objectives[j] for j in columns),
+            weights=self.weights[:, columns],
+            metrics=self.metrics[:, columns],
+            mrr=self.mrr[:, columns],
+            cross_entropy=self.cross_entropy[:, columns],
+            groups_counted=self.groups_counted[columns],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of ``FRONT.json`` that depend on the front alone."""
+        names = self.objectives
+        points = [
+            {
+                "weights": [float(w) for w in self.weights[p]],
+                "scale": float(self.scales[p]),
+                "metrics": _named(names, self.metrics[p]),
+                "main": None if self.main is None else float(self.main[p]),
+                "mrr": _named(names, self.mrr[p]),
+                "cross_entropy": _named(names, self.cross_entropy[p]),
+            }
+            for p in range(len(self.weights))
+        ]
+        return {
+            "objectives": list(names),
+            "directions": {name: "maximize" for name in names},
+            "metric": {
+                "name": "ndcg",
+                "k": self.settings.k,
+                "gain": self.settings.gain,
+                "empty": self.settings.empty,
+                "description": self.settings.describe(),
+            },
+            "groups_counted": {name: int(n) for name, n in zip(names, self.groups_counted, strict=True)},
+            "points": points,
+            "hypervolume": self.hypervolume,
+            "hypervolume_with_main": self.hypervolume_with_main,
+            "reference_point": [0.0] * len(names),
+        }
+
+
+def front_hypervolume(metrics: np.ndarray) -> float:
+    """Hypervolume of (P, m) metrics to be maximised, against zeros; a metric nobody could measure counts 0."""
+    points = np.nan_to_num(metrics, nan=0.0)
+    return hypervolume(points, np.zeros(points.shape[1]), ["maximize"] * points.shape[1])
+
+
+#: Sums an array over processes.
+ReduceArray = Callable[[np.ndarray], np.ndarray]
+
+
+@torch.inference_mode()
+def score_items(
+    ranker: Ranker,
+    items: Items,
+    weights: np.ndarray | None,
+    device: torch.device | str = "cpu",
+    *,
+    batches: list[GroupBatch] | None = None,
+    reduce: ReduceArray | None = None,
+) -> np.ndarray:
+    """(N,) float32 scores of the items.
+
+    Args:
+        weights: (g, m), one row per group, or None for a ranker that knows none.
+        batches: only these groups (a process's share); the others score 0 here.
+        reduce: sums over processes.
+    """
+    ranker.eval()
+    scores = np.zeros(items.num_items, dtype=np.float32)
+    for group_batch in items.batches() if batches is None else batches:
+        batch = Items.batch(items, group_batch, device)
+        w = None if weights is None else _tensor(weights[group_batch.groups], device)
+        rows, mask = items.index(group_batch)
+        scores[rows[mask]] = ranker(batch, w).float().cpu().numpy()[mask]
+    return scores if reduce is None else reduce(scores)
+
+
+def ranker_scores(ranker: Ranker, weights: np.ndarray, device: torch.device | str = "cpu") -> ScoreBatch:
+    """The (P, G, n) scores of a ranker at (P, m) weights; a ranker that knows no weights scores once."""
+    grid = _tensor(weights, device)
+
+    def score(_: GroupBatch, batch: Batch) -> torch.Tensor:
+        if not ranker.scorer.num_weights:
+            return ranker(batch).unsqueeze(0).expand(len(grid), -1, -1)
+        per_pass = max(SCORING_ITEMS // max(batch.mask.numel(), 1), 1)
+        return torch.cat([ranker.forward_many(batch, part) for part in grid.split(per_pass)])
+
+    return score
+
+
+@torch.inference_mode()
+def evaluate_front(
+    score: ScoreBatch,
+    examples: Examples,
+    weights: np.ndarray,
+    scales: Sequence[float] | np.ndarray,
+    betas: Sequence[float],
+    settings: NdcgSettings,
+    *,
+    device: torch.device | str = "cpu",
+    batches: list[GroupBatch] | None = None,
+    reduce: ReduceArray | None = None,
+    with_losses: bool = True,
+) -> Front:
+    """Metrics of every pair of weights and scale.
+
+    Args:
+        score: the model at the (P, m) weights.
+        scales: C scales; the front has P x C points, weights running fastest.
+        betas: the temperatures of the training.
+        batches: only these groups (a process's share).
+        reduce: sums an array over processes.
+        with_losses: False leaves cross-entropy and reciprocal rank out (they are NaN), for speed.
+    """
+    m, points = len(examples.labels), len(weights) * len(scales)
+    main = examples.main_gains
+    gains = examples.gains if main is None else np.column_stack([examples.gains, main])
+    sums, counts = np.zeros((4, points, gains.shape[1])), np.zeros((4, points, gains.shape[1]))
+    losses_at = [tuple(c * b for b in betas) for c in scales]
+    for group_batch in examples.batches() if batches is None else batches:
+        batch = examples.batch(group_batch, device)
+        raw = score(group_batch, batch).float()
+        scaled = torch.cat([linear_transformation(raw, batch.base_scores, float(c)) for c in scales])
+        labels = examples.padded(gains, group_batch).to(device)
+        ideal = ideal_dcg(labels, batch.mask, settings)
+        _add(sums[0], counts[0], ndcg(scaled[:, None], labels, batch.mask, settings, ideal))
+        if with_losses:
+            _add(sums[1], counts[1], mrr(scaled[:, None], labels, batch.mask))
+            for p in range(points):
+                betas_p = losses_at[p // len(weights)]
+                loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.mask, betas_p)
+                sums[2, p, :m] += loss.masked_fill(~batch.signal, 0).sum(0).double().cpu().numpy()
+                counts[2, p, :m] += batch.signal.sum(0).cpu().numpy()
+    if reduce is not None:
+        sums, counts = reduce(sums), reduce(counts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = sums / counts
+    return Front(
+        objectives=tuple(label.name for label in examples.labels),
+        weights=np.tile(weights, (len(scales), 1)),
+        scales=np.repeat(np.asarray(scales, dtype=np.float64), len(weights)),
+        metrics=means[0, :, :m],
+        main=None if main is None else means[0, :, m],
+        mrr=means[1, :, :m],
+        cross_entropy=means[2, :, :m],
+        groups_counted=counts[0, 0, :m],
+        settings=settings,
+    )
+
+
+def _add(sums: np.ndarray, counts: np.ndarray, values: torch.Tensor) -> None:
+    """Add (P, L, G) values, NaN where a group does not count, to (P, L) sums and counts."""
+    values = values.double()
+    sums += values.nansum(-1).cpu().numpy()
+    counts += (~values.isnan()).sum(-1).cpu().numpy()
+
+
+def _tensor(values: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=device)
+
+
+def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    """NaN is not JSON: null."""
+    return {name: None if np.isnan(v) else float(v) for name, v in zip(names, values, strict=True)}

@@ -1,0 +1,229 @@
+"""From data and a configuration to a run: base, base scores, conditioned ranker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part, split_groups
+from hyperdpo.data.transform import FeatureTransform, column_values
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Objective
+from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
+from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.scorers import Ranker
+from hyperdpo.ranking.training import (
+    History,
+    Training,
+    array_sum,
+    dirichlet_weights,
+    fingerprint,
+    fixed_weights,
+    train,
+    validation_front,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+#: Random streams of a run for the initial weights of its networks.
+BASE_INIT, RANKER_INIT = 11, 12
+
+
+def split_table(table: GroupedTable, config: RankConfig) -> dict[str, Part]:
+    """The splits of one table, by group, with the configured fractions and seed."""
+    split = config.split
+    groups = split_groups(table.num_groups, (split.train, split.validation, split.test), split.seed)
+    return {name: Part(table, chosen) for name, chosen in groups.items() if len(chosen)}
+
+
+def fit_run(
+    config: RankConfig,
+    parts: Mapping[str, Part],
+    accelerator: Accelerator,
+    *,
+    out: Path | None = None,
+    base_source: BaseSource | None = None,
+    given_base: Mapping[str, np.ndarray] | None = None,
+) -> RankRun:
+    """Train the base (unless its scores are given), then the conditioned ranker.
+
+    Args:
+        parts: ``train``, and where there are any ``validation`` and ``test``.
+        out: the run directory: checkpoints while training, the run at the end. None: nothing is written.
+        base_source: where base scores come from; None: a base is trained on the main label.
+        given_base: for ``given`` base scores, (N,) per split name, for all rows of that split's table.
+
+    Raises:
+        InputError: a column is missing, a label does not suit its target, a checkpoint of another run.
+    """
+    started = time.monotonic()
+    base_source = base_source or BaseSource("trained")
+    if config.main is None and base_source.kind == "trained":
+        raise InputError("main: there is no main label to train a base on; expected one, or base scores")
+    train_part = parts["train"]
+    config = _with_fitted_labels(config, train_part)
+    columns = _feature_columns(train_part.table, config, base_source)
+    transform = FeatureTransform.fit(train_part, columns)
+    limit = config.resident_gib * 2**30
+    features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
+    job_print = fingerprint(
+        config.to_dict(), train_part.table.fingerprint, len(train_part.groups), columns, asdict(base_source)
+    )
+
+    with seeded(config.seed, RANKER_INIT):
+        ranker = Ranker(config.scorer, len(columns), len(config.objectives), config.parametrization)
+    base: Ranker | None = None
+    histories: dict[str, History] = {}
+    if base_source.kind == "trained":
+        with seeded(config.seed, BASE_INIT):
+            base = Ranker(config.base_scorer, len(columns))
+    run = RankRun(config, transform, ranker, base, base_source, _describe(parts, config), {})
+    if base is not None and config.main is not None:
+        job = Training(
+            name="base",
+            ranker=base,
+            train=build_examples(train_part, (config.main,), None, features=features["train"]),
+            validation=build_examples(parts["validation"], (config.main,), None, features=features["validation"])
+            if "validation" in parts
+            else None,
+            sampler=fixed_weights(np.ones(1)),
+            betas=(1.0,),
+            config=config.base_training,
+            metric=config.metric,
+            seed=config.seed,
+            checkpoint=_checkpoint(out, "base"),
+            fingerprint=job_print,
+        )
+        histories["base"] = train(job, accelerator)
+
+    examples: dict[str, Examples] = {}
+    for name, part in parts.items():
+        given = None if given_base is None else given_base.get(name)
+        share = (accelerator.process_index, accelerator.num_processes)
+        scores = run.base_scores(part.table, given, accelerator.device, share=share, reduce=array_sum(accelerator))
+        if name in features:
+            examples[name] = build_examples(
+                part, config.objectives, config.main, features=features[name], base_scores=scores[part.rows()]
+            )
+    _check_signal(examples["train"])
+    betas = tuple(o.beta for o in config.objectives)
+    job = Training(
+        name="ranker",
+        ranker=ranker,
+        train=examples["train"],
+        validation=examples.get("validation"),
+        sampler=dirichlet_weights(config.training, len(betas), config.seed),
+        betas=betas,
+        config=config.training,
+        metric=config.metric,
+        seed=config.seed,
+        checkpoint=_checkpoint(out, "ranker"),
+        fingerprint=job_print,
+    )
+    histories["ranker"] = train(job, accelerator)
+    run.metrics = {
+        "parameters": ranker.num_parameters(),
+        "base_parameters": None if base is None else base.num_parameters(),
+        "train_seconds": histories["ranker"].seconds,
+        "base_train_seconds": histories["base"].seconds if "base" in histories else None,
+        "total_seconds": time.monotonic() - started,
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "weights_per": config.training.weights_per,
+        "history": {name: asdict(history) for name, history in histories.items()},
+    }
+    if "validation" in examples:
+        grid = weight_grid(len(betas), max(11, len(betas)))
+        front = validation_front(ranker, examples["validation"], grid, betas, config.metric, accelerator)
+        run.metrics["validation_front"] = front.to_dict()
+    if out is not None and accelerator.is_main_process:
+        run.save(out)
+    accelerator.wait_for_everyone()
+    return run
+
+
+class seeded:
+    """Torch's random state set for a block, and put back: the caller's is not changed."""
+
+    def __init__(self, *key: int):
+        self.seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    def __enter__(self) -> None:
+        self.state = torch.get_rng_state()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_rng_state(self.state)
+
+
+def _with_fitted_labels(config: RankConfig, part: Part) -> RankConfig:
+    """The configuration with what the labels need from the training split.
+
+    Raises:
+        InputError: a label that cannot be measured or learned: negative, or without any signal.
+    """
+    main = None if config.main is None else config.main.fitted(column_values(part, config.main.column))
+    objectives = tuple(cast(Objective, o.fitted(column_values(part, o.column))) for o in config.objectives)
+    for label in (*objectives, *(() if main is None else (main,))):
+        gains = label.gains(column_values(part, label.column))
+        if gains.min() < 0:
+            raise InputError(
+                f"{part.table.source}: label {label.name!r} (column {label.column}) has the value {gains.min():g}; "
+                "NDCG needs labels of at least 0: add a constant to the column"
+            )
+        if gains.max() == gains.min():
+            raise InputError(
+                f"{part.table.source}: label {label.name!r} (column {label.column}) is {gains.min():g} on every "
+                "training row; expected a label that varies"
+            )
+    return replace(config, main=main, objectives=objectives)
+
+
+def _feature_columns(table: GroupedTable, config: RankConfig, base: BaseSource) -> tuple[str, ...]:
+    labels = [o.column for o in config.objectives] + ([] if config.main is None else [config.main.column])
+    for column in labels:
+        table.column_index(column)
+    taken = [*labels, *config.excluded_columns] + ([] if base.column is None else [base.column])
+    columns = feature_columns(table, taken)
+    if not columns:
+        raise InputError(f"{table.source}: all columns are labels or excluded; expected at least one feature")
+    return columns
+
+
+def _describe(parts: Mapping[str, Part], config: RankConfig) -> dict[str, Any]:
+    """What run.json says about the data."""
+    train_table = parts["train"].table
+    one_table = all(part.table is train_table for part in parts.values())
+    described: dict[str, Any] = {
+        "source": Path(train_table.source).name,
+        "fingerprint": train_table.fingerprint,
+        "groups": {name: len(part.groups) for name, part in parts.items()},
+        "items": {name: int(part.sizes.sum()) for name, part in parts.items()},
+    }
+    if one_table:
+        split = config.split
+        described |= {"fractions": [split.train, split.validation, split.test], "split_seed": split.seed}
+    return described
+
+
+def _check_signal(examples: Examples) -> None:
+    for label, signal in zip(examples.labels, examples.signal.any(axis=0).tolist(), strict=True):
+        if not signal:
+            raise InputError(
+                f"{examples.part.table.source}: objective {label.name!r} (column {label.column}) says nothing "
+                "about any training group; expected at least one group of two items with a positive label"
+            )
+
+
+def _checkpoint(out: Path | None, name: str) -> Path | None:
+    return None if out is None else out / "checkpoints" / f"{name}.safetensors"

@@ -1,0 +1,59 @@
+"""The attainable front of generated data, from an oracle file of noise-free expected labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from hyperdpo.core.mixture import mixture_scores
+from hyperdpo.data.batching import GroupBatch
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part
+from hyperdpo.data.transform import column_values
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.evaluation import Front, evaluate_front
+from hyperdpo.ranking.examples import Batch, Examples, label_targets
+from hyperdpo.ranking.metrics import NdcgSettings
+
+
+def oracle_front(
+    examples: Examples,
+    oracle: GroupedTable,
+    weights: np.ndarray,
+    scales: Sequence[float],
+    betas: list[float],
+    metric: NdcgSettings,
+) -> Front:
+    """The front of the closed form with the targets of the expected labels, measured on the observed ones.
+
+    It has the same base, temperatures and weights as the model's front, so it is where the model would be if
+    it knew everything that can be known.
+
+    Args:
+        examples: the observed split, with base scores.
+        oracle: the same groups and rows as the table the split was taken from.
+
+    Raises:
+        InputError: other groups or rows, a label column that is missing.
+    """
+    part = examples.part
+    if not np.array_equal(oracle.offsets, part.table.offsets) or not np.array_equal(oracle.qids, part.table.qids):
+        raise InputError(
+            f"{oracle.source}: {oracle.num_groups} groups with {oracle.num_rows} rows do not match those of "
+            f"{part.table.source} ({part.table.num_groups} groups, {part.table.num_rows} rows); "
+            "expected its oracle file"
+        )
+    twin = Part(oracle, part.groups)
+    gains = np.stack([label.gains(column_values(twin, label.column)) for label in examples.labels], axis=1)
+    targets, signal = label_targets(twin.sizes, gains, examples.labels)
+    expected = replace(examples, targets=targets, signal=signal)
+    grid = torch.as_tensor(weights, dtype=torch.float32)
+
+    def score(group_batch: GroupBatch, _: Batch) -> torch.Tensor:
+        batch = expected.batch(group_batch)
+        return mixture_scores(batch.targets, batch.signal, batch.mask, batch.base_scores, grid, betas)
+
+    return evaluate_front(score, examples, weights, scales, betas, metric)

@@ -1,0 +1,312 @@
+"""The scikit-learn face of a ranking run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.frames import group_rows, to_columns, to_table, to_vector
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Objective
+from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.ranking.evaluation import Front
+from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.training import make_accelerator
+
+#: The names of what is not a feature, in the tables that are made here.
+LABEL, MAIN, BASE = "label:", "main", "base"
+
+
+class HyperRanker(BaseEstimator):
+    """One ranker for every weighting of several labels.
+
+    >>> ranker = HyperRanker(objectives=["clicks", {"name": "quality", "target": "softmax"}])
+    >>> ranker.fit(X, relevance, qid=qid, labels={"clicks": clicks, "quality": quality})
+    >>> ranker.predict(X, qid=qid, weights=[0.3, 0.7], scale=2.0)
+
+    Args:
+        objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; a bare name has a
+            softmax target over standardised labels. None: one for each label given to :meth:`fit`.
+        parametrization: ``scratch`` or ``augmentation`` (starts exactly at the base).
+        scorer, training, base_scorer, base_training, metric, main: settings of :class:`RankConfig`, as mappings.
+        validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
+        seed: of split, initialisation, order and sampled weights.
+        device: ``auto`` uses a GPU where there is one; ``cpu`` does not.
+
+    Attributes:
+        run_: the :class:`~hyperdpo.ranking.run.RankRun`, once fitted.
+        objectives_: the m names, in the order of the weights.
+        n_features_in_, feature_names_in_: of X.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
+        *,
+        parametrization: str = "scratch",
+        scorer: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        base_scorer: Mapping[str, Any] | None = None,
+        base_training: Mapping[str, Any] | None = None,
+        metric: Mapping[str, Any] | None = None,
+        main: Mapping[str, Any] | None = None,
+        validation_fraction: float = 0.2,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        self.objectives = objectives
+        self.parametrization = parametrization
+        self.scorer = scorer
+        self.training = training
+        self.base_scorer = base_scorer
+        self.base_training = base_training
+        self.metric = metric
+        self.main = main
+        self.validation_fraction = validation_fraction
+        self.seed = seed
+        self.device = device
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        qid: Any,
+        labels: Any,
+        base_scores: Any = None,
+        eval_set: tuple[Any, ...] | None = None,
+        out: str | Path | None = None,
+    ) -> HyperRanker:
+        """Train.
+
+        Args:
+            X: (N, F) features.
+            y: (N,) the main label (relevance); may be None where base scores are given.
+            qid: (N,) the group of each row; rows of a group are adjacent.
+            labels: (N, m): a mapping of names to columns, a data frame, or an array in the order of ``objectives``.
+            base_scores: (N,) scores of your own ranker; None: a base is trained on y.
+            eval_set: ``(X, y, qid, labels)`` or ``(X, y, qid, labels, base_scores)`` for validation.
+            out: a run directory: checkpoints are kept there, and an interrupted fit goes on.
+
+        Raises:
+            InputError: shapes that do not fit, NaN, a group in two places, a label that does not suit its target.
+        """
+        table, objectives = self._training_table(X, y, qid, labels, base_scores)
+        config = self._config(objectives, has_main=y is not None)
+        accelerator = make_accelerator(config.training.precision, cpu=self.device == "cpu")
+        if eval_set is None:
+            parts = split_table(table, config)
+        else:
+            evaluation, _ = self._training_table(*_four_or_five(eval_set))
+            if evaluation.columns != table.columns:
+                raise InputError("eval_set: its features, labels or base scores differ from those of the training data")
+            parts = {"train": Part.whole(table), "validation": Part.whole(evaluation)}
+        source, given = BaseSource("trained"), None
+        if base_scores is not None:
+            source = BaseSource("given", BASE)
+            given = {name: part.table.column(BASE) for name, part in parts.items()}
+        self.run_ = fit_run(
+            config, parts, accelerator, out=None if out is None else Path(out), base_source=source, given_base=given
+        )
+        self._describe()
+        return self
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        qid: Any = None,
+        weights: ArrayLike | Mapping[str, float] | None = None,
+        scale: ArrayLike = 1.0,
+        base_scores: Any = None,
+    ) -> np.ndarray:
+        """Scores (N,) float32, in the order of the rows; larger is better within a group.
+
+        Args:
+            X: (N, F) features, as in :meth:`fit`.
+            qid: (N,); None: all rows are one group.
+            weights: (m,), or (g, m) with one row per group in the order of the rows, or a mapping of names to
+                numbers (others 0); None: equal weights.
+            scale: c, one number or (g,): above 1 is nearer to the base.
+            base_scores: (N,), needed where the ranker was fitted with given base scores and either starts at them
+                (``augmentation``) or ``scale`` is not 1.
+        """
+        run = self._fitted()
+        table = self._feature_table(X, qid)
+        base = None if base_scores is None else to_vector(base_scores, "base_scores")
+        return run.score(Part.whole(table), self._weights(weights), scale, base_scores=base, device=self._device())
+
+    def front(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        qid: Any,
+        labels: Any,
+        base_scores: Any = None,
+        points: int = 11,
+        scales: Sequence[float] = (1.0,),
+    ) -> Front:
+        """Metrics on labelled data at ``points`` weightings and the scales."""
+        run = self._fitted()
+        table, _ = self._training_table(X, y, qid, labels, base_scores)
+        base = None if base_scores is None else to_vector(base_scores, "base_scores")
+        examples = run.examples(Part.whole(table), base_scores=base, device=self._device())
+        return run.front(examples, weight_grid(len(self.objectives_), points), scales, device=self._device())
+
+    def save(self, path: str | Path) -> None:
+        """Write a run directory, which ``hyperdpo rank`` reads too.
+
+        Raises:
+            InputError: the place cannot be written to.
+        """
+        self._fitted().save(Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> HyperRanker:
+        """Read a run directory.
+
+        Raises:
+            InputError: no run, or one of another format version.
+        """
+        run = RankRun.load(path)
+        config = run.config
+        ranker = cls(
+            objectives=config.objectives,
+            parametrization=config.parametrization,
+            scorer=asdict(config.scorer),
+            training=asdict(config.training),
+            base_scorer=asdict(config.base_scorer),
+            base_training=asdict(config.base_training),
+            metric=asdict(config.metric),
+            main=None if config.main is None else asdict(config.main),
+            validation_fraction=config.split.validation,
+            seed=config.seed,
+        )
+        ranker.run_ = run
+        ranker._describe()
+        return ranker
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "run_")
+
+    def _fitted(self) -> RankRun:
+        if not hasattr(self, "run_"):
+            raise NotFittedError("this HyperRanker is not fitted yet; call fit first")
+        return self.run_
+
+    def _describe(self) -> None:
+        self.objectives_ = self.run_.objectives
+        self.n_features_in_ = len(self.run_.transform.columns)
+        self.feature_names_in_ = np.array(self.run_.transform.columns, dtype=object)
+        self.run_.to(self._device())
+
+    def _device(self) -> str:
+        import torch
+
+        return "cuda" if self.device == "auto" and torch.cuda.is_available() else "cpu"
+
+    def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
+        settings: dict[str, Any] = {
+            "objectives": list(objectives),
+            "main": {"name": "relevance", "transform": "none", **(self.main or {}), "column": MAIN}
+            if has_main
+            else None,
+            "parametrization": self.parametrization,
+            "split": {
+                "train": 1 - self.validation_fraction,
+                "validation": self.validation_fraction,
+                "test": 0.0,
+                "seed": self.seed,
+            },
+            "seed": self.seed,
+        }
+        for name in ("scorer", "training", "base_scorer", "base_training", "metric"):
+            if getattr(self, name) is not None:
+                settings[name] = dict(getattr(self, name))
+        return parse_config(settings, "HyperRanker")
+
+    def _training_table(
+        self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any = None
+    ) -> tuple[GroupedTable, list[dict[str, Any]]]:
+        features, names = to_columns(X, "X", "x")
+        rows = len(features)
+        values, label_names = to_columns(labels, "labels", "label")
+        objectives = self._objectives(label_names, named=not isinstance(labels, np.ndarray | list | tuple))
+        extra = {LABEL + name: values[:, j] for j, name in enumerate(label_names)}
+        if len(values) != rows:
+            raise InputError(f"labels: found {len(values)} rows; expected {rows}, one per row of X")
+        for column, given in ((MAIN, y), (BASE, base_scores)):
+            if given is not None:
+                extra[column] = to_vector(given, "y" if column == MAIN else "base_scores")
+                if len(extra[column]) != rows:
+                    raise InputError(f"{column}: found {len(extra[column])} rows; expected {rows}, one per row of X")
+        qids, offsets = group_rows(qid, rows)
+        values = np.column_stack([features, *extra.values()])
+        return to_table(values, (*names, *extra), qids, offsets, fingerprint=True), objectives
+
+    def _objectives(self, label_names: Sequence[str], *, named: bool) -> list[dict[str, Any]]:
+        """Settings of the objectives, each with the column its label has here."""
+        chosen: list[dict[str, Any]] = []
+        given = self.objectives if self.objectives is not None else label_names
+        for position, objective in enumerate(given):
+            if isinstance(objective, Objective):
+                settings = asdict(objective)
+            else:
+                settings = {"name": objective} if isinstance(objective, str) else dict(objective)
+            name = str(settings.get("name", ""))
+            # A label is found by the objective's column, else its name; an array's labels by their position.
+            wanted = str(settings.get("column") or name).removeprefix(LABEL)
+            if not named and position < len(label_names):
+                wanted = label_names[position]
+            if wanted not in label_names:
+                raise InputError(f"labels: none for objective {name!r}; found {', '.join(label_names)}")
+            chosen.append({**settings, "column": LABEL + wanted})
+        if not named and len(chosen) != len(label_names):
+            raise InputError(f"labels: found {len(label_names)} columns; expected {len(chosen)}, one per objective")
+        return chosen
+
+    def _feature_table(self, X: Any, qid: Any) -> GroupedTable:
+        features, names = to_columns(X, "X", "x")
+        if features.shape[1] != self.n_features_in_:
+            raise InputError(f"X: found {features.shape[1]} features; expected {self.n_features_in_}, as in fit")
+        known = tuple(self.feature_names_in_)
+        if set(names) != set(known):
+            if not isinstance(X, np.ndarray | list | tuple) and not known[0].startswith("x0"):
+                missing = sorted(set(known) - set(names))[0]
+                raise InputError(f"X: no column {missing!r}; expected the columns of fit")
+            names = known  # arrays have no names: by position
+        qids, offsets = group_rows(np.zeros(len(features), np.int64) if qid is None else qid, len(features))
+        return to_table(features, names, qids, offsets)
+
+    def _weights(self, weights: ArrayLike | Mapping[str, float] | None) -> ArrayLike:
+        m = len(self.objectives_)
+        if weights is None:
+            return np.full(m, 1 / m)
+        if isinstance(weights, Mapping):
+            unknown = [name for name in weights if name not in self.objectives_]
+            if unknown:
+                raise InputError(
+                    f"weights: no objective {unknown[0]!r}; expected some of {', '.join(self.objectives_)}"
+                )
+            return np.array([weights.get(name, 0.0) for name in self.objectives_])
+        return weights
+
+
+def _four_or_five(eval_set: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(eval_set) not in (4, 5):
+        raise InputError(
+            f"eval_set: found {len(eval_set)} parts; expected (X, y, qid, labels) or one more for base_scores"
+        )
+    return tuple(eval_set)

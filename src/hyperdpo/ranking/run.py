@@ -1,0 +1,345 @@
+"""A saved run: everything that scores new data, loadable without the training data.
+
+A run directory holds ``run.json`` (format, versions, seed, data, columns), ``config.json`` (the resolved
+configuration), ``metrics.json`` (what training measured), ``model.safetensors`` (ranker, base, feature transform) and
+``base_scores/`` (one file per data set that was scored).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from hyperdpo._version import __version__
+from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.preferences import check_weights
+from hyperdpo.data.batching import GroupBatch
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part, split_groups
+from hyperdpo.data.transform import FeatureTransform
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.checkpoints import (
+    read_json,
+    read_tensors,
+    with_prefix,
+    without_prefix,
+    write_json,
+    write_tensors,
+)
+from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
+from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
+from hyperdpo.ranking.metrics import NdcgSettings
+from hyperdpo.ranking.scorers import Ranker
+
+#: Raised whenever a run of an older version could not be read any more.
+FORMAT_VERSION = 1
+
+RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """Where base scores come from: a base that was trained with the run, a column of the data, or the caller."""
+
+    kind: Literal["trained", "column", "given"]
+    column: str | None = None
+
+
+@dataclass
+class RankRun:
+    """A trained, conditioned ranker with its base."""
+
+    config: RankConfig
+    """With the labels fitted."""
+    transform: FeatureTransform
+    ranker: Ranker
+    base: Ranker | None
+    base_source: BaseSource
+    data: dict[str, Any]
+    """Source, fingerprint and number of groups of each split."""
+    metrics: dict[str, Any]
+    """Histories, validation fronts, parameter counts and seconds."""
+    path: Path | None = None
+    _base_scores: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The m names, in the order of the weights."""
+        return self.config.names
+
+    def base_scores(
+        self,
+        table: GroupedTable,
+        given: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        share: tuple[int, int] = (0, 1),
+        reduce: ReduceArray | None = None,
+    ) -> np.ndarray:
+        """(N,) base scores of all rows of a table; computed once, then kept in the run directory.
+
+        Args:
+            given: (N,) from the caller, which come first.
+            share, reduce: this process's place and number of processes, and the sum over them.
+
+        Raises:
+            InputError: the run has no base of its own and none are given, or they do not fit the rows.
+        """
+        if given is not None:
+            scores = np.asarray(given, dtype=np.float32)
+            if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
+                raise InputError(
+                    f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
+                    f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
+                )
+            return self._remember(table, scores)
+        if self.base_source.kind == "column":
+            return table.column(str(self.base_source.column))
+        if (known := self._recalled(table)) is not None:
+            return known
+        if self.base is None:
+            raise InputError(
+                f"{table.source}: this run was trained on base scores that were given to it, and has none for this "
+                "data; expected base scores (--base-scores, or base_scores=)"
+            )
+        part = Part.whole(table)
+        items = Items(part=part, features=self._features(part, resident=False), base_scores=_zeros(table.num_rows))
+        rank, world = share
+        scores = score_items(self.base, items, None, device, batches=items.batches()[rank::world], reduce=reduce)
+        return self._remember(table, scores, write=rank == 0)
+
+    def score(
+        self,
+        part: Part,
+        weights: ArrayLike,
+        scale: ArrayLike = 1.0,
+        *,
+        base_scores: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+    ) -> np.ndarray:
+        """(N,) float32 scores of the part's rows.
+
+        Args:
+            weights: (m,), or (g, m) with one row per group.
+            scale: c of Eq. (14), one number, or (g,) with one per group.
+            base_scores: (N of the table,), where the run cannot compute them itself.
+        """
+        groups = len(part.groups)
+        w = check_weights(weights, len(self.objectives))
+        if w.ndim > 2 or (w.ndim == 2 and len(w) != groups):
+            raise InputError(
+                f"weights: found shape {w.shape}; expected ({len(self.objectives)},) "
+                f"or ({groups}, {len(self.objectives)})"
+            )
+        c = np.asarray(scale, dtype=np.float64)
+        if c.ndim > 1 or (c.ndim == 1 and len(c) != groups):
+            raise InputError(f"scale: found shape {c.shape}; expected one number or ({groups},), one per group")
+        needs_base = self.ranker.parametrization != "scratch" or not np.all(c == 1)
+        base = _zeros(int(part.sizes.sum()))
+        if needs_base or base_scores is not None:
+            base = self.base_scores(part.table, base_scores, device)[part.rows()]
+        items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
+        scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), device)
+        per_row: Any = float(c) if c.ndim == 0 else np.repeat(c, part.sizes).astype(np.float32)
+        return np.asarray(linear_transformation(scores, base, per_row), dtype=np.float32)
+
+    def examples(
+        self, part: Part, *, base_scores: np.ndarray | None = None, device: torch.device | str = "cpu"
+    ) -> Examples:
+        """A labelled part with its base scores, to measure fronts on."""
+        main = self.config.main
+        if main is not None and main.column not in part.table.columns:
+            main = None
+        base = self.base_scores(part.table, base_scores, device)[part.rows()]
+        return build_examples(part, self.config.objectives, main, features=self._features(part), base_scores=base)
+
+    def front(
+        self,
+        examples: Examples,
+        weights: ArrayLike,
+        scales: Sequence[float] | np.ndarray = (1.0,),
+        *,
+        metric: NdcgSettings | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Front:
+        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made."""
+        grid = np.atleast_2d(check_weights(weights, len(self.objectives)))
+        self.ranker.eval()
+        score = ranker_scores(self.ranker, grid, device)
+        return evaluate_front(score, examples, grid, scales, self.betas, metric or self.config.metric, device=device)
+
+    def base_front(self, examples: Examples, *, metric: NdcgSettings | None = None) -> Front:
+        """The base as a front of one point."""
+
+        def score(_: GroupBatch, batch: Batch) -> torch.Tensor:
+            return batch.base_scores.unsqueeze(0)
+
+        weights = np.full((1, len(self.objectives)), 1 / len(self.objectives))
+        return evaluate_front(score, examples, weights, [1.0], self.betas, metric or self.config.metric)
+
+    @property
+    def betas(self) -> list[float]:
+        """The m temperatures."""
+        return [o.beta for o in self.config.objectives]
+
+    def to(self, device: torch.device | str) -> RankRun:
+        """Move the networks to a device."""
+        self.ranker.to(device)
+        if self.base is not None:
+            self.base.to(device)
+        return self
+
+    def held_out(self, table: GroupedTable) -> tuple[str, Part]:
+        """The part of a table that the run may be judged on: its name, and the groups.
+
+        The training file's own test split; all groups of any other table.
+        """
+        if table.fingerprint and table.fingerprint == self.data.get("fingerprint") and "fractions" in self.data:
+            groups = split_groups(table.num_groups, tuple(self.data["fractions"]), self.data["split_seed"])
+            if len(groups["test"]):
+                return "test", Part(table, groups["test"])
+        return "all", Part.whole(table)
+
+    def save(self, path: Path) -> None:
+        """Write the run directory; ``run.json`` comes last, so that a directory with one is complete."""
+        tensors = with_prefix("ranker", self.ranker.state_dict())
+        if self.base is not None:
+            tensors |= with_prefix("base", self.base.state_dict())
+        tensors["transform.mean"] = torch.from_numpy(self.transform.mean)
+        tensors["transform.scale"] = torch.from_numpy(self.transform.scale)
+        write_tensors(path / MODEL, tensors)
+        write_json(path / CONFIG, self.config.to_dict())
+        write_json(path / METRICS, self.metrics)
+        for name, scores in self._base_scores.items():
+            write_tensors(path / BASE_SCORES / f"{name}.safetensors", {"scores": torch.from_numpy(scores)})
+        write_json(
+            path / RUN,
+            {
+                "format_version": FORMAT_VERSION,
+                "kind": "rank",
+                "versions": versions(),
+                "seed": self.config.seed,
+                "data": self.data,
+                "features": list(self.transform.columns),
+                "base": {"kind": self.base_source.kind, "column": self.base_source.column},
+            },
+        )
+        self.path = path
+
+    @staticmethod
+    def load(path: str | Path) -> RankRun:
+        """Read a run directory.
+
+        Raises:
+            InputError: no run, one of another format version, or one whose files do not agree.
+        """
+        path = Path(path)
+        if not (path / RUN).is_file():
+            state = "training has not finished" if (path / "checkpoints").is_dir() else "no run there"
+            raise InputError(f"{path}: {state}; expected a directory that `hyperdpo rank fit` has completed")
+        run = read_json(path / RUN)
+        found = run.get("format_version") if isinstance(run, dict) else None
+        if found != FORMAT_VERSION:
+            raise InputError(
+                f"{path / RUN}: a run of format version {found}; this is hyperdpo {__version__}, which reads version "
+                f"{FORMAT_VERSION} (train it again, or install the version named in the file)"
+            )
+        config = parse_config(read_json(path / CONFIG), str(path / CONFIG))
+        tensors, _ = read_tensors(path / MODEL)
+        try:
+            columns = tuple(run["features"])
+            transform = FeatureTransform(columns, tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy())
+            ranker = Ranker(config.scorer, len(columns), len(config.objectives), config.parametrization)
+            ranker.load_state_dict(without_prefix("ranker", tensors))
+            base = None
+            if base_state := without_prefix("base", tensors):
+                base = Ranker(config.base_scorer, len(columns))
+                base.load_state_dict(base_state)
+            source = BaseSource(run["base"]["kind"], run["base"]["column"])
+            metrics = read_json(path / METRICS)
+            return RankRun(config, transform, ranker, base, source, run["data"], metrics, path)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"{path}: its files do not belong together ({str(error).splitlines()[0]})") from None
+
+    def _features(self, part: Part, *, resident: bool = True) -> Features:
+        for column in self.transform.columns:
+            part.table.column_index(column)
+        return Features(part, self.transform, self.config.resident_gib * 2**30 if resident else 0)
+
+    def _recalled(self, table: GroupedTable) -> np.ndarray | None:
+        name = table.fingerprint
+        if not name:
+            return None
+        if name not in self._base_scores and self.path is not None:
+            file = self.path / BASE_SCORES / f"{name}.safetensors"
+            if file.is_file():
+                self._base_scores[name] = read_tensors(file)[0]["scores"].numpy()
+        scores = self._base_scores.get(name)
+        return scores if scores is not None and len(scores) == table.num_rows else None
+
+    def _remember(self, table: GroupedTable, scores: np.ndarray, *, write: bool = True) -> np.ndarray:
+        if table.fingerprint:
+            self._base_scores[table.fingerprint] = scores
+            if write and self.path is not None and self.base_source.kind == "trained":
+                try:
+                    file = self.path / BASE_SCORES / f"{table.fingerprint}.safetensors"
+                    write_tensors(file, {"scores": torch.from_numpy(scores)})
+                except InputError:
+                    pass  # a run directory that cannot be written to can still be used
+        return scores
+
+
+def versions() -> dict[str, str]:
+    """The versions that a figure depends on."""
+    packages = ("torch", "numpy", "accelerate", "moocore")
+    return {"hyperdpo": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}
+
+
+def read_scores(path: str | Path) -> np.ndarray:
+    """Scores from a file: one number per line, or ``.npy``.
+
+    Returns:
+        (N,) float32.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not a finite number.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            scores = np.load(path, allow_pickle=False).astype(np.float32)
+            if scores.ndim != 1:
+                raise InputError(f"{path}: found shape {scores.shape}; expected one score per row")
+        else:
+            lines = path.read_text(encoding="utf-8").split("\n")
+            if lines and not lines[-1].strip():
+                lines.pop()
+            scores = np.empty(len(lines), dtype=np.float32)
+            for number, line in enumerate(lines, 1):
+                try:
+                    scores[number - 1] = float(line)
+                except ValueError:
+                    raise InputError(f"{path}:{number}: found {line[:40]!r}; expected one score per line") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not an array of numbers ({error})") from None
+    if not np.isfinite(scores).all():
+        row = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise InputError(f"{path}:{row + 1}: found {scores[row]}; expected a finite score")
+    return scores
+
+
+def _zeros(count: int) -> np.ndarray:
+    return np.zeros(count, dtype=np.float32)

@@ -1,0 +1,365 @@
+"""The training loop: one ranker, on one process or many, resumable to the same weights.
+
+What is trained is decided by three arguments: the ranker (conditioned on w or not), the labels and base scores of the
+examples, and the :class:`WeightSampler`. The base ranker, HyperDPO and a model for one fixed w all go through here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
+from hyperdpo.core.preferences import sample_dirichlet, stream, weight_grid
+from hyperdpo.data.batching import GroupBatch, shuffled_batches
+from hyperdpo.errors import InputError
+from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.checkpoints import read_tensors, with_prefix, without_prefix, write_tensors
+from hyperdpo.ranking.config import TrainingConfig
+from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores
+from hyperdpo.ranking.examples import Examples
+from hyperdpo.ranking.metrics import NdcgSettings
+from hyperdpo.ranking.scorers import Ranker
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+#: Random streams of a run, told apart by their first key.
+ORDER, WEIGHTS = 1, 2
+
+#: The weights of a batch of G groups in (epoch, step): (m,) for the batch, or (G, m).
+WeightSampler = Callable[[int, int, int], np.ndarray]
+
+
+def dirichlet_weights(config: TrainingConfig, num_objectives: int, seed: int) -> WeightSampler:
+    """w ~ Dirichlet(α), one per batch or one per group; a step's draw depends on seed, epoch and step alone."""
+    alphas = config.alphas(num_objectives)
+
+    def sample(epoch: int, step: int, groups: int) -> np.ndarray:
+        rng = stream(seed, WEIGHTS, epoch, step)
+        if config.weights_per == "batch":
+            return sample_dirichlet(alphas, 1, rng)[0]
+        return sample_dirichlet(alphas, groups, rng)
+
+    return sample
+
+
+def fixed_weights(weights: np.ndarray) -> WeightSampler:
+    """The same (m,) weights in every batch."""
+    return lambda epoch, step, groups: weights
+
+
+@dataclass
+class History:
+    """What happened in a training: one entry per evaluation."""
+
+    epochs: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    """Mean training loss of the last epoch."""
+    validation: list[float | None] = field(default_factory=list)
+    """Hypervolume of the validation front; None where there is no validation split."""
+    main: list[float | None] = field(default_factory=list)
+    """Mean main metric over the validation front."""
+    best: int = -1
+    """Position of the chosen evaluation; -1 before the first."""
+    seconds: float = 0.0
+    """Time spent, over all sessions of a resumed run."""
+    items: int = 0
+    """Items trained on, repeats counted."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One job for :func:`train`.
+
+    Attributes:
+        name: for the progress bar and the checkpoint.
+        ranker: trained in place; ends with the chosen weights.
+        train, validation: examples with base scores; without validation the last epoch is chosen.
+        sampler: the weights of each batch.
+        betas: temperatures, one per label.
+        seed: of order; the sampler has its own.
+        checkpoint: file to resume from and to write to.
+        fingerprint: what must agree for a checkpoint to be used.
+    """
+
+    name: str
+    ranker: Ranker
+    train: Examples
+    validation: Examples | None
+    sampler: WeightSampler
+    betas: tuple[float, ...]
+    config: TrainingConfig
+    metric: NdcgSettings
+    seed: int
+    checkpoint: Path | None = None
+    fingerprint: str = ""
+
+
+def make_accelerator(
+    precision: str = "auto", *, cpu: bool = False, log_with: list[str] | None = None, log_dir: Path | None = None
+) -> Accelerator:
+    """One accelerator for a whole run; what ``accelerate launch`` set up is taken from the environment."""
+    from accelerate import Accelerator
+
+    if precision == "auto":
+        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    return Accelerator(mixed_precision=precision, cpu=cpu, log_with=log_with, project_dir=log_dir)
+
+
+def train(job: Training, accelerator: Accelerator) -> History:
+    """Train ``job.ranker``, choose the weights with the best validation front, and report.
+
+    A killed training goes on from its last checkpoint to the same weights: order and sampled weights depend
+    on (seed, epoch, step) alone, and the checkpoint holds the rest.
+
+    Raises:
+        InputError: the loss is not finite, or the checkpoint belongs to another run.
+    """
+    loop = _Loop(job, accelerator)
+    loop.resume()
+    loop.run()
+    job.ranker.load_state_dict(loop.best)
+    return loop.history
+
+
+class _Loop:
+    """The state of a training between epochs, and the steps that change it."""
+
+    def __init__(self, job: Training, accelerator: Accelerator):
+        config, self.job, self.accelerator = job.config, job, accelerator
+        self.history = History()
+        self.epoch = 0
+        self.best = _state(job.ranker)
+        self.device = accelerator.device
+        optimizer = torch.optim.AdamW(
+            job.ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.model, self.optimizer = accelerator.prepare(job.ranker, optimizer)
+        self.reduce = _sum_over_processes if accelerator.num_processes > 1 else None
+        self.budget = min(
+            config.batch_items, max(job.train.num_items // config.min_batches, int(job.train.sizes.max()))
+        )
+        self.grid = weight_grid(len(job.betas), max(config.validation_points, len(job.betas)))
+        # Epochs after which the validation front is measured: spread evenly, the last one always.
+        count = min(config.evaluations, config.epochs)
+        self.evaluate_after = {round(config.epochs * (i + 1) / count) for i in range(count)}
+        self.saved_at = time.monotonic()
+
+    def run(self) -> None:
+        config, started = self.job.config, time.monotonic()
+        spent_before = self.history.seconds
+        main_process = self.accelerator.is_main_process
+        total = config.epochs * self.job.train.num_items
+        with progress_bar(self.job.name, total, "items", show=main_process) as update:
+            update(self.epoch * self.job.train.num_items, "")
+            while self.epoch < config.epochs and not self._out_of_patience():
+                self.epoch += 1
+                loss = self._train_epoch(
+                    lambda share: update((self.epoch - 1 + share) * self.job.train.num_items, self._words())
+                )
+                self.history.seconds = spent_before + time.monotonic() - started
+                log = {f"{self.job.name}/loss": loss}
+                if self.epoch in self.evaluate_after:
+                    log |= self._evaluate(loss)
+                self.history.seconds = spent_before + time.monotonic() - started
+                self.accelerator.log(log, step=self.epoch)
+                if time.monotonic() - self.saved_at >= config.checkpoint_seconds:
+                    self.save()
+        self.save()
+
+    def _words(self) -> str:
+        best = self.history.validation[self.history.best] if self.history.best >= 0 else None
+        return "" if best is None else f"validation {best:.4f}"
+
+    def _out_of_patience(self) -> bool:
+        patience, done = self.job.config.patience, len(self.history.validation)
+        return bool(patience and self.job.validation and done and done - 1 - self.history.best >= patience)
+
+    def _train_epoch(self, update: Callable[[float], None]) -> float:
+        """One pass over the groups; the mean loss."""
+        job, config = self.job, self.job.config
+        batches = shuffled_batches(job.train.sizes, self.budget, stream(job.seed, ORDER, self.epoch))
+        self.model.train()
+        losses = []
+        for step, group_batch in enumerate(batches):
+            rate = learning_rate(config, self.epoch - 1 + step / len(batches))
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            losses.append(self._step(step, group_batch))
+            if step % 8 == 7:
+                update((step + 1) / len(batches))
+        self.history.items += job.train.num_items
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise InputError(
+                f"{job.name}: the loss became {mean} in epoch {self.epoch}; expected a finite number "
+                f"(a lower learning_rate than {config.learning_rate:g} may help, or check the base scores' range)"
+            )
+        return mean
+
+    def _step(self, step: int, group_batch: GroupBatch) -> torch.Tensor:
+        job = self.job
+        weights = np.asarray(job.sampler(self.epoch, step, len(group_batch.groups)), dtype=np.float32)
+        share, weights, idle = _share(group_batch, weights, self.accelerator)
+        batch = job.train.batch(share, self.device)
+        w = torch.from_numpy(weights).to(self.device)
+        conditioned = w.expand(len(share.groups), -1) if job.ranker.scorer.num_weights else None
+        with self.accelerator.autocast():
+            scores = self.model(batch, conditioned)
+        losses = listnet_dpo_loss(scores.float(), batch.base_scores, batch.targets, batch.mask, job.betas)
+        signal = batch.signal & (not idle)
+        loss = hypernet_loss(losses, signal, w, job.config.penalty, self.reduce)
+        # DDP averages gradients over processes; the loss is a sum over all their groups.
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), job.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _evaluate(self, loss: float) -> dict[str, float]:
+        """Measure the validation front; keep the weights if it is the best so far."""
+        job, history = self.job, self.history
+        history.epochs.append(self.epoch)
+        history.losses.append(loss)
+        best = history.validation[history.best] if history.best >= 0 else None
+        value, main, log = None, None, {}
+        if job.validation is not None:
+            front = validation_front(job.ranker, job.validation, self.grid, job.betas, job.metric, self.accelerator)
+            value = front.hypervolume
+            log = {f"{job.name}/validation_hypervolume": value}
+            if front.main is not None:
+                main = float(np.nanmean(front.main))
+                log[f"{job.name}/validation_main"] = main
+        history.validation.append(value)
+        history.main.append(main)
+        if best is None or value is None or value > best:
+            history.best, self.best = len(history.epochs) - 1, _state(job.ranker)
+        return log
+
+    def save(self) -> None:
+        """Write the checkpoint: everything that the next epoch depends on."""
+        self.saved_at = time.monotonic()
+        job = self.job
+        if job.checkpoint is None or not self.accelerator.is_main_process:
+            return
+        moments: dict[str, torch.Tensor] = {}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            moments |= with_prefix(str(index), {k: torch.as_tensor(v) for k, v in state.items()})
+        tensors = with_prefix("current", _state(job.ranker)) | with_prefix("best", self.best)
+        tensors |= with_prefix("optimizer", moments)
+        values = {"fingerprint": job.fingerprint, "epoch": self.epoch, "history": asdict(self.history)}
+        write_tensors(job.checkpoint, tensors, values)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        job = self.job
+        if job.checkpoint is None or not job.checkpoint.exists():
+            return
+        tensors, values = read_tensors(job.checkpoint)
+        if values is None or values.get("fingerprint") != job.fingerprint:
+            raise InputError(
+                f"{job.checkpoint}: a checkpoint of another configuration or of other data; "
+                "expected one of this run (remove the directory, or choose another)"
+            )
+        try:
+            job.ranker.load_state_dict(without_prefix("current", tensors))
+            self.best = without_prefix("best", tensors)
+            full = self.optimizer.state_dict()
+            moments: dict[int, dict[str, torch.Tensor]] = {}
+            for name, tensor in without_prefix("optimizer", tensors).items():
+                index, key = name.split(".", 1)
+                moments.setdefault(int(index), {})[key] = tensor
+            self.optimizer.load_state_dict({**full, "state": moments})
+            self.epoch = int(values["epoch"])
+            self.history = History(**values["history"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{job.checkpoint}: not a checkpoint of this run ({str(error).splitlines()[0]})") from None
+        if self.accelerator.is_main_process and self.epoch:
+            warnings.warn(f"{job.name}: resumed after epoch {self.epoch} from {job.checkpoint}", stacklevel=3)
+
+
+def learning_rate(config: TrainingConfig, epoch: float) -> float:
+    """Linear warm-up, then a cosine to 0, of the part of the epochs that is done."""
+    done = epoch / config.epochs
+    if done < config.warmup:
+        # Not 0 in the very first step, which would be lost.
+        return config.learning_rate * max(done / config.warmup, 0.01)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - config.warmup) / (1 - config.warmup)))
+
+
+def validation_front(
+    ranker: Ranker,
+    examples: Examples,
+    grid: np.ndarray,
+    betas: tuple[float, ...],
+    metric: NdcgSettings,
+    accelerator: Accelerator,
+) -> Front:
+    """The front at the (P, m) grid of weights; each process measures its share of the groups."""
+    ranker.eval()
+    with accelerator.autocast():
+        return evaluate_front(
+            ranker_scores(ranker, grid, accelerator.device),
+            examples,
+            grid,
+            [1.0],
+            betas,
+            metric,
+            device=accelerator.device,
+            batches=examples.batches()[accelerator.process_index :: accelerator.num_processes],
+            reduce=array_sum(accelerator),
+            with_losses=False,
+        )
+
+
+def array_sum(accelerator: Accelerator) -> ReduceArray | None:
+    """Sums arrays over processes; None where there is only one."""
+    if accelerator.num_processes == 1:
+        return None
+    return lambda values: accelerator.reduce(torch.from_numpy(values).to(accelerator.device), "sum").cpu().numpy()
+
+
+def _share(
+    group_batch: GroupBatch, weights: np.ndarray, accelerator: Accelerator
+) -> tuple[GroupBatch, np.ndarray, bool]:
+    """The whole groups of a batch that this process trains on, their weights, and whether it idles.
+
+    Groups stand in order of size: every n-th one gives each process about the same work. A batch with fewer groups
+    than processes leaves some idle: they run on one group whose loss does not count, because all must take part
+    in the exchange of gradients.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if world == 1:
+        return group_batch, weights, False
+    idle = rank >= len(group_batch.groups)
+    chosen = slice(0, 1) if idle else slice(rank, None, world)
+    share = GroupBatch(group_batch.groups[chosen], group_batch.length)
+    return share, weights if weights.ndim == 1 else weights[chosen], idle
+
+
+def _sum_over_processes(local: torch.Tensor) -> torch.Tensor:
+    """The sum over processes, whose gradient reaches the local part."""
+    total = local.detach().clone()
+    torch.distributed.all_reduce(total)
+    return local + (total - local.detach())
+
+
+def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of plain values, to tell one configuration from another."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())

@@ -1,0 +1,321 @@
+"""The cache of parsed tables: read once, found again, never half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hyperdpo.data import cache, letor, storage
+from hyperdpo.data.cache import CACHE_VARIABLE, cache_root, clear_cache, read_table
+from hyperdpo.errors import InputError
+
+TEXT = "".join(f"{i % 3} qid:{i // 5} 1:{i} 3:{i}.25\n" for i in range(100))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "data.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def parses(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files parsed so far."""
+    seen: list[Path] = []
+    real = letor.convert_letor
+
+    def counted(path: Path, directory: Path, **options: Any) -> str:
+        seen.append(path)
+        return real(path, directory, **options)
+
+    monkeypatch.setattr(letor, "convert_letor", counted)
+    return seen
+
+
+def entries(root: Path) -> list[Path]:
+    return sorted(p.parent for p in root.rglob("meta.json"))
+
+
+def temporaries(root: Path) -> list[Path]:
+    return list((root / "tables").glob("tmp-*"))
+
+
+def test_the_second_opening_does_not_parse(source: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read_table(source, cache_dir=root)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("parsed again")
+
+    monkeypatch.setattr(letor, "convert_letor", fail)
+    second = read_table(str(source), cache_dir=root)
+    np.testing.assert_array_equal(first.values, second.values)
+    np.testing.assert_array_equal(first.qids, second.qids)
+    np.testing.assert_array_equal(first.offsets, second.offsets)
+    assert (first.columns, first.fingerprint) == (second.columns, second.fingerprint)
+    assert second.source == str(source)
+
+
+def test_values_are_mapped_read_only(source: Path, root: Path) -> None:
+    table = read_table(source, cache_dir=root)
+    assert isinstance(table.values.base, np.memmap)
+    assert type(table.values) is np.ndarray
+    assert table.values.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        table.values[0, 0] = 1
+
+
+def test_opening_reads_no_values(source: Path, root: Path) -> None:
+    """A table of 40 GB, all of it a hole in a sparse file, opens: nothing has read it."""
+    read_table(source, cache_dir=root)
+    (entry,) = entries(root)
+    rows, width = 10_000_000, 1000
+    with open(entry / "values.npy", "r+b") as file:
+        file.write(storage._npy_header((rows, width)))
+        try:
+            file.truncate(128 + 4 * rows * width)
+        except OSError as error:
+            pytest.skip(f"no sparse files here: {error}")
+    offsets = np.append(np.load(entry / "offsets.npy")[:-1], rows)
+    np.save(entry / "offsets.npy", offsets)
+    meta = json.loads((entry / "meta.json").read_text())
+    meta["bytes"]["values.npy"] = 128 + 4 * rows * width
+    meta["columns"] = [str(i) for i in range(width)]
+    (entry / "meta.json").write_text(json.dumps(meta))
+    assert read_table(source, cache_dir=root).values.shape == (rows, width)
+
+
+@pytest.mark.parametrize("how", ["size", "time", "content"])
+def test_a_changed_file_is_read_again(how: str, source: Path, root: Path, parses: list[Path]) -> None:
+    old = read_table(source, cache_dir=root)
+    status = source.stat()
+    text = TEXT + "0 qid:99 1:1\n" if how == "size" else TEXT if how == "time" else TEXT.replace("3:7.25", "3:8.25")
+    source.write_text(text)
+    changed_time = status.st_mtime_ns + (1_000_000_000 if how == "time" else 0)
+    os.utime(source, ns=(status.st_atime_ns, changed_time))
+    new = read_table(source, cache_dir=root)
+    assert len(parses) == 2
+    assert (new.fingerprint == old.fingerprint) == (how == "time")
+    assert new.values[7, 3] == (8.25 if how == "content" else 7.25)
+    assert len(entries(root)) == 1, "the table of the old content was kept"
+    assert old.values[7, 3] == 7.25, "an open table lost its values"
+
+
+def test_the_fingerprint_is_of_the_rows(tmp_path: Path, root: Path) -> None:
+    texts = {
+        "a.txt": TEXT,
+        "b.txt": "# same rows\n" + TEXT.replace(" 3:", "  3:").rstrip("\n"),
+        "c.txt": TEXT.replace("3:7.25", "3:7.26"),
+        "d.txt": TEXT.replace("qid:3 ", "qid:77 "),
+        "e.txt": TEXT.replace("qid:3 ", "qid:4 "),
+    }
+    prints = {}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        prints[name] = read_table(tmp_path / name, cache_dir=root).fingerprint
+    assert prints["a.txt"] == prints["b.txt"]
+    assert len(set(prints.values())) == 4
+    assert all(len(p) == 32 for p in prints.values())
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 4)
+
+
+def grow(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def edit(old: str, new: str) -> Any:
+    def change(path: Path) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return change
+
+
+DAMAGES = [
+    ("values.npy", truncate),
+    ("values.npy", grow),
+    ("values.npy", Path.unlink),
+    ("values.npy", lambda p: p.write_bytes(b"x" * p.stat().st_size)),
+    ("offsets.npy", truncate),
+    ("offsets.npy", Path.unlink),
+    ("qids.npy", lambda p: p.write_bytes(b"")),
+    ("qids.npy", lambda p: p.write_bytes(b"PK\x03\x04" + bytes(p.stat().st_size - 4))),
+    ("meta.json", Path.unlink),
+    ("meta.json", lambda p: p.write_bytes(b"")),
+    ("meta.json", lambda p: p.write_bytes(b"\xff\xfe{")),
+    ("meta.json", lambda p: p.write_text("[1, 2]")),
+    ("meta.json", lambda p: p.write_text("null")),
+    ("meta.json", lambda p: p.write_text('{"version": 1}')),
+    ("meta.json", edit('"columns": ["relevance", ', '"columns": [')),
+    ("meta.json", edit('"version": 1', '"version": 0')),
+    ("meta.json", edit('"columns": [', '"columns": 5, "x": [')),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(DAMAGES)])
+def test_a_damaged_entry_is_built_again(name: str, damage: Any, source: Path, root: Path, parses: list[Path]) -> None:
+    whole = np.array(read_table(source, cache_dir=root).values)
+    (entry,) = entries(root)
+    damage(entry / name)
+    np.testing.assert_array_equal(read_table(source, cache_dir=root).values, whole)
+    np.testing.assert_array_equal(read_table(source, cache_dir=root).values, whole)
+    assert len(parses) == 2
+    assert entries(root) == [entry]
+    assert temporaries(root) == []
+
+
+def _read(path: Path, root: Path, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    table = read_table(path, cache_dir=root)
+    results.put((table.fingerprint, float(table.values.sum())))
+
+
+def test_two_processes_at_once_both_succeed(source: Path, root: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for damaged in (False, True):
+        if damaged:
+            (entries(root)[0] / "values.npy").write_bytes(b"")
+        barrier, results = context.Barrier(2), context.Queue()
+        processes = [context.Process(target=_read, args=(source, root, barrier, results)) for _ in range(2)]
+        for process in processes:
+            process.start()
+        got = [results.get(timeout=120) for _ in processes]
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
+        assert got[0] == got[1]
+        assert len(entries(root)) == 1
+        assert temporaries(root) == []
+
+
+def test_losing_the_race_uses_the_winners_table(source: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = letor.convert_letor
+
+    def overtaken(path: Path, directory: Path, **options: Any) -> str:
+        monkeypatch.setattr(letor, "convert_letor", real)
+        read_table(path, cache_dir=root)
+        assert len(temporaries(root)) == 1, "the other reading deleted a directory in use"
+        return real(path, directory, **options)
+
+    monkeypatch.setattr(letor, "convert_letor", overtaken)
+    assert read_table(source, cache_dir=root).num_rows == 100
+    assert len(entries(root)) == 1
+    assert temporaries(root) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), RuntimeError("boom"), SystemExit(1)])
+def test_an_interrupted_reading_leaves_nothing(error: BaseException, source: Path, root: Path) -> None:
+    def progress(done: int, total: int) -> None:
+        assert temporaries(root)
+        raise error
+
+    with pytest.raises(type(error)):
+        read_table(source, cache_dir=root, progress=progress)
+    assert [p for p in root.rglob("*") if p != root / "tables"] == []
+    assert read_table(source, cache_dir=root).num_rows == 100
+
+
+def test_a_full_disk_is_said_with_its_place(source: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: storage.TableWriter, rows: np.ndarray) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage.TableWriter, "append", full)
+    with pytest.raises(InputError, match="No space left on device") as caught:
+        read_table(source, cache_dir=root)
+    assert str(root) in str(caught.value)
+    assert CACHE_VARIABLE in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert [p for p in root.rglob("*") if p != root / "tables"] == []
+
+
+def test_a_cache_that_cannot_be_a_directory_is_refused(source: Path) -> None:
+    with pytest.raises(InputError, match=CACHE_VARIABLE):
+        read_table(source, cache_dir=source / "below-a-file")
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(source: Path, root: Path) -> None:
+    def progress(done: int, total: int) -> None:
+        source.write_text(TEXT + "# more\n")
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        read_table(source, cache_dir=root, progress=progress)
+    assert entries(root) == []
+
+
+def test_directories_of_killed_processes_are_removed(source: Path, root: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    tables = root / "tables"
+    dead = tables / f"tmp-{process.pid}-{cache._host()}-abc"
+    own_number = tables / f"tmp-{os.getpid()}-{cache._host()}-abc"  # an earlier process of a container, often number 1
+    alive = tables / f"tmp-{os.getppid()}-{cache._host()}-abc"
+    elsewhere = tables / f"tmp-{process.pid}-0123abcd-abc"
+    elsewhere_old = tables / f"tmp-{process.pid}-0123abcd-old"
+    for directory in (dead, own_number, alive, elsewhere, elsewhere_old):
+        directory.mkdir(parents=True)
+        (directory / "values.npy").write_bytes(b"half")
+    os.utime(elsewhere_old, (time.time() - 10 * 86_400,) * 2)
+    read_table(source, cache_dir=root)
+    assert sorted(temporaries(root)) == sorted([alive, elsewhere])
+
+
+def test_where_the_cache_is(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "named"))
+    assert cache_root() == tmp_path / "named"
+    assert cache_root(tmp_path / "given") == tmp_path / "given"
+    read_table(source)
+    assert len(entries(tmp_path / "named")) == 1
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert "hyperdpo" in str(cache_root())
+
+
+def test_clearing_deletes_tables_and_nothing_else(source: Path, root: Path, parses: list[Path]) -> None:
+    table = read_table(source, cache_dir=root)
+    other = root / "something else.txt"
+    other.write_text("kept")
+    clear_cache(root)
+    assert list(root.rglob("*")) == [other]
+    assert table.values[99, 3] == 99.25
+    read_table(source, cache_dir=root)
+    assert len(parses) == 2
+    clear_cache(root / "absent")
+
+
+def test_two_files_of_one_name_are_kept_apart(tmp_path: Path, root: Path) -> None:
+    for i, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "data.txt").write_text(f"{i} qid:1 1:{i}\n")
+    first, second = (read_table(tmp_path / f / "data.txt", cache_dir=root) for f in ("a", "b"))
+    assert (first.values[0, 0], second.values[0, 0]) == (0, 1)
+    assert len(entries(root)) == 2
+
+
+def test_reading_imports_numba_only_when_there_is_something_to_parse(source: Path, root: Path) -> None:
+    read_table(source, cache_dir=root)
+    code = (
+        "import sys; from pathlib import Path; from hyperdpo.data.cache import read_table; import hyperdpo.data.letor;"
+        "t = read_table(sys.argv[1], cache_dir=Path(sys.argv[2]));"
+        "assert t.num_rows == 100;"
+        "assert not {'numba', 'pyarrow', 'torch'} & set(sys.modules), 'imported'"
+    )
+    subprocess.run([sys.executable, "-c", code, str(source), str(root)], check=True)

@@ -1,0 +1,487 @@
+"""LETOR text: what a reader gets, and what a malformed file is told."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_svmlight_file
+
+from hyperdpo.data import letor, letor_kernel
+from hyperdpo.data.cache import read_table
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.letor import MAX_FEATURE, MAX_LINE, convert_letor
+from hyperdpo.data.storage import open_stored
+from hyperdpo.errors import InputError
+
+DATA = Path(os.environ.get("HYPERDPO_DATA") or Path(__file__).parents[3] / "shared" / "data") / "ranking"
+
+
+def parse(text: bytes, tmp_path_factory: pytest.TempPathFactory, **options: int) -> GroupedTable:
+    directory = tmp_path_factory.mktemp("letor")
+    path = directory / "data.txt"
+    path.write_bytes(text)
+    fingerprint = convert_letor(path, directory, **options)  # type: ignore[arg-type]
+    table = open_stored(directory, str(path))
+    assert table.fingerprint == fingerprint
+    return table
+
+
+def assert_same(a: GroupedTable, b: GroupedTable) -> None:
+    np.testing.assert_array_equal(a.values.view(np.uint32), b.values.view(np.uint32))
+    np.testing.assert_array_equal(a.qids, b.qids)
+    np.testing.assert_array_equal(a.offsets, b.offsets)
+    assert a.columns == b.columns
+    assert a.fingerprint == b.fingerprint
+
+
+def assert_equals_sklearn(table: GroupedTable, path: Path) -> None:
+    width = len(table.columns) - 1
+    features, labels, qids = load_svmlight_file(str(path), query_id=True, zero_based=False, n_features=max(1, width))
+    np.testing.assert_array_equal(table.values[:, 1:], features.toarray()[:, :width].astype(np.float32))
+    np.testing.assert_array_equal(table.values[:, 0], labels.astype(np.float32))
+    np.testing.assert_array_equal(np.repeat(table.qids, table.group_sizes), qids)
+    assert table.columns == ("relevance", *map(str, range(1, len(table.columns))))
+    assert table.offsets[0] == 0
+    assert table.offsets[-1] == table.num_rows == len(labels)
+
+
+def random_text(rng: np.random.Generator, rows: int, width: int, density: float) -> bytes:
+    """Rows of every permitted form: comments, blanks, tabs, values of many shapes."""
+    lines = []
+    qid = 0
+    forms = ("{:.6f}", "{:g}", "{:.0f}", "{:e}", "{:.3f}", "{:.16g}", "{:+.2f}", "{:.12f}")
+    for _ in range(rows):
+        if rng.random() < 0.2:
+            qid += 1
+        features = 1 + np.flatnonzero(rng.random(width) < density)
+        fields = [str(rng.integers(-1, 5)), f"qid:{qid}"]
+        for k in features:
+            value = rng.normal() * 10.0 ** rng.integers(-8, 8)
+            fields.append(f"{k}:{rng.choice(forms).format(value)}")
+        separator = rng.choice([" ", " ", " ", "\t", "  "])
+        line = separator.join(fields) + rng.choice(["", "", " ", "#c", " # docid = GX1:7 qid:9 3:4 é", "\t"])
+        lines.append(line)
+        if rng.random() < 0.1:
+            lines.append(rng.choice(["", "   ", "# a comment 1:2", "\t#"]))
+    text = "\n".join(lines)
+    return (text + ("\n" if rng.random() < 0.5 else "")).encode()
+
+
+@pytest.mark.parametrize("density", [1.0, 0.6, 0.05])
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_sklearn(density: float, seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = random_text(np.random.default_rng(seed), rows=80, width=[136, 7, 12, 300][seed], density=density)
+    table = parse(text, tmp_path_factory, block_bytes=4096)
+    path = tmp_path_factory.mktemp("same") / "data.txt"
+    path.write_bytes(text)
+    assert_equals_sklearn(table, path)
+
+
+@pytest.mark.parametrize("name", ["mslr_web10k_49q.txt", "mq2008_156q.txt"])
+def test_real_files_equal_sklearn(name: str, tmp_path: Path) -> None:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is absent (set HYPERDPO_DATA to the directory that holds ranking/)")
+    shape, groups = {"mslr_web10k_49q.txt": ((4966, 137), 49), "mq2008_156q.txt": ((2874, 47), 156)}[name]
+    table = read_table(path, cache_dir=tmp_path)
+    assert table.values.shape == shape
+    assert table.num_groups == groups
+    assert_equals_sklearn(table, path)
+
+
+def test_every_block_boundary_and_thread_count_gives_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = random_text(np.random.default_rng(7), rows=12, width=6, density=0.7)
+    whole = parse(text, tmp_path_factory, threads=1)
+    for block_bytes in [*range(1, 40), len(text) - 1, len(text), len(text) + 1]:
+        assert_same(whole, parse(text, tmp_path_factory, block_bytes=block_bytes, threads=1 + block_bytes % 3))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_longer_file(threads: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = random_text(np.random.default_rng(8), rows=1000, width=20, density=0.8)
+    assert_same(
+        parse(text, tmp_path_factory, threads=1), parse(text, tmp_path_factory, threads=threads, block_bytes=3000)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 3))
+def test_random_files_equal_sklearn(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, block_bytes: int, threads: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    text = random_text(rng, int(rng.integers(1, 30)), int(rng.integers(1, 30)), float(rng.random()))
+    path = tmp_path_factory.mktemp("same") / "data.txt"
+    path.write_bytes(text)
+    assert_equals_sklearn(parse(text, tmp_path_factory, block_bytes=block_bytes, threads=threads), path)
+
+
+def test_wider_rows_later_widen_the_whole_table(tmp_path_factory: pytest.TempPathFactory) -> None:
+    widths = [1, 1, 5, 2, 40, 3, 41, 1, 300, 2]
+    text = "".join(f"{i} qid:{i // 3} {w}:{w}.5\n" for i, w in enumerate(widths)).encode()
+    expected = np.zeros((len(widths), 301), dtype=np.float32)
+    expected[:, 0] = range(len(widths))
+    expected[range(len(widths)), widths] = np.array(widths) + 0.5
+    for block_bytes in (5, 16, 40, 1 << 20):
+        table = parse(text, tmp_path_factory, block_bytes=block_bytes, threads=2)
+        np.testing.assert_array_equal(table.values, expected)
+        assert table.fingerprint == parse(text, tmp_path_factory).fingerprint
+
+
+def test_wide_short_rows_pass_through_a_bounded_buffer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    rows = 40  # 16 rows fill the buffer
+    text = f"1 qid:1 {MAX_FEATURE}:2\n".encode() * rows
+    table = parse(text, tmp_path_factory)
+    assert table.values.shape == (rows, 1 + MAX_FEATURE)
+    assert table.offsets.tolist() == [0, rows]
+    assert (table.values[:, MAX_FEATURE] == 2).all()
+    assert table.values.sum() == 3 * rows
+
+
+def test_rows_without_features_are_rows(tmp_path_factory: pytest.TempPathFactory) -> None:
+    table = parse(b"1 qid:3\n0 qid:3 # none\n2 qid:-4", tmp_path_factory)
+    np.testing.assert_array_equal(table.values, [[1], [0], [2]])
+    assert table.columns == ("relevance",)
+    assert table.qids.tolist() == [3, -4]
+    assert table.offsets.tolist() == [0, 2, 3]
+
+
+def test_a_group_goes_on_over_comments_and_blocks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = b"1 qid:3 1:1\n# between\n\n0 qid:3 1:1\n" * 5
+    table = parse(text, tmp_path_factory, block_bytes=12)
+    assert table.offsets.tolist() == [0, 10]
+
+
+def test_extreme_query_ids(tmp_path_factory: pytest.TempPathFactory) -> None:
+    table = parse(b"1 qid:9223372036854775807\n1 qid:-9223372036854775807\n1 qid:+0", tmp_path_factory)
+    assert table.qids.tolist() == [2**63 - 1, -(2**63) + 1, 0]
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+NUMBERS = """
+    0 -0 +0 5. .5 -.5 +5.25 1e-5 1E5 1e+05 -1.5e-3 00012.500 0.1 16777217 16777217.0000000001 123456789012345e22 1e-22
+    9007199254740993 340282346638528859811704183484516925440 1e-45 7.006492321624085e-46 7.006492321624086e-46 1e-46
+    1e-400 0e999999999999 0.0000000000000000000000000000000000000000000000000000000001 100000000000000000000000000000000
+    1.17549435e-38 12345678 123456789 1234567.8 12345678.9 1.2345678 1.23456789 -12.071142 1e00000000000000000000000005
+""".split()  # noqa: SIM905 - shorter than a list
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_numbers_round_like_python(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    table = parse(f"{text} qid:1 1:{text} 2:{text}\t3:{text}#\n".encode(), tmp_path_factory)
+    expected = np.full(4, np.float32(float(text)))
+    np.testing.assert_array_equal(table.values[0].view(np.uint32), expected.view(np.uint32))
+
+
+@st.composite
+def decimal_texts(draw: st.DrawFn) -> str:
+    """Anything Python and we both call a number and that fits into 32 bits; many more digits than promised, too."""
+    digits = draw(st.text("0123456789", min_size=1, max_size=draw(st.sampled_from([3, 8, 15, 25]))))
+    dot = draw(st.integers(0, len(digits)))
+    text = draw(st.sampled_from(["", "-", "+"])) + digits[:dot] + draw(st.sampled_from([".", ""])) + digits[dot:]
+    text += draw(st.one_of(st.just(""), st.integers(-60, 22).map(lambda e: f"e{e}")))
+    return text if abs(float(text)) < 3e38 else "1"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(decimal_texts(), min_size=1, max_size=20))
+def test_random_numbers_round_like_python(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    row = "1 qid:1 " + " ".join(f"{k}:{text}" for k, text in enumerate(texts, start=1))
+    table = parse(row.encode(), tmp_path_factory)
+    expected = np.array([float(text) for text in texts]).astype(np.float32)
+    np.testing.assert_array_equal(table.values[0, 1:].view(np.uint32), expected.view(np.uint32))
+
+
+def test_halfway_cases_round_like_python(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Texts between two float32s, and a hair to either side: more of them than the parser sets aside at a time."""
+    rng = np.random.default_rng(3)
+    a = np.abs(rng.normal(size=1000)).astype(np.float32) * np.float32(10.0) ** rng.integers(-20, 20, 1000).astype(
+        np.float32
+    )
+    middles = (a.astype(np.float64) + np.nextafter(a, np.float32(np.inf)).astype(np.float64)) / 2
+    texts = [f"{m:.{d}e}" for m in middles for d in (16, 25, 60)]
+    text = "\n".join(f"1 qid:1 1:{t} 2:{t}" for t in texts).encode()
+    expected = np.array([float(t) for t in texts]).astype(np.float32)
+    for block_bytes in (500, 1 << 20):
+        table = parse(text, tmp_path_factory, block_bytes=block_bytes)
+        np.testing.assert_array_equal(table.values[:, 1], expected)
+        np.testing.assert_array_equal(table.values[:, 2], expected)
+
+
+# -- malformed files ---------------------------------------------------------------------------------------------------
+
+GOOD = b"1 qid:1 1:0.5 2:3\n"
+ROW = b"2 qid:7 1:1"
+MALFORMED = [
+    # name, bytes, line (None: no line to name), words in the message
+    ("no label", GOOD + b"qid:1 1:2\n", 2, ["'qid:1'", "label"]),
+    ("bad label", GOOD + b"one qid:1 1:2\n", 2, ["'one'", "label"]),
+    ("label with a colon", b"1:2 qid:1 1:2\n", 1, ["'1:2'", "label"]),
+    ("nan label", b"nan qid:1 1:2\n", 1, ["'nan'", "finite"]),
+    ("label alone", b"3\n", 1, ["end of the line", "qid:ID"]),
+    ("no qid", GOOD + GOOD + b"1 1:2 2:3\n", 3, ["'1:2'", "qid:ID"]),
+    ("text qid", b"1 qid:abc 1:2\n", 1, ["'abc'", "integer"]),
+    ("fractional qid", b"1 qid:1.5 1:2\n", 1, ["'1.5'", "integer"]),
+    ("empty qid", b"1 qid: 1:2\n", 1, ["''", "integer"]),
+    ("huge qid", b"1 qid:9223372036854775808 1:2\n", 1, ["'9223372036854775808'", "63 bits"]),
+    ("capital QID", b"1 QID:1 1:2\n", 1, ["'QID:1'", "qid:ID"]),
+    ("no colon", GOOD + ROW + b" 7\n", 2, ["'7'", "no colon", "FEATURE:VALUE"]),
+    ("text feature", ROW + b" x:7\n", 1, ["'x'", "feature number"]),
+    ("fractional feature", ROW + b" 1.5:7\n", 1, ["'1.5'", "feature number"]),
+    ("negative feature", ROW + b" -2:7\n", 1, ["'-2'", "feature number"]),
+    ("no feature", ROW + b" :7\n", 1, ["':7'", "feature number"]),
+    ("feature 0", b"2 qid:7 0:1 1:1\n", 1, ["feature 0", "one-based"]),
+    ("repeated feature", ROW + b" 2:2 2:3\n", 1, ["feature 2 a second time", "'2:3'"]),
+    ("feature repeated later", ROW + b" 2:2 1:3\n", 1, ["feature 1 a second time"]),
+    ("decreasing features", ROW + b" 4:2 3:3\n", 1, ["feature 3 after feature 4", "increasing"]),
+    ("feature above the cap", ROW + b" 65537:2\n", 1, ["'65537'", "65536", "dense"]),
+    ("feature far above the cap", ROW + b" 99999999999999999999999:2\n", 1, ["'99999999999999999999999'", "65536"]),
+    ("empty value", ROW + b" 2: 3:1\n", 1, ["feature 2", "empty", "finite"]),
+    ("empty value at the end", ROW + b" 2:\n", 1, ["feature 2", "empty"]),
+    ("sign alone", ROW + b" 2:- 3:1\n", 1, ["'-'", "finite"]),
+    ("dot alone", ROW + b" 2:. 3:1\n", 1, ["'.'", "finite"]),
+    ("two dots", ROW + b" 2:1.2.3\n", 1, ["'1.2.3'", "finite"]),
+    ("exponent alone", ROW + b" 2:1e\n", 1, ["'1e'", "finite"]),
+    ("hexadecimal", ROW + b" 2:0x10\n", 1, ["'0x10'", "finite"]),
+    ("underscore", ROW + b" 2:1_000\n", 1, ["'1_000'", "finite"]),
+    ("decimal comma", ROW + b" 2:1,5\n", 1, ["'1,5'", "finite"]),
+    *((f"value {v}", ROW + f" 2:{v} 3:1\n".encode(), 1, [f"'{v}'", "finite"])
+      for v in ("nan", "NaN", "-NAN", "inf", "-Inf", "INFINITY", "+infinity", "nan(1)")),
+    ("overflow", ROW + b" 2:1e39\n", 1, ["'1e39'", "overflows", "32-bit"]),
+    ("overflow of the exponent", ROW + b" 2:1e99999999999999999999\n", 1, ["overflows"]),
+    ("overflow by a hair", GOOD + ROW + b" 2:340282356779733661637539395458142568448\n", 2, ["overflows"]),
+    ("overflow in the label", b"-4e38 qid:1\n", 1, ["'-4e38'", "overflows"]),
+    ("split group", b"1 qid:5 1:1\n0 qid:6 1:1\n# c\n2 qid:5 1:2\n", 4, ["query id 5", "line 1", "adjacent"]),
+    ("split before a bad line", b"1 qid:5\n0 qid:6\n2 qid:5\nbad\n", 3, ["query id 5", "line 1"]),
+    ("bad line before a split", b"1 qid:5\nbad\n0 qid:6\n2 qid:5\n", 2, ["'bad'", "label"]),
+    ("two bad lines", GOOD + b"x qid:1\ny qid:1\n", 2, ["'x'"]),
+    ("empty", b"", None, ["no rows", "LABEL qid:ID"]),
+    ("comments only", b"# a\n\n  # b\n", None, ["no rows", "LABEL qid:ID"]),
+    ("windows line ending", GOOD[:-1] + b"\r\n" + GOOD, 1, ["Windows", "\\n", "dos2unix"]),
+    ("windows line ending after a comment", GOOD + GOOD[:-1] + b" # c\r\n", 2, ["Windows", "dos2unix"]),
+    ("windows line ending, blank line", GOOD + b"\r\n", 2, ["Windows"]),
+    ("windows line ending at the end", GOOD + ROW + b"\r", 2, ["Windows"]),
+    ("lone carriage return", GOOD + b"1 qid:1 1:2\r1 qid:1 1:2\n", 2, ["lone carriage return"]),
+    ("lone carriage return in a comment", b"1 qid:1 1:2 # a\rb\n", 1, ["lone carriage return"]),
+    ("nul", GOOD + b"1 qid:1 1:2\0 2:3\n", 2, ["NUL", "binary"]),
+    ("nul in a comment", GOOD + b"1 qid:1 1:2 # \0\n", 2, ["NUL", "binary"]),
+    ("nul bytes only", b"\0" * 100, 1, ["NUL", "binary"]),
+    ("gzip under a plain name", gzip.compress(GOOD), 1, ["gzip", ".gz"]),
+    ("byte order mark", b"\xef\xbb\xbf" + GOOD, 1, ["byte order mark"]),
+    ("control character", b"1 qid:1 1:2\x0b2:3\n", 1, ["\\x0b"]),
+    ("invalid UTF-8", b"1 qid:1 1:\xff\xfe2\n", 1, ["\\xff"]),
+    ("long line of text", GOOD + b"x" * (MAX_LINE + 1), 2, ["1,048,576 bytes", "'xxx"]),
+    ("long comment", GOOD + b"#" * (MAX_LINE + 1) + b"\n" + GOOD, 2, ["1,048,576 bytes", "'###"]),
+    ("long line of features", GOOD + b"1 qid:2 1:" + b"0" * 10_000_000 + b"\n", 2, ["1,048,576 bytes", "'1 qid:2 1:"]),
+    ("long line behind a bad one", b"bad\n" + b"x" * 10_000_000, 1, ["'bad'"]),
+    ("long token", b"1 qid:1 1:" + b"7x" * 3000 + b"\n", 1, ["'7x7x", "...'"]),
+    ("a bad line without newline", GOOD + b"1 qid:1 1", 2, ["'1'", "no colon"]),
+]  # fmt: skip
+
+
+def assert_refused(path: Path, cache: Path, line: int | None, words: list[str]) -> None:
+    cache.mkdir(exist_ok=True)
+    with pytest.raises(InputError) as caught:
+        read_table(path, cache_dir=cache)
+    message = str(caught.value)
+    assert message.startswith(f"{path}:{line}: " if line else f"{path}: "), message
+    assert len(message.splitlines()) == 1
+    assert len(message) < len(str(path)) + 250
+    assert "; expected " in message
+    assert "cannot be read;" not in message, "the parser refused what the diagnosis finds nothing wrong with"
+    for word in words:
+        assert word in message.removeprefix(str(path)), message
+    left = [p for p in cache.rglob("*") if p != cache / "tables"]
+    assert left == []
+
+
+@pytest.mark.parametrize(("content", "line", "words"), [m[1:] for m in MALFORMED], ids=[m[0] for m in MALFORMED])
+def test_malformed_files_are_told_why(content: bytes, line: int | None, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes(content)
+    assert_refused(path, tmp_path / "cache", line, words)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("block_bytes", [1, 7, 64, 5000])
+def test_the_first_bad_line_is_named_whichever_block_it_is_in(
+    threads: int, block_bytes: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    lines = [b"%d qid:%d 1:%d # %s" % (i % 3, i // 4, i, b"x" * (i % 11)) for i in range(300)]
+    lines[100:100] = [b"", b"# comment"]
+    bad = lines.copy()
+    bad[230] = b"1 qid:1 1:x"
+    bad[270] = b"1"
+    with pytest.raises(InputError, match=r"data\.txt:231: the value of feature 1 is 'x'"):
+        parse(b"\n".join(bad), tmp_path_factory, threads=threads, block_bytes=block_bytes)
+    split = [*lines, b"1 qid:9 1:0", b"1"]
+    with pytest.raises(InputError, match=r"data\.txt:303: query id 9 begins again, first seen in line 37;"):
+        parse(b"\n".join(split), tmp_path_factory, threads=threads, block_bytes=block_bytes)
+
+
+def test_a_bad_line_deep_in_a_large_file_is_counted_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    row = b"0 qid:%d " + b" ".join(b"%d:0.125" % k for k in range(1, 60)) + b"\n"
+    rows = [row % (i // 20) for i in range(12_000)]  # some 6 MB: several blocks
+    rows[11_000] = rows[11_000].replace(b"33:", b"32:")
+    path.write_bytes(b"".join(rows))
+    assert path.stat().st_size > 2 * letor.BLOCK_BYTES
+    assert_refused(path, tmp_path / "cache", 11_001, ["feature 32 a second time", "'32:0.125'"])
+
+
+def test_gzip_reads_like_plain_text(tmp_path: Path) -> None:
+    text = random_text(np.random.default_rng(1), 400, 30, 0.9)
+    for name, content in {
+        "a.txt": text,
+        "b.txt.gz": gzip.compress(text),
+        "c.gz": gzip.compress(text[:999]) + gzip.compress(text[999:]),  # two members
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    plain = read_table(tmp_path / "a.txt", cache_dir=tmp_path / "cache")
+    for name in ("b.txt.gz", "c.gz"):
+        assert_same(plain, read_table(tmp_path / name, cache_dir=tmp_path / "cache"))
+
+
+def test_a_truncated_gzip_names_the_last_whole_line(tmp_path: Path) -> None:
+    lines = [b"1 qid:%d 1:%d\n" % (i, i * i) for i in range(5000)]
+    whole = gzip.compress(b"".join(lines))
+    path = tmp_path / "data.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError) as caught:
+        read_table(path, cache_dir=tmp_path / "cache")
+    found = re.fullmatch(
+        re.escape(str(path)) + r":(\d+): the gzip data end too early.*; expected .*", str(caught.value)
+    )
+    assert found
+    with gzip.open(path) as file:
+        read = b""
+        with contextlib.suppress(EOFError):
+            while piece := file.read1(100):
+                read += piece
+    assert int(found[1]) == read.count(b"\n") > 100
+    assert list((tmp_path / "cache" / "tables").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (GOOD, ["gzip"]),
+        (b"", ["no rows"]),
+        (gzip.compress(GOOD)[:5], ["gzip"]),
+        (gzip.compress(GOOD)[:-8] + b"\0" * 8, ["gzip"]),
+        (gzip.compress(GOOD) + b"trailing", ["gzip"]),
+    ],
+    ids=["plain text", "empty", "header only", "checksum", "trailing bytes"],
+)
+def test_what_is_no_gzip_file_is_refused(content: bytes, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "data.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="expected") as caught:
+        read_table(path, cache_dir=tmp_path / "cache")
+    assert all(word in str(caught.value) for word in words)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_bad_line_comes_before_the_end_of_a_truncated_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "data.gz"
+    path.write_bytes(gzip.compress(GOOD + b"bad\n" + np.random.default_rng(0).bytes(5000))[:-100])
+    assert_refused(path, tmp_path / "cache", 2, ["'bad'"])
+
+
+def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
+    assert_refused(tmp_path / "absent.txt", tmp_path / "cache", None, ["No such file"])
+    assert_refused(tmp_path, tmp_path / "cache", None, ["directory"])
+    for path in (tmp_path / "absent.txt", tmp_path):
+        with pytest.raises(InputError, match="expected a readable file"):
+            convert_letor(path, tmp_path)
+
+
+VALID = b"2 qid:14 1:0.5 2:-3e-2 7:12.25 # doc 1\n"
+ALPHABET = b"0123456789 .:-+e#\t\r\n\0qidnaxf_,\xff"
+MUTATION = st.tuples(
+    st.sampled_from("ird"), st.integers(0, len(VALID) * 2), st.sampled_from([bytes([c]) for c in ALPHABET])
+)
+REFERENCE_ROW = re.compile(
+    rb"[ \t]*(?P<label>\S+)[ \t]+qid:(?P<qid>[+-]?[0-9]+)(?P<features>(?:[ \t]+[0-9]+:[^\s:]+)*)[ \t]*"
+)
+REFERENCE_NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def reference(text: bytes) -> list[tuple[float, int, dict[int, float]]] | int:
+    """The rows, or the number of the first bad line. Slow, short, and written without looking at the parser."""
+    rows: list[tuple[float, int, dict[int, float]]] = []
+    for number, line in enumerate(text.removesuffix(b"\n").split(b"\n"), start=1):
+        body = line.split(b"#")[0]
+        if b"\r" in line or b"\0" in line:
+            return number
+        if not body.strip(b" \t"):
+            continue
+        match = REFERENCE_ROW.fullmatch(body)
+        if match is None or abs(int(match["qid"])) >= 2**63:
+            return number
+        pairs = [field.split(b":") for field in match["features"].split()]
+        features = [int(k) for k, _ in pairs]
+        numbers = [match["label"], *(v for _, v in pairs)]
+        if not all(REFERENCE_NUMBER.fullmatch(v) for v in numbers) or any(abs(float(v)) > 3.4e38 for v in numbers):
+            return number
+        if (features and (min(features) < 1 or max(features) > MAX_FEATURE)) or sorted(set(features)) != features:
+            return number
+        qid = int(match["qid"])
+        if qid in [row[1] for row in rows] and qid != rows[-1][1]:
+            return number
+        rows.append((float(numbers[0]), qid, dict(zip(features, map(float, numbers[1:]), strict=True))))
+    return rows
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(MUTATION, max_size=4), st.integers(1, 50))
+@example([("i", 0, b"#")], 9)
+def test_mutated_lines_are_read_or_refused_like_the_reference(
+    tmp_path_factory: pytest.TempPathFactory, mutations: list[tuple[str, int, bytes]], block_bytes: int
+) -> None:
+    text = VALID * 2
+    for kind, at, byte in mutations:
+        at = min(at, len(text))
+        text = text[:at] + (b"" if kind == "d" else byte) + text[at + (kind != "i") :]
+    expected = reference(text)
+    if isinstance(expected, int):
+        with pytest.raises(InputError, match=rf"data\.txt:{expected}: ") as caught:
+            parse(text, tmp_path_factory, block_bytes=block_bytes)
+        assert "cannot be read" not in str(caught.value)
+    elif not expected:
+        with pytest.raises(InputError, match="no rows"):
+            parse(text, tmp_path_factory, block_bytes=block_bytes)
+    else:
+        table = parse(text, tmp_path_factory, block_bytes=block_bytes)
+        width = max((k for row in expected for k in row[2]), default=0)
+        values = np.zeros((len(expected), 1 + width), dtype=np.float32)
+        for i, (label, _, features) in enumerate(expected):
+            values[i, 0] = label
+            for k, value in features.items():
+                values[i, k] = value
+        np.testing.assert_array_equal(table.values, values)
+        np.testing.assert_array_equal(np.repeat(table.qids, table.group_sizes), [row[1] for row in expected])
+
+
+def test_progress_reaches_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes(GOOD * 1000)
+    seen: list[tuple[int, int]] = []
+    convert_letor(path, tmp_path, block_bytes=1000, progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) > 10
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(GOOD) * 1000,) * 2
+
+
+def test_a_guess_of_the_width_ignores_comments_and_rubbish() -> None:
+    text = b"1 qid:77 3:1 12:0 # 99:1\n4:5 500:1#600:2\n70000:1\n" + b"\0" * letor_kernel.PADDING
+    assert letor_kernel.widest_feature(np.frombuffer(bytearray(text), np.uint8), 0, len(text) - 16, 65_536) == 500
