@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def read_polars(path: Path) -> np.ndarray:
     import polars as pl
 
     text = path.read_bytes().replace(b":", b" ")
-    schema = {
+    schema: dict[str, Any] = {
         f"{i}": pl.Int64 if i in (2, *range(3, 3 + 2 * FEATURES, 2)) else pl.Float32 for i in range(3 + 2 * FEATURES)
     }
     schema["1"] = pl.String  # "qid"

@@ -90,7 +90,7 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
 def to_table(
     values: np.ndarray, names: tuple[str, ...], qids: np.ndarray, offsets: np.ndarray, *, fingerprint: bool = False
 ) -> GroupedTable:
-    """Columns (N, C) in memory as a table; with a fingerprint of the content where base scores are to be kept for it."""
+    """Columns (N, C) in memory as a table; with a fingerprint where base scores are to be kept for it."""
     values = np.ascontiguousarray(values, dtype=np.float32)
     digest = ""
     if fingerprint:

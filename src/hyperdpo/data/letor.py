@@ -34,7 +34,7 @@ MAX_FEATURE = 65_536
 MAX_LINE = 1 << 20
 
 #: Small enough for the text and its values to stay in the processor's cache between the threads, large enough for
-#: Python's part to vanish. Measured on 2 cores: 1 to 4 MiB are alike, 16 MiB is a third slower.
+#: Python's part to vanish. Measured on 2 cores: 256 KiB to 4 MiB are alike, 16 MiB is a quarter slower.
 BLOCK_BYTES = 2 << 20
 
 # Parsed values that wait to be written, per thread; room for 16 of the widest rows.

@@ -9,6 +9,8 @@ Importing this module imports numba and loads (or builds, once) the compiled fun
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -50,6 +52,21 @@ _E, _LOWER_E, _NUL = np.uint8(69), np.uint8(101), np.uint8(0)
 _MAX_INT64 = np.uint64(2**63 - 1)
 _MAX_MANTISSA = np.uint64(10**18)  # one more digit still fits into uint64
 _EXACT_DOUBLE = np.uint64(2**53)
+
+
+def _compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compile now, for one signature, without Python's lock; keep the machine code on disk where that is possible.
+
+    numba keeps it beside this file, else in the user's cache directory, and gives up if it may write to neither.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        try:
+            return njit(signature, nogil=True, error_model="numpy", cache=True)(function)
+        except RuntimeError:
+            return njit(signature, nogil=True, error_model="numpy")(function)
+
+    return decorate
 
 
 @intrinsic
@@ -104,7 +121,7 @@ def _eight_digits(word):  # type: ignore[no-untyped-def]
     return ((word & _EVERY_FOURTH) * _PAIRS_1 + ((word >> _16) & _EVERY_FOURTH) * _PAIRS_2) >> _32
 
 
-@njit("Tuple((int64, float64, uint64))(uint8[::1], uint64, float64[::1])", cache=True, nogil=True, error_model="numpy")
+@_compiled("Tuple((int64, float64, uint64))(uint8[::1], uint64, float64[::1])")
 def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
     """Any decimal number: (state, value, position behind it); state 0 fine, 1 not a number, 2 undecided.
 
@@ -175,7 +192,7 @@ def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
     return state, -value if negative else value, p
 
 
-@njit("uint64(uint8[::1], uint64, uint64, uint64)", cache=True, nogil=True, error_model="numpy")
+@_compiled("uint64(uint8[::1], uint64, uint64, uint64)")
 def widest_feature(buffer, start, stop, most):  # type: ignore[no-untyped-def]
     """The highest feature number, up to `most`, in the lines ``buffer[start:stop]``; 0 if there is none.
 
@@ -197,12 +214,9 @@ def widest_feature(buffer, start, stop, most):  # type: ignore[no-untyped-def]
     return widest
 
 
-@njit(
+@_compiled(
     "Tuple((int64, uint64, int64, int64, int64, int64))(uint8[::1], uint64, uint64, float32[::1], uint64, uint64,"
-    " int64[:, ::1], int64[:, ::1], uint64[:, ::1], float64[::1], uint64, uint64)",
-    cache=True,
-    nogil=True,
-    error_model="numpy",
+    " int64[:, ::1], int64[:, ::1], uint64[:, ::1], float64[::1], uint64, uint64)"
 )
 def parse_block(  # type: ignore[no-untyped-def]
     buffer, start, stop, values, width, max_rows, groups, undecided, patterns, powers, max_line, max_feature

@@ -217,8 +217,8 @@ def _describe(parts: Mapping[str, Part], config: RankConfig) -> dict[str, Any]:
 
 
 def _check_signal(examples: Examples) -> None:
-    for label, signal in zip(examples.labels, examples.signal.any(axis=0).tolist(), strict=True):
-        if not signal:
+    for j, label in enumerate(examples.labels):
+        if not examples.signal[:, j].any():
             raise InputError(
                 f"{examples.part.table.source}: objective {label.name!r} (column {label.column}) says nothing "
                 "about any training group; expected at least one group of two items with a positive label"
