@@ -85,6 +85,17 @@ def test_hypervolume_of_whole_numbers_counts_unit_cells(m, directions_of):
     assert hypervolume(points, np.zeros(m), directions_of(m)) == pytest.approx(cells, rel=1e-12)
 
 
+@pytest.mark.parametrize(("m", "points"), [(2, 200), (3, 100), (5, 60), (7, 20)])
+def test_hypervolume_is_the_one_of_pagmo(m, points):
+    pygmo = pytest.importorskip("pygmo")
+    rng = np.random.default_rng(m)
+    costs = rng.random((points, m))
+    expected = pygmo.hypervolume(costs.tolist()).compute([1.1] * m)
+    assert hypervolume(costs, [1.1] * m, ["minimize"] * m, method="exact") == pytest.approx(expected, rel=1e-9)
+    gains = 1.1 - costs
+    assert hypervolume(gains, [0.0] * m, ["maximize"] * m, method="exact") == pytest.approx(expected, rel=1e-9)
+
+
 def test_two_boxes_by_hand():
     # 2 x 1 and 1 x 3 share 1 x 1
     assert hypervolume([[2, 1], [1, 3]], [0, 0], ["maximize"] * 2) == 4

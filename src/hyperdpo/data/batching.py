@@ -35,15 +35,25 @@ def shuffled_batches(sizes: np.ndarray, budget: int, rng: np.random.Generator) -
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def sorted_batches(sizes: np.ndarray, budget: int, groups: np.ndarray | None = None) -> list[GroupBatch]:
-    """Groups by falling size, cut where the padded batch would pass the budget."""
+def sorted_batches(
+    sizes: np.ndarray, budget: int, groups: np.ndarray | None = None, *, shortest: float = 0.0
+) -> list[GroupBatch]:
+    """Groups by falling size, cut where the padded batch would pass the budget.
+
+    Args:
+        shortest: also cut before a group below this part of the batch's length, so that small data, all of which would
+            fit into one batch, is not mostly padding.
+    """
     groups = np.arange(len(sizes)) if groups is None else groups
     ordered = groups[np.argsort(-sizes[groups], kind="stable")]
+    falling = -sizes[ordered]
     batches = []
     start = 0
     while start < len(ordered):
-        length = max(int(sizes[ordered[start]]), 1)
+        length = max(int(-falling[start]), 1)
         count = max(budget // length, 1)
+        if shortest > 0:
+            count = min(count, max(int(np.searchsorted(falling, -shortest * length, side="right")) - start, 1))
         batches.append(GroupBatch(ordered[start : start + count], length))
         start += count
     return batches

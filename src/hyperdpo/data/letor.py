@@ -199,7 +199,7 @@ class _Reading:
         if self._trouble is not None:
             self._fail(*self._trouble)
         if self._writer.num_rows == 0:
-            raise InputError(f"{self._name}: no rows in {self._lines} lines; expected {ROW_FORM}")
+            self._fail(0, f"no rows up to the end of the file; expected {ROW_FORM}")
         columns = [RELEVANCE, *(str(k) for k in range(1, self._writer.width))]
         return self._writer.finish(columns, [], self._groups)
 
@@ -318,16 +318,14 @@ class _Reading:
             )
 
     def _fail(self, ahead: int, message: str) -> None:
-        line = self._lines + ahead
-        where = f"{self._name}:{line}" if line else self._name
-        raise InputError(f"{where}: {message}")
+        raise InputError(f"{self._name}:{max(self._lines + ahead, 1)}: {message}")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
-        return "the gzip data end too early after this line"
+        return "the gzip data end too early, at or after this line"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return f"damaged or no gzip data after this line ({quoted(str(error).encode(), 60)})"
+        return f"damaged or no gzip data, at or after this line ({quoted(str(error).encode(), 60)})"
     return f"cannot be read any further ({error})"
 
 

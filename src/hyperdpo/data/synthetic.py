@@ -148,6 +148,11 @@ def generate(
         raise InputError(f"--queries is {num_queries}; expected at least 1")
     world = SyntheticWorld(seed)
     finals = [out] if oracle is None else [out, oracle]
+    if oracle is not None and out.resolve() == oracle.resolve():
+        raise InputError(f"--oracle is {oracle}, the data's own name; expected another file")
+    for path in finals:
+        if path.is_dir():
+            raise InputError(f"{path}: cannot be written (is a directory)")
     temporary = [path.with_name(f".{path.name}.tmp") for path in finals]
     documents = 0
     try:
@@ -175,7 +180,8 @@ def generate(
         raise InputError(f"{error.filename or out}: cannot be written ({error.strerror})") from None
     finally:
         for path in temporary:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
     return documents
 
 

@@ -22,7 +22,7 @@ from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front, front_hypervolume
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.oracle import oracle_front
-from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, BaseSource, RankRun, read_scores
+from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, BaseSource, RankRun, best_device, read_scores
 from hyperdpo.ranking.training import make_accelerator
 
 
@@ -77,7 +77,7 @@ def front_command(
     """``hyperdpo rank front``: the content of ``FRONT.json``."""
     run = RankRun.load(run_path)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
-    device = make_accelerator("no", cpu=cpu).device
+    device = best_device(cpu)
     run.to(device)
     table = _read_data(source, run, split)
     name, part = _part_of(run, table, split)
@@ -127,7 +127,7 @@ def score_command(
     run = RankRun.load(run_path)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     w = parse_weights(weights, run.objectives, chosen)
-    device = make_accelerator("no", cpu=cpu).device
+    device = best_device(cpu)
     run.to(device)
     table = _read_data(source, run, "all")
     scores = run.score(Part.whole(table), w, scale, base_scores=_given_base(base_scores, run, table), device=device)

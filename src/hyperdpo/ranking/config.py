@@ -63,6 +63,8 @@ class TrainingConfig:
         evaluations: how often, spread over the epochs, the validation front is measured.
         validation_points: points of the fixed grid of weights on which it is measured (at least one per
             objective).
+        validation_items: it is measured on at most so many items, in whole groups drawn with the seed; small
+            against the training split, it costs next to nothing.
         patience: evaluations without a better validation front after which training stops; 0: never.
         precision: ``auto`` is bfloat16 on a GPU that has it, else float32.
         checkpoint_seconds: least time between checkpoints, which are written at the end of an epoch.
@@ -70,24 +72,26 @@ class TrainingConfig:
 
     __pydantic_config__ = STRICT
 
-    epochs: int = 60
+    epochs: int = 30
     batch_items: int = 4096
     min_batches: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip: float = 1.0
     alpha: float | tuple[float, ...] = 0.5
     weights_per: Literal["group", "batch"] = "group"
     penalty: float = 0.0
-    evaluations: int = 15
-    validation_points: int = 5
-    patience: int = 5
+    evaluations: int = 10
+    validation_points: int = 4
+    validation_items: int = 20_000
+    patience: int = 3
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     checkpoint_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         _at_least("training", self, epochs=1, batch_items=1, min_batches=1, evaluations=1, validation_points=1)
+        _at_least("training", self, validation_items=1)
         _at_least("training", self, weight_decay=0, warmup=0, penalty=0, patience=0, checkpoint_seconds=0)
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
@@ -129,7 +133,7 @@ def _base_scorer() -> ScorerConfig:
 
 
 def _base_training() -> TrainingConfig:
-    return TrainingConfig(epochs=40, learning_rate=1e-3)
+    return TrainingConfig(epochs=15, learning_rate=2e-3)
 
 
 def _main_label() -> Label:
@@ -274,6 +278,8 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
     """
     from pydantic import ValidationError
 
+    if not isinstance(settings, Mapping):
+        raise InputError(f"{where}: found {type(settings).__name__}; expected settings")
     try:
         return _adapter().validate_python(dict(settings))
     except ValidationError as error:

@@ -13,10 +13,12 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.data.batching import GroupBatch
-from hyperdpo.ranking.examples import SCORING_ITEMS, Batch, Examples, Items
+from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
 from hyperdpo.ranking.scorers import Ranker
 
+#: Items, times weightings, that go through a ranker at once.
+PASS_ITEMS = 8192
 #: Scores of P weightings for the groups of a batch, before any scale: (P, G, n).
 ScoreBatch = Callable[[GroupBatch, Batch], torch.Tensor]
 
@@ -73,7 +75,7 @@ class Front:
                 "weights": [float(w) for w in self.weights[p]],
                 "scale": float(self.scales[p]),
                 "metrics": _named(names, self.metrics[p]),
-                "main": None if self.main is None else float(self.main[p]),
+                "main": None if self.main is None or np.isnan(self.main[p]) else float(self.main[p]),
                 "mrr": _named(names, self.mrr[p]),
                 "cross_entropy": _named(names, self.cross_entropy[p]),
             }
@@ -141,7 +143,7 @@ def ranker_scores(ranker: Ranker, weights: np.ndarray, device: torch.device | st
     def score(_: GroupBatch, batch: Batch) -> torch.Tensor:
         if not ranker.scorer.num_weights:
             return ranker(batch).unsqueeze(0).expand(len(grid), -1, -1)
-        per_pass = max(SCORING_ITEMS // max(batch.mask.numel(), 1), 1)
+        per_pass = max(PASS_ITEMS // max(batch.mask.numel(), 1), 1)
         return torch.cat([ranker.forward_many(batch, part) for part in grid.split(per_pass)])
 
     return score

@@ -15,8 +15,8 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks, column_values
 from hyperdpo.objectives import Label
 
-#: Items per batch where nothing is trained.
-SCORING_ITEMS = 16_384
+#: Items per batch where nothing is trained, and the shortest list in it as a part of the longest.
+SCORING_ITEMS, SHORTEST = 4096, 0.75
 
 
 class Features:
@@ -46,7 +46,7 @@ class Features:
             flat = torch.from_numpy(rows.reshape(-1))
             return self._values.index_select(0, flat).view(*rows.shape, -1)
         table_rows = (rows + self._shift[groups][:, None]).reshape(-1)
-        raw = self._part.table.values[table_rows][:, self._columns]
+        raw = np.ascontiguousarray(self._part.table.values[table_rows][:, self._columns])
         return torch.from_numpy(self._transform(raw)).view(*rows.shape, -1)
 
 
@@ -103,9 +103,9 @@ class Items:
             torch.from_numpy(np.where(mask, self.base_scores[rows], 0)).to(device, non_blocking=True),
         )
 
-    def batches(self, items: int = SCORING_ITEMS) -> list[GroupBatch]:
-        """All groups once, in batches of similar sizes."""
-        return sorted_batches(self.sizes, items)
+    def batches(self, groups: np.ndarray | None = None) -> list[GroupBatch]:
+        """All groups (or these) once, in batches of similar sizes, for scoring."""
+        return sorted_batches(self.sizes, SCORING_ITEMS, groups, shortest=SHORTEST)
 
 
 @dataclass(frozen=True, kw_only=True)

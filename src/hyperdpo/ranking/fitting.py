@@ -76,9 +76,9 @@ def fit_run(
     transform = FeatureTransform.fit(train_part, columns)
     limit = config.resident_gib * 2**30
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
-    job_print = fingerprint(
-        config.to_dict(), train_part.table.fingerprint, len(train_part.groups), columns, asdict(base_source)
-    )
+    trained_on = [(name, parts[name].table.fingerprint, len(parts[name].groups)) for name in features]
+    given_print = None if given_base is None else [_digest(given_base[name]) for name in features]
+    job_print = fingerprint(config.to_dict(), trained_on, columns, asdict(base_source), given_print)
 
     with seeded(config.seed, RANKER_INIT):
         ranker = Ranker(config.scorer, len(columns), len(config.objectives), config.parametrization)
@@ -223,6 +223,12 @@ def _check_signal(examples: Examples) -> None:
                 f"{examples.part.table.source}: objective {label.name!r} (column {label.column}) says nothing "
                 "about any training group; expected at least one group of two items with a positive label"
             )
+
+
+def _digest(values: np.ndarray) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values, dtype=np.float32).data)
 
 
 def _checkpoint(out: Path | None, name: str) -> Path | None:

@@ -21,7 +21,7 @@ from hyperdpo.objectives import Objective
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.run import BaseSource, RankRun, best_device
 from hyperdpo.ranking.training import make_accelerator
 
 #: The names of what is not a feature, in the tables that are made here.
@@ -213,9 +213,7 @@ class HyperRanker(BaseEstimator):
         self.run_.to(self._device())
 
     def _device(self) -> str:
-        import torch
-
-        return "cuda" if self.device == "auto" and torch.cuda.is_available() else "cpu"
+        return best_device(cpu=self.device == "cpu")
 
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
         settings: dict[str, Any] = {

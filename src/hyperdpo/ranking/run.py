@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ class RankRun:
                     f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
                     f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
                 )
-            return self._remember(table, scores)
+            # Kept only where there are no others: scores given for once must not replace those of the run's own base.
+            return self._remember(table, scores) if self.base_source.kind == "given" else scores
         if self.base_source.kind == "column":
             return table.column(str(self.base_source.column))
         if (known := self._recalled(table)) is not None:
@@ -140,7 +142,10 @@ class RankRun:
                 f"weights: found shape {w.shape}; expected ({len(self.objectives)},) "
                 f"or ({groups}, {len(self.objectives)})"
             )
-        c = np.asarray(scale, dtype=np.float64)
+        try:
+            c = np.asarray(scale, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"scale: found {scale!r}; expected one number or ({groups},), one per group") from None
         if c.ndim > 1 or (c.ndim == 1 and len(c) != groups):
             raise InputError(f"scale: found shape {c.shape}; expected one number or ({groups},), one per group")
         needs_base = self.ranker.parametrization != "scratch" or not np.all(c == 1)
@@ -304,6 +309,11 @@ def versions() -> dict[str, str]:
     return {"hyperdpo": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}
 
 
+def best_device(cpu: bool = False) -> str:
+    """Where to score: a GPU where there is one, unless the CPU is asked for."""
+    return "cuda" if not cpu and torch.cuda.is_available() else "cpu"
+
+
 def read_scores(path: str | Path) -> np.ndarray:
     """Scores from a file: one number per line, or ``.npy``.
 
@@ -316,7 +326,7 @@ def read_scores(path: str | Path) -> np.ndarray:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            scores = np.load(path, allow_pickle=False).astype(np.float32)
+            scores = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
             if scores.ndim != 1:
                 raise InputError(f"{path}: found shape {scores.shape}; expected one score per row")
         else:
@@ -331,9 +341,9 @@ def read_scores(path: str | Path) -> np.ndarray:
                     raise InputError(f"{path}:{number}: found {line[:40]!r}; expected one score per line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: not an array of numbers ({error})") from None
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores))[0])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 #: Random streams of a run, told apart by their first key.
-ORDER, WEIGHTS = 1, 2
+ORDER, WEIGHTS, VALIDATION = 1, 2, 3
 
 #: The weights of a batch of G groups in (epoch, step): (m,) for the batch, or (G, m).
 WeightSampler = Callable[[int, int, int], np.ndarray]
@@ -153,6 +153,9 @@ class _Loop:
         # Epochs after which the validation front is measured: spread evenly, the last one always.
         count = min(config.evaluations, config.epochs)
         self.evaluate_after = {round(config.epochs * (i + 1) / count) for i in range(count)}
+        self.measured = (
+            None if job.validation is None else _some_groups(job.validation, config.validation_items, job.seed)
+        )
         self.saved_at = time.monotonic()
 
     def run(self) -> None:
@@ -234,10 +237,12 @@ class _Loop:
         best = history.validation[history.best] if history.best >= 0 else None
         value, main, log = None, None, {}
         if job.validation is not None:
-            front = validation_front(job.ranker, job.validation, self.grid, job.betas, job.metric, self.accelerator)
+            front = validation_front(
+                job.ranker, job.validation, self.grid, job.betas, job.metric, self.accelerator, self.measured
+            )
             value = front.hypervolume
             log = {f"{job.name}/validation_hypervolume": value}
-            if front.main is not None:
+            if front.main is not None and not np.isnan(front.main).all():
                 main = float(np.nanmean(front.main))
                 log[f"{job.name}/validation_main"] = main
         history.validation.append(value)
@@ -304,8 +309,14 @@ def validation_front(
     betas: tuple[float, ...],
     metric: NdcgSettings,
     accelerator: Accelerator,
+    batches: list[GroupBatch] | None = None,
 ) -> Front:
-    """The front at the (P, m) grid of weights; each process measures its share of the groups."""
+    """The front at the (P, m) grid of weights; each process measures its share of the groups.
+
+    Args:
+        batches: only these groups.
+    """
+    batches = examples.batches() if batches is None else batches
     ranker.eval()
     with accelerator.autocast():
         return evaluate_front(
@@ -316,7 +327,7 @@ def validation_front(
             betas,
             metric,
             device=accelerator.device,
-            batches=examples.batches()[accelerator.process_index :: accelerator.num_processes],
+            batches=batches[accelerator.process_index :: accelerator.num_processes],
             reduce=array_sum(accelerator),
             with_losses=False,
         )
@@ -345,6 +356,13 @@ def _share(
     chosen = slice(0, 1) if idle else slice(rank, None, world)
     share = GroupBatch(group_batch.groups[chosen], group_batch.length)
     return share, weights if weights.ndim == 1 else weights[chosen], idle
+
+
+def _some_groups(examples: Examples, items: int, seed: int) -> list[GroupBatch]:
+    """Groups of at most ``items`` items in all (at least one group), drawn with the seed."""
+    order = stream(seed, VALIDATION).permutation(len(examples.sizes))
+    count = max(int((np.cumsum(examples.sizes[order]) <= items).sum()), 1)
+    return examples.batches(np.sort(order[:count]))
 
 
 def _sum_over_processes(local: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,139 @@
+"""Small data, small settings and the few steps that many tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.ranking.config import RankConfig, _merged, parse_config
+from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.training import make_accelerator
+
+#: Networks and trainings that take a second, as settings and as options of the command line.
+TINY: dict[str, Any] = {
+    "scorer": {"width": 8},
+    "base_scorer": {"width": 8},
+    "training": {"epochs": 2, "min_batches": 4},
+    "base_training": {"epochs": 2, "min_batches": 4},
+}
+TINY_OPTIONS = [f"--set={part}.{key}={value}" for part, settings in TINY.items() for key, value in settings.items()]
+
+#: The two sparse objectives of generated data that conflict.
+CLICKS = ["query_url_clicks", "url_clicks"]
+
+
+def toy_table(groups: int = 30, seed: int = 0, *, largest: int = 12) -> GroupedTable:
+    """Groups of 2 to ``largest`` items with features f0 to f5; f0 pulls the labels ``a`` (a count) and ``b`` apart."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, largest + 1, groups)
+    features = rng.normal(size=(sizes.sum(), 6))
+    a = np.maximum(np.round(2 * features[:, 0] + features[:, 2]), 0)
+    b = np.maximum(np.round(10 - 3 * features[:, 0] + features[:, 2]), 0)
+    relevance = np.clip(np.round(1 + features[:, 1] + 0.3 * features[:, 2]), 0, 4)
+    return GroupedTable(
+        values=np.column_stack([relevance, features, a, b]).astype(np.float32),
+        columns=("relevance", *(f"f{i}" for i in range(6)), "a", "b"),
+        qids=np.arange(groups),
+        offsets=np.append(0, np.cumsum(sizes)),
+        fingerprint=f"toy-{groups}-{seed}-{largest}",
+    )
+
+
+def toy_settings(**overrides: Any) -> dict[str, Any]:
+    """Settings for :func:`toy_table`; nested overrides are merged."""
+    objectives = [{"name": "a", "target": "l1"}, {"name": "b", "target": "softmax"}]
+    return _merged({"objectives": objectives, **TINY}, overrides)
+
+
+def toy_config(**overrides: Any) -> RankConfig:
+    return parse_config(toy_settings(**overrides), "test")
+
+
+def cpu() -> Any:
+    return make_accelerator("no", cpu=True)
+
+
+def fit_toy(table: GroupedTable | None = None, *, out: Path | None = None, **overrides: Any) -> RankRun:
+    """A run fitted to toy data."""
+    table = toy_table() if table is None else table
+    config = toy_config(**overrides)
+    return fit_run(config, split_table(table, config), cpu(), out=out)
+
+
+def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
+    """(m, m): row i holds the held-out NDCG of every objective where all weight lies on objective i."""
+    _, part = run.held_out(table)
+    m = len(run.objectives)
+    return run.front(run.examples(part), weight_grid(m, m)).metrics
+
+
+def same_tensors(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    """Equal to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def is_one_line(error: BaseException | str, *words: str) -> bool:
+    """A message for a user: one line that holds all the words."""
+    text = str(error)
+    return bool(text) and "\n" not in text and all(word in text for word in words)
+
+
+def letor_text(table: GroupedTable) -> str:
+    """A table as LETOR text: its first column is the relevance, the others are features 1, 2, ..."""
+    qids = np.repeat(table.qids, table.group_sizes)
+    lines = []
+    for qid, row in zip(qids, table.values, strict=True):
+        features = " ".join(f"{k}:{float(v)!r}" for k, v in enumerate(row[1:], 1))
+        lines.append(f"{int(row[0])} qid:{qid} {features}\n")
+    return "".join(lines)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind for its user."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self, *words: str) -> bool:
+        """A mistake as it is meant to look: exit code 2 and one line on stderr, with all the words."""
+        return (
+            self.code == 2
+            and self.err.startswith("hyperdpo: ")
+            and self.err.endswith("\n")
+            and is_one_line(self.err[:-1], *words)
+        )
+
+
+def subprocess_environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **extra}
+
+
+def run_python(*arguments: str, timeout: float = 120) -> Outcome:
+    """``python ARGUMENTS`` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=timeout, env=subprocess_environment()
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def numbers_in(text: str) -> list[str]:
+    return re.findall(r"\d[\d,]*\.?\d*", text)

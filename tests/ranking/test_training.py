@@ -1,0 +1,582 @@
+"""The training loop: what it chooses, what it repeats, what it survives, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import random
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    CLICKS,
+    Outcome,
+    cpu,
+    fit_toy,
+    is_one_line,
+    read,
+    same_tensors,
+    subprocess_environment,
+    toy_config,
+    toy_table,
+    vertex_metrics,
+)
+from hypothesis import given, settings
+
+from hyperdpo.cli import main
+from hyperdpo.data.batching import GroupBatch
+from hyperdpo.data.splits import Part
+from hyperdpo.data.transform import FeatureTransform
+from hyperdpo.errors import InputError
+from hyperdpo.ranking import checkpoints, training
+from hyperdpo.ranking.checkpoints import read_tensors
+from hyperdpo.ranking.config import TrainingConfig, _merged
+from hyperdpo.ranking.examples import Examples, Features, build_examples
+from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.scorers import Ranker
+from hyperdpo.ranking.training import Training, _share, dirichlet_weights, learning_rate, train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
+
+
+def toy_job(**overrides: Any) -> Training:
+    """A training of a conditioned ranker on toy data, without a base, by itself."""
+    config = toy_config(**overrides)
+    columns = tuple(f"f{i}" for i in range(6))
+    parts = split_table(toy_table(), config)
+    transform = FeatureTransform.fit(parts["train"], columns)
+    labels = tuple(o.fitted(parts["train"].table.column(o.column)) for o in config.objectives)
+
+    def examples(part: Part) -> Examples:
+        return build_examples(part, labels, config.main, features=Features(part, transform, 1e9))
+
+    torch.manual_seed(0)
+    return Training(
+        name="ranker",
+        ranker=Ranker(config.scorer, 6, 2),
+        train=examples(parts["train"]),
+        validation=examples(parts["validation"]),
+        sampler=dirichlet_weights(config.training, 2, config.seed),
+        betas=(1.0, 1.0),
+        config=config.training,
+        metric=config.metric,
+        seed=config.seed,
+    )
+
+
+def weights_of(run: RankRun) -> dict[str, torch.Tensor]:
+    return run.ranker.state_dict()
+
+
+def model_of(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(run / "model.safetensors")[0]
+
+
+def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Histories without the seconds."""
+    return {name: {k: v for k, v in h.items() if k != "seconds"} for name, h in metrics["history"].items()}
+
+
+# --- killed and resumed
+
+#: Both stages, many checkpoints, a few steps per epoch.
+KILLED = {
+    "training": {"epochs": 5, "evaluations": 3, "checkpoint_seconds": 0},
+    "base_training": {"epochs": 4, "evaluations": 2, "checkpoint_seconds": 0},
+}
+
+
+class Killed(BaseException):
+    """Not caught by anything, as a signal would not be."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RankRun:
+    return fit_toy(out=tmp_path_factory.mktemp("whole") / "run", **KILLED)
+
+
+def raise_at(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int) -> None:
+    """Make the n-th call of a function the last thing that happens."""
+    real, calls = getattr(place, name), [0]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            raise Killed
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, counted)
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 20, 21, 23, 27, 45])
+def test_a_training_that_dies_in_any_step_resumes_to_the_same_weights(uninterrupted, tmp_path, monkeypatch, step):
+    """Four base epochs of five steps, then five epochs of the ranker: in the base, between the two, at the end."""
+    with monkeypatch.context() as patch:
+        raise_at(patch, training, "listnet_dpo_loss", step)
+        with pytest.raises(Killed):
+            fit_toy(out=tmp_path / "run", **KILLED)
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert_resumes(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize("write", range(1, 16, 2))
+def test_a_training_that_dies_while_it_writes_a_file_resumes_to_the_same_weights(
+    uninterrupted, tmp_path, monkeypatch, write
+):
+    with monkeypatch.context() as patch:
+        raise_at(patch, checkpoints.os, "replace", write)
+        with pytest.raises(Killed):
+            fit_toy(out=tmp_path / "run", **KILLED)
+    assert_resumes(tmp_path / "run", uninterrupted)
+
+
+def test_a_training_that_dies_at_every_epoch_resumes_to_the_same_weights(uninterrupted, tmp_path, monkeypatch):
+    deaths = 0
+    while True:
+        with monkeypatch.context() as patch:
+            raise_at(patch, training, "listnet_dpo_loss", 7)  # one epoch of five steps gets done
+            try:
+                fit_toy(out=tmp_path / "run", **KILLED)
+                break
+            except Killed:
+                deaths += 1
+    assert deaths == 8
+    assert_resumes(tmp_path / "run", uninterrupted)
+
+
+def assert_resumes(out: Path, whole: RankRun) -> None:
+    again = fit_toy(out=out, **KILLED)
+    assert same_tensors(weights_of(again), weights_of(whole))
+    assert same_tensors(model_of(out), model_of(whole.path))
+    assert timeless(again.metrics) == timeless(whole.metrics)
+
+
+def test_a_resumed_training_says_so_and_does_not_begin_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        raise_at(patch, training, "listnet_dpo_loss", 33)  # in the third epoch of the ranker
+        with pytest.raises(Killed):
+            fit_toy(out=tmp_path / "run", **KILLED)
+    steps: list[int] = []
+    real = training._Loop._step
+    monkeypatch.setattr(training._Loop, "_step", lambda self, *a: (steps.append(self.epoch), real(self, *a))[1])
+    with pytest.warns(UserWarning, match="resumed after epoch"):
+        fit_toy(out=tmp_path / "run", **KILLED)
+    assert steps == [3] * 5 + [4] * 5 + [5] * 5
+
+
+def run_command(arguments: list[str]) -> None:
+    """In a child process."""
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
+def start(arguments: list[str]) -> Any:
+    """The command in a process of its own, forked from one that has imported everything already: quick to start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel"])
+    process = context.Process(target=run_command, args=(arguments,))
+    process.start()
+    return process
+
+
+@pytest.fixture
+def fit_arguments(generated):
+    def arguments(out: Path) -> list[str]:
+        settings = {
+            "scorer.width": 8,
+            "base_scorer.width": 8,
+            "training.epochs": 12,
+            "base_training.epochs": 8,
+            "training.checkpoint_seconds": 0,
+            "base_training.checkpoint_seconds": 0,
+        }
+        options = [f"--set={key}={value}" for key, value in settings.items()]
+        data = ["rank", "fit", str(generated[0]), "--preset", "mslr", "--objectives", ",".join(CLICKS)]
+        return [*data, "--out", str(out), "--cpu", *options]
+
+    return arguments
+
+
+def test_a_command_killed_again_and_again_ends_with_the_same_model(fit_arguments, tmp_path):
+    """SIGKILL in the base, in the ranker, and at moments that nobody chose."""
+    reference = start(fit_arguments(tmp_path / "whole"))
+    reference.join()
+    assert reference.exitcode == 0
+
+    out = tmp_path / "killed"
+    dice, exits = random.Random(), []
+    stages = [out / "checkpoints" / f"{name}.safetensors" for name in ("base", "ranker")]
+    for wait_for in [stages[0], None, None, stages[1], None]:
+        process = start(fit_arguments(out))
+        while process.is_alive() and wait_for is not None and not wait_for.exists():
+            time.sleep(0.002)
+        process.join(dice.uniform(0.0, 0.2) if wait_for else dice.uniform(0.2, 0.8))
+        process.kill()
+        process.join()
+        exits.append(process.exitcode)
+    assert -9 in exits
+    last = start(fit_arguments(out))
+    last.join()
+    finished_before = (out / "run.json").exists() and last.exitcode == 2
+    assert last.exitcode == 0 or finished_before
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert timeless(read(out / "metrics.json")) == timeless(read(tmp_path / "whole" / "metrics.json"))
+
+
+# --- checkpoints that do not belong
+
+
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch) -> Path:
+    """A run directory whose training died in the ranker's third epoch."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        raise_at(patch, training, "listnet_dpo_loss", 33)
+        with pytest.raises(Killed):
+            fit_toy(out=out, **KILLED)
+    return out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"training": {**KILLED["training"], "learning_rate": 0.5}},
+        {"scorer": {"width": 12}},
+        {"objectives": [{"name": "b"}, {"name": "a", "target": "l1"}]},
+        {"objectives": [{"name": "a", "target": "l1", "beta": 2.0}, {"name": "b"}]},
+    ],
+    ids=["seed", "learning rate", "network", "order of objectives", "beta"],
+)
+def test_a_checkpoint_of_another_configuration_is_refused(interrupted, change):
+    with pytest.raises(InputError) as error:
+        fit_toy(out=interrupted, **{**KILLED, **change})
+    assert is_one_line(error.value, "base.safetensors", "another configuration or of other data")
+
+
+def test_a_checkpoint_of_other_data_is_refused(interrupted):
+    with pytest.raises(InputError) as error:
+        fit_toy(toy_table(seed=1), out=interrupted, **KILLED)
+    assert is_one_line(error.value, "base.safetensors", "another configuration or of other data")
+
+
+def test_a_checkpoint_of_other_base_scores_is_refused(tmp_path, monkeypatch):
+    table = toy_table()
+    config = toy_config(**KILLED)
+    parts = split_table(table, config)
+
+    def fit(scores: np.ndarray) -> None:
+        given = {name: scores for name in parts}
+        fit_run(config, parts, cpu(), out=tmp_path / "run", base_source=BaseSource("given"), given_base=given)
+
+    with monkeypatch.context() as patch:
+        raise_at(patch, training, "listnet_dpo_loss", 13)
+        with pytest.raises(Killed):
+            fit(table.column("f1"))
+    with pytest.raises(InputError) as error:
+        fit(table.column("f2"))
+    assert is_one_line(error.value, "ranker.safetensors", "of other data")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1], ids=lambda n: f"{n} bytes")
+def test_a_truncated_checkpoint_is_refused(interrupted, keep):
+    path = interrupted / "checkpoints" / "ranker.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.warns(UserWarning, match="base: resumed"), pytest.raises(InputError) as error:
+        fit_toy(out=interrupted, **KILLED)
+    assert is_one_line(error.value, str(path), "truncated")
+
+
+def test_the_command_line_refuses_a_truncated_checkpoint_in_one_line(generated, tmp_path, command):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "base.safetensors").write_bytes(b"\x10\0\0\0")
+    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu")
+    assert found.refused("base.safetensors", "truncated")
+
+
+# --- several processes
+
+
+class Place(SimpleNamespace):
+    """One of several processes, as accelerate names them."""
+
+    process_index: int
+    num_processes: int
+
+
+@given(groups=st.integers(1, 12), world=st.integers(1, 5), per_group=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_processes_share_a_batch_by_whole_groups_and_no_group_counts_twice(groups, world, per_group):
+    batch = GroupBatch(np.arange(groups) + 100, 7)
+    weights = np.random.default_rng(0).dirichlet(np.ones(2), groups if per_group else 1)
+    weights = weights if per_group else weights[0]
+    seen: list[int] = []
+    for rank in range(world):
+        share, own, idle = _share(batch, weights, Place(process_index=rank, num_processes=world))
+        assert len(share.groups) >= 1, "every process takes part in the exchange of gradients"
+        assert share.length == batch.length
+        expected = weights[share.groups - 100] if per_group else weights
+        np.testing.assert_array_equal(own, expected)
+        assert idle == (rank >= groups)
+        if not idle:
+            seen.extend(share.groups.tolist())
+    assert sorted(seen) == batch.groups.tolist()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def launch(processes: int, arguments: list[str]) -> Outcome:
+    """The command under ``accelerate launch``: --multi_gpu starts processes, the command's own --cpu keeps them there.
+
+    (accelerate's --cpu would start one process, whatever --num_processes says.)
+    """
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "hyperdpo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=subprocess_environment(),
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("per", ["group", "batch"])
+def test_two_processes_reach_the_losses_of_one(generated, tmp_path, per):
+    def arguments(out: Path) -> list[str]:
+        every = {
+            "scorer.width": 8,
+            "base_scorer.width": 8,
+            "training.epochs": 4,
+            "base_training.epochs": 2,
+            "training.batch_items": 256,  # few groups in a batch, sometimes fewer than processes
+            "training.weights_per": per,
+            "training.penalty": 0.5,
+        }
+        options = [f"--set={key}={value}" for key, value in every.items()]
+        data = ["rank", "fit", str(generated[0]), "--preset", "mslr", "--objectives", ",".join(CLICKS)]
+        return [*data, "--out", str(out), "--cpu", *options]
+
+    alone = start(arguments(tmp_path / "one"))
+    done = launch(2, arguments(tmp_path / "two"))
+    alone.join()
+    assert (alone.exitcode, done.code) == (0, 0), done.err[-2000:]
+    one, two = (read(tmp_path / name / "metrics.json") for name in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for stage in ("base", "ranker"):
+        for what in ("losses", "validation", "main"):
+            first, second = (m["history"][stage][what] for m in (one, two))
+            if any(v is not None for v in first):
+                np.testing.assert_allclose(first, second, rtol=1e-4, err_msg=f"{stage} {what}")
+    for name, tensor in model_of(tmp_path / "one").items():
+        if not name.endswith("scorer.norm.bias"):  # a shift of all scores: its gradient is nothing but rounding
+            torch.testing.assert_close(model_of(tmp_path / "two")[name], tensor, rtol=1e-2, atol=1e-3, msg=name)
+    assert done.out.count("run: ") == 1, "one process reports"
+
+
+# --- sampled weights
+
+
+@pytest.mark.parametrize(("per", "shape"), [("batch", (3,)), ("group", (7, 3))])
+def test_weights_are_drawn_once_per_batch_or_once_per_group(per, shape):
+    draw = dirichlet_weights(TrainingConfig(weights_per=per), 3, 0)(2, 5, 7)
+    assert draw.shape == shape
+    np.testing.assert_allclose(draw.sum(-1), 1)
+    if per == "group":
+        assert len(np.unique(draw[:, 0])) == 7
+
+
+def test_a_draw_depends_on_seed_epoch_and_step_alone():
+    config = TrainingConfig()
+    sample = dirichlet_weights(config, 2, seed=3)
+    expected = sample(4, 2, 6)
+    for other in [(1, 0), (4, 1), (5, 2)]:
+        assert not np.array_equal(sample(*other, 6), expected)
+    np.random.seed(1)  # noqa: NPY002 - nothing global matters
+    np.testing.assert_array_equal(dirichlet_weights(config, 2, seed=3)(4, 2, 6), expected)
+    assert not np.array_equal(dirichlet_weights(config, 2, seed=4)(4, 2, 6), expected)
+
+
+@pytest.mark.parametrize("per", ["batch", "group"])
+def test_a_run_records_how_its_weights_were_drawn(per):
+    assert fit_toy(training={"weights_per": per}).metrics["weights_per"] == per
+
+
+def test_a_vector_alpha_favours_the_objective_with_the_larger_number():
+    sample = dirichlet_weights(TrainingConfig(alpha=(4.0, 1.0)), 2, 0)
+    assert sample(0, 0, 4000).mean(0) == pytest.approx([0.8, 0.2], abs=0.02)
+
+
+# --- the learning rate
+
+
+def test_the_learning_rate_rises_linearly_then_falls_as_a_cosine_to_nothing():
+    config = TrainingConfig(epochs=100, warmup=0.1, learning_rate=2.0)
+    assert learning_rate(config, 5) == pytest.approx(1.0)
+    assert learning_rate(config, 10) == pytest.approx(2.0)
+    assert learning_rate(config, 55) == pytest.approx(1.0)
+    assert learning_rate(config, 10 + 90 / 3) == pytest.approx(1 + math.cos(math.pi / 3))
+    assert learning_rate(config, 100) == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate(config, 0) > 0, "the first step is not lost"
+
+
+def test_without_warm_up_the_learning_rate_starts_at_its_top():
+    assert learning_rate(TrainingConfig(epochs=10, warmup=0, learning_rate=0.3), 0) == pytest.approx(0.3)
+
+
+def test_every_step_runs_at_the_scheduled_learning_rate():
+    job = toy_job(training={"epochs": 3})
+    loop = training._Loop(job, cpu())
+    seen: list[float] = []
+    real = loop._step
+    loop._step = lambda *a: (seen.append(loop.optimizer.param_groups[0]["lr"]), real(*a))[1]
+    loop.run()
+    steps = len(seen) // 3
+    assert seen == [learning_rate(job.config, step / steps) for step in range(3 * steps)]
+
+
+# --- the choice of the model
+
+
+def with_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[dict[str, torch.Tensor]]:
+    """Make the validation hypervolumes known; the weights at each evaluation are collected."""
+    states: list[dict[str, torch.Tensor]] = []
+
+    def front(ranker: Ranker, *_: Any) -> Any:
+        states.append({k: v.clone() for k, v in ranker.state_dict().items()})
+        return SimpleNamespace(hypervolume=values[len(states) - 1], main=np.array([0.5, 0.7]))
+
+    monkeypatch.setattr(training, "validation_front", front)
+    return states
+
+
+def test_the_chosen_weights_are_those_of_the_best_validation_front(monkeypatch):
+    states = with_validation(monkeypatch, [0.1, 0.4, 0.2, 0.3])
+    job = toy_job(training={"epochs": 4, "evaluations": 4, "patience": 0})
+    history = train(job, cpu())
+    assert history.validation == [0.1, 0.4, 0.2, 0.3]
+    assert history.best == 1
+    assert history.main == [pytest.approx(0.6)] * 4
+    assert same_tensors(job.ranker.state_dict(), states[1])
+    assert not same_tensors(states[1], states[3])
+
+
+def test_of_equal_fronts_the_first_is_chosen(monkeypatch):
+    states = with_validation(monkeypatch, [0.4, 0.4, 0.4])
+    job = toy_job(training={"epochs": 3, "evaluations": 3, "patience": 0})
+    assert train(job, cpu()).best == 0
+    assert same_tensors(job.ranker.state_dict(), states[0])
+
+
+@pytest.mark.parametrize(("patience", "evaluations"), [(1, 3), (2, 4), (0, 8)])
+def test_patience_ends_a_training_that_many_evaluations_after_the_best(monkeypatch, patience, evaluations):
+    states = with_validation(monkeypatch, [0.1, 0.4, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3])
+    job = toy_job(training={"epochs": 8, "evaluations": 8, "patience": patience})
+    history = train(job, cpu())
+    assert history.epochs == list(range(1, evaluations + 1))
+    assert same_tensors(job.ranker.state_dict(), states[1])
+
+
+def test_evaluations_are_spread_over_the_epochs_and_the_last_epoch_has_one(monkeypatch):
+    with_validation(monkeypatch, [0.1] * 9)
+    history = train(toy_job(training={"epochs": 9, "evaluations": 3, "patience": 0}), cpu())
+    assert history.epochs == [3, 6, 9]
+
+
+def test_without_validation_groups_the_last_epoch_is_chosen():
+    job = replace(toy_job(training={"epochs": 3, "evaluations": 3}), validation=None)
+    history = train(job, cpu())
+    assert (history.validation, history.best) == ([None] * 3, 2)
+
+
+# --- failures
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line_that_names_the_learning_rate():
+    with pytest.raises(InputError) as error:
+        train(toy_job(training={"learning_rate": 1e30}), cpu())
+    assert is_one_line(error.value, "ranker", "epoch 1", "learning_rate", "1e+30")
+
+
+# --- what repeats, and what stays untouched
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    first, again, other = (fit_toy(seed=seed) for seed in (5, 5, 6))
+    assert same_tensors(weights_of(first), weights_of(again))
+    assert not same_tensors(weights_of(first), weights_of(other))
+    assert same_tensors(first.base.state_dict(), again.base.state_dict())
+
+
+def test_a_fit_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(11)
+    np.random.seed(11)  # noqa: NPY002
+    random.seed(11)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    fit_toy()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_features_streamed_from_the_table_train_the_same_weights_as_those_in_memory(monkeypatch):
+    resident: list[bool] = []
+    real = Examples.batch
+    monkeypatch.setattr(
+        Examples, "batch", lambda self, *a: (resident.append(self.features.resident), real(self, *a))[1]
+    )
+    in_memory = fit_toy()
+    assert all(resident)
+    resident.clear()
+    streamed = fit_toy(resident_gib=0)
+    assert resident
+    assert not any(resident)
+    assert same_tensors(weights_of(in_memory), weights_of(streamed))
+    assert timeless(in_memory.metrics) == timeless(streamed.metrics)
+
+
+def test_the_batch_is_small_where_the_data_is_small():
+    """At least ``min_batches`` batches in an epoch, unless single groups are larger than that."""
+    job = toy_job(training={"min_batches": 10})
+    loop = training._Loop(job, cpu())
+    assert loop.budget == max(job.train.num_items // 10, int(job.train.sizes.max()))
+    many = training._Loop(toy_job(training={"batch_items": 15}), cpu())
+    assert many.budget == 15
+
+
+# --- what is learned
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"parametrization": "augmentation"}, {"scorer": {"kind": "mlp", "width": 16}}, {"training": {"penalty": 0.3}}],
+    ids=["scratch", "augmentation", "mlp", "penalty"],
+)
+def test_more_weight_on_an_objective_makes_it_better_on_held_out_groups(settings):
+    table = toy_table(120)
+    budget = {
+        "scorer": {"width": 16},
+        "training": {"epochs": 40, "learning_rate": 5e-3, "min_batches": 8},
+        "base_training": {"epochs": 10},
+    }
+    run = fit_toy(table, **_merged(budget, settings))
+    at_a, at_b = vertex_metrics(run, table)
+    assert at_a[0] > at_b[0] + 0.02, "NDCG of a"
+    assert at_b[1] > at_a[1] + 0.02, "NDCG of b"
