@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -133,7 +132,3 @@ def run_python(*arguments: str, timeout: float = 120) -> Outcome:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-def numbers_in(text: str) -> list[str]:
-    return re.findall(r"\d[\d,]*\.?\d*", text)

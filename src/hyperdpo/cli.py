@@ -6,6 +6,7 @@ Exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ PATH = click.Path(path_type=Path)
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code."""
     try:
-        cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
     except (InputError, click.ClickException) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"hyperdpo: {' '.join(message.split())}", err=True)
@@ -30,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo("hyperdpo: interrupted; a training goes on where it was when the command is given again", err=True)
         return 130
     return 0
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line, without the source that raised it."""
+    click.echo(f"hyperdpo: note: {' '.join(str(message).split())}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -144,7 +152,8 @@ def rank_fit(
             overrides[key] = value
     if precision is not None:
         for part in ("training", "base_training"):
-            overrides.setdefault(part, {})["precision"] = precision
+            if isinstance(overrides.setdefault(part, {}), dict):  # anything else is refused below
+                overrides[part]["precision"] = precision
     config = build_config(preset=preset, config_file=config_file, objectives=objectives, overrides=overrides)
     fit_command(
         source,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import CLICKS, fit_toy, is_one_line, read, toy_config, toy_table
+from helpers import CLICKS, cpu, fit_toy, is_one_line, read, toy_config, toy_table
 
 from hyperdpo._version import __version__
 from hyperdpo.data.cache import read_table
@@ -50,8 +50,6 @@ def given_run(table: GroupedTable, tmp_path_factory: pytest.TempPathFactory) -> 
     config = toy_config(parametrization="augmentation")
     parts = split_table(table, config)
     out = tmp_path_factory.mktemp("given") / "run"
-    from helpers import cpu
-
     given = {name: table.column("f1") for name in parts}
     fit_run(config, parts, cpu(), out=out, base_source=BaseSource("given"), given_base=given)
     return out
@@ -255,8 +253,6 @@ def test_a_run_in_a_directory_that_cannot_be_written_still_scores(run):
 
 
 def test_the_base_scores_may_be_a_column_that_is_then_no_feature(table):
-    from helpers import cpu
-
     config = toy_config()
     run = fit_run(config, split_table(table, config), cpu(), base_source=BaseSource("column", "f1"))
     assert "f1" not in run.transform.columns

@@ -32,13 +32,18 @@ def to_columns(values: Any, what: str, prefix: str) -> tuple[np.ndarray, tuple[s
     if not isinstance(values, np.ndarray):
         import narwhals as nw
 
-        frame = nw.from_native(values, eager_only=True, pass_through=True)
+        try:
+            frame = nw.from_native(values, eager_only=True, pass_through=True)
+        except nw.exceptions.DuplicateError as error:
+            raise InputError(f"{what}: {' '.join(str(error).split())}") from None
         if isinstance(frame, nw.DataFrame):
             names = tuple(str(name) for name in frame.columns)
             wrong = [name for name, kind in frame.schema.items() if not (kind.is_numeric() or kind == nw.Boolean)]
             if wrong:
                 raise InputError(f"{what}: column {wrong[0]!r} holds {frame.schema[wrong[0]]}; expected numbers")
-            values = np.column_stack([frame[name].to_numpy() for name in frame.columns]) if names else np.empty((0, 0))
+            values = (
+                np.column_stack([column.to_numpy() for column in frame.iter_columns()]) if names else np.empty((0, 0))
+            )
     array = _numbers(values, what)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2:
@@ -54,7 +59,7 @@ def to_vector(values: Any, what: str) -> np.ndarray:
     Raises:
         InputError: not one column of finite numbers.
     """
-    array = _numbers(values.to_numpy() if hasattr(values, "to_numpy") else values, what)
+    array = _numbers(values, what)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -69,7 +74,7 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: another number of rows, a missing name, or a group in two places.
     """
-    names = np.asarray(qid.to_numpy() if hasattr(qid, "to_numpy") else qid)
+    names = np.asarray(qid)
     if names.shape != (rows,):
         raise InputError(f"qid: found shape {names.shape}; expected ({rows},), one per row of X")
     if names.dtype.kind == "f" and not np.isfinite(names).all():

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from hyperdpo.ranking.oracle import oracle_front
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, BaseSource, RankRun, best_device, read_scores
 from hyperdpo.ranking.training import make_accelerator
 
+#: What ``--track`` takes.
+TRACKERS = ("tensorboard", "wandb")
+
 
 def fit_command(
     source: Path,
@@ -39,9 +43,7 @@ def fit_command(
     overwrite: bool = False,
 ) -> RankRun:
     """``hyperdpo rank fit``."""
-    accelerator = make_accelerator(
-        config.training.precision, cpu=cpu, log_with=None if track is None else track.split(","), log_dir=out / "logs"
-    )
+    accelerator = make_accelerator(config.training.precision, cpu=cpu, log_with=_trackers(track), log_dir=out / "logs")
     main = accelerator.is_main_process
     if main:
         _prepare_directory(out, overwrite)
@@ -211,7 +213,8 @@ def print_front(result: Mapping[str, Any]) -> None:
     if "oracle" in result:
         oracle = result["oracle"]
         console.print(
-            f"of the attainable front: {oracle['fraction']:.1%}, with main {_figure(oracle['fraction_with_main'])} "
+            f"of the attainable front: {_percent(oracle['fraction'])}, with main "
+            f"{_percent(oracle['fraction_with_main'])} "
             f"(oracle hypervolume {oracle['hypervolume']:.4g}, with main {_figure(oracle['hypervolume_with_main'])})",
             highlight=False,
         )
@@ -219,6 +222,10 @@ def print_front(result: Mapping[str, Any]) -> None:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _print_fit(run: RankRun, out: Path) -> None:
@@ -281,6 +288,18 @@ def _prepare_directory(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out}: holds a finished run; expected a new directory, or --overwrite")
 
 
+def _trackers(track: str | None) -> list[str] | None:
+    if track is None:
+        return None
+    names = [name.strip() for name in track.split(",")]
+    for name in names:
+        if name not in TRACKERS:
+            raise InputError(f"--track: no tracker {name!r}; expected some of {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise InputError(f"--track: {name} is not installed; expected it, from pip install 'hyperdpo[track]'")
+    return names
+
+
 def _read(path: Path, config: RankConfig, *, show: bool = True) -> GroupedTable:
     size = path.stat().st_size if path.is_file() else 0
     with progress_bar(f"read {path.name}", size / 1e6, "MB", show=show) as update:
@@ -327,6 +346,8 @@ def _part_of(run: RankRun, table: GroupedTable, split: str) -> tuple[str, Part]:
             raise InputError(f"--split {split}: {table.source} is not the data of this run; expected --split all")
         return "all", Part.whole(table)
     groups = split_groups(table.num_groups, tuple(run.data["fractions"]), run.data["split_seed"])
+    if not len(groups[split]):
+        raise InputError(f"--split {split}: this run was trained without {split} groups; expected another split")
     return split, Part(table, groups[split])
 
 

@@ -41,6 +41,7 @@ class ScorerConfig:
         _at_least("scorer", self, width=1, layers=1, heads=1)
         if self.feedforward is None:
             object.__setattr__(self, "feedforward", max(self.width // 2, 1))
+        _at_least("scorer", self, feedforward=1)
         if self.width % self.heads:
             raise InputError(f"scorer: width {self.width} is not a multiple of heads {self.heads}")
 
@@ -123,6 +124,7 @@ class SplitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _at_least("split", self, seed=0)
         parts = (self.train, self.validation, self.test)
         if min(parts) < 0 or self.train <= 0 or abs(sum(parts) - 1) > 1e-6:
             raise InputError(f"split: the parts are {parts}; expected numbers of at least 0 that sum to 1")
@@ -177,6 +179,7 @@ class RankConfig:
     resident_gib: float = 4.0
 
     def __post_init__(self) -> None:
+        _at_least("configuration", self, seed=0)
         if not self.objectives:
             raise InputError("objectives: found none; expected at least one")
         names = [*self.names, *(() if self.main is None else (self.main.name,))]
@@ -266,8 +269,15 @@ def build_config(
         if not objectives:
             raise InputError("no objectives; expected --objectives, --preset or a --config that names them")
         settings["objectives"] = [{"name": name} for name in objectives]
-    config = parse_config(settings, where)
-    return config.selecting(objectives) if objectives else config
+    if not objectives:
+        return parse_config(settings, where)
+    # A vector α has one number per chosen objective, so it waits until they are chosen.
+    training = settings.get("training")
+    if not isinstance(training, Mapping) or "alpha" not in training:
+        return parse_config(settings, where).selecting(objectives)
+    settings["training"] = {key: value for key, value in training.items() if key != "alpha"}
+    config = parse_config(settings, where).selecting(objectives)
+    return parse_config(_merged(config.to_dict(), {"training": {"alpha": training["alpha"]}}), where)
 
 
 def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:

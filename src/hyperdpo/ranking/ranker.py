@@ -25,7 +25,7 @@ from hyperdpo.ranking.run import BaseSource, RankRun, best_device
 from hyperdpo.ranking.training import make_accelerator
 
 #: The names of what is not a feature, in the tables that are made here.
-LABEL, MAIN, BASE = "label:", "main", "base"
+LABEL, MAIN, BASE = "label:", "label: main", "base scores"
 
 
 class HyperRanker(BaseEstimator):
@@ -247,9 +247,12 @@ class HyperRanker(BaseEstimator):
             raise InputError(f"labels: found {len(values)} rows; expected {rows}, one per row of X")
         for column, given in ((MAIN, y), (BASE, base_scores)):
             if given is not None:
-                extra[column] = to_vector(given, "y" if column == MAIN else "base_scores")
+                what = "y" if column == MAIN else "base_scores"
+                extra[column] = to_vector(given, what)
                 if len(extra[column]) != rows:
-                    raise InputError(f"{column}: found {len(extra[column])} rows; expected {rows}, one per row of X")
+                    raise InputError(f"{what}: found {len(extra[column])} rows; expected {rows}, one per row of X")
+        if clash := sorted(set(names) & set(extra)):
+            raise InputError(f"X: column {clash[0]!r} has a name that is kept for labels; expected another")
         qids, offsets = group_rows(qid, rows)
         values = np.column_stack([features, *extra.values()])
         return to_table(values, (*names, *extra), qids, offsets, fingerprint=True), objectives

@@ -1,0 +1,402 @@
+"""The estimator: the same ranker from every kind of input, as scikit-learn's users expect it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from helpers import TINY, is_one_line, read, toy_table
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from hyperdpo import HyperRanker
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Objective
+
+OBJECTIVES = [{"name": "a", "target": "l1"}, "b"]
+NAMES = [f"f{i}" for i in range(6)]
+
+
+def parts(seed: int = 0) -> dict[str, Any]:
+    """Toy data as arrays."""
+    table = toy_table(seed=seed)
+    return {
+        "X": np.column_stack([table.column(name) for name in NAMES]),
+        "y": table.column("relevance"),
+        "qid": np.repeat(table.qids, table.group_sizes),
+        "labels": {"a": table.column("a"), "b": table.column("b")},
+    }
+
+
+def ranker(**settings: Any) -> HyperRanker:
+    return HyperRanker(objectives=OBJECTIVES, device="cpu", **{**TINY, **settings})
+
+
+DATA = parts()
+QID = {"qid": DATA["qid"]}
+NEW = parts(seed=4)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> HyperRanker:
+    return ranker().fit(**DATA)
+
+
+def refusal(action: Any) -> str:
+    with pytest.raises(InputError) as error:
+        action()
+    assert is_one_line(error.value)
+    return str(error.value)
+
+
+# --- kinds of input
+
+KINDS = {
+    "pandas": (lambda columns: pd.DataFrame(columns), pd.Series),
+    "polars": (lambda columns: pl.DataFrame(columns), pl.Series),
+    "arrow": (lambda columns: pa.table(columns), pa.array),
+    "lists": (lambda columns: np.column_stack(list(columns.values())).tolist(), list),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_input_trains_and_scores_the_same(fitted, kind):
+    frame, column = KINDS[kind]
+    X = frame(dict(zip(NAMES, DATA["X"].T.copy(), strict=True)))
+    labels = frame(DATA["labels"])
+    other = ranker().fit(X, column(DATA["y"]), qid=column(DATA["qid"]), labels=labels)
+    expected = fitted.predict(DATA["X"], **QID, weights=[0.3, 0.7], scale=2.0)
+    found = other.predict(X, qid=column(DATA["qid"]), weights=[0.3, 0.7], scale=2.0)
+    np.testing.assert_array_equal(found, expected)
+    assert (found.dtype, found.shape) == (np.float32, (len(DATA["X"]),))
+
+
+def test_names_of_groups_may_be_words(fitted):
+    words = np.array([f"query {q}" for q in DATA["qid"]])
+    np.testing.assert_array_equal(
+        fitted.predict(DATA["X"], qid=words), fitted.predict(DATA["X"], qid=words.astype(object))
+    )
+    np.testing.assert_array_equal(fitted.predict(DATA["X"], qid=words), fitted.predict(DATA["X"], **QID))
+
+
+def test_the_order_of_a_frames_columns_does_not_matter_at_predict():
+    frame = pd.DataFrame(DATA["X"], columns=NAMES)
+    model = ranker().fit(frame, DATA["y"], qid=DATA["qid"], labels=pd.DataFrame(DATA["labels"]))
+    shuffled = frame[["f3", "f0", "f5", "f1", "f4", "f2"]]
+    np.testing.assert_array_equal(model.predict(shuffled, **QID), model.predict(frame, **QID))
+    np.testing.assert_array_equal(model.predict(DATA["X"], **QID), model.predict(frame, **QID))
+    assert list(model.feature_names_in_) == NAMES
+
+
+def test_the_order_of_the_labels_columns_does_not_matter(fitted):
+    labels = {"b": DATA["labels"]["b"], "a": DATA["labels"]["a"]}
+    other = ranker().fit(DATA["X"], DATA["y"], **QID, labels=labels)
+    np.testing.assert_array_equal(other.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_an_array_of_labels_has_the_order_of_the_objectives(fitted):
+    labels = np.column_stack([DATA["labels"]["a"], DATA["labels"]["b"]])
+    other = ranker().fit(DATA["X"], DATA["y"], **QID, labels=labels)
+    assert other.objectives_ == ("a", "b")
+    np.testing.assert_array_equal(other.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+@pytest.mark.parametrize("name", ["main", "base", "relevance", "a"])
+def test_a_feature_may_have_any_name(fitted, name):
+    """Also one that the estimator uses for itself: the model must be the same."""
+    columns = [name, *NAMES[1:]]
+    frame = pd.DataFrame(DATA["X"], columns=columns)
+    other = ranker().fit(frame, DATA["y"], qid=DATA["qid"], labels=DATA["labels"])
+    assert list(other.feature_names_in_) == columns
+    np.testing.assert_array_equal(other.predict(frame, **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_objectives_are_names_mappings_or_objects(fitted):
+    objects = [Objective(name="a", target="l1"), Objective(name="b")]
+    other = HyperRanker(objectives=objects, device="cpu", **TINY).fit(**DATA)
+    np.testing.assert_array_equal(other.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_without_objectives_every_label_is_one():
+    model = HyperRanker(device="cpu", **TINY).fit(**DATA)
+    assert model.objectives_ == ("a", "b")
+    assert {o.target for o in model.run_.config.objectives} == {"softmax"}
+
+
+# --- weights and scale
+
+
+def test_weights_per_group_score_as_calls_of_their_own(fitted):
+    groups = len(np.unique(NEW["qid"]))
+    weights = np.random.default_rng(0).dirichlet([1, 1], groups)
+    together = fitted.predict(NEW["X"], qid=NEW["qid"], weights=weights)
+    for g in (0, 7, groups - 1):
+        rows = NEW["qid"] == g
+        alone = fitted.predict(NEW["X"][rows], qid=NEW["qid"][rows], weights=weights[g])
+        np.testing.assert_allclose(together[rows], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_may_be_a_mapping_where_others_are_nothing(fitted):
+    by_name = fitted.predict(NEW["X"], qid=NEW["qid"], weights={"b": 1.0})
+    np.testing.assert_array_equal(by_name, fitted.predict(NEW["X"], qid=NEW["qid"], weights=[0, 1]))
+
+
+def test_left_out_weights_are_equal_and_left_out_groups_are_one(fitted):
+    first = NEW["qid"] == 0
+    X = NEW["X"][first]
+    np.testing.assert_array_equal(fitted.predict(X), fitted.predict(X, qid=np.zeros(len(X)), weights=[0.5, 0.5]))
+
+
+def test_weights_and_scale_move_the_scores(fitted):
+    def scores(**settings):
+        return fitted.predict(NEW["X"], qid=NEW["qid"], **settings)
+
+    assert not np.allclose(scores(weights=[1, 0]), scores(weights=[0, 1]))
+    assert not np.allclose(scores(scale=1), scores(scale=3))
+
+
+# --- scikit-learn
+
+
+def test_parameters_are_got_set_and_cloned():
+    model = ranker(seed=3, validation_fraction=0.3)
+    assert model.get_params()["seed"] == 3
+    assert set(model.get_params()) >= {"objectives", "parametrization", "scorer", "training", "base_scorer", "metric"}
+    assert model.set_params(seed=4) is model
+    twin = clone(model)
+    assert twin is not model
+    assert twin.get_params() == model.get_params()
+    assert not hasattr(twin, "run_")
+
+
+def test_a_clone_of_a_fitted_ranker_is_not_fitted_and_fits_to_the_same(fitted):
+    twin = clone(fitted)
+    with pytest.raises(NotFittedError):
+        twin.predict(DATA["X"])
+    twin.fit(**DATA)
+    np.testing.assert_array_equal(twin.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_fit_returns_the_ranker_and_leaves_its_parameters_alone():
+    model = ranker()
+    before = repr(model.get_params())
+    assert model.fit(**DATA) is model
+    assert repr(model.get_params()) == before
+    assert model.n_features_in_ == 6
+
+
+@pytest.mark.parametrize("call", [lambda m: m.predict(DATA["X"]), lambda m: m.save("x"), lambda m: m.front(**DATA)])
+def test_what_needs_a_fit_says_so(call):
+    with pytest.raises(NotFittedError, match="fit"):
+        call(ranker())
+
+
+def test_another_seed_is_another_model(fitted):
+    other = ranker(seed=1).fit(**DATA)
+    assert not np.allclose(other.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_wrong_parameters_are_refused_at_fit():
+    assert "training.epochz" in refusal(lambda: ranker(training={"epochz": 3}).fit(**DATA))
+    assert "parametrization" in refusal(lambda: ranker(parametrization="none").fit(**DATA))
+    assert "split" in refusal(lambda: ranker(validation_fraction=1.5).fit(**DATA))
+
+
+# --- saved and loaded
+
+
+def test_a_loaded_ranker_predicts_the_same(fitted, tmp_path):
+    fitted.save(tmp_path / "run")
+    other = HyperRanker.load(tmp_path / "run")
+    settings = {"qid": NEW["qid"], "weights": [0.2, 0.8], "scale": 1.5}
+    np.testing.assert_array_equal(other.predict(NEW["X"], **settings), fitted.predict(NEW["X"], **settings))
+    assert other.objectives_ == fitted.objectives_
+    assert read(tmp_path / "run" / "run.json")["kind"] == "rank"
+
+
+def test_a_loaded_ranker_can_be_cloned_and_fitted_again(fitted, tmp_path):
+    fitted.save(tmp_path / "run")
+    again = clone(HyperRanker.load(tmp_path / "run")).fit(**DATA)
+    np.testing.assert_array_equal(again.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_a_fit_with_a_directory_writes_the_run_there(tmp_path):
+    model = ranker().fit(**DATA, out=tmp_path / "run")
+    other = HyperRanker.load(tmp_path / "run")
+    np.testing.assert_array_equal(other.predict(NEW["X"], qid=NEW["qid"]), model.predict(NEW["X"], qid=NEW["qid"]))
+
+
+# --- bases and validation
+
+
+def base_for(data: dict[str, Any]) -> np.ndarray:
+    return data["X"][:, 1] * 2 - 1
+
+
+@pytest.mark.parametrize("parametrization", ["scratch", "augmentation"])
+def test_given_base_scores_are_the_base_of_the_scale(parametrization):
+    model = ranker(parametrization=parametrization).fit(**DATA, base_scores=base_for(DATA))
+    assert model.run_.base is None
+    base = base_for(NEW)
+    plain = model.predict(NEW["X"], qid=NEW["qid"], base_scores=base)
+    scaled = model.predict(NEW["X"], qid=NEW["qid"], base_scores=base, scale=4.0)
+    np.testing.assert_allclose(scaled, 0.75 * base + plain / 4, rtol=1e-5, atol=1e-6)
+
+
+def test_base_scores_are_asked_for_only_where_they_count():
+    scratch = ranker().fit(**DATA, base_scores=base_for(DATA))
+    scratch.predict(NEW["X"], qid=NEW["qid"])
+    assert "base_scores" in refusal(lambda: scratch.predict(NEW["X"], qid=NEW["qid"], scale=2.0))
+    augmented = ranker(parametrization="augmentation").fit(**DATA, base_scores=base_for(DATA))
+    assert "base_scores" in refusal(lambda: augmented.predict(NEW["X"], qid=NEW["qid"]))
+
+
+def test_with_base_scores_the_main_label_may_be_missing():
+    model = ranker().fit(DATA["X"], None, **QID, labels=DATA["labels"], base_scores=base_for(DATA))
+    assert model.front(DATA["X"], **QID, labels=DATA["labels"], base_scores=base_for(DATA), points=3).main is None
+
+
+def test_without_base_scores_the_main_label_is_asked_for():
+    assert "main" in refusal(lambda: ranker().fit(DATA["X"], None, **QID, labels=DATA["labels"]))
+
+
+def test_a_lightgbm_ranker_can_be_the_base():
+    lightgbm = pytest.importorskip("lightgbm")
+    sizes = np.unique(DATA["qid"], return_counts=True)[1]
+    booster = lightgbm.LGBMRanker(n_estimators=5, num_leaves=4, min_child_samples=2, verbose=-1, n_jobs=1)
+    booster.fit(DATA["X"], DATA["y"].astype(int), group=sizes)
+    scores = {"old": booster.predict(DATA["X"]), "new": booster.predict(NEW["X"])}
+    model = ranker(parametrization="augmentation").fit(**DATA, base_scores=scores["old"])
+    far = model.predict(NEW["X"], qid=NEW["qid"], base_scores=scores["new"], scale=1e6)
+    np.testing.assert_allclose(far, scores["new"], atol=1e-4)
+    front = model.front(**NEW, base_scores=scores["new"], points=3)
+    assert np.isfinite(front.metrics).all()
+
+
+def test_an_eval_set_is_what_validates(fitted):
+    evaluation = (NEW["X"], NEW["y"], NEW["qid"], NEW["labels"])
+    model = ranker().fit(**DATA, eval_set=evaluation)
+    assert model.run_.data["groups"] == {"train": 30, "validation": 30}
+    assert model.run_.data["items"] == {"train": len(DATA["X"]), "validation": len(NEW["X"])}
+    assert not np.allclose(model.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_an_eval_set_with_base_scores():
+    evaluation = (NEW["X"], NEW["y"], NEW["qid"], NEW["labels"], base_for(NEW))
+    model = ranker().fit(**DATA, base_scores=base_for(DATA), eval_set=evaluation)
+    assert model.run_.data["groups"]["validation"] == 30
+
+
+def test_an_eval_set_that_differs_is_refused():
+    short = (NEW["X"], NEW["y"], NEW["qid"])
+    assert "eval_set" in refusal(lambda: ranker().fit(**DATA, eval_set=short))
+    narrow = (NEW["X"][:, :4], NEW["y"], NEW["qid"], NEW["labels"])
+    assert "eval_set" in refusal(lambda: ranker().fit(**DATA, eval_set=narrow))
+    without_base = (NEW["X"], NEW["y"], NEW["qid"], NEW["labels"])
+    message = refusal(lambda: ranker().fit(**DATA, base_scores=base_for(DATA), eval_set=without_base))
+    assert "eval_set" in message
+
+
+def test_a_front_has_the_points_and_scales_asked_for(fitted):
+    front = fitted.front(**NEW, points=4, scales=(1.0, 2.0))
+    assert front.metrics.shape == (8, 2)
+    assert front.main.shape == (8,)
+    assert front.hypervolume > 0
+
+
+# --- what is refused
+
+N = len(DATA["X"])
+
+
+def changed(**what: Any) -> dict[str, Any]:
+    return {**DATA, **what}
+
+
+def with_nan(array: np.ndarray) -> np.ndarray:
+    array = np.array(array, dtype=float)
+    array[(3,) * array.ndim] = math.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (changed(X=with_nan(DATA["X"])), ["X", "row 3", "nan"]),
+        (changed(X=DATA["X"][:-1]), ["rows"]),
+        (changed(X=np.zeros((N, 2, 2))), ["X", "shape"]),
+        (changed(y=with_nan(DATA["y"])), ["y", "row 3"]),
+        (changed(y=DATA["y"][:-1]), ["rows", str(N)]),
+        (changed(qid=DATA["qid"][:-1]), ["qid", str(N)]),
+        (changed(qid=DATA["qid"][::-1] % 2), ["qid", "again"]),
+        (changed(labels={"a": DATA["labels"]["a"]}), ["'b'", "labels"]),
+        (changed(labels={**DATA["labels"], "b": with_nan(DATA["labels"]["b"])}), ["labels", "'b'", "row 3"]),
+        (changed(labels={**DATA["labels"], "a": -DATA["labels"]["a"]}), ["'a'", "at least 0"]),
+        (changed(labels={**DATA["labels"], "a": np.zeros(N)}), ["'a'", "varies"]),
+        (changed(labels=np.zeros((N, 3))), ["labels", "3 columns"]),
+        (changed(labels=DATA["labels"]["a"][: N - 2]), ["labels"]),
+        (changed(y=np.zeros(N)), ["relevance", "varies"]),
+        (changed(base_scores=with_nan(DATA["y"])), ["base_scores", "row 3"]),
+        (changed(base_scores=np.zeros(3)), ["base", "3 rows"]),
+    ],
+    ids=[
+        "NaN in X", "X too short", "X of three dimensions", "NaN in y", "y too short", "qid too short", "split group",
+        "label missing", "NaN in a label", "negative label", "label without signal", "too many labels",
+        "labels too short", "constant relevance", "NaN in base scores", "base scores too short",
+    ],
+)  # fmt: skip
+def test_data_that_cannot_be_learned_from_is_refused(data, words):
+    message = refusal(lambda: ranker().fit(**data))
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"X": NEW["X"][:, :5]}, ["5 features", "expected 6"]),
+        ({"X": with_nan(NEW["X"])}, ["X", "row 3"]),
+        ({"qid": NEW["qid"][:-2]}, ["qid"]),
+        ({"qid": NEW["qid"] % 2}, ["qid", "again"]),
+        ({"weights": [0.5, 0.6]}, ["weights", "sum"]),
+        ({"weights": [1.0]}, ["weights", "1 values", "expected 2"]),
+        ({"weights": np.full((2, 2), 0.5)}, ["weights", "(2, 2)"]),
+        ({"weights": {"c": 1.0}}, ["weights", "'c'", "a, b"]),
+        ({"weights": {"a": 0.4}}, ["weights", "sum"]),
+        ({"scale": 0}, ["scale"]),
+        ({"scale": math.nan}, ["scale"]),
+        ({"scale": [1.0, 2.0]}, ["scale"]),
+        ({"base_scores": np.zeros(3), "scale": 2.0}, ["base scores"]),
+    ],
+)
+def test_a_call_that_cannot_be_scored_is_refused(fitted, settings, words):
+    arguments = {"X": NEW["X"], "qid": NEW["qid"], **settings}
+    message = refusal(lambda: fitted.predict(**arguments))
+    assert all(word in message for word in words), message
+
+
+def test_a_frame_without_one_of_the_columns_is_refused():
+    frame = pd.DataFrame(DATA["X"], columns=[f"feature {i}" for i in range(6)])
+    model = ranker().fit(frame, DATA["y"], **QID, labels=DATA["labels"])
+    renamed = frame.rename(columns={"feature 2": "feature two"})
+    assert "'feature 2'" in refusal(lambda: model.predict(renamed, **QID))
+
+
+def test_a_frame_without_names_of_its_own_is_taken_by_position(fitted):
+    frame = pd.DataFrame(DATA["X"])
+    model = ranker().fit(frame, pd.Series(DATA["y"]), **QID, labels=pd.DataFrame(DATA["labels"]))
+    np.testing.assert_array_equal(model.predict(frame, **QID), fitted.predict(DATA["X"], **QID))
+
+
+def test_a_feature_with_the_name_of_a_label_column_is_refused():
+    frame = pd.DataFrame(DATA["X"], columns=["label:a", *NAMES[1:]])
+    assert "'label:a'" in refusal(lambda: ranker().fit(frame, DATA["y"], **QID, labels=DATA["labels"]))
+
+
+def test_two_columns_of_one_name_are_refused():
+    frame = pd.DataFrame(DATA["X"], columns=["f0", "f0", *NAMES[2:]])
+    assert "f0" in refusal(lambda: ranker().fit(frame, DATA["y"], **QID, labels=DATA["labels"]))

@@ -1,0 +1,584 @@
+"""The command line: the files of the contract, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import CLICKS, TINY_OPTIONS, letor_text, read, run_python, toy_settings, toy_table
+
+from hyperdpo import __version__
+from hyperdpo.data.cache import read_table
+from hyperdpo.ranking.run import FORMAT_VERSION, RankRun
+
+FIVE = ["query_url_clicks", "url_clicks", "url_dwell_time", "quality", "quality2"]
+FRONT_KEYS = {
+    "objectives", "directions", "metric", "points", "hypervolume", "hypervolume_with_main", "reference_point",
+    "parameters", "train_seconds",
+}  # fmt: skip
+
+
+def scores_of(text: str) -> np.ndarray:
+    return np.array([float(line) for line in text.splitlines()], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def toy_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy data as Parquet, and as train, vali and test files in LETOR text, with a configuration for each."""
+    directory = tmp_path_factory.mktemp("toy files")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import yaml
+
+    table = toy_table()
+    columns = {name: table.column(name) for name in table.columns}
+    qids = [f"query-{q}" for q in np.repeat(table.qids, table.group_sizes)]
+    pq.write_table(pa.table({"qid": qids, **columns}), directory / "toy.parquet")
+    (directory / "toy.yaml").write_text(yaml.safe_dump(toy_settings()))
+    folder = directory / "Fold1"
+    folder.mkdir()
+    for seed, name in enumerate(("train", "vali", "test")):
+        (folder / f"{name}.txt").write_text(letor_text(toy_table(12, seed=seed)))
+    numbered = toy_settings(objectives=[{"name": "a", "column": 7, "target": "l1"}, {"name": "b", "column": 8}])
+    (directory / "letor.yaml").write_text(yaml.safe_dump(numbered))
+    return directory
+
+
+# --- help and start
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["rank", "--help"], ["rank", "fit", "--help"], ["data", "-h"]]
+)
+def test_help_is_printed(command, arguments):
+    found = command(*arguments)
+    assert found.code == 0
+    assert found.out.startswith("Usage: hyperdpo")
+
+
+def test_the_version_is_printed(command):
+    assert command("--version").out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "what", ["import hyperdpo", "import hyperdpo.cli; hyperdpo.cli.main(['rank', 'fit', '--help'])"]
+)
+def test_importing_the_package_and_asking_for_help_load_nothing_heavy(what):
+    heavy = ["torch", "accelerate", "numba", "sklearn", "pyarrow", "matplotlib", "transformers"]
+    found = run_python("-c", f"import sys; {what}; print([m for m in {heavy} if m in sys.modules])")
+    assert found.out.splitlines()[-1] == "[]", found
+
+
+def test_the_package_runs_as_a_module():
+    found = run_python("-m", "hyperdpo", "--version")
+    assert (found.code, found.out, found.err) == (0, f"{__version__}\n", "")
+
+
+def test_a_mistake_ends_a_process_with_exit_code_2_and_one_line():
+    assert run_python("-m", "hyperdpo", "rank", "front", "/nowhere", "/nothing").refused("/nowhere")
+
+
+# --- data generate
+
+
+def test_data_is_generated_in_a_file_with_its_oracle(command, tmp_path):
+    found = command("data", "generate", tmp_path / "d.txt", "--queries", 4, "--seed", 2, "--oracle", tmp_path / "o.csv")
+    assert found.code == 0
+    table = read_table(tmp_path / "d.txt")
+    assert "4 queries" in found.out
+    assert f"{table.num_rows} documents" in found.out
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == table.num_rows + 1
+
+
+# --- fit
+
+
+def test_a_fit_writes_the_run_and_says_how_large_the_ranker_is(command, generated, tmp_path):
+    """At the paper's sizes: 131 features, five objectives, d = 64, 2 layers."""
+    quick = ["--set=training.epochs=1", "--set=base_training.epochs=1", "--set=base_scorer.width=8"]
+    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", *quick)
+    assert found.code == 0, found.err
+    assert "50,432" in found.out
+    assert "131 features, 5 objectives" in found.out
+    assert found.err == ""
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"}
+
+
+def test_the_left_out_labels_are_no_features(fitted):
+    assert read(fitted / "run.json")["features"] == [str(k) for k in range(1, 132)]
+
+
+def test_a_finished_run_is_not_trained_over(command, fitted, generated, tmp_path):
+    run = shutil.copytree(fitted, tmp_path / "run")
+    before = (run / "model.safetensors").read_bytes()
+    arguments = ["rank", "fit", generated[0], "--out", run, "--preset", "mslr", "--cpu", *TINY_OPTIONS]
+    arguments += ["--objectives", ",".join(CLICKS), "--seed", 5]
+    assert command(*arguments).refused(str(run), "--overwrite")
+    assert (run / "model.safetensors").read_bytes() == before
+    assert command(*arguments, "--overwrite").code == 0
+    assert (run / "model.safetensors").read_bytes() != before
+
+
+def test_a_directory_of_split_files_is_used_as_it_is(command, toy_files, tmp_path):
+    folder = toy_files / "Fold1"
+    options = ["--config", toy_files / "letor.yaml", "--cpu"]
+    assert command("rank", "fit", folder, "--out", tmp_path / "run", *options).code == 0
+    assert read(tmp_path / "run" / "run.json")["data"]["groups"] == {"train": 12, "validation": 12, "test": 12}
+    front = tmp_path / "front.json"
+    found = command("rank", "front", tmp_path / "run", folder, "--points", 3, "--out", front, "--cpu")
+    assert found.code == 0
+    expected = toy_table(12, seed=2)  # the test file
+    assert (read(front)["data"]["groups"], read(front)["data"]["items"]) == (12, expected.num_rows)
+    assert command("rank", "front", tmp_path / "run", folder, "--points", 3, "--split", "validation").code == 0
+    assert command("rank", "front", tmp_path / "run", folder, "--split", "all").refused("no file for 'all'")
+
+
+def test_files_for_validation_and_test_are_used_as_they_are(command, toy_files, tmp_path):
+    folder = toy_files / "Fold1"
+    options = ["--config", toy_files / "letor.yaml", "--cpu", "--out", tmp_path / "run"]
+    found = command("rank", "fit", folder / "train.txt", "--test", folder / "test.txt", *options)
+    assert found.code == 0
+    groups = read(tmp_path / "run" / "run.json")["data"]["groups"]
+    assert groups == {"train": 9, "validation": 3, "test": 12}, "validation groups come out of the training file"
+
+
+def test_parquet_with_named_columns(command, toy_files, tmp_path):
+    data, run = toy_files / "toy.parquet", tmp_path / "run"
+    assert command("rank", "fit", data, "--config", toy_files / "toy.yaml", "--out", run, "--cpu").code == 0
+    assert read(run / "run.json")["features"] == [f"f{i}" for i in range(6)]
+    found = command("rank", "score", run, data, "--weights", "a=.5,b=.5", "--cpu")
+    assert len(found.out.splitlines()) == toy_table().num_rows
+
+
+def test_a_column_of_base_scores_is_the_base_and_no_feature(command, toy_files, tmp_path):
+    data, run = toy_files / "toy.parquet", tmp_path / "run"
+    options = ["--config", toy_files / "toy.yaml", "--out", run, "--base-scores", "f1", "--cpu"]
+    found = command("rank", "fit", data, *options, "--parametrization", "augmentation")
+    assert found.code == 0
+    assert "base: column" in found.out
+    assert "f1" not in read(run / "run.json")["features"]
+    scores = scores_of(command("rank", "score", run, data, "--weights", ".5,.5", "--scale", "1e7", "--cpu").out)
+    np.testing.assert_allclose(scores, toy_table().column("f1"), atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".npy"])
+def test_a_file_of_base_scores_is_the_base(command, toy_files, tmp_path, suffix):
+    data, run, base = toy_files / "toy.parquet", tmp_path / "run", tmp_path / f"base{suffix}"
+    scores = toy_table().column("f1")
+    if suffix == ".npy":
+        np.save(base, scores)
+    else:
+        np.savetxt(base, scores, fmt="%.9g")
+    options = ["--config", toy_files / "toy.yaml", "--base-scores", base, "--cpu"]
+    assert command("rank", "fit", data, *options, "--out", run).code == 0
+    scoring = ["rank", "score", run, data, "--weights", ".5,.5", "--scale", "1e7", "--cpu"]
+    np.testing.assert_allclose(scores_of(command(*scoring, "--base-scores", base).out), scores, atol=1e-4)
+    np.testing.assert_allclose(scores_of(command(*scoring).out), scores, atol=1e-4), "known from the fit"
+
+
+def test_an_interrupted_fit_goes_on_and_says_so(command, generated, tmp_path, monkeypatch):
+    from hyperdpo.ranking import fitting
+
+    real = fitting.dirichlet_weights
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "dirichlet_weights", interrupt)
+    arguments = ["rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", *TINY_OPTIONS]
+    found = command(*arguments)
+    assert found.code == 130
+    assert found.err.strip().startswith("hyperdpo: interrupted; a training goes on")
+    assert command("rank", "front", tmp_path / "run", generated[0]).refused("training has not finished")
+    monkeypatch.setattr(fitting, "dirichlet_weights", real)
+    found = command(*arguments)
+    assert found.code == 0
+    assert found.err.count("\n") == 1
+    assert found.err.startswith("hyperdpo: note: base: resumed after epoch 2")
+
+
+def test_tensorboard_logs_hold_losses_and_hypervolumes(command, generated, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = ["rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", *TINY_OPTIONS]
+    assert command(*arguments, "--track", "tensorboard").code == 0
+    events = list((tmp_path / "run" / "logs").rglob("events.out.tfevents.*"))
+    tags: set[str] = set()
+    for path in events:
+        tags |= set(EventAccumulator(str(path)).Reload().Tags()["scalars"])
+    assert tags >= {"base/loss", "ranker/loss", "ranker/validation_hypervolume"}
+
+
+# --- front
+
+
+@pytest.fixture(scope="module")
+def front(generated, fitted, tmp_path_factory):
+    """FRONT.json and its picture, with the oracle."""
+    from hyperdpo.cli import main
+
+    out = tmp_path_factory.mktemp("front")
+    arguments = ["rank", "front", fitted, generated[0], "--points", 5, "--scales", "1,2", "--cpu"]
+    arguments += ["--out", out / "FRONT.json", "--plot", out / "FRONT.png", "--oracle", generated[1]]
+    assert main([str(a) for a in arguments]) == 0
+    return out
+
+
+def test_the_front_file_keeps_the_contract(front, generated):
+    found = read(front / "FRONT.json")
+    assert found.keys() >= FRONT_KEYS
+    assert found["objectives"] == CLICKS
+    assert found["directions"] == dict.fromkeys(CLICKS, "maximize")
+    assert found["metric"].keys() >= {"name", "k", "gain", "empty"}
+    assert (found["metric"]["name"], found["metric"]["k"], found["metric"]["gain"]) == ("ndcg", 10, "linear")
+    assert found["reference_point"] == [0, 0]
+    assert len(found["points"]) == 10
+    for point in found["points"]:
+        assert point.keys() >= {"weights", "scale", "metrics", "main"}
+        assert sum(point["weights"]) == pytest.approx(1)
+        assert all(0 <= point["metrics"][name] <= 1 for name in CLICKS)
+        assert 0 <= point["main"] <= 1
+    assert [point["scale"] for point in found["points"]] == [1] * 5 + [2] * 5
+    assert found["parameters"] > 0
+    assert found["train_seconds"] > 0
+    assert 0 < found["hypervolume"] < 1
+    assert 0 < found["hypervolume_with_main"] < found["hypervolume"]
+
+
+def test_the_hypervolume_of_the_front_file_is_that_of_its_points(front):
+    found = read(front / "FRONT.json")
+    points = sorted(([p["metrics"][name] for name in CLICKS] for p in found["points"]), reverse=True)
+    area = height = 0.0
+    for x, y in points:  # from the right: each point adds what stands out above the ones before
+        area += x * max(y - height, 0)
+        height = max(height, y)
+    assert found["hypervolume"] == pytest.approx(area)
+
+
+def test_the_front_is_of_the_test_groups_and_says_what_of_the_attainable_it_is(front):
+    found = read(front / "FRONT.json")
+    assert (found["data"]["split"], found["data"]["groups"]) == ("test", 8)
+    assert found["oracle"]["fraction"] == pytest.approx(found["hypervolume"] / found["oracle"]["hypervolume"])
+    assert 0 < found["oracle"]["fraction"] < 1
+
+
+def test_the_picture_is_a_png(front):
+    assert (front / "FRONT.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_the_picture_may_be_a_drawing(command, fitted_five, generated, tmp_path, suffix, magic):
+    """Of five objectives: a panel for each pair."""
+    plot = tmp_path / f"front{suffix}"
+    arguments = ["rank", "front", fitted_five, generated[0], "--points", 5, "--plot", plot, "--cpu"]
+    assert command(*arguments).code == 0
+    assert plot.read_bytes().startswith(magic)
+    assert list(tmp_path.iterdir()) == [plot]
+
+
+def test_the_metric_of_a_front_can_be_chosen(command, fitted, generated, tmp_path):
+    def hypervolume(*options):
+        arguments = ["rank", "front", fitted, generated[0], "--points", 3, "--out", tmp_path / "f.json", "--cpu"]
+        found = command(*arguments, *options)
+        assert found.code == 0, found.err
+        return read(tmp_path / "f.json"), found.out
+
+    linear, _ = hypervolume()
+    exponential, table = hypervolume("--gain", "exponential", "--k", 3, "--empty", "one")
+    assert linear["hypervolume"] != exponential["hypervolume"]
+    assert (exponential["metric"]["gain"], exponential["metric"]["k"], exponential["metric"]["empty"]) == (
+        "exponential",
+        3,
+        "one",
+    )
+    assert "NDCG@3 (exponential gain" in table, "the convention stands beside the figures"
+
+
+@pytest.mark.parametrize(("split", "groups"), [("train", 24), ("validation", 8), ("test", 8), ("all", 40)])
+def test_the_split_of_a_front_can_be_chosen(command, fitted, generated, tmp_path, split, groups):
+    arguments = ["rank", "front", fitted, generated[0], "--points", 2, "--out", tmp_path / "f.json", "--cpu"]
+    assert command(*arguments, "--split", split).code == 0
+    assert read(tmp_path / "f.json")["data"] == read(tmp_path / "f.json")["data"] | {"split": split, "groups": groups}
+
+
+def test_a_front_of_some_objectives_has_those_axes(command, fitted_five, generated, tmp_path):
+    arguments = ["rank", "front", fitted_five, generated[0], "--points", 3, "--out", tmp_path / "f.json", "--cpu"]
+    assert command(*arguments, "--objectives", "quality,url_clicks").code == 0
+    found = read(tmp_path / "f.json")
+    assert found["objectives"] == ["quality", "url_clicks"]
+    assert [point["weights"] for point in found["points"]] == [[1, 0], [0.5, 0.5], [0, 1]]
+
+
+def test_the_base_scores_of_a_data_set_are_computed_once(command, fitted, generated, tmp_path, monkeypatch):
+    from hyperdpo.ranking import run as run_module
+
+    run, data = shutil.copytree(fitted, tmp_path / "run"), shutil.copy(generated[0], tmp_path / "data.txt")
+    shutil.rmtree(run / "base_scores")
+    assert command("rank", "front", run, data, "--points", 2, "--cpu").code == 0
+
+    def fail(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(run_module, "score_items", fail)
+    assert command("rank", "front", run, data, "--points", 2, "--cpu").code == 0
+
+
+# --- score
+
+
+def test_scores_as_text_on_the_screen_and_in_files_agree(command, fitted, generated, tmp_path):
+    arguments = ["rank", "score", fitted, generated[0], "--weights", ".3,.7", "--scale", 2, "--cpu"]
+    shown = command(*arguments)
+    assert (shown.code, shown.err) == (0, "")
+    assert command(*arguments, "--out", tmp_path / "s.txt").out == ""
+    command(*arguments, "--out", tmp_path / "s.npy")
+    table = read_table(generated[0])
+    array = np.load(tmp_path / "s.npy")
+    assert (array.shape, array.dtype) == ((table.num_rows,), np.float32)
+    np.testing.assert_array_equal(scores_of(shown.out), array), "nine digits hold a float32"
+    assert (tmp_path / "s.txt").read_text() == shown.out
+
+
+def test_weights_by_name_are_those_by_place(command, fitted_five, generated):
+    def scores(weights, *options):
+        found = command("rank", "score", fitted_five, generated[0], "--weights", weights, "--cpu", *options)
+        assert found.code == 0, found.err
+        return scores_of(found.out), found.err
+
+    by_place, said = scores("0,.3,0,.7,0")
+    assert said == ""
+    np.testing.assert_array_equal(scores("url_clicks=.3, quality=.7")[0], by_place)
+    np.testing.assert_array_equal(scores(".7,.3", "--objectives", "quality,url_clicks")[0], by_place)
+    assert not np.allclose(scores(".3,.7", "--objectives", "quality,url_clicks")[0], by_place)
+
+
+def test_fewer_weights_than_objectives_leave_the_rest_nothing_and_say_so(command, fitted_five, generated):
+    found = command("rank", "score", fitted_five, generated[0], "--weights", ".3,.7", "--cpu")
+    assert found.code == 0
+    assert found.err.startswith("note: 2 weights for 5 objectives")
+    assert "query_url_clicks 0.3, url_clicks 0.7, url_dwell_time 0" in found.err
+    whole = command("rank", "score", fitted_five, generated[0], "--weights", ".3,.7,0,0,0", "--cpu")
+    assert found.out == whole.out
+
+
+def test_the_preset_of_the_fit_may_be_repeated(command, fitted, generated):
+    arguments = ["rank", "score", fitted, generated[0], "--weights", ".5,.5", "--cpu"]
+    assert command(*arguments, "--preset", "mslr").out == command(*arguments).out
+
+
+def test_a_run_scores_features_without_labels(command, toy_files, tmp_path):
+    """What is ranked in production has no labels yet."""
+    import pyarrow.parquet as pq
+
+    run, bare = tmp_path / "run", tmp_path / "bare.parquet"
+    data = toy_files / "toy.parquet"
+    assert command("rank", "fit", data, "--config", toy_files / "toy.yaml", "--out", run, "--cpu").code == 0
+    pq.write_table(pq.read_table(data).drop_columns(["a", "b", "relevance"]), bare)
+    scoring = ["--weights", ".5,.5", "--scale", 2, "--cpu"]
+    np.testing.assert_allclose(
+        scores_of(command("rank", "score", run, bare, *scoring).out),
+        scores_of(command("rank", "score", run, data, *scoring).out),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    assert command("rank", "front", run, bare, "--cpu").refused("bare.parquet", "no column 'a'")
+
+
+# --- the demo
+
+
+def test_the_demo_leaves_data_run_front_picture_and_report(command, tmp_path):
+    out = tmp_path / "demo"
+    found = command("demo", "--out", out, "--queries", 30, *TINY_OPTIONS)
+    assert found.code == 0, found.err
+    names = {path.name for path in out.iterdir()}
+    assert names == {"data.txt", "oracle.csv", "run", "front.json", "front.png", "report.html"}
+    assert (out / "front.png").read_bytes().startswith(b"\x89PNG")
+    front, report = read(out / "front.json"), (out / "report.html").read_text()
+    assert front.keys() >= FRONT_KEYS | {"oracle", "base"}
+    assert "data:image/png;base64," in report
+    assert f"{front['points'][3]['metrics']['url_clicks']:.4f}" in report
+    assert "of the attainable front" in found.out
+    assert command("demo", "--out", out, "--queries", 30, *TINY_OPTIONS).code == 0, "again, over itself"
+
+
+@pytest.mark.parametrize("queries", [3, 5, 8])
+def test_the_demo_of_very_few_queries_ends_or_says_why_not(command, tmp_path, queries):
+    """Splits without a click have no NDCG: nothing to draw, and no reason for a traceback."""
+    found = command("demo", "--out", tmp_path / "demo", "--queries", queries, *TINY_OPTIONS)
+    assert found.code == 0 or found.refused()
+
+
+# --- mistakes
+
+
+@pytest.fixture
+def place(fitted, generated, tmp_path):
+    """Paths that bad command lines are made of."""
+    data = generated[0]
+    rows = read_table(data).num_rows
+    files = {
+        "few": "1\n2\n",
+        "nan": "1\n" * 4 + "nan\n" + "1\n" * (rows - 5),
+        "word": "1\n" * 6 + "seven\n" + "1\n" * (rows - 7),
+        "malformed": "1 qid:1 1:2\n1 qid:1 1:two\n",
+        "empty": "",
+        "yaml": "training:\n  epochs: [3\n",
+        "unknown": "training: {epoch: 3}\n",
+        "cost": "objectives: [{name: a, column: 999}]\n",
+        "other": "objectives: [{name: pagerank, column: 41}]\n",
+        "constant": "".join(f"1 qid:{i // 3} 1:{i} 134:{i} 135:4\n" for i in range(30)),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    future = shutil.copytree(fitted, tmp_path / "future")
+    about = read(future / "run.json")
+    (future / "run.json").write_text(json.dumps({**about, "format_version": FORMAT_VERSION + 1}))
+    (tmp_path / "folder").mkdir()
+    return {
+        "DATA": data,
+        "RUN": fitted,
+        "FUTURE": future,
+        "ORACLE": generated[1],
+        "NEW": tmp_path / "new",
+        "T": tmp_path,
+    }
+
+
+MISTAKES = [
+    # what is typed; what the one line must hold
+    ("rank fit T/nothing.txt --out NEW --preset mslr", "nothing.txt"),
+    ("rank fit T/malformed --out NEW --preset mslr", "malformed:2|two"),
+    ("rank fit T/empty --out NEW --preset mslr", "empty"),
+    ("rank fit T/folder --out NEW --preset mslr", "folder|no train file"),
+    ("rank fit T/constant --out NEW --preset mslr --objectives url_clicks", "constant|url_clicks|varies"),
+    ("rank fit DATA --out NEW", "--objectives|--preset"),
+    ("rank fit DATA --preset mslr", "--out"),
+    ("rank fit --out NEW --preset mslr", "DATA"),
+    ("rank fit DATA --out NEW --preset istella", "istella|mslr"),
+    ("rank fit DATA --out NEW --preset mslr --objectives clicks", "clicks|url_clicks"),
+    ("rank fit DATA --out NEW --preset mslr --objectives ,", "--objectives"),
+    ("rank fit DATA --out NEW --preset mslr --objectives quality,quality", "quality|more than once"),
+    ("rank fit DATA --out NEW --objectives clicks", "data.txt|no column 'clicks'"),
+    ("rank fit DATA --out NEW --config T/nothing.yaml", "nothing.yaml"),
+    ("rank fit DATA --out NEW --config T/yaml", "yaml:3"),
+    ("rank fit DATA --out NEW --preset mslr --config T/unknown", "training.epoch|not a setting"),
+    ("rank fit DATA --out NEW --config T/cost", "no column '999'"),
+    ("rank fit DATA --out NEW --preset mslr --set training.epoch=3", "training.epoch|not a setting"),
+    ("rank fit DATA --out NEW --preset mslr --set training.epochs=many", "training.epochs|many"),
+    ("rank fit DATA --out NEW --preset mslr --set training.epochs", "KEY=VALUE"),
+    ("rank fit DATA --out NEW --preset mslr --set =3", "KEY=VALUE"),
+    ("rank fit DATA --out NEW --preset mslr --set seed=1 --set seed.x=1", "seed.x"),
+    ("rank fit DATA --out NEW --preset mslr --set training=5 --precision no", "training"),
+    ("rank fit DATA --out NEW --preset mslr --set scorer.kind={", "scorer.kind"),
+    ("rank fit DATA --out NEW --preset mslr --seed -1", "seed|-1"),
+    ("rank fit DATA --out NEW --preset mslr --seed one", "--seed|one"),
+    ("rank fit DATA --out NEW --preset mslr --parametrization linear", "--parametrization|linear"),
+    ("rank fit DATA --out NEW --preset mslr --precision half", "--precision|half"),
+    ("rank fit DATA --out NEW --preset mslr --track paper", "--track|paper|tensorboard"),
+    ("rank fit DATA --out NEW --preset mslr --validation T/nothing.txt", "nothing.txt"),
+    ("rank fit DATA --out T/few --preset mslr", "few|directory"),
+    ("rank fit DATA --out RUN --preset mslr", "finished run|--overwrite"),
+    ("rank fit DATA --out NEW --preset mslr --base-scores nobody", "nobody|neither a column|nor a file"),
+    ("rank fit DATA --out NEW --preset mslr --base-scores T/few", "few|2 scores|one per row"),
+    ("rank fit DATA --out NEW --preset mslr --base-scores T/nan", "nan:5"),
+    ("rank fit DATA --out NEW --preset mslr --base-scores T/word", "word:7|seven"),
+    ("rank fit DATA --out NEW --preset mslr --base-scores T/folder", "folder"),
+    ("rank front T/folder DATA", "folder|no run there"),
+    ("rank front NEW DATA", "no run there"),
+    ("rank front FUTURE DATA", "run.json|version"),
+    ("rank front RUN T/nothing.txt", "nothing.txt"),
+    ("rank front RUN T/malformed", "malformed:2"),
+    ("rank front RUN ORACLE", "oracle.csv|no column"),
+    ("rank front RUN DATA --points 1", "1 points"),
+    ("rank front RUN DATA --points 0", "0 points"),
+    ("rank front RUN DATA --points few", "--points|few"),
+    ("rank front RUN DATA --scales 0", "scale 0"),
+    ("rank front RUN DATA --scales 1,,2", "--scales"),
+    ("rank front RUN DATA --scales nan", "scale nan"),
+    ("rank front RUN DATA --k 0", "--k|0"),
+    ("rank front RUN DATA --gain cubic", "--gain|cubic"),
+    ("rank front RUN DATA --empty none", "--empty|none"),
+    ("rank front RUN DATA --split half", "--split|half"),
+    ("rank front RUN DATA --points 2 --plot T/front.xyz", "front.xyz|.png"),
+    ("rank front RUN DATA --points 2 --plot T/front", "front|.png"),
+    ("rank front RUN DATA --points 2 --out T/folder", "folder|cannot be written"),
+    ("rank front RUN DATA --points 2 --out T/few/front.json", "front.json|cannot be written"),
+    ("rank front RUN DATA --points 2 --oracle T/nothing.csv", "nothing.csv"),
+    ("rank front RUN DATA --points 2 --oracle DATA --objectives url_clicks,quality", "quality"),
+    ("rank front RUN DATA --config T/other", "pagerank"),
+    ("rank score RUN DATA", "--weights"),
+    ("rank score RUN DATA --weights .3,.3", "sum 0.6"),
+    ("rank score RUN DATA --weights 1.5,-.5", "weights"),
+    ("rank score RUN DATA --weights nan,1", "weights"),
+    ("rank score RUN DATA --weights .2,.3,.5", "3 weights|expected 2"),
+    ("rank score RUN DATA --weights a,b", "'a' is not a number"),
+    ("rank score RUN DATA --weights clicks=1", "clicks|url_clicks"),
+    ("rank score RUN DATA --weights url_clicks=.5,.5", "either plain numbers or"),
+    ("rank score RUN DATA --weights url_clicks=half", "url_clicks=half"),
+    ("rank score RUN DATA --weights .5,.5 --objectives quality,url_clicks", "no objective 'quality'"),
+    ("rank score RUN DATA --weights .5,.5 --scale 0", "scale 0"),
+    ("rank score RUN DATA --weights .5,.5 --scale -2", "scale -2"),
+    ("rank score RUN DATA --weights .5,.5 --scale nan", "scale nan"),
+    ("rank score RUN DATA --weights .5,.5 --scale two", "--scale|two"),
+    ("rank score RUN DATA --weights .5,.5 --scale 2 --base-scores T/few", "few|2 scores"),
+    ("rank score RUN DATA --weights .5,.5 --out T/folder", "folder|cannot be written"),
+    ("rank score RUN DATA --weights .5,.5 --out T/few/scores", "scores|cannot be written"),
+    ("rank score FUTURE DATA --weights .5,.5", "version"),
+    ("data generate T/d.txt --queries 0", "--queries|0"),
+    ("data generate T/d.txt --queries many", "--queries|many"),
+    ("data generate T/d.txt", "--queries"),
+    ("data generate T/few/d.txt --queries 2", "few|cannot be written"),
+    ("data generate T/d.txt --queries 2 --seed -1", "seed"),
+    ("demo --out T/few --queries 3", "few"),
+    ("rank sort DATA", "sort"),
+    ("rank fit DATA --out NEW --presets mslr", "--presets"),
+]
+
+
+@pytest.mark.parametrize(("typed", "words"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_a_mistake_gives_one_line_and_exit_code_2(command, place, typed, words):
+    arguments = []
+    for word in typed.split(" "):
+        head, _, rest = word.partition("/")
+        arguments.append(str(place[head] / rest if rest else place[head]) if head in place else word)
+    before = sorted(path for path in place["T"].rglob("*"))
+    found = command(*arguments, *(["--cpu"] if arguments[0] == "rank" and arguments[1] != "sort" else []))
+    assert found.refused(*words.split("|")), found
+    assert not any(".tmp" in path.name for path in place["T"].rglob("*"))
+    left = [path for path in place["T"].rglob("*") if path not in before and path.is_file()]
+    assert left == [] or "--plot" in typed or "--oracle" in typed, "nothing half-done is left"
+
+
+def test_a_run_whose_split_has_no_test_groups_says_so(command, generated, tmp_path):
+    run = tmp_path / "run"
+    options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--set", "split.train=.8", "--set", "split.test=0"]
+    assert command("rank", "fit", generated[0], "--out", run, *options).code == 0
+    assert command("rank", "front", run, generated[0], "--split", "test").refused("--split test")
+
+
+def test_base_scores_that_a_run_needs_are_asked_for(command, generated, tmp_path):
+    data, run = generated[0], tmp_path / "run"
+    base = tmp_path / "base.txt"
+    np.savetxt(base, read_table(data).column("5"))
+    options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--base-scores", base]
+    assert command("rank", "fit", data, "--out", run, *options).code == 0
+    command("data", "generate", tmp_path / "other.txt", "--queries", 4)
+    assert command("rank", "front", run, tmp_path / "other.txt").refused("other.txt", "--base-scores")
+
+
+def test_a_loss_that_is_not_finite_is_one_line(command, generated, tmp_path):
+    options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--set", "base_training.learning_rate=1e30"]
+    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", *options)
+    assert found.refused("base", "loss", "learning_rate")
+
+
+def test_a_saved_run_knows_its_objectives(fitted, fitted_five):
+    assert list(RankRun.load(fitted).objectives) == CLICKS
+    assert list(RankRun.load(fitted_five).objectives) == FIVE
+    assert math.isfinite(read(fitted / "metrics.json")["train_seconds"])
