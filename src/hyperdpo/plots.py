@@ -54,7 +54,7 @@ def plot_fronts(fronts: Mapping[str, Front], path: Path, base: Mapping[str, Any]
     if shown:
         if len(pairs) == 1:
             axes[0].margins(0.12)
-            inset = axes[0].inset_axes((0.70, 0.70, 0.28, 0.27))
+            inset = axes[0].inset_axes((0.70, 0.67, 0.28, 0.26))
         else:
             inset = axes[len(pairs)] if len(pairs) < len(axes) else axes[0].inset_axes((0.62, 0.66, 0.36, 0.32))
             inset.axis("on")

@@ -266,8 +266,9 @@ def test_a_checkpoint_of_another_configuration_is_refused(interrupted, change):
 
 
 def test_a_checkpoint_of_other_data_is_refused(interrupted):
+    """Also of data with the same labels, whose features alone are others."""
     with pytest.raises(InputError) as error:
-        fit_toy(toy_table(seed=1), out=interrupted, **KILLED)
+        fit_toy(replace(toy_table(), fingerprint="other features"), out=interrupted, **KILLED)
     assert is_one_line(error.value, "base.safetensors", "another configuration or of other data")
 
 
@@ -358,15 +359,15 @@ def launch(processes: int, arguments: list[str]) -> Outcome:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("per", ["group", "batch"])
-def test_two_processes_reach_the_losses_of_one(generated, tmp_path, per):
+@pytest.mark.parametrize(("per", "processes"), [("group", 2), ("batch", 3)])
+def test_several_processes_reach_the_losses_of_one(generated, tmp_path, per, processes):
     def arguments(out: Path) -> list[str]:
         every = {
             "scorer.width": 8,
             "base_scorer.width": 8,
             "training.epochs": 4,
             "base_training.epochs": 2,
-            "training.batch_items": 256,  # few groups in a batch, sometimes fewer than processes
+            "training.batch_items": 200,  # few groups in a batch, sometimes fewer than processes
             "training.weights_per": per,
             "training.penalty": 0.5,
         }
@@ -375,19 +376,21 @@ def test_two_processes_reach_the_losses_of_one(generated, tmp_path, per):
         return [*data, "--out", str(out), "--cpu", *options]
 
     alone = start(arguments(tmp_path / "one"))
-    done = launch(2, arguments(tmp_path / "two"))
+    done = launch(processes, arguments(tmp_path / "many"))
     alone.join()
     assert (alone.exitcode, done.code) == (0, 0), done.err[-2000:]
-    one, two = (read(tmp_path / name / "metrics.json") for name in ("one", "two"))
-    assert (one["processes"], two["processes"]) == (1, 2)
+    one, many = (read(tmp_path / name / "metrics.json") for name in ("one", "many"))
+    assert (one["processes"], many["processes"]) == (1, processes)
     for stage in ("base", "ranker"):
-        for what in ("losses", "validation", "main"):
-            first, second = (m["history"][stage][what] for m in (one, two))
+        # Rounding grows where a ReLU switches or Adam divides a gradient of almost 0 by itself; and NDCG jumps where
+        # two scores that are equal up to rounding change places, on 8 groups by up to a percent.
+        for what, tolerance in (("losses", 5e-4), ("validation", 2e-2), ("main", 2e-2)):
+            first, second = (m["history"][stage][what] for m in (one, many))
             if any(v is not None for v in first):
-                np.testing.assert_allclose(first, second, rtol=1e-4, err_msg=f"{stage} {what}")
+                np.testing.assert_allclose(first, second, rtol=tolerance, err_msg=f"{stage} {what}")
     for name, tensor in model_of(tmp_path / "one").items():
         if not name.endswith("scorer.norm.bias"):  # a shift of all scores: its gradient is nothing but rounding
-            torch.testing.assert_close(model_of(tmp_path / "two")[name], tensor, rtol=1e-2, atol=1e-3, msg=name)
+            torch.testing.assert_close(model_of(tmp_path / "many")[name], tensor, rtol=1e-2, atol=3e-3, msg=name)
     assert done.out.count("run: ") == 1, "one process reports"
 
 

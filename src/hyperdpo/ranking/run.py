@@ -305,8 +305,9 @@ class RankRun:
 
 def versions() -> dict[str, str]:
     """The versions that a figure depends on."""
-    packages = ("torch", "numpy", "accelerate", "moocore")
-    return {"hyperdpo": __version__, "python": platform.python_version()} | {p: version(p) for p in packages}
+    packages = {name: version(name) for name in ("numpy", "accelerate", "moocore")}
+    own = {"hyperdpo": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return own | packages
 
 
 def best_device(cpu: bool = False) -> str:
