@@ -26,6 +26,8 @@ from hyperdpo.ranking.scorers import Ranker
 from hyperdpo.ranking.training import Training, _Loop, dirichlet_weights, fixed_weights, make_accelerator, train
 
 OBJECTIVES = 5
+#: Size of the matrices whose product is the measure.
+PRODUCT = 1024
 
 
 def main() -> None:
@@ -39,32 +41,34 @@ def main() -> None:
     config = build_config(preset="mslr")
     examples = {name: _examples(config, part) for name, part in _parts(arguments.groups).items()}
     accelerator = make_accelerator("no", cpu=True)
-    rate = matmul_rate()
-    print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; float32 matrix product: {rate / 1e9:.0f} GFLOP/s"
-    )
-
     loop = _Loop(_job(config, examples, conditioned=True), accelerator)
     batches = shuffled_batches(examples["train"].sizes, loop.budget, np.random.default_rng(0))
-    useful = sum(step_flops(config.scorer, examples["train"].sizes[b.groups]) for b in batches)
+    flops = np.array([step_flops(config.scorer, examples["train"].sizes[b.groups]) for b in batches])
     padded = sum(len(b.groups) * b.length for b in batches)
     items = examples["train"].num_items
-    rates, speeds = [], []
+    a, b = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
+    shares, speeds, rates = [], [], []
     for _ in range(arguments.repeats):
-        # The product's rate and the steps', one after the other: the machine's speed may drift.
-        rates.append(matmul_rate())
-        started = time.perf_counter()
+        # A product before each step: the speed of a shared machine drifts, and both then see the same drift.
+        products, steps = np.zeros(len(batches)), np.zeros(len(batches))
         for step, batch in enumerate(batches):
+            started = time.perf_counter()
+            torch.mm(a, b)
+            between = time.perf_counter()
             loop._step(step, batch)
-        speeds.append(time.perf_counter() - started)
-    shares = [useful / seconds / rate for seconds, rate in zip(speeds, rates, strict=True)]
+            products[step], steps[step] = between - started, time.perf_counter() - between
+        rates.append(2 * PRODUCT**3 * len(batches) / products.sum())
+        speeds.append(items / steps.sum())
+        shares.append(flops.sum() / steps.sum() / rates[-1])
     print(
-        f"training step: {items / statistics.median(speeds):,.0f} documents/s, padding {padded / items - 1:.1%}, "
-        f"{useful / statistics.median(speeds) / 1e9:.0f} GFLOP/s"
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; float32 product of {PRODUCT} x {PRODUCT} matrices: "
+        f"{statistics.median(rates) / 1e9:.0f} GFLOP/s (best tried alone: {matmul_rate() / 1e9:.0f})"
     )
     print(
-        f"share of the matrix-product rate: {statistics.median(shares):.1%} (from {min(shares):.1%} to {max(shares):.1%})"
+        f"training step: {statistics.median(speeds):,.0f} documents/s in batches of {items / len(batches):,.0f}, "
+        f"padding {padded / items - 1:.1%}, {flops.sum() / items * statistics.median(speeds) / 1e9:.0f} GFLOP/s"
     )
+    print(f"share of the product's rate: {statistics.median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%})")
     if arguments.profile:
         profile(loop, batches[:8])
 
