@@ -2,8 +2,8 @@
 
     python benchmarks/bench_training.py [--groups 600] [--profile]
 
-Sizes as in the paper: 131 features, 5 objectives, 2 layers, d = 64, token-budget batches of 4,096 documents; list lengths
-as in MSLR-WEB10K (mean 120). Only the multiplications that the model needs are counted: not padding, not the loss.
+Sizes as in the paper: 131 features, 5 objectives, 2 layers, d = 64, token-budget batches of 4,096 documents; lists of
+120 documents on average, as in MSLR-WEB10K. Only the multiplications that the model needs are counted: not padding, not the loss.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
         speeds.append(items / steps.sum())
         shares.append(flops.sum() / steps.sum() / rates[-1])
     print(
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}; float32 product of {PRODUCT} x {PRODUCT} matrices: "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}; float32 product of {PRODUCT}-square matrices: "
         f"{statistics.median(rates) / 1e9:.0f} GFLOP/s (best tried alone: {matmul_rate() / 1e9:.0f})"
     )
     print(

@@ -104,7 +104,7 @@ class Label:
                 what = "target l1" if self.target == "l1" else "transform log1p"
                 row = int(gains.argmin())
                 raise InputError(
-                    f"label {self.name!r}: {what} needs values of at least 0; row {row + 1} has {lowest:g}"
+                    f"label {self.name!r}: {what} needs values of at least 0; row {row + 1} of its split has {lowest:g}"
                 )
         if self.transform == "log1p":
             return np.log1p(gains)

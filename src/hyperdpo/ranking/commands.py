@@ -77,12 +77,14 @@ def front_command(
     cpu: bool = False,
 ) -> dict[str, Any]:
     """``hyperdpo rank front``: the content of ``FRONT.json``."""
+    if plot is not None and plot.suffix not in (".png", ".pdf", ".svg"):
+        raise InputError(f"--plot: found {plot.name!r}; expected a name ending in .png, .pdf or .svg")
     run = RankRun.load(run_path)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     device = best_device(cpu)
     run.to(device)
-    table = _read_data(source, run, split)
-    name, part = _part_of(run, table, split)
+    table, file_of = _read_data(source, run, split)
+    name, part = _part_of(run, table, split) if file_of is None else (file_of, Part.whole(table))
     given = _given_base(base_scores, run, table)
     settings = replace(run.config.metric, **(metric or {}))
     grid = np.zeros((points if len(chosen) > 1 else 1, len(run.objectives)))
@@ -93,7 +95,12 @@ def front_command(
         "parameters": run.metrics["parameters"],
         "train_seconds": run.metrics["train_seconds"],
         "base": run.base_front(examples, metric=settings).only(chosen).to_dict()["points"][0],
-        "data": {"source": source.name, "split": name, "groups": len(part.groups), "items": int(part.sizes.sum())},
+        "data": {
+            "source": Path(table.source).name,
+            "split": name,
+            "groups": len(part.groups),
+            "items": int(part.sizes.sum()),
+        },
     }
     del result["base"]["weights"], result["base"]["scale"]
     attainable = None
@@ -131,7 +138,7 @@ def score_command(
     w = parse_weights(weights, run.objectives, chosen)
     device = best_device(cpu)
     run.to(device)
-    table = _read_data(source, run, "all")
+    table = _read(source, run.config)
     scores = run.score(Part.whole(table), w, scale, base_scores=_given_base(base_scores, run, table), device=device)
     if out is not None and out.suffix == ".npy":
         import io
@@ -325,17 +332,17 @@ def _read_parts(
     return parts | {"test": Part.whole(tables["test"])}
 
 
-def _read_data(source: Path, run: RankRun, split: str) -> GroupedTable:
-    """The table that a run is used on; of a directory, the file of the split."""
-    if source.is_dir():
-        files = split_files(source)
-        wanted = "test" if split == "auto" else split
-        if wanted not in files:
-            raise InputError(
-                f"{source}: no file for {wanted!r}; found {', '.join(files)}: name one of them (--split or DATA)"
-            )
-        source = files[wanted]
-    return _read(source, run.config)
+def _read_data(source: Path, run: RankRun, split: str) -> tuple[GroupedTable, str | None]:
+    """The table that a run is measured on, and of a directory the split whose file it is (None for a file)."""
+    if not source.is_dir():
+        return _read(source, run.config), None
+    files = split_files(source)
+    wanted = "test" if split == "auto" else split
+    if wanted not in files:
+        raise InputError(
+            f"{source}: no file for {wanted!r}; found {', '.join(files)}: name one of them (--split or DATA)"
+        )
+    return _read(files[wanted], run.config), wanted
 
 
 def _part_of(run: RankRun, table: GroupedTable, split: str) -> tuple[str, Part]:
@@ -393,6 +400,8 @@ def _chosen_objectives(
                 f"{run.path}: was trained for {', '.join(run.objectives)}; the preset or file names {', '.join(named)}"
             )
     names = list(objectives or run.objectives)
+    if len(set(names)) < len(names):
+        raise InputError(f"--objectives: found {', '.join(names)}; expected each name once")
     for name in names:
         if name not in run.objectives:
             raise InputError(
