@@ -3,7 +3,8 @@
     python benchmarks/bench_training.py [--groups 600] [--profile]
 
 Sizes as in the paper: 131 features, 5 objectives, 2 layers, d = 64, token-budget batches of 4,096 documents; lists of
-120 documents on average, as in MSLR-WEB10K. Only the multiplications that the model needs are counted: not padding, not the loss.
+120 documents on average, as in MSLR-WEB10K. Only the multiplications that the model needs are counted: not padding, not
+the loss.
 """
 
 from __future__ import annotations
