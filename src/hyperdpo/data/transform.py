@@ -63,6 +63,11 @@ def column_chunks(part: Part, columns: tuple[str, ...]) -> Iterable[np.ndarray]:
         yield part.table.values[rows[start : start + CHUNK_ROWS]][:, index]
 
 
-def column_values(part: Part, name: str) -> np.ndarray:
-    """(N,) float32 raw values of one column, for the part's rows."""
-    return np.concatenate([chunk[:, 0] for chunk in column_chunks(part, (name,))])
+def column_values(part: Part, columns: tuple[str, ...]) -> np.ndarray:
+    """(N, len(columns)) float32 raw values of a few columns, in one pass over the part's rows."""
+    values = np.empty((int(part.sizes.sum()), len(columns)), dtype=np.float32, order="F")
+    done = 0
+    for chunk in column_chunks(part, columns):
+        values[done : done + len(chunk)] = chunk
+        done += len(chunk)
+    return values

@@ -171,7 +171,9 @@ def build_examples(
     Raises:
         InputError: a column is missing, or a value does not suit its target.
     """
-    gains = np.stack([label.gains(column_values(part, label.column)) for label in labels], axis=1)
+    known = [*labels, *(() if main is None else (main,))]
+    raw = column_values(part, tuple(label.column for label in known))
+    gains = np.stack([label.gains(raw[:, j]) for j, label in enumerate(labels)], axis=1)
     targets, signal = label_targets(part.sizes, gains, labels)
     return Examples(
         part=part,
@@ -180,7 +182,7 @@ def build_examples(
         gains=gains,
         targets=targets,
         signal=signal,
-        main_gains=None if main is None else main.gains(column_values(part, main.column)),
+        main_gains=None if main is None else main.gains(raw[:, -1]),
         base_scores=np.zeros(len(gains), np.float32) if base_scores is None else base_scores.astype(np.float32),
     )
 

@@ -16,7 +16,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform, column_values
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Objective
+from hyperdpo.objectives import Label, Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
 from hyperdpo.ranking.run import BaseSource, RankRun
@@ -71,7 +71,7 @@ def fit_run(
     if config.main is None and base_source.kind == "trained":
         raise InputError("main: there is no main label to train a base on; expected one, or base scores")
     train_part = parts["train"]
-    config = _with_fitted_labels(config, train_part)
+    config = _with_fitted_labels(config, train_part, main_is_trained=base_source.kind == "trained")
     columns = _feature_columns(train_part.table, config, base_source)
     transform = FeatureTransform.fit(train_part, columns)
     limit = config.resident_gib * 2**30
@@ -166,27 +166,31 @@ class seeded:
         torch.set_rng_state(self.state)
 
 
-def _with_fitted_labels(config: RankConfig, part: Part) -> RankConfig:
+def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool) -> RankConfig:
     """The configuration with what the labels need from the training split.
 
     Raises:
-        InputError: a label that cannot be measured or learned: negative, or without any signal.
+        InputError: a label that cannot be measured or learned: negative, or the same on every row.
     """
-    main = None if config.main is None else config.main.fitted(column_values(part, config.main.column))
-    objectives = tuple(cast(Objective, o.fitted(column_values(part, o.column))) for o in config.objectives)
-    for label in (*objectives, *(() if main is None else (main,))):
-        gains = label.gains(column_values(part, label.column))
+    labels: list[Label] = [*config.objectives, *(() if config.main is None else (config.main,))]
+    raw = column_values(part, tuple(label.column for label in labels))
+    fitted = [label.fitted(raw[:, j]) for j, label in enumerate(labels)]
+    for j, label in enumerate(fitted):
+        gains = label.gains(raw[:, j])
         if gains.min() < 0:
             raise InputError(
                 f"{part.table.source}: label {label.name!r} (column {label.column}) has the value {gains.min():g}; "
                 "NDCG needs labels of at least 0: add a constant to the column"
             )
-        if gains.max() == gains.min():
+        learned = isinstance(label, Objective) or main_is_trained
+        if learned and gains.max() == gains.min():
             raise InputError(
                 f"{part.table.source}: label {label.name!r} (column {label.column}) is {gains.min():g} on every "
                 "training row; expected a label that varies"
             )
-    return replace(config, main=main, objectives=objectives)
+    m = len(config.objectives)
+    objectives = tuple(cast(Objective, label) for label in fitted[:m])
+    return replace(config, main=None if config.main is None else fitted[-1], objectives=objectives)
 
 
 def _feature_columns(table: GroupedTable, config: RankConfig, base: BaseSource) -> tuple[str, ...]:

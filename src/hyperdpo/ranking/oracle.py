@@ -47,7 +47,8 @@ def oracle_front(
             "expected its oracle file"
         )
     twin = Part(oracle, part.groups)
-    gains = np.stack([label.gains(column_values(twin, label.column)) for label in examples.labels], axis=1)
+    raw = column_values(twin, tuple(label.column for label in examples.labels))
+    gains = np.stack([label.gains(raw[:, j]) for j, label in enumerate(examples.labels)], axis=1)
     targets, signal = label_targets(twin.sizes, gains, examples.labels)
     expected = replace(examples, targets=targets, signal=signal)
     grid = torch.as_tensor(weights, dtype=torch.float32)
