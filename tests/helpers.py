@@ -74,7 +74,7 @@ def fit_toy(table: GroupedTable | None = None, *, out: Path | None = None, **ove
 
 def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
     """(m, m): row i holds the held-out NDCG of every objective where all weight lies on objective i."""
-    _, part = run.held_out(table)
+    _, part = run.part(table)
     m = len(run.objectives)
     return run.front(run.examples(part), weight_grid(m, m)).metrics
 

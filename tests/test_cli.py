@@ -562,6 +562,32 @@ def test_a_run_whose_split_has_no_test_groups_says_so(command, generated, tmp_pa
     assert command("rank", "front", run, generated[0], "--split", "test").refused("--split test")
 
 
+def test_data_that_was_trained_on_is_not_measured_as_if_it_were_held_out(command, generated, tmp_path):
+    run, data, validation = tmp_path / "run", generated[0], tmp_path / "validation.txt"
+    command("data", "generate", validation, "--queries", 6, "--seed", 3)
+    options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--validation", validation]
+    assert command("rank", "fit", data, "--out", run, *options).code == 0
+    assert command("rank", "front", run, data).refused("train", "--split")
+    assert command("rank", "front", run, validation).refused("validation", "--split")
+    for source, split in ((data, "train"), (validation, "validation"), (data, "all")):
+        assert command("rank", "front", run, source, "--split", split, "--out", tmp_path / "front.json").code == 0
+        assert json.loads((tmp_path / "front.json").read_text())["data"]["split"] == split
+
+
+def test_weights_and_biases_gets_the_curves_of_both_trainings(command, generated, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logged = []
+    monkeypatch.setattr(wandb.Run, "log", lambda self, values, step=None, **_: logged.append((step, sorted(values))))
+    options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--track", "wandb"]
+    assert command("rank", "fit", generated[0], "--out", tmp_path / "run", *options).code == 0
+    steps = [step for step, _ in logged]
+    assert steps == sorted(set(steps))  # wandb drops what does not rise
+    assert any("base/loss" in names for _, names in logged)
+    assert any("ranker/validation_hypervolume" in names for _, names in logged)
+    assert list((tmp_path / "run" / "logs" / "wandb").glob("offline-run-*"))
+
+
 def test_base_scores_that_a_run_needs_are_asked_for(command, generated, tmp_path):
     data, run = generated[0], tmp_path / "run"
     base = tmp_path / "base.txt"

@@ -425,3 +425,24 @@ def test_the_penalised_loss_is_finite_with_finite_gradients(batch, per_group):
 def test_weights_have_one_value_per_objective():
     with pytest.raises(InputError, match=r"weights of shape \(3,\), expected \(2,\) or \(5, 2\)"):
         hypernet_loss(torch.rand(5, 2), all_real(5, 2), torch.ones(3) / 3)
+
+
+def test_batches_of_different_sizes_with_constant_counts_are_the_mean_over_all_groups():
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(10, 2, generator=generator, dtype=torch.float64)
+    signal = torch.rand(10, 2, generator=generator) < 0.7
+    weights = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    expected = scalarise(mean_losses(losses, signal), weights)
+    for w in (weights, weights.expand(10, 2)):
+        parts = [
+            hypernet_loss(losses[a:b], signal[a:b], w if w.dim() == 1 else w[a:b], counts=signal.sum(0) / 2)
+            for a, b in ((0, 3), (3, 10))
+        ]
+        torch.testing.assert_close(torch.stack(parts).mean(), expected)
+
+
+def test_the_penalty_leaves_out_an_objective_that_a_batch_says_nothing_about():
+    losses, weights = torch.tensor([[2.0, 9.0], [4.0, 9.0]]), torch.tensor([0.6, 0.4])
+    signal = torch.tensor([[True, False], [True, False]])
+    # The first objective alone is left: loss (3) and weight (0.6) point the same way, so the penalty is -1.
+    assert hypernet_loss(losses, signal, weights, penalty=1.0).item() == pytest.approx(0.6 * 3 - 1)

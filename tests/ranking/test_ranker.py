@@ -261,6 +261,13 @@ def test_with_base_scores_the_main_label_may_be_missing():
     assert model.front(DATA["X"], **QID, labels=DATA["labels"], base_scores=base_for(DATA), points=3).main is None
 
 
+def test_with_base_scores_the_main_label_may_be_the_same_everywhere():
+    same = np.ones_like(DATA["y"])
+    model = ranker().fit(DATA["X"], same, **QID, labels=DATA["labels"], base_scores=base_for(DATA))
+    assert np.isfinite(model.predict(NEW["X"], qid=NEW["qid"])).all()
+    assert "varies" in refusal(lambda: ranker().fit(DATA["X"], same, **QID, labels=DATA["labels"]))
+
+
 def test_without_base_scores_the_main_label_is_asked_for():
     assert "main" in refusal(lambda: ranker().fit(DATA["X"], None, **QID, labels=DATA["labels"]))
 
@@ -400,3 +407,19 @@ def test_a_feature_with_the_name_of_a_label_column_is_refused():
 def test_two_columns_of_one_name_are_refused():
     frame = pd.DataFrame(DATA["X"], columns=["f0", "f0", *NAMES[2:]])
     assert "f0" in refusal(lambda: ranker().fit(frame, DATA["y"], **QID, labels=DATA["labels"]))
+
+
+def test_another_fit_in_the_same_process_may_have_another_precision():
+    for precision in ("no", "bf16", "no"):
+        model = ranker(training={**TINY["training"], "precision": precision}).fit(**DATA)
+        assert np.isfinite(model.predict(NEW["X"], qid=NEW["qid"])).all()
+
+
+def test_a_device_that_is_not_known_is_refused():
+    assert "device" in refusal(lambda: ranker().set_params(device="gpuu").fit(**DATA))
+
+
+def test_a_group_without_a_name_is_refused():
+    qid = np.array(DATA["qid"], dtype=object)
+    qid[3] = None
+    assert "row 3" in refusal(lambda: ranker().fit(**{**DATA, "qid": qid}))

@@ -306,18 +306,18 @@ def test_an_npy_file_of_another_shape_or_kind_is_refused(tmp_path):
 
 
 def test_the_training_file_is_judged_on_its_test_groups_and_other_files_on_all(run, table):
-    name, part = run.held_out(table)
+    name, part = run.part(table)
     assert name == "test"
     trained = split_table(table, run.config)
     np.testing.assert_array_equal(part.groups, trained["test"].groups)
     assert not set(part.groups) & (set(trained["train"].groups) | set(trained["validation"].groups))
-    name, part = run.held_out(toy_table(seed=8))
+    name, part = run.part(toy_table(seed=8))
     assert (name, len(part.groups)) == ("all", 30)
 
 
 def test_a_copy_of_the_training_file_under_another_name_is_still_the_training_file(generated, fitted, tmp_path):
     copy = shutil.copy(generated[0], tmp_path / "renamed.txt")
-    name, part = RankRun.load(fitted).held_out(read_table(copy))
+    name, part = RankRun.load(fitted).part(read_table(copy))
     assert (name, len(part.groups)) == ("test", 8)
 
 

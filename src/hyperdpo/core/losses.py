@@ -117,7 +117,9 @@ def listnet_dpo_loss(
     return -(targets * top_one_log_probabilities(scaled, mask.unsqueeze(-2))).sum(-1)
 
 
-def mean_losses(group_losses: Tensor, signal: Tensor, reduce: Reduce | None = None) -> Tensor:
+def mean_losses(
+    group_losses: Tensor, signal: Tensor, reduce: Reduce | None = None, counts: Tensor | None = None
+) -> Tensor:
     """The loss vector of Eq. (7) and Eq. (11): per objective the mean over the groups with signal.
 
     Args:
@@ -126,6 +128,8 @@ def mean_losses(group_losses: Tensor, signal: Tensor, reduce: Reduce | None = No
         reduce: sums over processes. Sums and counts both go through it, in one call, so every process returns the
             value over all groups. Its gradient reaches the local groups only; where gradients are then *averaged*
             over processes (DDP), multiply the loss by the number of processes.
+        counts: (m,) to divide by, instead of the groups with signal in these G. A constant makes a sum of batches the
+            mean over all groups, however many of them a batch holds.
 
     Returns:
         (m,), at least float32. An objective without any group with signal gives 0, with a gradient of 0.
@@ -135,7 +139,7 @@ def mean_losses(group_losses: Tensor, signal: Tensor, reduce: Reduce | None = No
     totals = torch.stack((sums, signal.sum(0).to(dtype)))
     if reduce is not None:
         totals = reduce(totals)
-    return totals[0] / totals[1].clamp_min(1)
+    return totals[0] / (totals[1].clamp_min(1) if counts is None else counts)
 
 
 def scalarise(losses: Tensor, weights: Tensor) -> Tensor:
@@ -168,11 +172,17 @@ def cosine_penalty(losses: Tensor, weights: Tensor) -> Tensor:
 
 
 def hypernet_loss(
-    group_losses: Tensor, signal: Tensor, weights: Tensor, penalty: float = 0.0, reduce: Reduce | None = None
+    group_losses: Tensor,
+    signal: Tensor,
+    weights: Tensor,
+    penalty: float = 0.0,
+    reduce: Reduce | None = None,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """The number a training step minimises: Eq. (13) for one batch.
 
-    With one w for the batch: w^T L + penalty * G_w(L), where L is the loss vector of the batch.
+    With one w for the batch: w^T L + penalty * G_w(L), where L is the loss vector of the batch. Objectives without
+    signal in the batch are left out of the penalty's two vectors.
 
     With one w per group: sum_j (sum_g w_gj l_gj) / (groups with signal for j), plus penalty times the mean over groups
     of G_{w_g}(l_g). This penalty is a surrogate: G_w is defined on an expectation, which a single group does not
@@ -185,6 +195,7 @@ def hypernet_loss(
         weights: (m,), or (G, m) for one w per group.
         penalty: lambda in the paper.
         reduce: sums over processes; see :func:`mean_losses`.
+        counts: (m,) divisors of the scalarised part; see :func:`mean_losses`. The penalty takes the batch's means.
 
     Returns:
         A scalar.
@@ -194,12 +205,15 @@ def hypernet_loss(
     """
     groups, m = group_losses.shape
     if weights.shape == (m,):
+        loss = scalarise(mean_losses(group_losses, signal, reduce, counts), weights)
+        if not penalty:
+            return loss
         losses = mean_losses(group_losses, signal, reduce)
-        loss = scalarise(losses, weights)
-        return loss + penalty * cosine_penalty(losses, weights) if penalty else loss
+        given = mean_losses(signal.to(losses.dtype), signal, reduce)  # 1 for an objective with signal, else 0
+        return loss + penalty * cosine_penalty(losses, weights * given)
     if weights.shape != (groups, m):
         raise InputError(f"weights of shape {tuple(weights.shape)}, expected ({m},) or ({groups}, {m})")
-    loss = mean_losses(group_losses * weights, signal, reduce).sum()
+    loss = mean_losses(group_losses * weights, signal, reduce, counts).sum()
     if not penalty:
         return loss
     cosines = cosine_penalty(group_losses.masked_fill(~signal, 0), weights.masked_fill(~signal, 0))

@@ -75,6 +75,10 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         InputError: another number of rows, a missing name, or a group in two places.
     """
     names = np.asarray(qid)
+    if names.dtype.kind == "O":
+        missing = [row for row, name in enumerate(names.flat) if name is None or name != name]
+        if missing:
+            raise InputError(f"qid: row {missing[0]} is {names.flat[missing[0]]}; expected the name of a group")
     if names.shape != (rows,):
         raise InputError(f"qid: found shape {names.shape}; expected ({rows},), one per row of X")
     if names.dtype.kind == "f" and not np.isfinite(names).all():

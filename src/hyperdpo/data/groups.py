@@ -65,9 +65,28 @@ class GroupedTable:
                 ) from None
             raise InputError(f"{self.source}: no column {name!r}; the columns are {_abridged(self.columns)}") from None
 
+    def column_indices(self, names: Sequence[str]) -> np.ndarray:
+        """Positions (k,) of columns; -1 for a LETOR feature above all that the file mentions, which is 0 in every row.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        beyond = {name for name in names if name.isdecimal() and self._is_letor()} - set(self.columns)
+        return np.array([-1 if name in beyond else self.column_index(name) for name in names], dtype=np.int64)
+
+    def take(self, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """(len(rows), k) float32 copy of some rows and of the columns that :meth:`column_indices` found."""
+        taken = np.ascontiguousarray(self.values[rows][:, indices])
+        taken[:, indices < 0] = 0
+        return taken
+
     def column(self, name: str) -> np.ndarray:
         """(N,) float32 copy of one column."""
-        return np.array(self.values[:, self.column_index(name)], dtype=np.float32)
+        (index,) = self.column_indices([str(name)])
+        return np.zeros(self.num_rows, np.float32) if index < 0 else np.array(self.values[:, index], dtype=np.float32)
+
+    def _is_letor(self) -> bool:
+        return self.columns == (RELEVANCE, *(str(k) for k in range(1, len(self.columns))))
 
 
 def _abridged(names: Sequence[str], most: int = 12) -> str:

@@ -75,7 +75,7 @@ def convert_letor(
     threads = threads or min(8, _available_processors())
     try:
         with open(path, "rb", buffering=0) as file, TableWriter(directory) as writer:
-            source = _GzipSource(file) if path.suffix == ".gz" else _PlainSource(file)
+            source = _GzipSource(file) if path.suffix.lower() == ".gz" else _PlainSource(file)
             reading = _Reading(str(path), source, writer, threads, block_bytes, progress)
             return reading.run()
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:

@@ -57,10 +57,10 @@ class FeatureTransform:
 
 def column_chunks(part: Part, columns: tuple[str, ...]) -> Iterable[np.ndarray]:
     """Raw values of some columns, (rows, len(columns)) float32, a bounded number of rows at a time."""
-    index = np.array([part.table.column_index(c) for c in columns], dtype=np.int64)
+    index = part.table.column_indices(columns)
     rows = part.rows()
     for start in range(0, len(rows), CHUNK_ROWS):
-        yield part.table.values[rows[start : start + CHUNK_ROWS]][:, index]
+        yield part.table.take(rows[start : start + CHUNK_ROWS], index)
 
 
 def column_values(part: Part, columns: tuple[str, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ from hyperdpo.data.splits import Part, split_files, split_groups
 from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.checkpoints import write_atomically, write_json
-from hyperdpo.ranking.config import RankConfig, build_config
+from hyperdpo.ranking.config import RankConfig, build_config, read_yaml
 from hyperdpo.ranking.evaluation import Front, front_hypervolume
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.oracle import oracle_front
@@ -51,7 +51,8 @@ def fit_command(
         parts = _read_parts(source, validation, test, config, show=main)
     base_source, given = _base(base_scores, parts)
     if track is not None:
-        accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()))
+        wandb = {"dir": str(out / "logs")}
+        accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()), init_kwargs={"wandb": wandb})
     run = fit_run(config, parts, accelerator, out=out, base_source=base_source, given_base=given)
     accelerator.end_training()
     if main:
@@ -81,10 +82,14 @@ def front_command(
         raise InputError(f"--plot: found {plot.name!r}; expected a name ending in .png, .pdf or .svg")
     run = RankRun.load(run_path)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
+    if oracle is not None and len(set(run.betas)) > 1:
+        raise InputError(f"--oracle: the run has temperatures {run.betas}; expected equal ones, for a closed form")
+    if config_file is not None:
+        metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
     device = best_device(cpu)
     run.to(device)
     table, file_of = _read_data(source, run, split)
-    name, part = _part_of(run, table, split) if file_of is None else (file_of, Part.whole(table))
+    name, part = run.part(table, split) if file_of is None else (file_of, Part.whole(table))
     given = _given_base(base_scores, run, table)
     settings = replace(run.config.metric, **(metric or {}))
     grid = np.zeros((points if len(chosen) > 1 else 1, len(run.objectives)))
@@ -343,19 +348,6 @@ def _read_data(source: Path, run: RankRun, split: str) -> tuple[GroupedTable, st
             f"{source}: no file for {wanted!r}; found {', '.join(files)}: name one of them (--split or DATA)"
         )
     return _read(files[wanted], run.config), wanted
-
-
-def _part_of(run: RankRun, table: GroupedTable, split: str) -> tuple[str, Part]:
-    if split == "auto":
-        return run.held_out(table)
-    if split == "all" or "fractions" not in run.data or table.fingerprint != run.data["fingerprint"]:
-        if split != "all" and "fractions" in run.data:
-            raise InputError(f"--split {split}: {table.source} is not the data of this run; expected --split all")
-        return "all", Part.whole(table)
-    groups = split_groups(table.num_groups, tuple(run.data["fractions"]), run.data["split_seed"])
-    if not len(groups[split]):
-        raise InputError(f"--split {split}: this run was trained without {split} groups; expected another split")
-    return split, Part(table, groups[split])
 
 
 def _base(argument: str | None, parts: Mapping[str, Part]) -> tuple[BaseSource, dict[str, np.ndarray] | None]:

@@ -62,8 +62,8 @@ class TrainingConfig:
             in Algorithm 1.
         penalty: λ, the factor of the cosine penalty.
         evaluations: how often, spread over the epochs, the validation front is measured.
-        validation_points: points of the fixed grid of weights on which it is measured (at least one per
-            objective).
+        validation_points: points of the fixed grid of weights on which it is measured (at least two more than
+            objectives, so that the grid holds more than the vertices).
         validation_items: it is measured on at most so many items, in whole groups drawn with the seed; small
             against the training split, it costs next to nothing.
         patience: evaluations without a better validation front after which training stops; 0: never.
@@ -87,7 +87,7 @@ class TrainingConfig:
     validation_points: int = 4
     validation_items: int = 20_000
     patience: int = 3
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     checkpoint_seconds: float = 10.0
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class Front:
     mrr: np.ndarray
     """(P, m): mean reciprocal rank."""
     cross_entropy: np.ndarray
-    """(P, m): the loss vector, at the temperature the model was trained with times the scale."""
+    """(P, m): the loss vector at the temperatures of the training."""
     groups_counted: np.ndarray
     """(m,): groups that have a positive label for the objective."""
     settings: NdcgSettings
@@ -177,7 +177,6 @@ def evaluate_front(
     main = examples.main_gains
     gains = examples.gains if main is None else np.column_stack([examples.gains, main])
     sums, counts = np.zeros((4, points, gains.shape[1])), np.zeros((4, points, gains.shape[1]))
-    losses_at = [tuple(c * b for b in betas) for c in scales]
     for group_batch in examples.batches() if batches is None else batches:
         batch = examples.batch(group_batch, device)
         raw = score(group_batch, batch).float()
@@ -188,8 +187,7 @@ def evaluate_front(
         if with_losses:
             _add(sums[1], counts[1], mrr(scaled[:, None], labels, batch.mask))
             for p in range(points):
-                betas_p = losses_at[p // len(weights)]
-                loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.mask, betas_p)
+                loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.mask, betas)
                 sums[2, p, :m] += loss.masked_fill(~batch.signal, 0).sum(0).double().cpu().numpy()
                 counts[2, p, :m] += batch.signal.sum(0).cpu().numpy()
     if reduce is not None:

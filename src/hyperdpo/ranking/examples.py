@@ -25,7 +25,7 @@ class Features:
     def __init__(self, part: Part, transform: FeatureTransform, resident_bytes: float):
         self._transform = transform
         self._part = part
-        self._columns = np.array([part.table.column_index(c) for c in transform.columns], dtype=np.int64)
+        self._columns = part.table.column_indices(transform.columns)
         total = int(part.sizes.sum())
         self.resident = total * len(transform.columns) * 4 <= resident_bytes
         self._values: torch.Tensor | None = None
@@ -46,7 +46,7 @@ class Features:
             flat = torch.from_numpy(rows.reshape(-1))
             return self._values.index_select(0, flat).view(*rows.shape, -1)
         table_rows = (rows + self._shift[groups][:, None]).reshape(-1)
-        raw = np.ascontiguousarray(self._part.table.values[table_rows][:, self._columns])
+        raw = self._part.table.take(table_rows, self._columns)
         return torch.from_numpy(self._transform(raw)).view(*rows.shape, -1)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.objectives import Label, Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
+from hyperdpo.ranking.metrics import LARGEST_EXPONENT
 from hyperdpo.ranking.run import BaseSource, RankRun
 from hyperdpo.ranking.scorers import Ranker
 from hyperdpo.ranking.training import (
@@ -78,7 +80,10 @@ def fit_run(
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
     trained_on = [(name, parts[name].table.fingerprint, len(parts[name].groups)) for name in features]
     given_print = None if given_base is None else [_digest(given_base[name]) for name in features]
-    job_print = fingerprint(config.to_dict(), trained_on, columns, asdict(base_source), given_print)
+    settings = config.to_dict()
+    for name in ("resident_gib", "qid_column"):  # what does not change the weights
+        del settings[name]
+    job_print = fingerprint(settings, trained_on, columns, asdict(base_source), given_print)
 
     with seeded(config.seed, RANKER_INIT):
         ranker = Ranker(config.scorer, len(columns), len(config.objectives), config.parametrization)
@@ -129,6 +134,7 @@ def fit_run(
         seed=config.seed,
         checkpoint=_checkpoint(out, "ranker"),
         fingerprint=job_print,
+        first_step=0 if base is None else config.base_training.epochs,
     )
     histories["ranker"] = train(job, accelerator)
     run.metrics = {
@@ -152,18 +158,12 @@ def fit_run(
     return run
 
 
-class seeded:
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
     """Torch's random state set for a block, and put back: the caller's is not changed."""
-
-    def __init__(self, *key: int):
-        self.seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-
-    def __enter__(self) -> None:
-        self.state = torch.get_rng_state()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self.state)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        yield
 
 
 def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool) -> RankConfig:
@@ -173,6 +173,8 @@ def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool
         InputError: a label that cannot be measured or learned: negative, or the same on every row.
     """
     labels: list[Label] = [*config.objectives, *(() if config.main is None else (config.main,))]
+    for label in labels:
+        part.table.column_index(label.column)  # here it must be in the file; elsewhere LETOR may leave it out
     raw = column_values(part, tuple(label.column for label in labels))
     fitted = [label.fitted(raw[:, j]) for j, label in enumerate(labels)]
     for j, label in enumerate(fitted):
@@ -181,6 +183,11 @@ def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool
             raise InputError(
                 f"{part.table.source}: label {label.name!r} (column {label.column}) has the value {gains.min():g}; "
                 "NDCG needs labels of at least 0: add a constant to the column"
+            )
+        if config.metric.gain == "exponential" and gains.max() > LARGEST_EXPONENT:
+            raise InputError(
+                f"{part.table.source}: label {label.name!r} (column {label.column}) has the value {gains.max():g}; "
+                f"metric.gain exponential needs labels of at most {LARGEST_EXPONENT}: expected gain linear"
             )
         learned = isinstance(label, Objective) or main_is_trained
         if learned and gains.max() == gains.min():
@@ -209,6 +216,7 @@ def _describe(parts: Mapping[str, Part], config: RankConfig) -> dict[str, Any]:
     train_table = parts["train"].table
     one_table = all(part.table is train_table for part in parts.values())
     described: dict[str, Any] = {
+        "fingerprints": {name: part.table.fingerprint for name, part in parts.items()},
         "source": Path(train_table.source).name,
         "fingerprint": train_table.fingerprint,
         "groups": {name: len(part.groups) for name, part in parts.items()},

@@ -104,7 +104,7 @@ class HyperRanker(BaseEstimator):
         """
         table, objectives = self._training_table(X, y, qid, labels, base_scores)
         config = self._config(objectives, has_main=y is not None)
-        accelerator = make_accelerator(config.training.precision, cpu=self.device == "cpu")
+        accelerator = make_accelerator(config.training.precision, cpu=self._device() == "cpu")
         if eval_set is None:
             parts = split_table(table, config)
         else:
@@ -213,6 +213,8 @@ class HyperRanker(BaseEstimator):
         self.run_.to(self._device())
 
     def _device(self) -> str:
+        if self.device not in ("auto", "cpu"):
+            raise InputError(f"device: found {self.device!r}; expected auto or cpu")
         return best_device(cpu=self.device == "cpu")
 
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
@@ -284,7 +286,8 @@ class HyperRanker(BaseEstimator):
             raise InputError(f"X: found {features.shape[1]} features; expected {self.n_features_in_}, as in fit")
         known = tuple(self.feature_names_in_)
         if set(names) != set(known):
-            if not isinstance(X, np.ndarray | list | tuple) and not known[0].startswith("x0"):
+            unnamed = tuple(f"x{i}" for i in range(len(known)))  # what fit called the columns of an array
+            if names != unnamed and known != unnamed:
                 missing = sorted(set(known) - set(names))[0]
                 raise InputError(f"X: no column {missing!r}; expected the columns of fit")
             names = known  # arrays have no names: by position

@@ -8,6 +8,7 @@ configuration), ``metrics.json`` (what training measured), ``model.safetensors``
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -203,19 +204,41 @@ class RankRun:
             self.base.to(device)
         return self
 
-    def held_out(self, table: GroupedTable) -> tuple[str, Part]:
-        """The part of a table that the run may be judged on: its name, and the groups.
+    def part(self, table: GroupedTable, split: str = "auto") -> tuple[str, Part]:
+        """A split of a table, and its name.
 
-        The training file's own test split; all groups of any other table.
+        Args:
+            split: ``auto``: what the run may be judged on, which is the test groups of its own data, and all groups of
+                data it has not seen. ``all``: every group. ``train``, ``validation``, ``test``: of its own data.
+
+        Raises:
+            InputError: ``auto`` on data that was trained on and of which nothing was held out, or a split that the
+                table is not part of.
         """
-        if table.fingerprint and table.fingerprint == self.data.get("fingerprint") and "fractions" in self.data:
+        if split == "all":
+            return "all", Part.whole(table)
+        own = [name for name, known in self.data["fingerprints"].items() if known == table.fingerprint != ""]
+        wanted = "test" if split == "auto" else split
+        if wanted in own:
+            if "fractions" not in self.data:
+                return wanted, Part.whole(table)
             groups = split_groups(table.num_groups, tuple(self.data["fractions"]), self.data["split_seed"])
-            if len(groups["test"]):
-                return "test", Part(table, groups["test"])
+            return wanted, Part(table, groups[wanted])
+        if split != "auto":
+            raise InputError(
+                f"--split {split}: {table.source} is not the {split} data of this run; expected that, or all"
+            )
+        if own:
+            raise InputError(
+                f"{table.source}: is what this run was trained or chosen on ({', '.join(own)}), and none of it was "
+                "held out; expected other data, or --split to measure on it all the same"
+            )
         return "all", Part.whole(table)
 
     def save(self, path: Path) -> None:
-        """Write the run directory; ``run.json`` comes last, so that a directory with one is complete."""
+        """Write the run directory; ``run.json`` goes first and comes last: a directory with one is complete."""
+        (path / RUN).unlink(missing_ok=True)
+        shutil.rmtree(path / BASE_SCORES, ignore_errors=True)
         tensors = with_prefix("ranker", self.ranker.state_dict())
         if self.base is not None:
             tensors |= with_prefix("base", self.base.state_dict())
@@ -276,8 +299,6 @@ class RankRun:
             raise InputError(f"{path}: its files do not belong together ({str(error).splitlines()[0]})") from None
 
     def _features(self, part: Part, *, resident: bool = True) -> Features:
-        for column in self.transform.columns:
-            part.table.column_index(column)
         return Features(part, self.transform, self.config.resident_gib * 2**30 if resident else 0)
 
     def _recalled(self, table: GroupedTable) -> np.ndarray | None:

@@ -90,6 +90,7 @@ class Training:
         seed: of order; the sampler has its own.
         checkpoint: file to resume from and to write to.
         fingerprint: what must agree for a checkpoint to be used.
+        first_step: added to the epochs that trackers are told: they take rising numbers only.
     """
 
     name: str
@@ -103,16 +104,25 @@ class Training:
     seed: int
     checkpoint: Path | None = None
     fingerprint: str = ""
+    first_step: int = 0
 
 
 def make_accelerator(
     precision: str = "auto", *, cpu: bool = False, log_with: list[str] | None = None, log_dir: Path | None = None
 ) -> Accelerator:
-    """One accelerator for a whole run; what ``accelerate launch`` set up is taken from the environment."""
-    from accelerate import Accelerator
+    """One accelerator for a whole run; what ``accelerate launch`` set up is taken from the environment.
 
+    CUDA or CPU: metrics are summed in float64, which other devices may not have.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    cpu = cpu or not torch.cuda.is_available()
     if precision == "auto":
-        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        precision = "bf16" if not cpu and torch.cuda.is_bf16_supported() else "no"
+    if AcceleratorState._shared_state and PartialState().num_processes == 1:
+        # An earlier fit in this process may have had another precision or device, which accelerate would keep.
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(mixed_precision=precision, cpu=cpu, log_with=log_with, project_dir=log_dir)
 
 
@@ -149,7 +159,9 @@ class _Loop:
         self.budget = min(
             config.batch_items, max(job.train.num_items // config.min_batches, int(job.train.sizes.max()))
         )
-        self.grid = weight_grid(len(job.betas), max(config.validation_points, len(job.betas)))
+        # The vertices and at least two points inside, so that the choice does not rest on single objectives alone.
+        self.grid = weight_grid(len(job.betas), max(config.validation_points, len(job.betas) + 2))
+        self.counts: torch.Tensor | None = None
         # Epochs after which the validation front is measured: spread evenly, the last one always.
         count = min(config.evaluations, config.epochs)
         self.evaluate_after = {round(config.epochs * (i + 1) / count) for i in range(count)}
@@ -175,7 +187,7 @@ class _Loop:
                 if self.epoch in self.evaluate_after:
                     log |= self._evaluate(loss)
                 self.history.seconds = spent_before + time.monotonic() - started
-                self.accelerator.log(log, step=self.epoch)
+                self.accelerator.log(log, step=self.job.first_step + self.epoch)
                 if time.monotonic() - self.saved_at >= config.checkpoint_seconds:
                     self.save()
         self.save()
@@ -192,6 +204,10 @@ class _Loop:
         """One pass over the groups; the mean loss."""
         job, config = self.job, self.job.config
         batches = shuffled_batches(job.train.sizes, self.budget, stream(job.seed, ORDER, self.epoch))
+        # Batches hold groups of similar size, so many small ones or a few large ones. Dividing each by its own number
+        # of groups would weigh a large group several times a small one; this weighs all groups the same.
+        totals = np.maximum(job.train.signal.sum(0), 1) / len(batches)
+        self.counts = torch.as_tensor(totals, dtype=torch.float32, device=self.device)
         self.model.train()
         losses = []
         for step, group_batch in enumerate(batches):
@@ -221,7 +237,7 @@ class _Loop:
             scores = self.model(batch, conditioned)
         losses = listnet_dpo_loss(scores.float(), batch.base_scores, batch.targets, batch.mask, job.betas)
         signal = batch.signal & (not idle)
-        loss = hypernet_loss(losses, signal, w, job.config.penalty, self.reduce)
+        loss = hypernet_loss(losses, signal, w, job.config.penalty, self.reduce, self.counts)
         # DDP averages gradients over processes; the loss is a sum over all their groups.
         self.accelerator.backward(loss * self.accelerator.num_processes)
         self.accelerator.clip_grad_norm_(self.model.parameters(), job.config.clip)
@@ -318,19 +334,19 @@ def validation_front(
     """
     batches = examples.batches() if batches is None else batches
     ranker.eval()
-    with accelerator.autocast():
-        return evaluate_front(
-            ranker_scores(ranker, grid, accelerator.device),
-            examples,
-            grid,
-            [1.0],
-            betas,
-            metric,
-            device=accelerator.device,
-            batches=batches[accelerator.process_index :: accelerator.num_processes],
-            reduce=array_sum(accelerator),
-            with_losses=False,
-        )
+    # In float32, also where training is not: half precision would tie scores of a long list.
+    return evaluate_front(
+        ranker_scores(ranker, grid, accelerator.device),
+        examples,
+        grid,
+        [1.0],
+        betas,
+        metric,
+        device=accelerator.device,
+        batches=batches[accelerator.process_index :: accelerator.num_processes],
+        reduce=array_sum(accelerator),
+        with_losses=False,
+    )
 
 
 def array_sum(accelerator: Accelerator) -> ReduceArray | None:
