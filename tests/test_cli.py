@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from helpers import CLICKS, TINY_OPTIONS, letor_text, read, run_python, toy_settings, toy_table
+from helpers import CLICKS, TINY, TINY_OPTIONS, letor_text, read, run_python, toy_settings, toy_table
 
-from hyperdpo import __version__
+from hyperdpo import HyperRanker, __version__
 from hyperdpo.data.cache import read_table
 from hyperdpo.ranking.run import FORMAT_VERSION, RankRun
 
@@ -560,6 +561,36 @@ def test_a_run_whose_split_has_no_test_groups_says_so(command, generated, tmp_pa
     options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--set", "split.train=.8", "--set", "split.test=0"]
     assert command("rank", "fit", generated[0], "--out", run, *options).code == 0
     assert command("rank", "front", run, generated[0], "--split", "test").refused("--split test")
+
+
+def test_a_negative_label_in_any_split_is_refused_before_training(command, generated, tmp_path):
+    lines = generated[0].read_text().splitlines()
+    bad = tmp_path / "validation.txt"
+    bad.write_text("\n".join(["-1" + lines[0][1:], *lines[1:40]]) + "\n")
+    options = ["--preset", "mslr", "--cpu", *TINY_OPTIONS, "--validation", bad]
+    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", *options)
+    assert found.refused("validation.txt", "'relevance'", "-1")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_saved_from_python_is_measured_on_a_file(command, generated, tmp_path):
+    table = read_table(generated[0])
+    features = table.values[:, 1:20]
+    labels = {"clicks": table.column("134"), "quality": table.column("132")}
+    qid = np.repeat(table.qids, table.group_sizes)
+    names = [f"f{i}" for i in range(19)]
+    frame = pd.DataFrame(features, columns=names)
+    model = HyperRanker(objectives=[{"name": "clicks", "target": "l1"}, "quality"], device="cpu", **TINY)
+    model.fit(frame, table.column("relevance"), qid=qid, labels=labels).save(tmp_path / "run")
+    frame.assign(qid=qid, relevance=table.column("relevance"), **labels).to_csv(tmp_path / "data.csv", index=False)
+    found = command(
+        "rank", "front", tmp_path / "run", tmp_path / "data.csv", "--points", 3, "--out", tmp_path / "f.json"
+    )
+    assert found.code == 0, found.err
+    expected = model.front(frame, table.column("relevance"), qid=qid, labels=labels, points=3)
+    points = json.loads((tmp_path / "f.json").read_text())["points"]
+    np.testing.assert_allclose([list(p["metrics"].values()) for p in points], expected.metrics, rtol=1e-5)
+    np.testing.assert_allclose([p["main"] for p in points], expected.main, rtol=1e-5)
 
 
 def test_data_that_was_trained_on_is_not_measured_as_if_it_were_held_out(command, generated, tmp_path):

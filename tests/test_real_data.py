@@ -65,10 +65,10 @@ def assert_weights_steer(fronts: list[dict]) -> None:
 
 
 @pytest.mark.slow
-def test_mslr_from_file_to_scores(command, tmp_path):
+@pytest.mark.parametrize("pair", ["query_url_clicks,quality", "url_dwell_time,quality2", "url_clicks,quality"])
+def test_mslr_from_file_to_scores(command, tmp_path, pair):
     data = real("mslr_web10k_49q.txt")
-    pair = ["--preset", "mslr", "--objectives", "query_url_clicks,quality"]
-    fronts = fit_and_measure(command, data, tmp_path, *pair)
+    fronts = fit_and_measure(command, data, tmp_path, "--preset", "mslr", "--objectives", pair)
     assert (fronts[0]["data"]["split"], fronts[0]["data"]["groups"]) == ("test", 10)
     assert_weights_steer(fronts)
     scores = command("rank", "score", tmp_path / "run0", data, "--weights", ".3,.7", "--scale", 2, "--cpu")

@@ -73,10 +73,10 @@ def _draw_pair(axis: Axes, fronts: Mapping[str, Front], i: int, j: int, base: Ma
     for (name, front), colour, marker in zip(fronts.items(), COLOURS, MARKERS, strict=False):
         for number, scale in enumerate(dict.fromkeys(front.scales)):
             points = front.metrics[front.scales == scale][:, [i, j]]
-            joined = "-" if len(names) == 2 else ""
+            joined = "-" if len(names) == 2 else "none"
             label = name if number == 0 else None
             fade = 1 / (1 + 0.7 * number)
-            axis.plot(*points.T, joined, color=colour, marker=marker, markersize=4, label=label, alpha=fade)
+            axis.plot(*points.T, linestyle=joined, color=colour, marker=marker, markersize=4, label=label, alpha=fade)
     if base is not None:
         x, y = base["metrics"][names[i]], base["metrics"][names[j]]
         if x is not None and y is not None:

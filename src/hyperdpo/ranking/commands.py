@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -52,7 +53,10 @@ def fit_command(
     base_source, given = _base(base_scores, parts)
     if track is not None:
         wandb = {"dir": str(out / "logs")}
-        accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()), init_kwargs={"wandb": wandb})
+        try:
+            accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()), init_kwargs={"wandb": wandb})
+        except Exception as error:  # each tracker raises its own: no login, no network, no space
+            raise InputError(f"--track {track}: cannot be started ({' '.join(str(error).split())[:200]})") from None
     run = fit_run(config, parts, accelerator, out=out, base_source=base_source, given_base=given)
     accelerator.end_training()
     if main:
@@ -298,6 +302,12 @@ def _prepare_directory(out: Path, overwrite: bool) -> None:
             shutil.rmtree(out / name, ignore_errors=True)
     elif (out / RUN).exists():
         raise InputError(f"{out}: holds a finished run; expected a new directory, or --overwrite")
+    try:  # now, not after a training
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror})") from None
 
 
 def _trackers(track: str | None) -> list[str] | None:

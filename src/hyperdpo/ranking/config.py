@@ -264,7 +264,8 @@ def build_config(
         settings, where = _merged(settings, PRESETS[preset]), f"preset {preset}"
     if config_file is not None:
         settings, where = _merged(settings, read_yaml(config_file)), str(config_file)
-    settings = _merged(settings, overrides or {})
+    if overrides:
+        settings, where = _merged(settings, overrides), f"{where} with --set" if where != "configuration" else "--set"
     if "objectives" not in settings:
         if not objectives:
             raise InputError("no objectives; expected --objectives, --preset or a --config that names them")

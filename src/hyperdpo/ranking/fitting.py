@@ -74,6 +74,7 @@ def fit_run(
         raise InputError("main: there is no main label to train a base on; expected one, or base scores")
     train_part = parts["train"]
     config = _with_fitted_labels(config, train_part, main_is_trained=base_source.kind == "trained")
+    _check_measurable(config, parts)
     columns = _feature_columns(train_part.table, config, base_source)
     transform = FeatureTransform.fit(train_part, columns)
     limit = config.resident_gib * 2**30
@@ -170,7 +171,7 @@ def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool
     """The configuration with what the labels need from the training split.
 
     Raises:
-        InputError: a label that cannot be measured or learned: negative, or the same on every row.
+        InputError: a label that cannot be learned: the same on every row.
     """
     labels: list[Label] = [*config.objectives, *(() if config.main is None else (config.main,))]
     for label in labels:
@@ -179,16 +180,6 @@ def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool
     fitted = [label.fitted(raw[:, j]) for j, label in enumerate(labels)]
     for j, label in enumerate(fitted):
         gains = label.gains(raw[:, j])
-        if gains.min() < 0:
-            raise InputError(
-                f"{part.table.source}: label {label.name!r} (column {label.column}) has the value {gains.min():g}; "
-                "NDCG needs labels of at least 0: add a constant to the column"
-            )
-        if config.metric.gain == "exponential" and gains.max() > LARGEST_EXPONENT:
-            raise InputError(
-                f"{part.table.source}: label {label.name!r} (column {label.column}) has the value {gains.max():g}; "
-                f"metric.gain exponential needs labels of at most {LARGEST_EXPONENT}: expected gain linear"
-            )
         learned = isinstance(label, Objective) or main_is_trained
         if learned and gains.max() == gains.min():
             raise InputError(
@@ -198,6 +189,29 @@ def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool
     m = len(config.objectives)
     objectives = tuple(cast(Objective, label) for label in fitted[:m])
     return replace(config, main=None if config.main is None else fitted[-1], objectives=objectives)
+
+
+def _check_measurable(config: RankConfig, parts: Mapping[str, Part]) -> None:
+    """Refuse labels that the metric cannot take, of any split, before anything is trained.
+
+    Raises:
+        InputError: a negative gain, or one too large for exponential gain.
+    """
+    labels: list[Label] = [*config.objectives, *(() if config.main is None else (config.main,))]
+    for part in parts.values():
+        raw = column_values(part, tuple(label.column for label in labels))
+        for j, label in enumerate(labels):
+            gains = label.gains(raw[:, j])
+            where = f"{part.table.source}: label {label.name!r} (column {label.column}) has the value"
+            if gains.min() < 0:
+                raise InputError(
+                    f"{where} {gains.min():g}; NDCG needs labels of at least 0: add a constant to the column"
+                )
+            if config.metric.gain == "exponential" and gains.max() > LARGEST_EXPONENT:
+                raise InputError(
+                    f"{where} {gains.max():g}; metric.gain exponential needs labels of at most {LARGEST_EXPONENT}: "
+                    "expected gain linear"
+                )
 
 
 def _feature_columns(table: GroupedTable, config: RankConfig, base: BaseSource) -> tuple[str, ...]:

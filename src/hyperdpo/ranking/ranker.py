@@ -21,11 +21,11 @@ from hyperdpo.objectives import Objective
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun, best_device
+from hyperdpo.ranking.run import ARRAY_LABEL, BaseSource, RankRun, best_device
 from hyperdpo.ranking.training import make_accelerator
 
 #: The names of what is not a feature, in the tables that are made here.
-LABEL, MAIN, BASE = "label:", "label: main", "base scores"
+LABEL, MAIN, BASE = ARRAY_LABEL, "label: main", "base scores"
 
 
 class HyperRanker(BaseEstimator):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
+from hyperdpo.objectives import Label
 from hyperdpo.ranking.checkpoints import (
     read_json,
     read_tensors,
@@ -44,6 +45,9 @@ from hyperdpo.ranking.scorers import Ranker
 
 #: Raised whenever a run of an older version could not be read any more.
 FORMAT_VERSION = 1
+
+#: What label columns start with in tables made from arrays, where a feature may have any name.
+ARRAY_LABEL = "label:"
 
 RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
 
@@ -162,11 +166,12 @@ class RankRun:
         self, part: Part, *, base_scores: np.ndarray | None = None, device: torch.device | str = "cpu"
     ) -> Examples:
         """A labelled part with its base scores, to measure fronts on."""
-        main = self.config.main
+        objectives = [_found_in(part.table, objective) for objective in self.config.objectives]
+        main = None if self.config.main is None else _found_in(part.table, self.config.main)
         if main is not None and main.column not in part.table.columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        return build_examples(part, self.config.objectives, main, features=self._features(part), base_scores=base)
+        return build_examples(part, objectives, main, features=self._features(part), base_scores=base)
 
     def front(
         self,
@@ -371,6 +376,19 @@ def read_scores(path: str | Path) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise InputError(f"{path}:{row + 1}: found {scores[row]}; expected a finite score")
     return scores
+
+
+def _found_in(table: GroupedTable, label: Label) -> Label:
+    """The label with the column that it has in this table.
+
+    A run made from arrays knows its labels under names of its own; a file calls them by their column or name, and the
+    other way round.
+    """
+    plain = label.column.removeprefix(ARRAY_LABEL)
+    for column in (label.column, plain, label.name, ARRAY_LABEL + plain, ARRAY_LABEL + label.name):
+        if column in table.columns:
+            return replace(label, column=column)
+    return label
 
 
 def _zeros(count: int) -> np.ndarray:
