@@ -121,7 +121,7 @@ def profile(loop: _Loop, batches: list) -> None:
 
 def _job(config: RankConfig, examples: dict[str, Examples], *, conditioned: bool) -> Training:
     m = OBJECTIVES
-    training = TrainingConfig(epochs=9, evaluations=3, patience=0)
+    training = TrainingConfig(epochs=15, evaluations=4, patience=0)
     return Training(
         name="bench",
         ranker=Ranker(config.scorer, 131, m if conditioned else 0),

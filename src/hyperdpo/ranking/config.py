@@ -64,8 +64,8 @@ class TrainingConfig:
         evaluations: how often, spread over the epochs, the validation front is measured.
         validation_points: points of the fixed grid of weights on which it is measured (at least two more than
             objectives, so that the grid holds more than the vertices).
-        validation_items: it is measured on at most so many items, in whole groups drawn with the seed; small
-            against the training split, it costs next to nothing.
+        validation_items: it is measured on at most so many items, or a tenth of the training items where that is
+            more, in whole groups drawn with the seed; so it costs a few percent of the training.
         patience: evaluations without a better validation front after which training stops; 0: never.
         precision: ``auto`` is bfloat16 on a GPU that has it, else float32.
         checkpoint_seconds: least time between checkpoints, which are written at the end of an epoch.
@@ -83,9 +83,9 @@ class TrainingConfig:
     alpha: float | tuple[float, ...] = 0.5
     weights_per: Literal["group", "batch"] = "group"
     penalty: float = 0.0
-    evaluations: int = 10
+    evaluations: int = 8
     validation_points: int = 4
-    validation_items: int = 20_000
+    validation_items: int = 10_000
     patience: int = 3
     precision: Literal["auto", "no", "bf16"] = "auto"
     checkpoint_seconds: float = 10.0

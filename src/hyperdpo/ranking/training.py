@@ -165,9 +165,8 @@ class _Loop:
         # Epochs after which the validation front is measured: spread evenly, the last one always.
         count = min(config.evaluations, config.epochs)
         self.evaluate_after = {round(config.epochs * (i + 1) / count) for i in range(count)}
-        self.measured = (
-            None if job.validation is None else _some_groups(job.validation, config.validation_items, job.seed)
-        )
+        items = max(config.validation_items, job.train.num_items // 10)
+        self.measured = None if job.validation is None else _some_groups(job.validation, items, job.seed)
         self.saved_at = time.monotonic()
 
     def run(self) -> None:
