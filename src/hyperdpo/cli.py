@@ -92,6 +92,20 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+#: Settings of the paper.
+paper_option = click.option(
+    "--paper", is_flag=True, help="The paper's setting: scratch, w beside the features, one w per batch."
+)
+temperature_option = click.option(
+    "--temperature",
+    "temperatures",
+    callback=_numbers,
+    metavar="B,B",
+    help="β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
+    "others.  [default: the run's]",
+)
+
+
 @data.command("generate")
 @click.argument("out", type=PATH)
 @click.option("--queries", type=int, required=True, help="Number of queries (groups).")
@@ -112,8 +126,11 @@ def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> No
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on.")
 @data_options
 @click.option(
-    "--parametrization", type=click.Choice(["scratch", "augmentation"]), help="Of the ranker.  [default: scratch]"
+    "--parametrization",
+    type=click.Choice(["scratch", "augmentation", "mixture", "temperature"]),
+    help="Of the ranker; see docs/ranking.md.  [default: mixture]",
 )
+@paper_option
 @click.option("--validation", type=PATH, help="Validation groups, instead of a split of DATA.")
 @click.option("--test", type=PATH, help="Test groups, instead of a split of DATA.")
 @click.option("--seed", type=int, help="Of initialisation, order and sampled weights.")
@@ -130,6 +147,7 @@ def rank_fit(
     base_scores: str | None,
     cpu: bool,
     parametrization: str | None,
+    paper: bool,
     validation: Path | None,
     test: Path | None,
     seed: int | None,
@@ -154,7 +172,9 @@ def rank_fit(
         for part in ("training", "base_training"):
             if isinstance(overrides.setdefault(part, {}), dict):  # anything else is refused below
                 overrides[part]["precision"] = precision
-    config = build_config(preset=preset, config_file=config_file, objectives=objectives, overrides=overrides)
+    config = build_config(
+        preset=preset, config_file=config_file, objectives=objectives, overrides=overrides, paper=paper
+    )
     fit_command(
         source,
         config,
@@ -180,6 +200,7 @@ def rank_fit(
     metavar="C,C",
     help="Scales c: above 1 is nearer to the base.",
 )
+@temperature_option
 @click.option("--out", type=PATH, help="FRONT.json to write.")
 @click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
 @click.option(
@@ -203,6 +224,7 @@ def rank_front(
     source: Path,
     points: int,
     scales: list[float],
+    temperatures: list[float] | None,
     out: Path | None,
     plot: Path | None,
     oracle: Path | None,
@@ -221,12 +243,80 @@ def rank_front(
         source,
         points=points,
         scales=scales,
+        temperatures=temperatures,
         out=out,
         plot=plot,
         oracle=oracle,
         split=split,
         metric=metric,
         **data,
+    )
+
+
+@rank.command("compare")
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option(
+    "--methods",
+    callback=_names,
+    default="hyperdpo,dpo-ls,dpo-soup,mo-dpo",
+    show_default=True,
+    metavar="A,B",
+    help="Also lightgbm-ls; and variants: hyperdpo:scratch, :augmentation, :mixture, :temperature, "
+    "dpo-ls:augmentation, lightgbm-ls:base.",
+)
+@click.option(
+    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
+)
+@click.option("--points", type=int, default=11, show_default=True, help="Weightings on each front.")
+@click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed of its own.")
+@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
+@click.option("--seed", type=int, help="The first seed.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
+@paper_option
+@data_options
+def rank_compare(
+    source: Path,
+    methods: list[str],
+    out: Path,
+    points: int,
+    seeds: int,
+    folds: int,
+    oracle: Path | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    paper: bool,
+    preset: str | None,
+    config_file: Path | None,
+    objectives: list[str] | None,
+    base_scores: str | None,
+    cpu: bool,
+) -> None:
+    """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
+
+    DATA is a file, a directory with train, vali and test files, or one of Fold1 to Fold5. A finished training is kept
+    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base.
+    """
+    from hyperdpo.ranking.commands import compare_command
+    from hyperdpo.ranking.config import build_config
+
+    overrides = _overrides(settings)
+    if seed is not None:
+        overrides["seed"] = seed
+    config = build_config(
+        preset=preset, config_file=config_file, objectives=objectives, overrides=overrides, paper=paper
+    )
+    compare_command(
+        source,
+        config,
+        out,
+        methods=methods,
+        points=points,
+        seeds=seeds,
+        folds=folds,
+        oracle=oracle,
+        base_scores=base_scores,
+        cpu=cpu,
     )
 
 
@@ -240,13 +330,22 @@ def rank_front(
     help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0).",
 )
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
+@temperature_option
 @click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
 @data_options
-def rank_score(run_path: Path, source: Path, weights: str, scale: float, out: Path | None, **data: Any) -> None:
-    """Score all rows of DATA at one weighting and scale."""
+def rank_score(
+    run_path: Path,
+    source: Path,
+    weights: str,
+    scale: float,
+    temperatures: list[float] | None,
+    out: Path | None,
+    **data: Any,
+) -> None:
+    """Score all rows of DATA at one weighting, scale and temperature."""
     from hyperdpo.ranking.commands import score_command
 
-    score_command(run_path, source, weights=weights, scale=scale, out=out, **data)
+    score_command(run_path, source, weights=weights, scale=scale, temperatures=temperatures, out=out, **data)
 
 
 @cli.command("demo")

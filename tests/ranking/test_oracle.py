@@ -97,7 +97,8 @@ def test_an_oracle_without_a_label_column_is_refused(run, examples, truth):
     assert is_one_line(error.value, "135")
 
 
-def test_the_oracle_of_different_temperatures_is_refused(run, examples, truth):
-    with pytest.raises(InputError) as error:
-        oracle_front(examples, truth, GRID, [1.0], [1.0, 2.0], run.config.metric)
-    assert is_one_line(error.value, "temperatures")
+def test_the_oracle_of_different_temperatures_leaves_the_vertices_where_they_are(run, examples, truth):
+    """At a vertex one objective counts, and NDCG does not see that its distance from the base is stretched."""
+    far = [oracle_front(examples, truth, GRID, [1e-6], betas, run.config.metric) for betas in ([1.0, 1.0], [1.0, 2.0])]
+    np.testing.assert_allclose(far[1].metrics[[0, -1]], far[0].metrics[[0, -1]], atol=1e-9)
+    assert not np.allclose(far[1].metrics[1:-1], far[0].metrics[1:-1])

@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from hyperdpo.ranking.config import ScorerConfig
 from hyperdpo.ranking.examples import Batch
-from hyperdpo.ranking.scorers import Ranker, Scorer
+from hyperdpo.ranking.rankers import AugmentationRanker, Ranker
+from hyperdpo.ranking.scorers import Scorer
 
 KINDS = pytest.mark.parametrize("kind", ["transformer", "mlp"])
 F, M = 5, 3
@@ -23,7 +24,13 @@ def scorer(kind: str = "transformer", *, weights: int = M, heads: int = 2) -> Sc
 
 def ranker(parametrization: str, kind: str = "transformer", *, weights: int = M) -> Ranker:
     torch.manual_seed(2)
-    return Ranker(ScorerConfig(kind=kind, width=8), F, weights, parametrization).double().eval()
+    made = AugmentationRanker if parametrization == "augmentation" else Ranker
+    return made(ScorerConfig(kind=kind, width=8), F, weights).double().eval()
+
+
+def many(model: Ranker, one: Batch, grid: torch.Tensor) -> torch.Tensor:
+    """(P, G, n) scores of (P, m) weightings."""
+    return model.scores(one, grid.unsqueeze(1).expand(-1, len(one.mask), -1), [1.0] * M)
 
 
 def groups(G: int = 4, n: int = 7, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -125,7 +132,8 @@ def test_the_sum_of_two_maps_is_one_linear_layer_over_features_and_weights():
     together = torch.cat([features, w.unsqueeze(1).expand(-1, features.shape[1], -1)], -1)
     matrix = torch.cat([score.features_in.weight, score.weights_in.weight], 1)
     hidden = functional.linear(together, matrix, score.features_in.bias)
-    torch.testing.assert_close(score._head(hidden, mask), score(features, mask, w))
+    found = score.out(score._blocks(hidden, mask, None)).squeeze(-1)
+    torch.testing.assert_close(found, score(features, mask, w))
 
 
 @pytest.mark.parametrize("parametrization", ["scratch", "augmentation"])
@@ -135,10 +143,10 @@ def test_many_weightings_in_one_pass_score_as_one_by_one(kind, parametrization):
     one, model = batch(features, mask), ranker(parametrization, kind)
     torch.nn.init.normal_(model.scorer.out.weight)
     grid = torch.tensor([[1, 0, 0], [0.2, 0.3, 0.5], [0, 0, 1]]).double()
-    many = model.forward_many(one, grid)
-    assert many.shape == (3, *mask.shape)
+    found = many(model, one, grid)
+    assert found.shape == (3, *mask.shape)
     for p, w in enumerate(grid):
-        torch.testing.assert_close(many[p][mask], model(one, w.expand(len(mask), M))[mask])
+        torch.testing.assert_close(found[p][mask], model(one, w.expand(len(mask), M))[mask])
 
 
 # --- parametrisations
@@ -150,7 +158,7 @@ def test_augmentation_starts_exactly_at_the_base_scores_whatever_the_weights(kin
     one = batch(features, mask)
     model = ranker("augmentation", kind)
     assert torch.equal(model(one, w), one.base_scores)
-    assert torch.equal(model.forward_many(one, w)[2], one.base_scores)
+    assert torch.equal(many(model, one, w)[2], one.base_scores)
 
 
 def test_scratch_does_not_see_the_base_scores():

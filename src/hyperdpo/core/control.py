@@ -1,17 +1,82 @@
-"""Control after training: a trained model at another temperature."""
+"""Control after training: a trained model at other temperatures."""
 
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hyperdpo.errors import InputError
 
 Scores = TypeVar("Scores", np.ndarray, Tensor)
+
+#: How far two temperature vectors may be from proportional, entry by entry: decimals in a file, float32.
+PROPORTION_TOLERANCE = 1e-6
+
+
+def check_temperatures(values: ArrayLike | Tensor, num_objectives: int) -> np.ndarray:
+    """One temperature per objective, checked.
+
+    Args:
+        values: m finite numbers > 0.
+        num_objectives: m.
+
+    Returns:
+        (m,) float64, a copy.
+
+    Raises:
+        InputError: not numbers, not m of them, not finite, or not > 0.
+    """
+    given: Any = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    try:
+        array = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"temperatures {given!r}, expected {num_objectives} numbers") from None
+    if array.shape != (num_objectives,):
+        shapes = {0: "a single number", 1: f"{array.size} value{'s' * (array.size != 1)}"}
+        found = shapes.get(array.ndim, f"an array of shape {array.shape}")
+        raise InputError(f"temperatures: found {found}, expected {num_objectives}, one per objective")
+    if not (np.isfinite(array) & (array > 0)).all():
+        shown = ", ".join(f"{value:g}" for value in array)
+        raise InputError(f"temperatures {shown}, expected finite numbers > 0")
+    return array
+
+
+def normalised_temperatures(temperatures: Scores) -> Scores:
+    """The point β / |β|_1 of the simplex that stands for a temperature vector where its length is left to Eq. (19).
+
+    Args:
+        temperatures: (..., m) numbers > 0, numpy or torch.
+
+    Returns:
+        As ``temperatures``.
+    """
+    total: Scores = temperatures.sum(-1)[..., None]
+    return temperatures / total
+
+
+def proportional_scale(temperatures: ArrayLike | Tensor, trained: ArrayLike | Tensor) -> float | None:
+    """The scale c that turns the temperatures of a training into others: temperatures = c * trained.
+
+    Args:
+        temperatures: m numbers > 0.
+        trained: m numbers > 0.
+
+    Returns:
+        c, for :func:`linear_transformation`; None if they are not proportional within 1e-6.
+
+    Raises:
+        InputError: a value that is not a finite number > 0, or different lengths.
+    """
+    have = check_temperatures(trained, len(trained) if isinstance(trained, Sequence | np.ndarray | Tensor) else 1)
+    wanted = check_temperatures(temperatures, len(have))
+    scale = float(wanted.sum() / have.sum())
+    return scale if (np.abs(wanted - scale * have) <= PROPORTION_TOLERANCE * wanted).all() else None
 
 
 def linear_transformation(scores: Scores, base_scores: Scores | None, scale: float | Scores) -> Scores:
@@ -48,3 +113,46 @@ def linear_transformation(scores: Scores, base_scores: Scores | None, scale: flo
     if base_scores is None:
         raise InputError("a scale other than 1 needs base scores, found none")
     return (1 - 1 / scale) * base_scores + scores / scale
+
+
+def temperature_transformation(
+    scores: Scores, base_scores: Scores | None, temperatures: Sequence[float] | np.ndarray | Tensor
+) -> Scores:
+    """The scores at β of a model whose network sees β / |β|_1 only, Eq. (19).
+
+        s(w, β) = (1 - 1/|β|_1) s_base + s(w, β/|β|_1) / |β|_1
+
+    It is :func:`linear_transformation` with a scale of |β|_1: the trained model answers at temperatures that sum to 1.
+
+    Args:
+        scores: (..., n), numpy or torch: of a network given :func:`normalised_temperatures`.
+        base_scores: the same shape. May be None for one vector of numbers, not a tensor, whose sum is 1.
+        temperatures: (m,) numbers > 0; or (G, m), one vector per group, for scores (..., G, n). The values of a
+            tensor are not checked while torch traces (compile, export).
+
+    Returns:
+        As ``scores``, of the same dtype.
+
+    Raises:
+        InputError: a temperature is not a finite number > 0, or base scores are needed and there are none.
+    """
+    if isinstance(temperatures, Tensor):
+        if not torch.compiler.is_compiling():
+            _check_positive(temperatures[~((temperatures > 0) & (temperatures < math.inf))])
+        if isinstance(scores, Tensor):
+            return linear_transformation(scores, base_scores, temperatures.to(scores).sum(-1, keepdim=True))
+        temperatures = temperatures.detach().cpu().numpy()
+    array = np.asarray(temperatures, dtype=np.float64)
+    _check_positive(array[~(np.isfinite(array) & (array > 0))])
+    if array.ndim == 1:
+        return linear_transformation(scores, base_scores, float(array.sum()))
+    norms = array.sum(-1, keepdims=True)
+    if isinstance(scores, Tensor):
+        return linear_transformation(scores, base_scores, torch.as_tensor(norms).to(scores))
+    return linear_transformation(scores, base_scores, norms.astype(scores.dtype))
+
+
+def _check_positive(bad: np.ndarray | Tensor) -> None:
+    """Raises for the first of the temperatures that were found to be wrong."""
+    if len(bad):
+        raise InputError(f"temperature {float(bad[0]):g}, expected finite numbers > 0")

@@ -93,7 +93,8 @@ def listnet_dpo_loss(
         base_scores: (G, n), of the frozen model.
         targets: (G, m, n); 0 on padding.
         mask: (G, n).
-        temperatures: m numbers > 0, beta in the paper: a sequence, or a tensor (m,).
+        temperatures: m numbers > 0, beta in the paper: a sequence, a tensor (m,), or a tensor (G, m) with those of
+            each group.
 
     Returns:
         (G, m): not reduced.
@@ -102,10 +103,13 @@ def listnet_dpo_loss(
         InputError: there are not m temperatures, or one that can be seen is not a finite number > 0.
     """
     m = targets.shape[-2]
-    if len(temperatures) != m:
-        raise InputError(f"{len(temperatures)} temperatures for {m} objectives, expected one per objective")
+    found = temperatures.shape[-1] if isinstance(temperatures, Tensor) else len(temperatures)
+    if found != m:
+        raise InputError(f"{found} temperatures for {m} objectives, expected one per objective")
     distance = scores - base_scores
-    if isinstance(temperatures, Tensor) and (temperatures.device.type != "cpu" or temperatures.requires_grad):
+    if isinstance(temperatures, Tensor) and (
+        temperatures.dim() > 1 or temperatures.device.type != "cpu" or temperatures.requires_grad
+    ):
         scaled = temperatures.to(distance).unsqueeze(-1) * distance.unsqueeze(-2)
     else:
         values = [float(value) for value in temperatures]

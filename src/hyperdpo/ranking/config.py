@@ -6,14 +6,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hyperdpo.data.groups import RELEVANCE
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
 
-Parametrization = Literal["scratch", "augmentation"]
+Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
+PARAMETRIZATIONS: tuple[str, ...] = get_args(Parametrization)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class ScorerConfig:
         heads: attention heads; must divide the width.
         feedforward: hidden dimension of a block's feed-forward part; half the width if left out, which
             gives the paper's parameter count at the paper's sizes.
+        conditioning: where w enters a ranker that takes it: ``input``, concatenated to the features (the paper's);
+            ``modulation``, there and as a scale and shift of the features before each block; ``head``, after the
+            blocks only, so that several w of a group share them.
     """
 
     __pydantic_config__ = STRICT
@@ -36,6 +40,7 @@ class ScorerConfig:
     layers: int = 2
     heads: int = 1
     feedforward: int | None = None
+    conditioning: Literal["input", "modulation", "head"] = "input"
 
     def __post_init__(self) -> None:
         _at_least("scorer", self, width=1, layers=1, heads=1)
@@ -60,6 +65,9 @@ class TrainingConfig:
         alpha: Dirichlet(α) from which w is drawn; one number, or one per objective.
         weights_per: ``group`` draws one w per group (better fronts in trials), ``batch`` one per batch, as printed
             in Algorithm 1.
+        vertex_share: part of the draws that is a vertex of the simplex instead: the ends of the front.
+        stratified: the draws of a batch cover the simplex evenly (a Latin hypercube over the quantiles).
+        draws: weightings per group and step; with ``conditioning: head`` they share the blocks.
         penalty: λ, the factor of the cosine penalty.
         evaluations: how often, spread over the epochs, the validation front is measured.
         validation_points: points of the fixed grid of weights on which it is measured (at least two more than
@@ -82,6 +90,9 @@ class TrainingConfig:
     clip: float = 1.0
     alpha: float | tuple[float, ...] = 0.5
     weights_per: Literal["group", "batch"] = "group"
+    vertex_share: float = 0.0
+    stratified: bool = False
+    draws: int = 1
     penalty: float = 0.0
     evaluations: int = 8
     validation_points: int = 4
@@ -92,11 +103,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _at_least("training", self, epochs=1, batch_items=1, min_batches=1, evaluations=1, validation_points=1)
-        _at_least("training", self, validation_items=1)
+        _at_least("training", self, validation_items=1, draws=1, vertex_share=0)
         _at_least("training", self, weight_decay=0, warmup=0, penalty=0, patience=0, checkpoint_seconds=0)
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise InputError(f"training: {name} is {getattr(self, name)}; expected a number above 0")
+        if self.vertex_share > 1:
+            raise InputError(f"training: vertex_share is {self.vertex_share}; expected a part of the draws, at most 1")
+        if self.weights_per == "batch" and self.draws > 1:
+            raise InputError(f"training: draws is {self.draws}, but weights_per is batch; expected weights_per group")
         if self.warmup >= 1:
             raise InputError(f"training: warmup is {self.warmup}; expected a part of training below 1")
 
@@ -130,6 +145,40 @@ class SplitConfig:
             raise InputError(f"split: the parts are {parts}; expected numbers of at least 0 that sum to 1")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TemperatureConfig:
+    """The temperature hypernetwork, Eq. (20).
+
+    Attributes:
+        low, high: D(β), uniform in this box; one number, or one per objective.
+        parametrization: of the network that sees w and β/|β|_1: ``augmentation`` (the paper's) or ``scratch``.
+    """
+
+    __pydantic_config__ = STRICT
+
+    low: float | tuple[float, ...] = 0.67
+    high: float | tuple[float, ...] = 1.5
+    parametrization: Literal["scratch", "augmentation"] = "augmentation"
+
+    def box(self, num_objectives: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The least and the largest temperatures, m numbers each.
+
+        Raises:
+            InputError: other lengths, or not 0 < low <= high.
+        """
+        low, high = (
+            (value,) * num_objectives if isinstance(value, int | float) else tuple(value)
+            for value in (self.low, self.high)
+        )
+        ordered = len(low) == len(high) == num_objectives and all(0 < a <= b for a, b in zip(low, high, strict=True))
+        if not ordered:
+            raise InputError(
+                f"temperatures: low is {self.low} and high {self.high}; expected {num_objectives} numbers each, "
+                "or one, with 0 < low <= high"
+            )
+        return low, high
+
+
 def _base_scorer() -> ScorerConfig:
     return ScorerConfig(width=128)
 
@@ -150,7 +199,9 @@ class RankConfig:
         objectives: the m auxiliary objectives.
         main: the label that the base ranker is good at; its metric is reported beside the front.
         parametrization: ``scratch`` is a network of its own; ``augmentation`` adds to the base score and starts
-            exactly at the base.
+            exactly at the base; ``mixture`` learns the objectives' targets and answers for any weights and
+            temperatures in closed form; ``temperature`` is the temperature hypernetwork.
+        temperatures: of a ``temperature`` ranker.
         excluded_columns: columns that are neither features nor labels of this run.
         scorer, training: of the conditioned ranker.
         base_scorer, base_training: of the base, where no base scores are given.
@@ -167,6 +218,7 @@ class RankConfig:
     objectives: tuple[Objective, ...]
     main: Label | None = field(default_factory=_main_label)
     parametrization: Parametrization = "scratch"
+    temperatures: TemperatureConfig = field(default_factory=TemperatureConfig)
     excluded_columns: tuple[str, ...] = ()
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -187,6 +239,11 @@ class RankConfig:
             if names.count(name) > 1:
                 raise InputError(f"objectives: the name {name!r} is used more than once (the main label counts too)")
         self.training.alphas(len(self.objectives))
+        self.temperatures.box(len(self.objectives))
+        if self.parametrization == "mixture" and self.training.penalty:
+            raise InputError(
+                f"training: penalty is {self.training.penalty}, but a mixture is trained without weights; expected 0"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -238,6 +295,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mslr_inverted_quality": _mslr({**_DENSE, "direction": "minimize", "flip_at": 255.0}),
 }
 
+#: ``--paper``: a network of its own, w concatenated to its input, one w ~ Dirichlet(0.5) per batch (Algorithm 1). The
+#: paper does not print its α; 0.5 is the one that its ablations keep fixed.
+PAPER: dict[str, Any] = {
+    "parametrization": "scratch",
+    "scorer": {"conditioning": "input"},
+    "training": {"alpha": 0.5, "weights_per": "batch", "vertex_share": 0.0, "stratified": False, "draws": 1},
+}
+
 
 def build_config(
     *,
@@ -245,13 +310,15 @@ def build_config(
     config_file: str | Path | None = None,
     objectives: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    paper: bool = False,
 ) -> RankConfig:
-    """The resolved configuration: preset, then file, then overrides, then the choice of objectives.
+    """The resolved configuration: preset, then file, then :data:`PAPER`, then overrides, then the choice of objectives.
 
     Without preset and file, ``objectives`` are column names with the default label settings.
 
     Args:
         overrides: nested settings, as in a file.
+        paper: with the paper's settings.
 
     Raises:
         InputError: an unknown preset, a file that cannot be read, an unknown or invalid setting.
@@ -264,6 +331,8 @@ def build_config(
         settings, where = _merged(settings, PRESETS[preset]), f"preset {preset}"
     if config_file is not None:
         settings, where = _merged(settings, read_yaml(config_file)), str(config_file)
+    if paper:
+        settings = _merged(settings, PAPER)
     if overrides:
         settings, where = _merged(settings, overrides), f"{where} with --set" if where != "configuration" else "--set"
     if "objectives" not in settings:
@@ -303,6 +372,15 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
         raise InputError(
             f"{where}: {place} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
         ) from None
+
+
+def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConfig:
+    """The configuration with some (nested) settings replaced.
+
+    Raises:
+        InputError: as :func:`parse_config`.
+    """
+    return parse_config(_merged(config.to_dict(), overrides), "settings") if overrides else config
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hyperdpo.core.pareto import hypervolume
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
-from hyperdpo.ranking.scorers import Ranker
+from hyperdpo.ranking.rankers import Ranker
 
 #: Items, times weightings, that go through a ranker at once.
 PASS_ITEMS = 8192
@@ -32,6 +32,8 @@ class Front:
     """(P, m)."""
     scales: np.ndarray
     """(P,)."""
+    temperatures: np.ndarray
+    """(P, m): at which the model was asked, before the scale."""
     metrics: np.ndarray
     """(P, m): mean NDCG of each objective."""
     main: np.ndarray | None
@@ -61,10 +63,31 @@ class Front:
             self,
             objectives=tuple(self.objectives[j] for j in columns),
             weights=self.weights[:, columns],
+            temperatures=self.temperatures[:, columns],
             metrics=self.metrics[:, columns],
             mrr=self.mrr[:, columns],
             cross_entropy=self.cross_entropy[:, columns],
             groups_counted=self.groups_counted[columns],
+        )
+
+    @staticmethod
+    def joined(fronts: Sequence[Front]) -> Front:
+        """The points of several fronts on the same split, one after the other."""
+        first = fronts[0]
+        main = None if first.main is None else np.concatenate([f.main for f in fronts if f.main is not None])
+
+        def column(name: str) -> Any:
+            return np.concatenate([getattr(front, name) for front in fronts])
+
+        return replace(
+            first,
+            main=main,
+            weights=column("weights"),
+            scales=column("scales"),
+            temperatures=column("temperatures"),
+            metrics=column("metrics"),
+            mrr=column("mrr"),
+            cross_entropy=column("cross_entropy"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +97,7 @@ class Front:
             {
                 "weights": [float(w) for w in self.weights[p]],
                 "scale": float(self.scales[p]),
+                "temperature": [float(b) for b in self.temperatures[p]],
                 "metrics": _named(names, self.metrics[p]),
                 "main": None if self.main is None or np.isnan(self.main[p]) else float(self.main[p]),
                 "mrr": _named(names, self.mrr[p]),
@@ -114,6 +138,7 @@ def score_items(
     ranker: Ranker,
     items: Items,
     weights: np.ndarray | None,
+    temperatures: Sequence[float],
     device: torch.device | str = "cpu",
     *,
     batches: list[GroupBatch] | None = None,
@@ -123,6 +148,7 @@ def score_items(
 
     Args:
         weights: (g, m), one row per group, or None for a ranker that knows none.
+        temperatures: m numbers.
         batches: only these groups (a process's share); the others score 0 here.
         reduce: sums over processes.
     """
@@ -130,21 +156,29 @@ def score_items(
     scores = np.zeros(items.num_items, dtype=np.float32)
     for group_batch in items.batches() if batches is None else batches:
         batch = Items.batch(items, group_batch, device)
-        w = None if weights is None else _tensor(weights[group_batch.groups], device)
+        if weights is None:
+            found = ranker(batch)
+        else:
+            found = ranker.scores(batch, _tensor(weights[group_batch.groups], device).unsqueeze(0), temperatures)[0]
         rows, mask = items.index(group_batch)
-        scores[rows[mask]] = ranker(batch, w).float().cpu().numpy()[mask]
+        scores[rows[mask]] = found.float().cpu().numpy()[mask]
     return scores if reduce is None else reduce(scores)
 
 
-def ranker_scores(ranker: Ranker, weights: np.ndarray, device: torch.device | str = "cpu") -> ScoreBatch:
+def ranker_scores(
+    ranker: Ranker, weights: np.ndarray, temperatures: Sequence[float], device: torch.device | str = "cpu"
+) -> ScoreBatch:
     """The (P, G, n) scores of a ranker at (P, m) weights; a ranker that knows no weights scores once."""
-    grid = _tensor(weights, device)
+    grid = _tensor(weights, device).unsqueeze(1)
 
     def score(_: GroupBatch, batch: Batch) -> torch.Tensor:
-        if not ranker.scorer.num_weights:
-            return ranker(batch).unsqueeze(0).expand(len(grid), -1, -1)
-        per_pass = max(PASS_ITEMS // max(batch.mask.numel(), 1), 1)
-        return torch.cat([ranker.forward_many(batch, part) for part in grid.split(per_pass)])
+        # A network without conditions (of a mixture, or for one w) runs once for all weightings.
+        conditioned = ranker.scorer.num_conditions > 0
+        per_pass = max(PASS_ITEMS // max(batch.mask.numel(), 1), 1) if conditioned else len(grid)
+        groups = len(batch.mask)
+        return torch.cat(
+            [ranker.scores(batch, part.expand(-1, groups, -1), temperatures) for part in grid.split(per_pass)]
+        )
 
     return score
 
@@ -168,7 +202,7 @@ def evaluate_front(
     Args:
         score: the model at the (P, m) weights.
         scales: C scales; the front has P x C points, weights running fastest.
-        betas: the temperatures of the training.
+        betas: the temperatures of the scores, and of the cross-entropy.
         batches: only these groups (a process's share).
         reduce: sums an array over processes.
         with_losses: False leaves cross-entropy and reciprocal rank out (they are NaN), for speed.
@@ -198,6 +232,7 @@ def evaluate_front(
         objectives=tuple(label.name for label in examples.labels),
         weights=np.tile(weights, (len(scales), 1)),
         scales=np.repeat(np.asarray(scales, dtype=np.float64), len(weights)),
+        temperatures=np.tile(np.asarray(betas, dtype=np.float64), (points, 1)),
         metrics=means[0, :, :m],
         main=None if main is None else means[0, :, m],
         mrr=means[1, :, :m],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,8 +21,8 @@ from hyperdpo.objectives import Label, Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
 from hyperdpo.ranking.metrics import LARGEST_EXPONENT
-from hyperdpo.ranking.run import BaseSource, RankRun
-from hyperdpo.ranking.scorers import Ranker
+from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
+from hyperdpo.ranking.run import BaseSource, RankRun, checked_scores, score_all_rows
 from hyperdpo.ranking.training import (
     History,
     Training,
@@ -32,6 +32,7 @@ from hyperdpo.ranking.training import (
     fixed_weights,
     train,
     validation_front,
+    with_temperatures,
 )
 
 if TYPE_CHECKING:
@@ -48,27 +49,58 @@ def split_table(table: GroupedTable, config: RankConfig) -> dict[str, Part]:
     return {name: Part(table, chosen) for name, chosen in groups.items() if len(chosen)}
 
 
-def fit_run(
+@dataclass
+class Prepared:
+    """What every training on one split shares: fitted labels, features, the base and its scores."""
+
+    config: RankConfig
+    """With the labels fitted."""
+    parts: dict[str, Part]
+    transform: FeatureTransform
+    base: Ranker | None
+    base_source: BaseSource
+    base_history: History | None
+    base_scores: dict[str, np.ndarray]
+    """(N,) for all rows of the table of each split that has them."""
+    examples: dict[str, Examples]
+    """``train``, and ``validation`` where there is one."""
+    fingerprint: str
+    """Of data, labels and base; not of the settings of a scorer."""
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """The m temperatures."""
+        return tuple(o.beta for o in self.config.objectives)
+
+    def run(self, config: RankConfig, ranker: Ranker) -> RankRun:
+        """A run with a trained ranker."""
+        run = RankRun(config, self.transform, ranker, self.base, self.base_source, _describe(self.parts, config), {})
+        if self.base_source.kind != "column":
+            for name, scores in self.base_scores.items():
+                run.remember(self.parts[name].table, scores)
+        return run
+
+
+def prepare(
     config: RankConfig,
     parts: Mapping[str, Part],
     accelerator: Accelerator,
     *,
-    out: Path | None = None,
+    checkpoint: Path | None = None,
     base_source: BaseSource | None = None,
     given_base: Mapping[str, np.ndarray] | None = None,
-) -> RankRun:
-    """Train the base (unless its scores are given), then the conditioned ranker.
+) -> Prepared:
+    """Fit labels and features, train the base (unless its scores are given), and score the data with it.
 
     Args:
         parts: ``train``, and where there are any ``validation`` and ``test``.
-        out: the run directory: checkpoints while training, the run at the end. None: nothing is written.
+        checkpoint: of the base's training.
         base_source: where base scores come from; None: a base is trained on the main label.
         given_base: for ``given`` base scores, (N,) per split name, for all rows of that split's table.
 
     Raises:
         InputError: a column is missing, a label does not suit its target, a checkpoint of another run.
     """
-    started = time.monotonic()
     base_source = base_source or BaseSource("trained")
     if config.main is None and base_source.kind == "trained":
         raise InputError("main: there is no main label to train a base on; expected one, or base scores")
@@ -79,22 +111,18 @@ def fit_run(
     transform = FeatureTransform.fit(train_part, columns)
     limit = config.resident_gib * 2**30
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
-    trained_on = [(name, parts[name].table.fingerprint, len(parts[name].groups)) for name in features]
+    trained_on = [(name, parts[name].table.fingerprint, _digest(parts[name].groups)) for name in features]
     given_print = None if given_base is None else [_digest(given_base[name]) for name in features]
     settings = config.to_dict()
-    for name in ("resident_gib", "qid_column"):  # what does not change the weights
-        del settings[name]
-    job_print = fingerprint(settings, trained_on, columns, asdict(base_source), given_print)
+    kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
+    shared_print = fingerprint(
+        {name: settings[name] for name in kept}, trained_on, columns, asdict(base_source), given_print
+    )
 
-    with seeded(config.seed, RANKER_INIT):
-        ranker = Ranker(config.scorer, len(columns), len(config.objectives), config.parametrization)
-    base: Ranker | None = None
-    histories: dict[str, History] = {}
-    if base_source.kind == "trained":
+    base, history = None, None
+    if base_source.kind == "trained" and config.main is not None:
         with seeded(config.seed, BASE_INIT):
             base = Ranker(config.base_scorer, len(columns))
-    run = RankRun(config, transform, ranker, base, base_source, _describe(parts, config), {})
-    if base is not None and config.main is not None:
         job = Training(
             name="base",
             ranker=base,
@@ -107,56 +135,135 @@ def fit_run(
             config=config.base_training,
             metric=config.metric,
             seed=config.seed,
-            checkpoint=_checkpoint(out, "base"),
-            fingerprint=job_print,
+            checkpoint=checkpoint,
+            fingerprint=shared_print,
         )
-        histories["base"] = train(job, accelerator)
+        history = train(job, accelerator)
 
-    examples: dict[str, Examples] = {}
+    by_table: dict[int, np.ndarray] = {}
     for name, part in parts.items():
-        given = None if given_base is None else given_base.get(name)
-        share = (accelerator.process_index, accelerator.num_processes)
-        scores = run.base_scores(part.table, given, accelerator.device, share=share, reduce=array_sum(accelerator))
-        if name in features:
-            examples[name] = build_examples(
-                part, config.objectives, config.main, features=features[name], base_scores=scores[part.rows()]
+        table = part.table
+        if given_base is not None and name in given_base:
+            by_table[id(table)] = checked_scores(given_base[name], table)
+        elif base_source.kind == "column":
+            by_table[id(table)] = table.column(str(base_source.column))
+        elif base is not None and id(table) not in by_table:
+            by_table[id(table)] = score_all_rows(
+                base,
+                table,
+                transform,
+                accelerator.device,
+                share=(accelerator.process_index, accelerator.num_processes),
+                reduce=array_sum(accelerator),
             )
+    scores = {name: by_table[id(part.table)] for name, part in parts.items() if id(part.table) in by_table}
+    examples = {
+        name: build_examples(
+            parts[name],
+            config.objectives,
+            config.main,
+            features=features[name],
+            base_scores=scores[name][parts[name].rows()],
+        )
+        for name in features
+    }
     _check_signal(examples["train"])
-    betas = tuple(o.beta for o in config.objectives)
-    job = Training(
+    return Prepared(config, dict(parts), transform, base, base_source, history, scores, examples, shared_print)
+
+
+def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Path | None = None) -> Training:
+    """The one training that answers for every w.
+
+    Args:
+        config: as ``prepared.config`` in what the base and the labels depend on; scorer, training and parametrisation
+            may differ.
+    """
+    m = len(prepared.betas)
+    with seeded(config.seed, RANKER_INIT):
+        ranker = conditioned_ranker(config, len(prepared.transform.columns))
+    sampler, validation_betas = dirichlet_weights(config.training, m, config.seed), None
+    if config.parametrization == "mixture":
+        sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
+    elif config.parametrization == "temperature":
+        low, high = config.temperatures.box(m)
+        sampler = with_temperatures(sampler, low, high, config.seed)
+        validation_betas = tuple(dict.fromkeys((low, prepared.betas, high)))
+    names = ("scorer", "training", "parametrization", "temperatures", "seed")
+    settings = config.to_dict()
+    return Training(
         name="ranker",
         ranker=ranker,
-        train=examples["train"],
-        validation=examples.get("validation"),
-        sampler=dirichlet_weights(config.training, len(betas), config.seed),
-        betas=betas,
+        train=prepared.examples["train"],
+        validation=prepared.examples.get("validation"),
+        sampler=sampler,
+        betas=prepared.betas,
         config=config.training,
         metric=config.metric,
         seed=config.seed,
-        checkpoint=_checkpoint(out, "ranker"),
-        fingerprint=job_print,
-        first_step=0 if base is None else config.base_training.epochs,
+        validation_betas=validation_betas,
+        checkpoint=checkpoint,
+        fingerprint=fingerprint(prepared.fingerprint, {name: settings[name] for name in names}),
+        first_step=0 if prepared.base is None else config.base_training.epochs,
     )
-    histories["ranker"] = train(job, accelerator)
-    run.metrics = {
-        "parameters": ranker.num_parameters(),
-        "base_parameters": None if base is None else base.num_parameters(),
-        "train_seconds": histories["ranker"].seconds,
-        "base_train_seconds": histories["base"].seconds if "base" in histories else None,
-        "total_seconds": time.monotonic() - started,
-        "processes": accelerator.num_processes,
-        "device": str(accelerator.device),
-        "weights_per": config.training.weights_per,
-        "history": {name: asdict(history) for name, history in histories.items()},
-    }
-    if "validation" in examples:
-        grid = weight_grid(len(betas), max(11, len(betas)))
-        front = validation_front(ranker, examples["validation"], grid, betas, config.metric, accelerator)
-        run.metrics["validation_front"] = front.to_dict()
+
+
+def fit_run(
+    config: RankConfig,
+    parts: Mapping[str, Part],
+    accelerator: Accelerator,
+    *,
+    out: Path | None = None,
+    base_source: BaseSource | None = None,
+    given_base: Mapping[str, np.ndarray] | None = None,
+) -> RankRun:
+    """Train the base (unless its scores are given), then the conditioned ranker.
+
+    Args:
+        out: the run directory: checkpoints while training, the run at the end. None: nothing is written.
+
+    Otherwise as :func:`prepare`.
+    """
+    started = time.monotonic()
+    prepared = prepare(
+        config,
+        parts,
+        accelerator,
+        checkpoint=_checkpoint(out, "base"),
+        base_source=base_source,
+        given_base=given_base,
+    )
+    config = prepared.config
+    job = conditioned_training(prepared, config, _checkpoint(out, "ranker"))
+    history = train(job, accelerator)
+    run = prepared.run(config, job.ranker)
+    run.metrics = run_metrics(prepared, job, history, accelerator) | {"total_seconds": time.monotonic() - started}
     if out is not None and accelerator.is_main_process:
         run.save(out)
     accelerator.wait_for_everyone()
     return run
+
+
+def run_metrics(prepared: Prepared, job: Training, history: History, accelerator: Accelerator) -> dict[str, Any]:
+    """What ``metrics.json`` holds: sizes, seconds, histories, and the front on the validation split."""
+    base, base_history = prepared.base, prepared.base_history
+    histories = {"ranker": history} if base_history is None else {"base": base_history, "ranker": history}
+    metrics: dict[str, Any] = {
+        "parameters": job.ranker.num_parameters(),
+        "base_parameters": None if base is None else base.num_parameters(),
+        "train_seconds": history.seconds,
+        "base_train_seconds": None if base_history is None else base_history.seconds,
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "weights_per": job.config.weights_per,
+        "history": {name: asdict(one) for name, one in histories.items()},
+    }
+    if "validation" in prepared.examples:
+        m = len(prepared.betas)
+        front = validation_front(
+            job.ranker, prepared.examples["validation"], weight_grid(m, max(11, m)), job.betas, job.metric, accelerator
+        )
+        metrics["validation_front"] = front.to_dict()
+    return metrics
 
 
 @contextlib.contextmanager
@@ -254,7 +361,7 @@ def _check_signal(examples: Examples) -> None:
 def _digest(values: np.ndarray) -> str:
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values, dtype=np.float32).data)
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
 
 
 def _checkpoint(out: Path | None, name: str) -> Path | None:

@@ -55,6 +55,6 @@ def oracle_front(
 
     def score(group_batch: GroupBatch, _: Batch) -> torch.Tensor:
         batch = expected.batch(group_batch)
-        return mixture_scores(batch.targets, batch.signal, batch.mask, batch.base_scores, grid, betas)
+        return mixture_scores(batch.targets.log(), batch.mask, batch.base_scores, grid, betas, batch.signal)
 
     return evaluate_front(score, examples, weights, scales, betas, metric)

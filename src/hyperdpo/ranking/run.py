@@ -21,7 +21,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from hyperdpo._version import __version__
-from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.control import check_temperatures, linear_transformation, proportional_scale
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
@@ -41,7 +41,7 @@ from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.scorers import Ranker
+from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
 
 #: Raised whenever a run of an older version could not be read any more.
 FORMAT_VERSION = 1
@@ -68,6 +68,7 @@ class RankRun:
     """With the labels fitted."""
     transform: FeatureTransform
     ranker: Ranker
+    """For all weightings."""
     base: Ranker | None
     base_source: BaseSource
     data: dict[str, Any]
@@ -87,28 +88,19 @@ class RankRun:
         table: GroupedTable,
         given: np.ndarray | None = None,
         device: torch.device | str = "cpu",
-        *,
-        share: tuple[int, int] = (0, 1),
-        reduce: ReduceArray | None = None,
     ) -> np.ndarray:
         """(N,) base scores of all rows of a table; computed once, then kept in the run directory.
 
         Args:
             given: (N,) from the caller, which come first.
-            share, reduce: this process's place and number of processes, and the sum over them.
 
         Raises:
             InputError: the run has no base of its own and none are given, or they do not fit the rows.
         """
         if given is not None:
-            scores = np.asarray(given, dtype=np.float32)
-            if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
-                raise InputError(
-                    f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
-                    f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
-                )
+            scores = checked_scores(given, table)
             # Kept only where there are no others: scores given for once must not replace those of the run's own base.
-            return self._remember(table, scores) if self.base_source.kind == "given" else scores
+            return self.remember(table, scores) if self.base_source.kind == "given" else scores
         if self.base_source.kind == "column":
             return table.column(str(self.base_source.column))
         if (known := self._recalled(table)) is not None:
@@ -118,11 +110,7 @@ class RankRun:
                 f"{table.source}: this run was trained on base scores that were given to it, and has none for this "
                 "data; expected base scores (--base-scores, or base_scores=)"
             )
-        part = Part.whole(table)
-        items = Items(part=part, features=self._features(part, resident=False), base_scores=_zeros(table.num_rows))
-        rank, world = share
-        scores = score_items(self.base, items, None, device, batches=items.batches()[rank::world], reduce=reduce)
-        return self._remember(table, scores, write=rank == 0)
+        return self.remember(table, score_all_rows(self.base, table, self.transform, device))
 
     def score(
         self,
@@ -130,6 +118,7 @@ class RankRun:
         weights: ArrayLike,
         scale: ArrayLike = 1.0,
         *,
+        temperatures: ArrayLike | None = None,
         base_scores: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> np.ndarray:
@@ -138,9 +127,14 @@ class RankRun:
         Args:
             weights: (m,), or (g, m) with one row per group.
             scale: c of Eq. (14), one number, or (g,) with one per group.
+            temperatures: m numbers β, before the scale; None: those of the run. See :meth:`answering`.
             base_scores: (N of the table,), where the run cannot compute them itself.
+
+        Raises:
+            InputError: weights, scales or temperatures that the run cannot answer, or base scores are missing.
         """
         groups = len(part.groups)
+        betas, factor = self.answering(temperatures)
         w = check_weights(weights, len(self.objectives))
         if w.ndim > 2 or (w.ndim == 2 and len(w) != groups):
             raise InputError(
@@ -153,12 +147,13 @@ class RankRun:
             raise InputError(f"scale: found {scale!r}; expected one number or ({groups},), one per group") from None
         if c.ndim > 1 or (c.ndim == 1 and len(c) != groups):
             raise InputError(f"scale: found shape {c.shape}; expected one number or ({groups},), one per group")
-        needs_base = self.ranker.parametrization != "scratch" or not np.all(c == 1)
+        c = c * factor
+        needs_base = self.ranker.needs_base or not np.all(c == 1)
         base = _zeros(int(part.sizes.sum()))
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
         items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
-        scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), device)
+        scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), betas, device)
         per_row: Any = float(c) if c.ndim == 0 else np.repeat(c, part.sizes).astype(np.float32)
         return np.asarray(linear_transformation(scores, base, per_row), dtype=np.float32)
 
@@ -180,13 +175,41 @@ class RankRun:
         scales: Sequence[float] | np.ndarray = (1.0,),
         *,
         metric: NdcgSettings | None = None,
+        temperatures: ArrayLike | None = None,
         device: torch.device | str = "cpu",
     ) -> Front:
-        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made."""
+        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made; of temperatures as in
+        :meth:`score`."""
         grid = np.atleast_2d(check_weights(weights, len(self.objectives)))
+        betas, factor = self.answering(temperatures)
         self.ranker.eval()
-        score = ranker_scores(self.ranker, grid, device)
-        return evaluate_front(score, examples, grid, scales, self.betas, metric or self.config.metric, device=device)
+        score = ranker_scores(self.ranker, grid, betas, device)
+        scaled = [c * factor for c in scales]
+        front = evaluate_front(score, examples, grid, scaled, betas, metric or self.config.metric, device=device)
+        wanted = np.asarray(betas) * factor
+        return replace(front, scales=front.scales / factor, temperatures=np.tile(wanted, (len(front.scales), 1)))
+
+    def answering(self, temperatures: ArrayLike | None) -> tuple[list[float], float]:
+        """At which temperatures the ranker is to be asked, and with which scale, to have the scores at others.
+
+        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, by Eq. (14).
+
+        Raises:
+            InputError: not m numbers above 0, or not a multiple of the run's temperatures where it has to be.
+        """
+        if temperatures is None:
+            return self.betas, 1.0
+        wanted = check_temperatures(temperatures, len(self.objectives))
+        if self.ranker.takes_temperatures:
+            return [float(beta) for beta in wanted], 1.0
+        factor = proportional_scale(wanted, self.betas)
+        if factor is None:
+            raise InputError(
+                f"temperatures: found {', '.join(f'{b:g}' for b in wanted)}; a ranker of parametrization "
+                f"{self.config.parametrization} answers at multiples of {', '.join(f'{b:g}' for b in self.betas)} only "
+                "(mixture and temperature answer at any)"
+            )
+        return self.betas, factor
 
     def base_front(self, examples: Examples, *, metric: NdcgSettings | None = None) -> Front:
         """The base as a front of one point."""
@@ -291,7 +314,7 @@ class RankRun:
         try:
             columns = tuple(run["features"])
             transform = FeatureTransform(columns, tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy())
-            ranker = Ranker(config.scorer, len(columns), len(config.objectives), config.parametrization)
+            ranker = conditioned_ranker(config, len(columns))
             ranker.load_state_dict(without_prefix("ranker", tensors))
             base = None
             if base_state := without_prefix("base", tensors):
@@ -317,16 +340,52 @@ class RankRun:
         scores = self._base_scores.get(name)
         return scores if scores is not None and len(scores) == table.num_rows else None
 
-    def _remember(self, table: GroupedTable, scores: np.ndarray, *, write: bool = True) -> np.ndarray:
+    def remember(self, table: GroupedTable, scores: np.ndarray) -> np.ndarray:
+        """Keep (N,) base scores of a table's rows for the next time."""
         if table.fingerprint:
             self._base_scores[table.fingerprint] = scores
-            if write and self.path is not None and self.base_source.kind == "trained":
+            if self.path is not None and self.base_source.kind == "trained":
                 try:
                     file = self.path / BASE_SCORES / f"{table.fingerprint}.safetensors"
                     write_tensors(file, {"scores": torch.from_numpy(scores)})
                 except InputError:
                     pass  # a run directory that cannot be written to can still be used
         return scores
+
+
+def score_all_rows(
+    base: Ranker,
+    table: GroupedTable,
+    transform: FeatureTransform,
+    device: torch.device | str = "cpu",
+    *,
+    share: tuple[int, int] = (0, 1),
+    reduce: ReduceArray | None = None,
+) -> np.ndarray:
+    """(N,) scores of a base on all rows of a table, streamed.
+
+    Args:
+        share, reduce: this process's place and number of processes, and the sum over them.
+    """
+    part = Part.whole(table)
+    items = Items(part=part, features=Features(part, transform, 0), base_scores=_zeros(table.num_rows))
+    rank, world = share
+    return score_items(base, items, None, (), device, batches=items.batches()[rank::world], reduce=reduce)
+
+
+def checked_scores(given: ArrayLike, table: GroupedTable) -> np.ndarray:
+    """(N,) float32 base scores from the caller.
+
+    Raises:
+        InputError: not one finite number per row of the table.
+    """
+    scores = np.asarray(given, dtype=np.float32)
+    if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
+        raise InputError(
+            f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
+            f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
+        )
+    return scores
 
 
 def versions() -> dict[str, str]:

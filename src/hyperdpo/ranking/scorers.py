@@ -1,6 +1,6 @@
-"""Networks that score the items of a group, with or without the weights w as an input.
+"""Networks that score the items of a group, with or without conditions such as the weights w.
 
-Shapes: G groups, n items (padded), F features, m objectives, P weightings, d width.
+Shapes: G groups, n items (padded), F features, c conditions, d width.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hyperdpo.ranking.config import Parametrization, ScorerConfig
-from hyperdpo.ranking.examples import Batch
+from hyperdpo.ranking.config import ScorerConfig
 
 #: The coefficients of w start uniform within ± this. Drawn like those of the features, a few numbers below 1 beside 131
 #: standardised ones are a tenth of the first layer's output, and small data is fitted before w is noticed. Chosen
@@ -21,105 +20,128 @@ WEIGHTS_BOUND = 3.0
 LONG_LIST = 1024
 
 
-class Ranker(nn.Module):
-    """A scorer and how its output becomes the score s(y, w | x): the parametrisation.
+class Scorer(nn.Module):
+    """Numbers (G, n) for features (G, n, F); conditioned on c numbers per group, such as w, where there are any.
 
-    ``scratch``: the scorer's output. ``augmentation``: the base score plus the scorer's output, which starts at 0, so
-    that training starts exactly at the base.
+    ``conditioning`` says where the c numbers enter:
+
+    - ``input``, as in the paper: concatenated to the input of the first layer. That layer is linear, so the
+      concatenation is carried out as the sum of two linear maps: nothing of size (G, n, c) is made.
+    - ``modulation``: there, and as a scale and a shift of every feature before each block (FiLM).
+    - ``head``: only after the blocks, as a scale and a shift before one more layer. K conditions of a group then share
+      the blocks, which is nearly all of the work.
 
     Args:
-        num_weights: m, or 0 for a ranker that knows no weights (a base, or a model for one w).
+        num_features: F.
+        num_conditions: c, or 0 for a scorer that knows none.
+        num_outputs: numbers per item.
+        zero_start: the last layer starts at 0, hence all numbers.
     """
 
     def __init__(
         self,
         config: ScorerConfig,
         num_features: int,
-        num_weights: int = 0,
-        parametrization: Parametrization = "scratch",
+        num_conditions: int = 0,
+        num_outputs: int = 1,
+        *,
+        zero_start: bool = False,
     ):
         super().__init__()
-        self.parametrization = parametrization
-        self.scorer = Scorer(config, num_features, num_weights, zero_start=parametrization == "augmentation")
-
-    def forward(self, batch: Batch, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """(G, n) scores; weights (G, m), or None for a ranker that knows none."""
-        scores = self.scorer(batch.features, batch.mask, weights)
-        return scores + batch.base_scores if self.parametrization == "augmentation" else scores
-
-    def forward_many(self, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
-        """(P, G, n) scores of P weightings (P, m) of the same groups."""
-        scores = self.scorer.forward_many(batch.features, batch.mask, weights)
-        return scores + batch.base_scores if self.parametrization == "augmentation" else scores
-
-    def num_parameters(self) -> int:
-        """Trainable numbers."""
-        return sum(p.numel() for p in self.parameters())
-
-
-class Scorer(nn.Module):
-    """Scores (G, n) of features (G, n, F); conditioned on w where ``num_weights`` is above 0.
-
-    The weights are concatenated to the input of the first layer. That layer is linear, so the concatenation is
-    carried out as the sum of two linear maps: nothing of size (G, n, m) is made, and many weightings share
-    the product with the features.
-
-    Args:
-        num_features: F.
-        num_weights: m, or 0 for a scorer that knows no weights.
-        zero_start: the last layer starts at 0, hence all scores.
-    """
-
-    def __init__(self, config: ScorerConfig, num_features: int, num_weights: int = 0, *, zero_start: bool = False):
-        super().__init__()
-        self.config, self.num_features, self.num_weights = config, num_features, num_weights
-        width = config.width
+        self.config, self.num_features, self.num_conditions = config, num_features, num_conditions
+        self.num_outputs = num_outputs
+        width, conditioning = config.width, config.conditioning if num_conditions else None
         self.features_in = nn.Linear(num_features, width)
-        self.weights_in = nn.Linear(num_weights, width, bias=False) if num_weights else None
-        if self.weights_in is not None:
+        self.weights_in = None
+        if conditioning in ("input", "modulation"):
+            self.weights_in = nn.Linear(num_conditions, width, bias=False)
             nn.init.uniform_(self.weights_in.weight, -WEIGHTS_BOUND, WEIGHTS_BOUND)
         block = TransformerBlock if config.kind == "transformer" else DenseBlock
         self.blocks = nn.ModuleList(block(config) for _ in range(config.layers))
+        self.modulations = None
+        if conditioning == "modulation":
+            self.modulations = nn.ModuleList(Modulation(num_conditions, width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
+        self.head = ConditionedHead(num_conditions, width) if conditioning == "head" else None
         # No bias: every loss and metric is blind to a shift of a group's scores.
-        self.out = nn.Linear(width, 1, bias=False)
+        self.out = nn.Linear(width, num_outputs, bias=False)
         if zero_start:
             nn.init.zeros_(self.out.weight)
 
-    def forward(self, features: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-        """Scores of one weighting per group.
+    def forward(
+        self, features: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What the scorer says about each item.
 
         Args:
             features: (G, n, F).
-            mask: (G, n) bool, True for items; scores of padding are arbitrary but finite.
-            weights: (G, m), or None for a scorer that knows no weights.
+            mask: (G, n) bool, True for items; what stands on padding is arbitrary but finite.
+            conditions: (G, c), or (K, G, c) for K of them per group; None for a scorer that knows none.
 
         Returns:
-            (G, n).
+            (G, n) or (K, G, n); with several outputs o, (G, n, o) or (K, G, n, o).
         """
+        many = 1 if conditions is None or conditions.dim() == 2 else len(conditions)
+        lead = mask.shape if conditions is None or conditions.dim() == 2 else (many, *mask.shape)
+        flat = None if conditions is None else conditions.reshape(-1, conditions.shape[-1])
         hidden = self.features_in(features)
-        if self.weights_in is not None:
-            hidden = hidden + self.weights_in(weights).unsqueeze(-2)
-        return self._head(hidden, mask)
+        if self.weights_in is not None and flat is not None:
+            if many > 1:
+                hidden, mask = hidden.repeat(many, 1, 1), mask.repeat(many, 1)
+            hidden = hidden + self.weights_in(flat).unsqueeze(-2)
+        hidden = self._blocks(hidden, mask, flat)
+        if self.head is not None and flat is not None:
+            if many > 1:
+                hidden = hidden.repeat(many, 1, 1)
+            hidden = self.head(hidden, flat)
+        elif many > 1 and self.weights_in is None:  # conditions for a scorer that knows none
+            hidden = hidden.repeat(many, 1, 1)
+        out = self.out(hidden)
+        out = out.squeeze(-1) if self.num_outputs == 1 else out
+        return out.view(*lead, *out.shape[2:])
 
-    def forward_many(self, features: torch.Tensor, mask: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Scores of P weightings of the same groups: (G, n, F), (G, n), (P, m) -> (P, G, n)."""
-        hidden = self.features_in(features).expand(len(weights), -1, -1, -1)
-        if self.weights_in is not None:
-            hidden = hidden + self.weights_in(weights)[:, None, None, :]
-        scores = self._head(hidden.reshape(-1, *hidden.shape[-2:]), mask.repeat(len(weights), 1))
-        return scores.view(len(weights), *mask.shape)
-
-    def _head(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _blocks(self, hidden: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None) -> torch.Tensor:
+        """(G, n, d) -> (G, n, d), normalised."""
         bias = None
         # Asking whether there is padding at all would make a GPU wait, and cannot be traced.
         on_cpu = mask.device.type == "cpu" and not torch.compiler.is_compiling()
         if self.config.kind == "transformer" and not (on_cpu and bool(mask.all())):
             bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device)
             bias = bias.masked_fill(~mask, torch.finfo(hidden.dtype).min)[:, None, None, :]
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
+            if self.modulations is not None:
+                hidden = self.modulations[number](hidden, conditions)
             hidden = block(hidden, bias)
-        return self.out(self.norm(hidden)).squeeze(-1)
+        return self.norm(hidden)
+
+
+class Modulation(nn.Module):
+    """Feature-wise modulation (FiLM): x * (1 + A c) + B c; starts as x + B c."""
+
+    def __init__(self, num_conditions: int, width: int):
+        super().__init__()
+        self.scale = nn.Linear(num_conditions, width, bias=False)
+        self.shift = nn.Linear(num_conditions, width, bias=False)
+        nn.init.zeros_(self.scale.weight)
+
+    def forward(self, hidden: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """(G, n, d) and (G, c) -> (G, n, d)."""
+        return hidden * (1 + self.scale(conditions).unsqueeze(-2)) + self.shift(conditions).unsqueeze(-2)
+
+
+class ConditionedHead(nn.Module):
+    """One layer on each item, modulated by the conditions before its rectifier."""
+
+    def __init__(self, num_conditions: int, width: int):
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.modulation = Modulation(num_conditions, width)
+        nn.init.uniform_(self.modulation.scale.weight, -1.0, 1.0)
+        nn.init.uniform_(self.modulation.shift.weight, -1.0, 1.0)
+
+    def forward(self, hidden: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """(G, n, d) and (G, c) -> (G, n, d)."""
+        return functional.relu(self.modulation(self.dense(hidden), conditions))
 
 
 class TransformerBlock(nn.Module):

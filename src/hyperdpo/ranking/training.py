@@ -10,16 +10,17 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
-from hyperdpo.core.preferences import sample_dirichlet, stream, weight_grid
+from hyperdpo.core.losses import hypernet_loss
+from hyperdpo.core.preferences import sample_temperatures, sample_weights, stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
@@ -28,34 +29,62 @@ from hyperdpo.ranking.config import TrainingConfig
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.scorers import Ranker
+from hyperdpo.ranking.rankers import Ranker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 #: Random streams of a run, told apart by their first key.
-ORDER, WEIGHTS, VALIDATION = 1, 2, 3
-
-#: The weights of a batch of G groups in (epoch, step): (m,) for the batch, or (G, m).
-WeightSampler = Callable[[int, int, int], np.ndarray]
+ORDER, WEIGHTS, VALIDATION, TEMPERATURES = 1, 2, 3, 4
 
 
-def dirichlet_weights(config: TrainingConfig, num_objectives: int, seed: int) -> WeightSampler:
-    """w ~ Dirichlet(α), one per batch or one per group; a step's draw depends on seed, epoch and step alone."""
+@dataclass(frozen=True)
+class Draw:
+    """What a training step is conditioned on."""
+
+    weights: np.ndarray
+    """(m,) for the batch, (G, m) for its groups, or (K, G, m) for K weightings of each."""
+    temperatures: np.ndarray | None = None
+    """Of the same shape; None: those of the job."""
+
+
+#: The draw of a batch of G groups in (epoch, step).
+Sampler = Callable[[int, int, int], Draw]
+
+
+def dirichlet_weights(config: TrainingConfig, num_objectives: int, seed: int) -> Sampler:
+    """w ~ Dirichlet(α), one per batch or some per group; a step's draw depends on seed, epoch and step alone."""
     alphas = config.alphas(num_objectives)
 
-    def sample(epoch: int, step: int, groups: int) -> np.ndarray:
+    def sample(epoch: int, step: int, groups: int) -> Draw:
         rng = stream(seed, WEIGHTS, epoch, step)
+        count = 1 if config.weights_per == "batch" else groups * config.draws
+        weights = sample_weights(
+            alphas, count, rng, vertex_share=config.vertex_share, stratified=config.stratified and count > 1
+        )
         if config.weights_per == "batch":
-            return sample_dirichlet(alphas, 1, rng)[0]
-        return sample_dirichlet(alphas, groups, rng)
+            return Draw(weights[0])
+        # Draw k of group g is row g K + k: the draws of one group are not neighbours in a stratified set.
+        return Draw(weights.reshape(groups, config.draws, -1).swapaxes(0, 1) if config.draws > 1 else weights)
 
     return sample
 
 
-def fixed_weights(weights: np.ndarray) -> WeightSampler:
+def with_temperatures(sampler: Sampler, low: Sequence[float], high: Sequence[float], seed: int) -> Sampler:
+    """A sampler whose draws have temperatures β ~ D(β) of their own, uniform in a box, Eq. (20)."""
+
+    def sample(epoch: int, step: int, groups: int) -> Draw:
+        weights = sampler(epoch, step, groups).weights
+        rows = weights.size // len(low)
+        temperatures = sample_temperatures(low, high, rows, stream(seed, TEMPERATURES, epoch, step))
+        return Draw(weights, temperatures.reshape(weights.shape))
+
+    return sample
+
+
+def fixed_weights(weights: np.ndarray) -> Sampler:
     """The same (m,) weights in every batch."""
-    return lambda epoch, step, groups: weights
+    return lambda epoch, step, groups: Draw(weights)
 
 
 @dataclass
@@ -66,7 +95,7 @@ class History:
     losses: list[float] = field(default_factory=list)
     """Mean training loss of the last epoch."""
     validation: list[float | None] = field(default_factory=list)
-    """Hypervolume of the validation front; None where there is no validation split."""
+    """What the choice goes by, such as the hypervolume of the validation front; None without a validation split."""
     main: list[float | None] = field(default_factory=list)
     """Mean main metric over the validation front."""
     best: int = -1
@@ -84,9 +113,14 @@ class Training:
     Attributes:
         name: for the progress bar and the checkpoint.
         ranker: trained in place; ends with the chosen weights.
-        train, validation: examples with base scores; without validation the last epoch is chosen.
+        train, validation: examples with base scores; without validation the last epoch is chosen. Validation may have
+            other labels than training (and then other weights and temperatures).
         sampler: the weights of each batch.
-        betas: temperatures, one per label.
+        betas: temperatures, one per label of ``train``.
+        grid: (P, m) weights of the validation front; None: a few spread over the simplex.
+        choice: the number, to be maximised, that chooses the epoch, from the validation front.
+        validation_betas: temperatures of the validation front, one row or several (whose numbers are averaged);
+            None: ``betas``.
         seed: of order; the sampler has its own.
         checkpoint: file to resume from and to write to.
         fingerprint: what must agree for a checkpoint to be used.
@@ -97,11 +131,14 @@ class Training:
     ranker: Ranker
     train: Examples
     validation: Examples | None
-    sampler: WeightSampler
+    sampler: Sampler
     betas: tuple[float, ...]
     config: TrainingConfig
     metric: NdcgSettings
     seed: int
+    grid: np.ndarray | None = None
+    choice: Callable[[Front], float] = attrgetter("hypervolume")
+    validation_betas: tuple[tuple[float, ...], ...] | None = None
     checkpoint: Path | None = None
     fingerprint: str = ""
     first_step: int = 0
@@ -160,7 +197,8 @@ class _Loop:
             config.batch_items, max(job.train.num_items // config.min_batches, int(job.train.sizes.max()))
         )
         # The vertices and at least two points inside, so that the choice does not rest on single objectives alone.
-        self.grid = weight_grid(len(job.betas), max(config.validation_points, len(job.betas) + 2))
+        few = weight_grid(len(job.betas), max(config.validation_points, len(job.betas) + 2))
+        self.grid = few if job.grid is None else job.grid
         self.counts: torch.Tensor | None = None
         # Epochs after which the validation front is measured: spread evenly, the last one always.
         count = min(config.evaluations, config.epochs)
@@ -227,16 +265,24 @@ class _Loop:
 
     def _step(self, step: int, group_batch: GroupBatch) -> torch.Tensor:
         job = self.job
-        weights = np.asarray(job.sampler(self.epoch, step, len(group_batch.groups)), dtype=np.float32)
-        share, weights, idle = _share(group_batch, weights, self.accelerator)
+        share, draw, idle = _share(
+            group_batch, job.sampler(self.epoch, step, len(group_batch.groups)), self.accelerator
+        )
         batch = job.train.batch(share, self.device)
-        w = torch.from_numpy(weights).to(self.device)
-        conditioned = w.expand(len(share.groups), -1) if job.ranker.scorer.num_weights else None
+        w, betas = _on_device(draw.weights, self.device), job.betas
+        conditions, temperatures = w, None
+        if w.dim() == 1:
+            conditions = w.expand(len(share.groups), -1)
+        if draw.temperatures is not None:
+            temperatures = _on_device(draw.temperatures, self.device).expand(conditions.shape)
         with self.accelerator.autocast():
-            scores = self.model(batch, conditioned)
-        losses = listnet_dpo_loss(scores.float(), batch.base_scores, batch.targets, batch.mask, job.betas)
-        signal = batch.signal & (not idle)
-        loss = hypernet_loss(losses, signal, w, job.config.penalty, self.reduce, self.counts)
+            output = self.model(batch, conditions, temperatures)
+        losses = job.ranker.losses(output.float(), batch, betas if temperatures is None else temperatures)
+        signal, counts = batch.signal & (not idle), self.counts
+        if losses.dim() == 3:  # K draws: K times as many groups
+            signal, counts = signal.repeat(len(losses), 1), None if counts is None else counts * len(losses)
+            losses, w = losses.flatten(0, 1), w if w.dim() == 1 else w.flatten(0, 1)
+        loss = hypernet_loss(losses, signal, w, job.config.penalty, self.reduce, counts)
         # DDP averages gradients over processes; the loss is a sum over all their groups.
         self.accelerator.backward(loss * self.accelerator.num_processes)
         self.accelerator.clip_grad_norm_(self.model.parameters(), job.config.clip)
@@ -252,13 +298,17 @@ class _Loop:
         best = history.validation[history.best] if history.best >= 0 else None
         value, main, log = None, None, {}
         if job.validation is not None:
-            front = validation_front(
-                job.ranker, job.validation, self.grid, job.betas, job.metric, self.accelerator, self.measured
-            )
-            value = front.hypervolume
-            log = {f"{job.name}/validation_hypervolume": value}
-            if front.main is not None and not np.isnan(front.main).all():
-                main = float(np.nanmean(front.main))
+            fronts = [
+                validation_front(
+                    job.ranker, job.validation, self.grid, betas, job.metric, self.accelerator, self.measured
+                )
+                for betas in job.validation_betas or (job.betas,)
+            ]
+            value = float(np.mean([job.choice(front) for front in fronts]))
+            log = {f"{job.name}/validation_hypervolume": float(np.mean([front.hypervolume for front in fronts]))}
+            mains = [front.main for front in fronts if front.main is not None]
+            if mains and not np.isnan(mains).all():
+                main = float(np.nanmean(mains))
                 log[f"{job.name}/validation_main"] = main
         history.validation.append(value)
         history.main.append(main)
@@ -335,7 +385,7 @@ def validation_front(
     ranker.eval()
     # In float32, also where training is not: half precision would tie scores of a long list.
     return evaluate_front(
-        ranker_scores(ranker, grid, accelerator.device),
+        ranker_scores(ranker, grid, betas, accelerator.device),
         examples,
         grid,
         [1.0],
@@ -355,10 +405,8 @@ def array_sum(accelerator: Accelerator) -> ReduceArray | None:
     return lambda values: accelerator.reduce(torch.from_numpy(values).to(accelerator.device), "sum").cpu().numpy()
 
 
-def _share(
-    group_batch: GroupBatch, weights: np.ndarray, accelerator: Accelerator
-) -> tuple[GroupBatch, np.ndarray, bool]:
-    """The whole groups of a batch that this process trains on, their weights, and whether it idles.
+def _share(group_batch: GroupBatch, draw: Draw, accelerator: Accelerator) -> tuple[GroupBatch, Draw, bool]:
+    """The whole groups of a batch that this process trains on, their draw, and whether it idles.
 
     Groups stand in order of size: every n-th one gives each process about the same work. A batch with fewer groups
     than processes leaves some idle: they run on one group whose loss does not count, because all must take part
@@ -366,11 +414,21 @@ def _share(
     """
     rank, world = accelerator.process_index, accelerator.num_processes
     if world == 1:
-        return group_batch, weights, False
+        return group_batch, draw, False
     idle = rank >= len(group_batch.groups)
     chosen = slice(0, 1) if idle else slice(rank, None, world)
     share = GroupBatch(group_batch.groups[chosen], group_batch.length)
-    return share, weights if weights.ndim == 1 else weights[chosen], idle
+
+    def own(values: np.ndarray | None) -> np.ndarray | None:
+        return values if values is None or values.ndim == 1 else values[..., chosen, :]
+
+    weights = own(draw.weights)
+    assert weights is not None
+    return share, Draw(weights, own(draw.temperatures)), idle
+
+
+def _on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(device)
 
 
 def _some_groups(examples: Examples, items: int, seed: int) -> list[GroupBatch]:

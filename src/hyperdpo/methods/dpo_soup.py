@@ -1,0 +1,13 @@
+"""DPO Soup: one training per objective, parameters averaged."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hyperdpo.methods.jobs import Answer, expert
+
+
+def dpo_soup(weights: np.ndarray) -> list[Answer]:
+    """The m experts, from the same initialisation; at w, the average of their parameters weighted with w."""
+    experts = tuple(expert(j, weights.shape[1]) for j in range(weights.shape[1]))
+    return [Answer(experts, tuple(map(float, w))) for w in weights]

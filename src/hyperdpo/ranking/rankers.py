@@ -1,0 +1,179 @@
+"""Parametrisations: how a network's output becomes the score s(y, w | x), and what it is trained with.
+
+Shapes: G groups, n items (padded), m objectives, K weightings of each group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from hyperdpo.core.control import normalised_temperatures, temperature_transformation
+from hyperdpo.core.losses import listnet_dpo_loss, listnet_loss, top_one_log_probabilities
+from hyperdpo.core.mixture import mixture_scores
+from hyperdpo.ranking.config import RankConfig, ScorerConfig
+from hyperdpo.ranking.examples import Batch, LabelledBatch
+from hyperdpo.ranking.scorers import Scorer
+
+#: m temperatures, or (G, m) or (K, G, m) of them.
+Temperatures = Sequence[float] | torch.Tensor
+
+
+class Ranker(nn.Module):
+    """``scratch``: the score is the network's output, conditioned on w.
+
+    Args:
+        num_weights: m, or 0 for a ranker that knows no weights (a base, or a model for one w).
+    """
+
+    #: Whether :meth:`scores` answers at temperatures other than those of the training.
+    takes_temperatures = False
+    #: Whether scores depend on the base scores.
+    needs_base = False
+
+    def __init__(self, config: ScorerConfig, num_features: int, num_weights: int = 0):
+        super().__init__()
+        self.num_weights = num_weights
+        self.scorer = self._scorer(config, num_features)
+
+    def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
+        return Scorer(config, num_features, self.num_weights)
+
+    def forward(
+        self, batch: Batch, weights: torch.Tensor | None = None, temperatures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What :meth:`losses` takes; here the scores (G, n) or (K, G, n).
+
+        Args:
+            weights: (G, m) or (K, G, m); None for a ranker that knows none.
+            temperatures: of the same shape, for a ranker that is trained with many.
+        """
+        return self.scorer(batch.features, batch.mask, weights if self.num_weights else None)
+
+    def losses(self, output: torch.Tensor, batch: LabelledBatch, temperatures: Temperatures) -> torch.Tensor:
+        """(G, m) or (K, G, m) losses of what :meth:`forward` gave, Eq. (10)."""
+        if output.dim() == 2:
+            return listnet_dpo_loss(output, batch.base_scores, batch.targets, batch.mask, temperatures)
+        chosen = temperatures if isinstance(temperatures, torch.Tensor) else [temperatures] * len(output)
+        return torch.stack(
+            [
+                listnet_dpo_loss(scores, batch.base_scores, batch.targets, batch.mask, betas)
+                for scores, betas in zip(output, chosen, strict=True)
+            ]
+        )
+
+    def scores(self, batch: Batch, weights: torch.Tensor, temperatures: Temperatures) -> torch.Tensor:
+        """(K, G, n) scores of (K, G, m) weightings, at m temperatures."""
+        if self.num_weights:
+            return self(batch, weights)
+        return self(batch).expand(len(weights), -1, -1)
+
+    def num_parameters(self) -> int:
+        """Trainable numbers."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class AugmentationRanker(Ranker):
+    """``augmentation``: the base score plus the network's output, which starts at 0, so that training starts exactly at
+    the base."""
+
+    needs_base = True
+
+    def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
+        return Scorer(config, num_features, self.num_weights, zero_start=True)
+
+    def forward(
+        self, batch: Batch, weights: torch.Tensor | None = None, temperatures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        return batch.base_scores + super().forward(batch, weights, temperatures)
+
+
+class MixtureRanker(Ranker):
+    """``mixture``: m heads that learn the objectives' targets; the score is the minimiser of the scalarised loss.
+
+    No w is sampled: head j is trained with its own objective alone, and weights and temperatures enter through
+    :func:`~hyperdpo.core.mixture.mixture_scores` after training.
+    """
+
+    takes_temperatures = True
+    needs_base = True
+
+    def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
+        return Scorer(config, num_features, num_outputs=self.num_weights)
+
+    def forward(
+        self, batch: Batch, weights: torch.Tensor | None = None, temperatures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(G, m, n): the heads u_j; softmax(u_j) is the expected target of objective j."""
+        heads = self.scorer(batch.features, batch.mask)
+        return heads.unsqueeze(1) if self.num_weights == 1 else heads.transpose(1, 2)
+
+    def losses(self, output: torch.Tensor, batch: LabelledBatch, temperatures: Temperatures) -> torch.Tensor:
+        return _heads_loss(output, batch)
+
+    def scores(self, batch: Batch, weights: torch.Tensor, temperatures: Temperatures) -> torch.Tensor:
+        log_targets = top_one_log_probabilities(self(batch).float(), batch.mask.unsqueeze(1))
+        return mixture_scores(log_targets, batch.mask, batch.base_scores, weights, temperatures)
+
+
+class TemperatureRanker(Ranker):
+    """``temperature``, the temperature hypernetwork: the network sees w and β/|β|_1; |β|_1 enters through Eq. (19).
+
+    Args:
+        augmentation: the network's output is added to the base score, as in the paper's appendix C.3.
+    """
+
+    takes_temperatures = True
+    needs_base = True
+
+    def __init__(self, config: ScorerConfig, num_features: int, num_weights: int, *, augmentation: bool):
+        self.augmentation = augmentation
+        super().__init__(config, num_features, num_weights)
+
+    def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
+        return Scorer(config, num_features, 2 * self.num_weights, zero_start=self.augmentation)
+
+    def forward(
+        self, batch: Batch, weights: torch.Tensor | None = None, temperatures: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert weights is not None
+        assert temperatures is not None
+        temperatures = temperatures.expand(weights.shape)
+        conditions = torch.cat([weights, normalised_temperatures(temperatures)], -1)
+        scores = self.scorer(batch.features, batch.mask, conditions)
+        if self.augmentation:
+            scores = scores + batch.base_scores
+        return temperature_transformation(scores, batch.base_scores, temperatures)
+
+    def scores(self, batch: Batch, weights: torch.Tensor, temperatures: Temperatures) -> torch.Tensor:
+        return self(batch, weights, torch.as_tensor(temperatures, dtype=weights.dtype, device=weights.device))
+
+
+def _heads_loss(heads: torch.Tensor, batch: LabelledBatch) -> torch.Tensor:
+    """(G, m): the cross-entropy of each head with its own targets."""
+    groups, m, items = heads.shape
+    mask = batch.mask.unsqueeze(1).expand(-1, m, -1).reshape(-1, items)
+    return listnet_loss(heads.reshape(-1, items), batch.targets.reshape(-1, items), mask).view(groups, m)
+
+
+def conditioned_ranker(config: RankConfig, num_features: int) -> Ranker:
+    """The ranker for all weightings that the configuration asks for, with new weights."""
+    m = len(config.objectives)
+    if config.parametrization == "mixture":
+        return MixtureRanker(config.scorer, num_features, m)
+    if config.parametrization == "temperature":
+        augmentation = config.temperatures.parametrization == "augmentation"
+        return TemperatureRanker(config.scorer, num_features, m, augmentation=augmentation)
+    kind = AugmentationRanker if config.parametrization == "augmentation" else Ranker
+    return kind(config.scorer, num_features, m)
+
+
+def fixed_ranker(config: RankConfig, num_features: int) -> Ranker:
+    """The same network without w, for one weighting (a baseline); a base is one too.
+
+    Only ``augmentation`` keeps its parametrisation: the others' baselines are trained from scratch, as in the paper.
+    """
+    kind = AugmentationRanker if config.parametrization == "augmentation" else Ranker
+    return kind(config.scorer, num_features)

@@ -1,0 +1,85 @@
+"""From what a ``rank`` command is given to tables, splits and base scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hyperdpo.data.cache import read_table
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part, split_files, split_groups
+from hyperdpo.errors import InputError
+from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.fitting import split_table
+from hyperdpo.ranking.run import BaseSource, RankRun, read_scores
+
+
+def read(path: Path, config: RankConfig, *, show: bool = True) -> GroupedTable:
+    size = path.stat().st_size if path.is_file() else 0
+    with progress_bar(f"read {path.name}", size / 1e6, "MB", show=show) as update:
+        return read_table(path, qid_column=config.qid_column, progress=lambda done, _: update(done / 1e6, ""))
+
+
+def read_parts(
+    source: Path, validation: Path | None, test: Path | None, config: RankConfig, *, show: bool
+) -> dict[str, Part]:
+    """The splits: files of a directory, files given, or parts of one file."""
+    files = split_files(source) if source.is_dir() else {"train": source}
+    files |= {name: path for name, path in (("validation", validation), ("test", test)) if path is not None}
+    tables = {name: read(path, config, show=show) for name, path in files.items()}
+    if "validation" in tables:
+        return {name: Part.whole(table) for name, table in tables.items()}
+    if "test" not in tables:
+        return split_table(tables["train"], config)
+    # A test file, but no validation file: validation groups come out of the training file.
+    split = config.split
+    share = split.validation / (split.train + split.validation)
+    groups = split_groups(tables["train"].num_groups, (1 - share, share, 0.0), split.seed)
+    parts = {name: Part(tables["train"], groups[name]) for name in ("train", "validation") if len(groups[name])}
+    return parts | {"test": Part.whole(tables["test"])}
+
+
+def read_data(source: Path, run: RankRun, split: str) -> tuple[GroupedTable, str | None]:
+    """The table that a run is measured on, and of a directory the split whose file it is (None for a file)."""
+    if not source.is_dir():
+        return read(source, run.config), None
+    files = split_files(source)
+    wanted = "test" if split == "auto" else split
+    if wanted not in files:
+        raise InputError(
+            f"{source}: no file for {wanted!r}; found {', '.join(files)}: name one of them (--split or DATA)"
+        )
+    return read(files[wanted], run.config), wanted
+
+
+def base_of(argument: str | None, parts: Mapping[str, Part]) -> tuple[BaseSource, dict[str, np.ndarray] | None]:
+    """Where base scores come from, and the given ones: a file holds those of all tables, one after the other."""
+    if argument is None:
+        return BaseSource("trained"), None
+    tables = list({id(part.table): part.table for part in parts.values()}.values())
+    if argument in tables[0].columns:
+        return BaseSource("column", argument), None
+    scores = _scores_for(argument, tables)
+    ends = np.cumsum([table.num_rows for table in tables])
+    by_table = {id(table): scores[end - table.num_rows : end] for table, end in zip(tables, ends, strict=True)}
+    return BaseSource("given"), {name: by_table[id(part.table)] for name, part in parts.items()}
+
+
+def given_base(argument: str | None, run: RankRun, table: GroupedTable) -> np.ndarray | None:
+    if argument is None:
+        return None
+    return table.column(argument) if argument in table.columns else _scores_for(argument, [table])
+
+
+def _scores_for(argument: str, tables: Sequence[GroupedTable]) -> np.ndarray:
+    if not Path(argument).exists():
+        raise InputError(f"--base-scores: {argument!r} is neither a column of {tables[0].source} nor a file")
+    scores = read_scores(argument)
+    rows = sum(table.num_rows for table in tables)
+    if len(scores) != rows:
+        names = ", ".join(table.source for table in tables)
+        raise InputError(f"{argument}: found {len(scores)} scores; expected {rows}, one per row of {names}")
+    return scores

@@ -1,0 +1,140 @@
+"""The tables that ``rank`` commands print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hyperdpo.ranking.run import RankRun
+
+
+def print_front(result: Mapping[str, Any]) -> None:
+    """The content of ``FRONT.json`` as a table on stdout."""
+    names = result["objectives"]
+    data = result["data"]
+    table = Table(
+        title=f"{result['metric']['description']}, {data['split']} groups: {data['groups']}", title_justify="left"
+    )
+    for heading in ("weights", "scale", *names, "main"):
+        table.add_column(heading, justify="right", overflow="fold")
+
+    def row(weights: str, scale: str, point: Mapping[str, Any]) -> None:
+        table.add_row(weights, scale, *(_figure(point["metrics"][n]) for n in names), _figure(point["main"]))
+
+    row("base", "", result["base"])
+    for point in result["points"]:
+        row(",".join(f"{w:.2g}" for w in point["weights"]), f"{point['scale']:g}", point)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    console.print(
+        f"hypervolume {result['hypervolume']:.4g}, with main {_figure(result['hypervolume_with_main'])} "
+        f"(reference {result['reference_point']}); {result['parameters']:,} parameters, "
+        f"trained in {result['train_seconds']:.1f} s",
+        highlight=False,
+    )
+    if "oracle" in result:
+        oracle = result["oracle"]
+        console.print(
+            f"of the attainable front: {_percent(oracle['fraction'])}, with main "
+            f"{_percent(oracle['fraction_with_main'])} "
+            f"(oracle hypervolume {oracle['hypervolume']:.4g}, with main {_figure(oracle['hypervolume_with_main'])})",
+            highlight=False,
+        )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def print_fit(run: RankRun, out: Path) -> None:
+    metrics = run.metrics
+    table = Table("", "parameters", "epochs", "items/s", "seconds", "validation")
+    for name, history in metrics["history"].items():
+        best = history["validation"][history["best"]]
+        parameters = metrics["base_parameters"] if name == "base" else metrics["parameters"]
+        table.add_row(
+            name,
+            f"{parameters:,}",
+            f"{history['epochs'][-1]} (best {history['epochs'][history['best']]})",
+            f"{history['items'] / max(history['seconds'], 1e-9):,.0f}",
+            f"{history['seconds']:.1f}",
+            _figure(best),
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    m, main = len(run.objectives), run.config.main
+    described = f"{len(run.transform.columns)} features, {m} objectives: {', '.join(run.objectives)}"
+    console.print(
+        f"{described}; base: {run.base_source.kind}, on {main.name if main else 'no main label'}", highlight=False
+    )
+    if front := metrics.get("validation_front"):
+        console.print(
+            f"validation hypervolume at {len(front['points'])} weightings: {front['hypervolume']:.4g}, "
+            f"with main {_figure(front['hypervolume_with_main'])}; {front['metric']['description']}",
+            highlight=False,
+        )
+    console.print(f"run: {out}", highlight=False)
+
+
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats."""
+    methods = result["methods"]
+    first = next(iter(methods.values()))
+    repeats = result["repeats"]
+    groups = "/".join(str(repeats[0]["groups"].get(name, 0)) for name in ("train", "validation", "test"))
+    title = (
+        f"{first['metric']['description']}, {len(first['points'])} weightings, {len(repeats)} repeats, "
+        f"groups {groups} (train/validation/test)"
+    )
+    table = Table(title=title, title_justify="left")
+    headings = ("hypervolume", "with main", "main ± over points", "models", "parameters", "epochs", "seconds")
+    table.add_column("")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    with_oracle = any("oracle" in one for one in methods.values())
+    if with_oracle:
+        table.add_column("of attainable", justify="right")
+    for name, one in methods.items():
+        cells = [
+            _with_sd(one, "hypervolume"),
+            _with_sd(one, "hypervolume_with_main"),
+            "-" if one["main_mean"] is None else f"{one['main_mean']:.4f} ± {one['main_sd']:.4f}",
+            f"{one['models']:.0f}",
+            f"{one['parameters']:,.0f}",
+            f"{one['epochs']:.3g}",
+            f"{one['train_seconds']:.1f} ± {one['train_seconds_sd']:.1f}",
+        ]
+        if with_oracle:
+            oracle = one.get("oracle", {})
+            cells.append(f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}")
+        table.add_row(name, *cells)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    base = result["base"]
+    known = ", ".join(f"{name} {_figure(value)}" for name, value in base["metrics"].items())
+    console.print(
+        f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}", highlight=False
+    )
+    for name, one in methods.items():
+        views = [
+            f"{view} ({len(found['points'])} points) {found['hypervolume']:.4g}, "
+            f"with main {_figure(found['hypervolume_with_main'])}"
+            for view, found in one["views"].items()
+        ]
+        if views:
+            console.print(f"{name}, without another training: {'; '.join(views)}", highlight=False)
+    if result["chosen"] is not None:
+        console.print(f"best one-shot entry on validation groups: {result['chosen']}", highlight=False)
+
+
+def _with_sd(one: Mapping[str, Any], name: str) -> str:
+    return "-" if one[name] is None else f"{one[name]:.4f} ± {one[name + '_sd']:.4f}"
