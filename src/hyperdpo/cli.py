@@ -348,6 +348,54 @@ def rank_score(
     score_command(run_path, source, weights=weights, scale=scale, temperatures=temperatures, out=out, **data)
 
 
+@cli.command("experiment")
+@click.argument("name", required=False)
+@click.option(
+    "--data", "source", type=PATH, help="File, fold directory, or directory of Fold1..5; generated if left out."
+)
+@click.option("--out", type=PATH, default=Path("experiments"), show_default=True, help="Reports, JSON and trainings.")
+@click.option("--seeds", type=int, help="Repeats.  [default: 3, or one for each fold]")
+@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option("--queries", type=int, help="Size of the generated data.")
+@click.option("--oracle", type=PATH, help="Oracle file of generated data.")
+@click.option("--small", is_flag=True, help="A tiny instance, to see that it runs.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
+@data_options
+def experiment(
+    name: str | None,
+    source: Path | None,
+    out: Path,
+    seeds: int | None,
+    folds: int,
+    queries: int | None,
+    oracle: Path | None,
+    small: bool,
+    settings: tuple[str, ...],
+    **data: Any,
+) -> None:
+    """Run the experiment NAME: a table or figure of the paper, or a look beyond it. Without NAME, list them."""
+    if name is None or name == "list":
+        from hyperdpo.experiments.registry import EXPERIMENTS
+
+        for known, (_, what) in EXPERIMENTS.items():
+            click.echo(f"{known:<12}{what}")
+        return
+    from hyperdpo.experiments.running import run_experiment
+
+    run_experiment(
+        name,
+        out=out,
+        data=source,
+        overrides=_overrides(settings),
+        seeds=seeds,
+        folds=folds,
+        queries=queries,
+        small=small,
+        oracle=oracle,
+        **data,
+    )
+
+
 @cli.command("demo")
 @click.option(
     "--out", type=PATH, default=Path("demo"), show_default=True, help="Directory for data, run, front and report."

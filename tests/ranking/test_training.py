@@ -43,8 +43,8 @@ from hyperdpo.ranking.checkpoints import read_tensors
 from hyperdpo.ranking.config import TrainingConfig, _merged
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun
 from hyperdpo.ranking.rankers import Ranker
+from hyperdpo.ranking.run import BaseSource, RankRun
 from hyperdpo.ranking.training import Draw, Training, _share, dirichlet_weights, learning_rate, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")

@@ -19,7 +19,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.methods import METHODS, Answer, Conditioned, Fixed, Job, Margin, jobs_of
 from hyperdpo.ranking.checkpoints import read_tensors, write_tensors
-from hyperdpo.ranking.config import PARAMETRIZATIONS, RankConfig, with_overrides
+from hyperdpo.ranking.config import PAPER, PARAMETRIZATIONS, RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import conditioned_training, prepare, seeded
@@ -70,6 +70,7 @@ class Repeat:
     """``train``, ``validation`` and ``test``."""
     base_source: BaseSource = field(default_factory=lambda: BaseSource("trained"))
     given_base: Mapping[str, np.ndarray] | None = None
+    """(N,) per split; None where ``base_source`` is ``given``: a LightGBM base is trained."""
     oracle: GroupedTable | None = None
     """Expected labels of generated data: the same rows as the test part's table."""
 
@@ -77,15 +78,16 @@ class Repeat:
 def parse_entry(text: str) -> Entry:
     """An entry from ``METHOD`` or ``METHOD:VARIANT``.
 
-    A variant of ``hyperdpo`` is a parametrisation, of ``dpo-ls`` and ``dpo-soup`` one that needs no weights
-    (``scratch``, ``augmentation``), of ``lightgbm-ls`` ``base``: the base score is one of the features.
+    A variant of ``hyperdpo`` is a parametrisation or ``paper``, the paper's setting; of ``dpo-ls`` and ``dpo-soup`` a
+    parametrisation that needs no weights (``scratch``, ``augmentation``); of ``lightgbm-ls`` ``base``: the base
+    score is one of the features.
 
     Raises:
         InputError: no such method or variant.
     """
     method, _, variant = text.partition(":")
     variants: dict[str, tuple[str, ...]] = {
-        "hyperdpo": PARAMETRIZATIONS,
+        "hyperdpo": (*PARAMETRIZATIONS, "paper"),
         "dpo-ls": ("scratch", "augmentation"),
         "dpo-soup": ("scratch", "augmentation"),
         "mo-dpo": (),
@@ -97,7 +99,9 @@ def parse_entry(text: str) -> Entry:
         expected = ", ".join(f"{method}:{v}" for v in variants[method]) or method
         raise InputError(f"--methods: no variant {text!r}; expected {expected}")
     if method == "lightgbm-ls":
-        return Entry(text, method, {"with_base": True} if variant else {})
+        return Entry(text, method, {"with_base": True} if variant else {}, scales=())
+    if variant == "paper":
+        return Entry(text, method, PAPER)
     return Entry(text, method, {"parametrization": variant} if variant else {})
 
 
@@ -113,8 +117,8 @@ class Trained:
 class Model:
     """How an entry answers at any weights, once its jobs are done."""
 
-    scores: Callable[[np.ndarray, Sequence[float]], ScoreBatch]
-    """From (P, m) weights, and temperatures where the model takes them."""
+    scores: Callable[[Examples, np.ndarray, Sequence[float]], ScoreBatch]
+    """For some examples, from (P, m) weights, and temperatures where the model takes them."""
     models: int
     parameters: int
     seconds: float
@@ -131,13 +135,19 @@ class Bench:
         for name in ("validation", "test"):
             if name not in repeat.parts:
                 raise InputError(f"{repeat.name}: no {name} groups; expected some, to choose epochs and to measure on")
+        config = replace(config, seed=repeat.seed)
+        given = repeat.given_base
+        if repeat.base_source.kind == "given" and given is None:
+            from hyperdpo.ranking.gbdt_bench import lightgbm_base
+
+            given = lightgbm_base(repeat, config, directory)
         self.prepared = prepare(
-            replace(config, seed=repeat.seed),
+            config,
             repeat.parts,
             accelerator,
             checkpoint=directory / "base.safetensors",
             base_source=repeat.base_source,
-            given_base=repeat.given_base,
+            given_base=given,
         )
         self._trained: dict[str, Trained] = {}
         self._expert_scores: dict[str, np.ndarray] = {}
@@ -162,7 +172,7 @@ class Bench:
         trained = {job: self.trained(job, config) for job in jobs}
         rankers = [trained[job].ranker for job in jobs]
         return Model(
-            scores=lambda weights, betas: self._scores(weights, betas, entry, config),
+            scores=lambda _, weights, betas: self._scores(weights, betas, entry, config),
             models=len(jobs),
             parameters=sum(ranker.num_parameters() for ranker in rankers),
             seconds=sum(one.history.seconds for one in trained.values()),
@@ -317,6 +327,7 @@ CONDITIONED_ONLY = (
     "penalty",
     "validation_points",
     "checkpoint_seconds",
+    "sampling_factor",
 )
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Weightings of the dense view of a method that answers any w at no cost.
 DENSE_POINTS = 101
+#: Trained on scalarised labels, with the main label's share chosen to match the first one-shot entry's main score.
+LIGHTGBM_LS = "lightgbm-ls"
 #: What is averaged over repeats; each gets a neighbour ``_sd``.
 AVERAGED = ("hypervolume", "hypervolume_with_main", "main_mean", "main_sd", "train_seconds", "models", "parameters")
 
@@ -57,6 +59,10 @@ def compare(
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"--methods: {label!r} is named more than once")
+    if any(entry.method == LIGHTGBM_LS for entry in entries) and not any(entry.one_shot for entry in entries):
+        raise InputError(
+            "--methods: lightgbm-ls is trained to the main score of hyperdpo; expected hyperdpo among the methods"
+        )
     grid = weight_grid(len(config.objectives), points)
     results: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
     bases, described = [], []
@@ -73,11 +79,19 @@ def compare(
                 "items": {name: int(part.sizes.sum()) for name, part in repeat.parts.items()},
             }
         )
-        for entry in entries:
-            model = bench.model(entry, grid)
+        main_target: float | None = None
+        for entry in sorted(entries, key=lambda one: one.method == LIGHTGBM_LS):  # it is told what to match
+            if entry.method == LIGHTGBM_LS:
+                from hyperdpo.ranking.gbdt_bench import lightgbm_model
+
+                model = lightgbm_model(bench, entry, grid, main_target)
+            else:
+                model = bench.model(entry, grid)
             result: dict[str, Any] = {"repeat": repeat.name, "seed": repeat.seed}
             result |= measure(bench, model, entry, test, grid)
             results[entry.label].append(result)
+            if entry.one_shot and main_target is None:
+                main_target = result["validation"]["main_mean"]
             say(
                 f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume {result['hypervolume']:.4g}, "
                 f"with main {_or_dash(result['hypervolume_with_main'])}, {result['train_seconds']:.1f} s"
@@ -109,7 +123,7 @@ def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.n
         on: Examples = test,
         with_losses: bool = False,
     ) -> Front:
-        score = model.scores(weights, at)
+        score = model.scores(on, weights, at)
         return evaluate_front(score, on, weights, scales, at, metric, device=device, with_losses=with_losses)
 
     own = front(grid, with_losses=True)

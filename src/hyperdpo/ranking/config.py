@@ -29,8 +29,8 @@ class ScorerConfig:
         feedforward: hidden dimension of a block's feed-forward part; half the width if left out, which
             gives the paper's parameter count at the paper's sizes.
         conditioning: where w enters a ranker that takes it: ``input``, concatenated to the features (the paper's);
-            ``modulation``, there and as a scale and shift of the features before each block; ``head``, after the
-            blocks only, so that several w of a group share them.
+            ``modulation``, there and as a scale and shift of the features before each block (better on validation
+            groups); ``head``, after the blocks only, so that several w of a group share them.
     """
 
     __pydantic_config__ = STRICT
@@ -40,7 +40,7 @@ class ScorerConfig:
     layers: int = 2
     heads: int = 1
     feedforward: int | None = None
-    conditioning: Literal["input", "modulation", "head"] = "input"
+    conditioning: Literal["input", "modulation", "head"] = "modulation"
 
     def __post_init__(self) -> None:
         _at_least("scorer", self, width=1, layers=1, heads=1)
@@ -57,6 +57,8 @@ class TrainingConfig:
 
     Attributes:
         epochs: the most epochs; early stopping may end before.
+        sampling_factor: a ranker that is trained with sampled weights (every parametrisation but ``mixture``) takes so
+            many times the epochs: each of them shows it a group at few of the weights it has to answer for.
         batch_items: token budget: items per batch, padding included. Groups are never cut.
         min_batches: small data: the budget shrinks until an epoch has this many batches.
         learning_rate, weight_decay: of AdamW.
@@ -81,7 +83,8 @@ class TrainingConfig:
 
     __pydantic_config__ = STRICT
 
-    epochs: int = 30
+    epochs: int = 16
+    sampling_factor: float = 2.5
     batch_items: int = 4096
     min_batches: int = 16
     learning_rate: float = 4e-3
@@ -105,7 +108,7 @@ class TrainingConfig:
         _at_least("training", self, epochs=1, batch_items=1, min_batches=1, evaluations=1, validation_points=1)
         _at_least("training", self, validation_items=1, draws=1, vertex_share=0)
         _at_least("training", self, weight_decay=0, warmup=0, penalty=0, patience=0, checkpoint_seconds=0)
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "sampling_factor"):
             if not getattr(self, name) > 0:
                 raise InputError(f"training: {name} is {getattr(self, name)}; expected a number above 0")
         if self.vertex_share > 1:
@@ -217,7 +220,7 @@ class RankConfig:
 
     objectives: tuple[Objective, ...]
     main: Label | None = field(default_factory=_main_label)
-    parametrization: Parametrization = "scratch"
+    parametrization: Parametrization = "mixture"
     temperatures: TemperatureConfig = field(default_factory=TemperatureConfig)
     excluded_columns: tuple[str, ...] = ()
     scorer: ScorerConfig = field(default_factory=ScorerConfig)

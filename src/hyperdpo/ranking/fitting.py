@@ -181,7 +181,10 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     m = len(prepared.betas)
     with seeded(config.seed, RANKER_INIT):
         ranker = conditioned_ranker(config, len(prepared.transform.columns))
-    sampler, validation_betas = dirichlet_weights(config.training, m, config.seed), None
+    training = config.training
+    sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
+    if config.parametrization != "mixture":
+        training = replace(training, epochs=max(round(training.epochs * training.sampling_factor), 1))
     if config.parametrization == "mixture":
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
     elif config.parametrization == "temperature":
@@ -197,7 +200,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         validation=prepared.examples.get("validation"),
         sampler=sampler,
         betas=prepared.betas,
-        config=config.training,
+        config=training,
         metric=config.metric,
         seed=config.seed,
         validation_betas=validation_betas,

@@ -1,0 +1,70 @@
+"""What an experiment is, and the entries that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hyperdpo.ranking.bench import Entry
+from hyperdpo.ranking.config import PAPER, _merged
+
+#: Positions of the paper's pairs among its objectives I to V, which are those of the preset ``mslr``.
+SPARSE_PAIR, DENSE_PAIR = (0, 1), (3, 4)
+
+Chart = Literal["front", "hypervolumes", "relative", "scales", "temperatures", "regret", "sweep"]
+#: One figure per quantity: ``hypervolume``, ``main_mean``, ``main_sd``, ``train_seconds``, ``parameters``.
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One table or figure.
+
+    Attributes:
+        name: what ``hyperdpo experiment`` calls it.
+        title: headline of the report.
+        question: what it is to show.
+        paper_says: what the paper reports about it.
+        entries: the rows.
+        charts: pictures in the report, in order.
+        positions: of the objectives in the preset; None: all. Of another configuration, a pair is its first two.
+        paper: the paper's own figures, by the entry's label.
+        vary: what the cases differ in: nothing, the number of ``objectives``, or the number of training ``groups``.
+        values: the cases.
+        small_values: the cases of a tiny instance.
+        extra_objectives: added to the preset's.
+        queries: of generated data.
+        generated: settings for generated data, such as other parts of the split.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper_says: str
+    entries: tuple[Entry, ...]
+    charts: tuple[Chart, ...]
+    positions: tuple[int, ...] | None = None
+    paper: Mapping[str, Figures] = field(default_factory=dict)
+    vary: Literal["", "objectives", "groups"] = ""
+    values: tuple[int, ...] = ()
+    small_values: tuple[int, ...] = ()
+    extra_objectives: tuple[Mapping[str, Any], ...] = ()
+    queries: int = 1000
+    generated: Mapping[str, Any] = field(default_factory=dict)
+
+
+def paper_settings(**settings: Any) -> dict[str, Any]:
+    """The paper's settings with some (nested) ones replaced."""
+    return _merged(PAPER, settings)
+
+
+#: The paper's HyperDPO: w concatenated to the input of a network of its own, one w per batch.
+HYPERDPO_PAPER = Entry("HyperDPO (paper)", "hyperdpo", PAPER)
+#: This project's best: heads that learn the targets, weights and temperatures in closed form.
+HYPERDPO_MIXTURE = Entry("HyperDPO mixture", "hyperdpo", {"parametrization": "mixture"})
+DPO_LS = Entry("DPO-LS", "dpo-ls")
+DPO_SOUP = Entry("DPO Soup", "dpo-soup")
+MO_DPO = Entry("MO-DPO", "mo-dpo")
+#: Every method of the paper, and the mixture.
+ALL_METHODS = (HYPERDPO_PAPER, HYPERDPO_MIXTURE, DPO_LS, DPO_SOUP, MO_DPO)

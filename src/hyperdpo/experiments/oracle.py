@@ -1,0 +1,31 @@
+"""Beyond the paper: how far each method is from the best that can be known."""
+
+from __future__ import annotations
+
+from hyperdpo.experiments.experiment import (
+    ALL_METHODS,
+    HYPERDPO_MIXTURE,
+    HYPERDPO_PAPER,
+    SPARSE_PAIR,
+    Experiment,
+    paper_settings,
+)
+from hyperdpo.ranking.bench import Entry
+
+EXPERIMENTS = (
+    Experiment(
+        name="oracle",
+        title="An honest look: the attainable front",
+        question="Generated data has a known front: the closed form with the labels' expectations. Which part of its "
+        "hypervolume does each method attain, and what does it lose at each w?",
+        paper_says="Not in the paper.",
+        entries=(
+            HYPERDPO_PAPER,
+            Entry("HyperDPO augmentation", "hyperdpo", paper_settings(parametrization="augmentation")),
+            HYPERDPO_MIXTURE,
+            *ALL_METHODS[2:],
+        ),
+        charts=("front", "regret", "hypervolumes"),
+        positions=SPARSE_PAIR,
+    ),
+)

@@ -1,0 +1,43 @@
+"""Names of the experiments, with the line that a list shows of each; an experiment's file is imported when it runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from hyperdpo.errors import InputError
+
+if TYPE_CHECKING:
+    from hyperdpo.experiments.experiment import Experiment
+
+#: name: (file, what it is).
+EXPERIMENTS: dict[str, tuple[str, str]] = {
+    "figure2a": ("figure2", "fronts of HyperDPO and three baselines, two sparse objectives (I, II)"),
+    "figure2b": ("figure2", "fronts of HyperDPO and three baselines, two dense objectives (IV, V)"),
+    "table1": ("table1", "hypervolume, main score, time and size with five objectives, beside the paper's figures"),
+    "figure6a": ("figure6", "concentration α = (α, α) from 0.2 to 1, beside the paper's hypervolumes"),
+    "figure6b": ("figure6", "concentration α = (0.5, α) from 0.2 to 1, beside the paper's hypervolumes"),
+    "figure6c": ("figure6", "concentration α = (α, 0.5) from 0.2 to 1, beside the paper's hypervolumes"),
+    "figure9a": ("figure9", "depth 1 to 5 of the hypernetwork from scratch"),
+    "figure9b": ("figure9", "depth 1 to 5 of the augmentation hypernetwork"),
+    "figure10a": ("figure10", "temperature scaled after training (I, II), main as colour"),
+    "figure10b": ("figure10", "temperature scaled after training (IV, V), main as colour"),
+    "figure11": ("figure11", "temperature hypernetwork of depth 5: fronts at five temperature vectors (IV, V)"),
+    "figure12": ("figure12", "depth 2 to 5 of the temperature hypernetwork (IV, V)"),
+    "figure13": ("figure13", "the box D(β) that the temperature hypernetwork is trained on (IV, V)"),
+    "oracle": ("oracle", "beyond the paper: how much of the attainable front each method attains, and its regret"),
+    "objectives": ("objectives", "beyond the paper: 2, 3, 5 and 8 objectives, cost and quality of each method"),
+    "groups": ("groups", "beyond the paper: 100, 1,000 and 10,000 training groups"),
+}
+
+
+def load(name: str) -> Experiment:
+    """An experiment by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in EXPERIMENTS:
+        raise InputError(f"no experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}")
+    module = import_module(f"hyperdpo.experiments.{EXPERIMENTS[name][0]}")
+    return next(one for one in module.EXPERIMENTS if one.name == name)

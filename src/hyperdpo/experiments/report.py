@@ -1,0 +1,46 @@
+"""One page per experiment: tables and interactive pictures, complete in a single file."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from hyperdpo.experiments.charts import charts
+from hyperdpo.experiments.results import facts, table
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The content of ``NAME.html``. It loads nothing: plotly's script and all figures are in it."""
+    from jinja2 import Environment, PackageLoader
+    from markupsafe import Markup
+
+    pages = Environment(autoescape=True, loader=PackageLoader("hyperdpo", "pages"))
+    return pages.get_template("experiment.html").render(
+        result=result,
+        facts=facts(result),
+        tables=[_as_rows(result, case) for case in result["cases"]],
+        charts=charts(result),
+        json_name=f"{result['name']}.json",
+        plotly=Markup(_plotly()),
+    )
+
+
+def _as_rows(result: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
+    found = table(result, case)
+    base = case["comparison"]["base"]
+    return {
+        "name": case["name"],
+        "headings": [heading for heading, _ in found],
+        "rows": list(zip(*(cells for _, cells in found), strict=True)),
+        "base": [f"{name} {value:.4f}" for name, value in {**base["metrics"], "main": base["main"]}.items() if value],
+    }
+
+
+@functools.cache
+def _plotly() -> str:
+    """plotly.js, which the Python package brings along."""
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script.replace("</script", "<\\/script")

@@ -1,0 +1,306 @@
+"""Run an experiment: data in, JSON and one HTML page out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from hyperdpo.core.preferences import stream, weight_grid
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part
+from hyperdpo.data.synthetic import generate
+from hyperdpo.errors import InputError
+from hyperdpo.experiments.experiment import Experiment
+from hyperdpo.experiments.registry import load
+from hyperdpo.experiments.report import report
+from hyperdpo.experiments.results import describe_data, print_result, table_rows
+from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.bench import Bench, Repeat
+from hyperdpo.ranking.checkpoints import write_atomically, write_json
+from hyperdpo.ranking.comparison import compare, mean_points
+from hyperdpo.ranking.config import PRESETS, RankConfig, _merged, build_config
+from hyperdpo.ranking.oracle import oracle_front
+from hyperdpo.ranking.repeats import FOLDS, read_repeats
+from hyperdpo.ranking.training import make_accelerator
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+#: Weightings on every front, as in the paper.
+POINTS = 11
+PAPER_PRESET = "mslr"
+#: Random stream that draws nested training groups; the split itself has stream 0.
+NESTED = 7
+#: ``--small``: an instance that shows that everything runs, and nothing else.
+SMALL: dict[str, Any] = {
+    "scorer": {"width": 8},
+    "base_scorer": {"width": 8},
+    "training": {"epochs": 1, "sampling_factor": 1.0, "min_batches": 2, "evaluations": 1},
+    "base_training": {"epochs": 1, "min_batches": 2, "evaluations": 1},
+}
+SMALL_QUERIES, SMALL_POINTS = 40, 3
+
+
+def run_experiment(
+    name: str,
+    *,
+    out: Path,
+    data: Path | None = None,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    objectives: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    folds: int = 0,
+    queries: int | None = None,
+    small: bool = False,
+    oracle: Path | None = None,
+    base_scores: str | None = None,
+    cpu: bool = False,
+) -> dict[str, Any]:
+    """Run one experiment and write ``OUT/NAME.json`` and ``OUT/NAME.html``.
+
+    Trainings lie in ``OUT/trainings`` and are shared by all experiments on the same data and objectives; what is there
+    is not trained again.
+
+    Args:
+        name: one of :data:`~hyperdpo.experiments.registry.EXPERIMENTS`.
+        data: a data file, a directory with train, vali and test files, or a directory of Fold1 to Fold5; None:
+            generated data, whose oracle is known.
+        preset, config_file, objectives, overrides: as for :func:`~hyperdpo.ranking.config.build_config`; without preset
+            and file, the preset ``mslr``.
+        seeds: repeats; None: 3, or one for each fold.
+        folds: cut the groups of a file into so many parts.
+        queries: of generated data; None: the experiment's own number.
+        small: a tiny instance, for a test.
+        oracle: expected labels of a generated file.
+        base_scores: ``lightgbm``, a column or a file; None: a base is trained.
+
+    Returns:
+        The content of ``NAME.json``: ``name``, ``title``, ``question``, ``paper_says``, ``small``, ``charts``,
+        ``vary``; ``data`` {``source``, ``description``, ``groups``, ``generated``, ``differs``}; ``metric``,
+        ``points``, ``seeds``, ``temperatures``, ``settings`` (the configuration), ``versions``, ``seconds``; and
+        ``cases`` [{``name``, ``value``, ``objectives``, ``groups``, ``rows`` (the table), ``comparison`` (the content
+        of ``compare.json``), ``oracle`` (its points, where known)}].
+
+    Raises:
+        InputError: no such experiment, data or setting.
+    """
+    experiment = load(name)
+    started = time.time()
+    generated = data is None
+    if not generated and queries is not None:
+        raise InputError(f"--queries: {queries} queries are asked for, but --data is given; expected one of them")
+    config = _config(experiment, preset, config_file, objectives, generated, small, overrides)
+    _check_writable(out)
+    accelerator = make_accelerator(config.training.precision, cpu=cpu)
+    leads = accelerator.is_main_process
+    if data is None:
+        number = queries if queries is not None else SMALL_QUERIES if small else experiment.queries
+        with accelerator.main_process_first():
+            data, oracle = _generated(out / "data", number)
+    elif not data.exists():
+        raise InputError(f"{data}: no such file or directory; expected data, such as MSLR's Fold1/train.txt")
+    if seeds is None:
+        seeds = 1 if small else _natural_seeds(data, folds)
+    with accelerator.main_process_first():
+        repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle, show=leads)
+    points = SMALL_POINTS if small else POINTS
+    with warnings.catch_warnings():
+        # Several experiments on one base: that it is there already is no news.
+        warnings.filterwarnings("ignore", message="base: resumed")
+        cases = [
+            _case(experiment, case, accelerator, out, points, str(base_scores))
+            for case in _cases(experiment, config, repeats, small)
+        ]
+    comparison = cases[0]["comparison"]
+    first = next(iter(comparison["methods"].values()))
+    result: dict[str, Any] = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "question": experiment.question,
+        "paper_says": experiment.paper_says,
+        "small": small,
+        "charts": list(experiment.charts),
+        "vary": experiment.vary,
+        "data": describe_data(data, repeats, generated, paper_preset=_is_papers(preset, config_file)),
+        "metric": first["metric"],
+        "points": max(points, *(len(case["comparison"]["weights"]) for case in cases)),
+        "seeds": [repeat.seed for repeat in repeats],
+        "temperatures": comparison["temperatures"],
+        "settings": config.to_dict(),
+        "cases": cases,
+        "versions": comparison["versions"],
+        "seconds": time.time() - started,
+    }
+    if leads:
+        json_file, page = out / f"{name}.json", out / f"{name}.html"
+        write_json(json_file, result)
+        write_atomically(page, report(result).encode())
+        print_result(result)
+        click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'trainings'}")
+    return result
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison of an experiment."""
+
+    name: str
+    value: int | None
+    """Of what the cases differ in."""
+    config: RankConfig
+    repeats: Sequence[Repeat]
+
+
+def _config(
+    experiment: Experiment,
+    preset: str | None,
+    config_file: Path | None,
+    objectives: Sequence[str] | None,
+    generated: bool,
+    small: bool,
+    overrides: Mapping[str, Any] | None,
+) -> RankConfig:
+    """The resolved configuration, with the experiment's objectives."""
+    if preset is None and config_file is None:
+        preset = PAPER_PRESET
+    papers = _is_papers(preset, config_file)
+    settings: dict[str, Any] = dict(experiment.generated) if generated else {}
+    if papers and experiment.extra_objectives:
+        settings["objectives"] = [*PRESETS[PAPER_PRESET]["objectives"], *experiment.extra_objectives]
+    # Built in turn, the user's last: each time from the whole of what stands so far.
+    config = build_config(preset=preset, config_file=config_file, overrides=settings)
+    pair = len(experiment.positions or ())
+    if objectives is None and pair:
+        chosen = experiment.positions if papers and experiment.positions else tuple(range(pair))
+        if len(config.names) < pair:
+            found = f"{len(config.names)} ({', '.join(config.names)})"
+            raise InputError(f"{experiment.name}: found {found} objectives; expected {pair}")
+        objectives = [config.names[position] for position in chosen]
+    if objectives is not None and pair and len(objectives) != pair:
+        raise InputError(f"--objectives: found {len(objectives)}; {experiment.name} expects {pair}")
+    for more in (SMALL if small else {}, overrides or {}):
+        settings = _merged(settings, more)
+    config = build_config(preset=preset, config_file=config_file, objectives=objectives, overrides=settings)
+    if len(config.names) < 2:
+        raise InputError(f"{experiment.name}: found 1 objective ({config.names[0]}); expected at least 2")
+    return config
+
+
+def _is_papers(preset: str | None, config_file: Path | None) -> bool:
+    """Whether the objectives are the paper's I to V."""
+    return config_file is None and preset in (None, PAPER_PRESET)
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror}); expected a directory") from None
+
+
+def _generated(directory: Path, queries: int) -> tuple[Path, Path]:
+    """Generated data and its oracle; the same number of queries gives the same data."""
+    data, oracle = directory / f"generated-{queries}.txt", directory / f"generated-{queries}.oracle.csv"
+    if not (data.exists() and oracle.exists()):
+        with progress_bar("generate", queries, "queries") as update:
+            generate(data, queries, 0, oracle, progress=update)
+    return data, oracle
+
+
+def _natural_seeds(data: Path, folds: int) -> int:
+    found = sum((data / name).is_dir() for name in FOLDS) if data.is_dir() else folds
+    return found or 3
+
+
+def _cases(experiment: Experiment, config: RankConfig, repeats: Sequence[Repeat], small: bool) -> list[Case]:
+    values = experiment.small_values if small else experiment.values
+    if experiment.vary == "objectives":
+        numbers = sorted({min(m, len(config.names)) for m in values})
+        return [Case(f"m = {m}", m, _first(config, m), repeats) for m in numbers]
+    if experiment.vary == "groups":
+        available = min(len(repeat.parts["train"].groups) for repeat in repeats)
+        numbers = sorted({min(n, available) for n in values})
+        return [Case(f"{n:,} training groups", n, config, [_fewer(one, n, config) for one in repeats]) for n in numbers]
+    return [Case("", None, config, repeats)]
+
+
+def _first(config: RankConfig, number: int) -> RankConfig:
+    """The first objectives; a column that one of them reads need not be kept out twice."""
+    chosen = config.selecting(config.names[:number])
+    read = [objective.column for objective in chosen.objectives]
+    return replace(chosen, excluded_columns=tuple(c for c in chosen.excluded_columns if c not in read))
+
+
+def _fewer(repeat: Repeat, number: int, config: RankConfig) -> Repeat:
+    """A repeat with some of its training groups; fewer are among more."""
+    part = repeat.parts["train"]
+    order = stream(config.split.seed, NESTED).permutation(len(part.groups))
+    chosen = Part(part.table, np.sort(part.groups[order[:number]]))
+    return replace(repeat, parts={**repeat.parts, "train": chosen})
+
+
+def _case(
+    experiment: Experiment, case: Case, accelerator: Accelerator, out: Path, points: int, base: str
+) -> dict[str, Any]:
+    """One comparison, its table, and the oracle's front where it is known."""
+    config, repeats = case.config, case.repeats
+    papers = len(experiment.positions or PRESETS[PAPER_PRESET]["objectives"])
+    directory = out / "trainings" / _key(config, repeats, base)
+    points = max(points, len(config.names) + 1)
+
+    def say(text: str) -> None:
+        if accelerator.is_main_process:
+            click.echo(f"{case.name}: {text}" if case.name else text)
+
+    comparison = compare(config, repeats, experiment.entries, accelerator, directory, points=points, say=say)
+    result = {
+        "name": case.name,
+        "value": case.value,
+        "objectives": list(config.names),
+        "groups": {name: len(part.groups) for name, part in repeats[0].parts.items()},
+        "rows": table_rows(comparison, experiment.paper if len(config.names) == papers else {}),
+        "comparison": comparison,
+    }
+    if "front" in experiment.charts and all(repeat.oracle is not None for repeat in repeats):
+        grid = weight_grid(len(config.names), points)
+        fronts = [_oracle_points(repeat, config, accelerator, directory, grid) for repeat in repeats]
+        result["oracle"] = mean_points(fronts)
+    return result
+
+
+def _oracle_points(
+    repeat: Repeat, config: RankConfig, accelerator: Accelerator, directory: Path, grid: np.ndarray
+) -> list[dict[str, Any]]:
+    """The points of the attainable front; the base is that of the comparison, trained already."""
+    assert isinstance(repeat.oracle, GroupedTable)
+    bench = Bench(repeat, config, directory / repeat.name, accelerator)
+    prepared = bench.prepared
+    front = oracle_front(bench.test(), repeat.oracle, grid, [1.0], list(prepared.betas), prepared.config.metric)
+    points: list[dict[str, Any]] = front.to_dict()["points"]
+    return points
+
+
+def _key(config: RankConfig, repeats: Sequence[Repeat], base: str) -> str:
+    """The directory of trainings that may be shared: same data, objectives and base.
+
+    The first repeat speaks for all: with more seeds the first ones stay what they are.
+    """
+    settings = config.to_dict()
+    kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "qid_column")
+    digest = hashlib.sha256(json.dumps([[settings[name] for name in kept], base]).encode())
+    for name, part in sorted(repeats[0].parts.items()):
+        digest.update(f"{name} {part.table.fingerprint}".encode() + part.groups.tobytes())
+    for name, scores in sorted((repeats[0].given_base or {}).items()):
+        digest.update(name.encode() + np.ascontiguousarray(scores).tobytes())
+    return f"{len(config.names)}-objectives-{digest.hexdigest()[:10]}"

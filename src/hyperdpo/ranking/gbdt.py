@@ -1,0 +1,520 @@
+"""LambdaMART on scalarised labels, one model per weighting: what a ranking team has without a conditioned ranker.
+
+Every label becomes a number in [0, 1] (:class:`LabelScaling`), the weights and the main label's share make one number
+of them, and this is cut into LightGBM's grades. The gain of a grade is linear, as in the project's NDCG, so that the
+table of gains is valid for any label. The rows are put into bins once and shared by all weightings
+(:class:`GbdtData`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hyperdpo.core.preferences import check_weights
+from hyperdpo.data.splits import Part
+from hyperdpo.data.transform import column_chunks, column_values
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import STRICT, Label
+from hyperdpo.ranking.examples import Examples, Items
+from hyperdpo.ranking.metrics import PAPER_NDCG, NdcgSettings
+
+#: LightGBM refuses longer lists.
+LARGEST_GROUP = 10_000
+#: LightGBM's own table of gains 2^z - 1 ends at this grade.
+LARGEST_GRADE = 30
+#: Part of the values at either end that does not decide where a label's scale begins and ends.
+TAIL = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class GbdtConfig:
+    """How LambdaMART is trained.
+
+    Attributes:
+        trees: the most trees; early stopping may end before.
+        learning_rate: of a tree.
+        leaves: the most leaves of a tree.
+        min_items_in_leaf: the fewest training items in a leaf.
+        patience: trees without a better NDCG of the validation groups after which training stops; 0: never.
+        levels: grades that a scalarised label is cut into.
+        threads: 0 for all cores. The model does not depend on it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    trees: int = 300
+    learning_rate: float = 0.1
+    leaves: int = 31
+    min_items_in_leaf: int = 20
+    patience: int = 30
+    levels: int = 31
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"trees": 1, "leaves": 2, "min_items_in_leaf": 1, "patience": 0, "levels": 2, "threads": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"gbdt: {name} is {getattr(self, name)}; expected at least {bound}")
+        if not self.learning_rate > 0:
+            raise InputError(f"gbdt: learning_rate is {self.learning_rate}; expected a number above 0")
+
+
+# --- labels
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """One label's gains as numbers in [0, 1].
+
+    A dense label is scaled linearly. A sparse one (target l1) without a transform of its own goes through
+    log(1 + z / unit), the unit being its median positive value: on a linear scale that reaches to the largest of
+    heavy-tailed counts nearly all positive ones would fall into grade 0, whatever they are counted in. The scale ends
+    half its length beyond the 0.1% quantiles, or at the largest value if that is nearer: one huge value is clipped,
+    the rare top of a graded label is not.
+    """
+
+    label: Label
+    low: float
+    high: float
+    unit: float | None = None
+    """None: linear."""
+
+    @staticmethod
+    def fit(label: Label, gains: np.ndarray) -> LabelScale:
+        """The scale of a label that is itself fitted.
+
+        Args:
+            gains: (N,) of the training split.
+        """
+        values = np.asarray(label.target_inputs(gains), dtype=np.float64)
+        unit = None
+        if label.target == "l1":
+            values = values[values > 0]
+            if not len(values):
+                return LabelScale(label, 0.0, 0.0)
+            if label.transform == "none":
+                unit = float(np.median(values))
+                values = np.log1p(values / unit)
+            low, first = 0.0, 0.0
+        else:
+            low, first = float(values.min()), float(np.quantile(values, TAIL, method="higher"))
+        last, high = float(np.quantile(values, 1 - TAIL, method="lower")), float(values.max())
+        if last > first:
+            low, high = max(low, first - (last - first) / 2), min(high, last + (last - first) / 2)
+        return LabelScale(label, low, high, unit)
+
+    def __call__(self, gains: np.ndarray) -> np.ndarray:
+        """(N,) gains of any split -> (N,) float64 in [0, 1]; zeros for a label that did not vary in training."""
+        values = np.asarray(self.label.target_inputs(gains), dtype=np.float64)
+        if not self.high > self.low:
+            return np.zeros(len(values))
+        if self.unit is not None:
+            values = np.log1p(values / self.unit)
+        return (np.clip(values, self.low, self.high) - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class LabelScaling:
+    """The scales of the m objectives and, where there is one, of the main label."""
+
+    objectives: tuple[LabelScale, ...]
+    main: LabelScale | None
+
+    @staticmethod
+    def fit(train: Examples, main: Label | None) -> LabelScaling:
+        """Scales of the training split.
+
+        Args:
+            main: the fitted main label, whose gains the examples hold; None: it takes no part.
+        """
+        scale = None
+        if main is not None:
+            if train.main_gains is None:
+                raise InputError(f"main label {main.name!r}: the training examples do not hold it")
+            scale = LabelScale.fit(main, train.main_gains)
+        pairs = zip(train.labels, train.gains.T, strict=True)
+        return LabelScaling(tuple(LabelScale.fit(label, gains) for label, gains in pairs), scale)
+
+    def units(self, examples: Examples) -> np.ndarray:
+        """(N, m + 1) float64 in [0, 1]: the objectives, then the main label (zeros where it takes no part)."""
+        columns = [scale(gains) for scale, gains in zip(self.objectives, examples.gains.T, strict=True)]
+        if self.main is None:
+            columns.append(np.zeros(len(examples.gains)))
+        elif examples.main_gains is None:
+            raise InputError(f"main label {self.main.label.name!r}: the examples do not hold it")
+        else:
+            columns.append(self.main(examples.main_gains))
+        return np.stack(columns, axis=1)
+
+
+def scalarise(units: np.ndarray, weights: np.ndarray, main_share: float) -> np.ndarray:
+    """(1 - λ) Σ_j w_j u_j + λ u_main.
+
+    Args:
+        units: (N, m + 1), from :meth:`LabelScaling.units`.
+        weights: (m,) w.
+        main_share: λ, from 0 to 1.
+
+    Returns:
+        (N,) float64 in [0, 1].
+
+    Raises:
+        InputError: weights that are not m numbers on the simplex, a share outside [0, 1].
+    """
+    w = check_weights(weights, units.shape[1] - 1)
+    if w.ndim != 1:
+        raise InputError(f"weights: found shape {w.shape}; expected ({units.shape[1] - 1},)")
+    if not 0 <= main_share <= 1:
+        raise InputError(f"main_share is {main_share}; expected a number from 0 to 1")
+    return units @ np.append((1 - main_share) * w, main_share)
+
+
+def grades(values: np.ndarray, top: float, levels: int) -> np.ndarray:
+    """Scalarised labels cut evenly into LightGBM's grades.
+
+    Args:
+        values: (N,) >= 0.
+        top: the largest training value; it gets the last grade, and so does what lies above.
+        levels: number of grades.
+
+    Returns:
+        (N,) int32 from 0 to levels - 1.
+    """
+    if not top > 0:
+        return np.zeros(len(values), dtype=np.int32)
+    return np.rint(np.clip(values / top, 0, 1) * (levels - 1)).astype(np.int32)
+
+
+# --- models
+
+
+@dataclass(frozen=True)
+class GbdtModel:
+    """Trees that score items."""
+
+    text: str
+    """LightGBM's own format."""
+    columns: tuple[str, ...]
+    """Feature columns, raw."""
+    with_base: bool
+    """The base score is one more feature, the last."""
+    threads: int = 0
+
+    @staticmethod
+    def load(text: str, columns: Sequence[str], *, with_base: bool, threads: int = 0) -> GbdtModel:
+        """A model from :attr:`text`.
+
+        Raises:
+            InputError: the text is not a model, or is one of another number of features.
+        """
+        model = GbdtModel(text, tuple(columns), with_base, threads)
+        if not text.startswith("tree\n") or "\nend of trees\n" not in text:
+            raise InputError("gbdt: the text is not a LightGBM model; it may be truncated")
+        try:
+            found = model._booster.num_feature()
+        except _lightgbm().basic.LightGBMError as error:
+            raise InputError(f"gbdt: the text is not a LightGBM model ({str(error).splitlines()[0]})") from None
+        if found != len(model.columns) + with_base:
+            raise InputError(
+                f"gbdt: the model has {found} features; expected {len(model.columns)} columns"
+                + (" and the base score" if with_base else "")
+            )
+        return model
+
+    @functools.cached_property
+    def _booster(self) -> Any:
+        return _lightgbm().Booster(model_str=self.text)
+
+    @functools.cached_property
+    def _leaves(self) -> list[int]:
+        """Leaves of every tree."""
+        lines = self.text.partition("\nend of trees\n")[0].splitlines()
+        return [int(line.removeprefix("num_leaves=")) for line in lines if line.startswith("num_leaves=")]
+
+    @property
+    def num_trees(self) -> int:
+        return len(self._leaves)
+
+    @property
+    def parameters(self) -> int:
+        """Values of leaves and thresholds of splits: 2 L - 1 for a tree of L leaves. Which feature a split looks at is
+        not counted."""
+        return sum(2 * leaves - 1 for leaves in self._leaves)
+
+    def scores(self, items: Items) -> np.ndarray:
+        """(N,) float32 scores of the items."""
+        return self.part_scores(items.part, items.base_scores)
+
+    def part_scores(self, part: Part, base_scores: np.ndarray | None = None) -> np.ndarray:
+        """(N,) float32 scores of a part's rows.
+
+        Args:
+            base_scores: (N,) of the part's rows; needed by a model that uses them.
+
+        Raises:
+            InputError: a feature column is missing, base scores are missing or do not fit the rows.
+        """
+        count = int(part.sizes.sum())
+        if self.with_base and (base_scores is None or len(base_scores) != count):
+            found = "none" if base_scores is None else str(len(base_scores))
+            raise InputError(f"gbdt: found {found} base scores; the model uses them, expected {count}")
+        scores = np.empty(count, dtype=np.float32)
+        done = 0
+        for chunk in column_chunks(part, self.columns):
+            rows = slice(done, done + len(chunk))
+            if self.with_base:
+                assert base_scores is not None
+                chunk = np.column_stack([chunk, np.asarray(base_scores[rows], dtype=np.float32)])
+            scores[rows] = self._booster.predict(chunk, num_threads=self.threads)
+            done = rows.stop
+        return scores
+
+
+class GbdtData:
+    """One repeat's rows in LightGBM's bins, with and without the base score as a feature.
+
+    The bins do not depend on the labels, so they are made at the first training that needs them and serve all
+    weightings. A training sets the labels of the shared rows: one at a time.
+
+    Args:
+        train: whose rows are trained on.
+        validation: whose rows decide when to stop; None: every tree is kept.
+        scaling: fitted on ``train``.
+        columns: feature columns, read raw from the parts' tables.
+        metric: its k is the validation NDCG's.
+        seed: of LightGBM.
+
+    Raises:
+        InputError: a group is longer than LightGBM takes.
+    """
+
+    def __init__(
+        self,
+        train: Examples,
+        validation: Examples | None,
+        *,
+        scaling: LabelScaling,
+        columns: Sequence[str],
+        config: GbdtConfig | None = None,
+        metric: NdcgSettings = PAPER_NDCG,
+        seed: int = 0,
+    ):
+        self.train, self.validation = train, validation
+        self.scaling, self.columns = scaling, tuple(columns)
+        self.config = config or GbdtConfig()
+        self.metric, self.seed = metric, seed
+        self._units = scaling.units(train)
+        self._validation_units = None if validation is None else scaling.units(validation)
+        self._rows: dict[bool, _Rows] = {}
+        for examples in (train, validation):
+            if examples is not None:
+                _check_sizes(examples.part)
+
+    def rows(self, with_base: bool) -> _Rows:
+        """The binned rows, made at the first call."""
+        if with_base not in self._rows:
+            parts = [self.train, *(() if self.validation is None else (self.validation,))]
+            self._rows[with_base] = _Rows.of(
+                [examples.part for examples in parts],
+                self.columns,
+                [examples.base_scores for examples in parts] if with_base else None,
+                self.config,
+                self.seed,
+            )
+        return self._rows[with_base]
+
+    def labels(self, weights: np.ndarray, main_share: float) -> list[np.ndarray]:
+        """Grades of the training rows and, where there are any, of the validation rows: (N,) int32 each."""
+        if main_share > 0 and self.scaling.main is None:
+            raise InputError(f"main_share is {main_share}; expected 0 where there is no main label")
+        units = [self._units, *(() if self._validation_units is None else (self._validation_units,))]
+        values = [scalarise(u, weights, main_share) for u in units]
+        return [grades(v, float(values[0].max()), self.config.levels) for v in values]
+
+
+def train_lambdamart(data: GbdtData, weights: np.ndarray, main_share: float, *, with_base: bool) -> GbdtModel:
+    """LambdaMART for one weighting.
+
+    Args:
+        weights: (m,) w.
+        main_share: λ, the main label's part of the scalarised label.
+        with_base: the base score is one more feature.
+
+    Raises:
+        InputError: weights or share that are out of range, a feature column that is missing.
+    """
+    labels = data.labels(weights, main_share)
+    text = _boost(data.rows(with_base), labels, np.arange(data.config.levels), data.config, data.metric, data.seed)
+    return GbdtModel(text, data.columns, with_base, data.config.threads)
+
+
+def train_gbdt_base(
+    train: Part,
+    validation: Part | None,
+    main: Label,
+    columns: Sequence[str],
+    *,
+    config: GbdtConfig | None = None,
+    metric: NdcgSettings = PAPER_NDCG,
+    seed: int = 0,
+) -> GbdtModel:
+    """LambdaMART on the main label alone, to be the base: ``model.part_scores(Part.whole(table))``.
+
+    Grades (whole numbers from 0 to 30) are taken as they are, with the metric's gain; other labels are scaled and
+    cut like scalarised ones, with linear gain.
+
+    Args:
+        main: fitted.
+        metric: its gain and k are LightGBM's.
+    """
+    config = config or GbdtConfig()
+    parts = [train, *(() if validation is None else (validation,))]
+    gains = [main.gains(column_values(part, (main.column,))[:, 0]) for part in parts]
+    if all(_are_grades(g) for g in gains):
+        labels = [g.astype(np.int32) for g in gains]
+        table = np.arange(max(int(g.max()) for g in labels) + 1)
+        table = table if metric.gain == "linear" else 2**table - 1
+    else:
+        scale = LabelScale.fit(main, gains[0])
+        labels = [grades(scale(g), 1.0, config.levels) for g in gains]
+        table = np.arange(config.levels)
+    for part in parts:
+        _check_sizes(part)
+    rows = _Rows.of(parts, tuple(columns), None, config, seed)
+    return GbdtModel(_boost(rows, labels, table, config, metric, seed), tuple(columns), False, config.threads)
+
+
+def choose_main_share(
+    mean_main: Callable[[float], float], target: float, *, tolerance: float = 0.005, most: int = 6
+) -> tuple[float, list[tuple[float, float]]]:
+    """The smallest share λ in [0, 1) of the main label whose mean main score reaches the target, by bisection.
+
+    A score reaches the target from ``tolerance`` below it, and the search ends at one that is not more than that
+    above: both sides of a comparison then have the same main score.
+
+    Args:
+        mean_main: the mean main score of a few weightings at a share, on the validation split.
+        target: what the other side reaches there.
+        most: calls of ``mean_main``.
+
+    Returns:
+        The share, 0 if that is enough; where none that was tried reaches the target, the one that comes nearest.
+        And every (share, score) tried, in order.
+    """
+    if most < 1:
+        raise InputError(f"most is {most}; expected at least 1")
+    tried: list[tuple[float, float]] = []
+    low, high, share = 0.0, 1.0, 0.0
+    while len(tried) < most:
+        score = float(mean_main(share))
+        tried.append((share, score))
+        reached = score >= target - tolerance
+        if reached and (share == 0 or score <= target + tolerance):
+            break
+        low, high = (low, share) if reached else (share, high)
+        share = (low + high) / 2
+    enough = [share for share, score in tried if score >= target - tolerance]
+    return (min(enough) if enough else max(tried, key=lambda pair: pair[1])[0]), tried
+
+
+# --- LightGBM
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """LightGBM's binned data sets: training rows and, where there are any, validation rows."""
+
+    datasets: list[Any]
+
+    @staticmethod
+    def of(
+        parts: Sequence[Part],
+        columns: tuple[str, ...],
+        base_scores: Sequence[np.ndarray] | None,
+        config: GbdtConfig,
+        seed: int,
+    ) -> _Rows:
+        """Bins of the first part, which the second one shares."""
+        lightgbm = _lightgbm()
+        datasets: list[Any] = []
+        for i, part in enumerate(parts):
+            values = column_values(part, columns)
+            if base_scores is not None:
+                values = np.column_stack([values, np.asarray(base_scores[i], dtype=np.float32)])
+            dataset = lightgbm.Dataset(
+                values,
+                label=np.zeros(len(values), dtype=np.float32),
+                group=part.sizes,
+                reference=datasets[0] if i else None,
+                params=_settings(config, seed),
+            )
+            datasets.append(dataset.construct())  # which lets go of the values
+        return _Rows(datasets)
+
+
+def _boost(
+    rows: _Rows, labels: Sequence[np.ndarray], gains: np.ndarray, config: GbdtConfig, metric: NdcgSettings, seed: int
+) -> str:
+    """A model's text.
+
+    Args:
+        labels: (N,) grades of each data set's rows.
+        gains: (levels,) the gain of each grade.
+    """
+    lightgbm = _lightgbm()
+    for dataset, label in zip(rows.datasets, labels, strict=True):
+        dataset.set_label(label)
+    settings = _settings(config, seed) | {
+        "objective": "lambdarank",
+        "label_gain": [int(gain) for gain in gains],
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.leaves,
+        "metric": "ndcg",
+        "eval_at": [metric.k or LARGEST_GROUP],
+    }
+    stops_early = len(rows.datasets) > 1 and config.patience > 0
+    booster = lightgbm.train(
+        settings,
+        rows.datasets[0],
+        config.trees,
+        valid_sets=rows.datasets[1:] if stops_early else None,
+        callbacks=[lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else None,
+    )
+    return booster.model_to_string()  # up to the best number of trees
+
+
+def _settings(config: GbdtConfig, seed: int) -> dict[str, Any]:
+    """What bins and trees have in common."""
+    return {
+        "min_data_in_leaf": config.min_items_in_leaf,
+        "num_threads": config.threads,
+        "seed": seed,
+        "deterministic": True,
+        "force_col_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _are_grades(gains: np.ndarray) -> bool:
+    return bool(((gains >= 0) & (gains <= LARGEST_GRADE) & (gains == np.round(gains))).all())
+
+
+def _check_sizes(part: Part) -> None:
+    largest = int(part.sizes.max(initial=0))
+    if largest > LARGEST_GROUP:
+        raise InputError(
+            f"{part.table.source}: a group has {largest:,} items; LightGBM takes at most {LARGEST_GROUP:,}"
+        )
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm
+    except (ImportError, OSError) as error:  # OSError: no OpenMP library
+        raise InputError(f"lightgbm cannot be used ({error}); expected it from: pip install 'hyperdpo[gbdt]'") from None
+    return lightgbm

@@ -1,0 +1,149 @@
+"""The baseline ``lightgbm-ls`` and a LightGBM base on a :class:`~hyperdpo.ranking.bench.Bench`, kept in its files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.batching import GroupBatch
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part
+from hyperdpo.data.transform import column_values
+from hyperdpo.ranking.bench import Bench, Entry, Model
+from hyperdpo.ranking.checkpoints import read_json, write_atomically, write_json
+from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.evaluation import ScoreBatch, evaluate_front
+from hyperdpo.ranking.examples import Batch, Examples, feature_columns
+from hyperdpo.ranking.gbdt import (
+    GbdtConfig,
+    GbdtData,
+    GbdtModel,
+    LabelScaling,
+    choose_main_share,
+    train_gbdt_base,
+    train_lambdamart,
+)
+from hyperdpo.ranking.training import fingerprint
+
+if TYPE_CHECKING:
+    from hyperdpo.ranking.bench import Repeat
+
+
+def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, main_target: float | None) -> Model:
+    """LambdaMART for each of the (P, m) weights, with the main label's share at which the main score matches.
+
+    Args:
+        main_target: mean main score on validation groups that the share is chosen for; None: no main label, no share.
+
+    Returns:
+        ``seconds`` counts the P models; those of the search for the share are in ``details``.
+    """
+    prepared, config = bench.prepared, GbdtConfig()
+    with_base = bool(entry.overrides.get("with_base"))
+    train = prepared.examples["train"]
+    data = GbdtData(
+        train,
+        bench.validation,
+        scaling=LabelScaling.fit(train, prepared.config.main),
+        columns=prepared.transform.columns,
+        config=config,
+        metric=prepared.config.metric,
+        seed=prepared.config.seed,
+    )
+    print_ = fingerprint(prepared.fingerprint, asdict(config), with_base)[:12]
+    directory = bench.directory / "models" / f"lightgbm{'-base' if with_base else ''}-{print_}"
+
+    def model(w: np.ndarray, share: float) -> tuple[GbdtModel, float]:
+        name = "-".join(f"{x:.4g}" for x in w) + f"-main-{share:.6g}"
+        return _kept(
+            directory, name, data.columns, with_base, lambda: train_lambdamart(data, w, share, with_base=with_base)
+        )
+
+    few = weight_grid(grid.shape[1], max(3, grid.shape[1]))
+
+    def mean_main(share: float) -> float:
+        score = _scores([model(w, share)[0] for w in few], bench.validation)
+        front = evaluate_front(
+            score, bench.validation, few, [1.0], prepared.betas, prepared.config.metric, with_losses=False
+        )
+        return float("nan") if front.main is None else float(np.nanmean(front.main))
+
+    share, spent = 0.0, 0.0
+    tried: list[tuple[float, float]] = []
+    if main_target is not None:
+        share, tried = choose_main_share(mean_main, main_target)
+        spent = sum(model(w, s)[1] for s, _ in tried for w in few)
+    trained = {tuple(map(float, w)): model(w, share) for w in grid}
+    models = {w: one for w, (one, _) in trained.items()}
+
+    def scores(examples: Examples, weights: np.ndarray, _: Sequence[float]) -> ScoreBatch:
+        return _scores([models[tuple(map(float, w))] for w in weights], examples)
+
+    return Model(
+        scores=scores,
+        models=len(models),
+        parameters=sum(one.parameters for one in models.values()),
+        seconds=sum(seconds for _, seconds in trained.values()),
+        epochs=[],
+        details={
+            "main_share": share,
+            "main_shares_tried": [{"share": s, "main": score} for s, score in tried],
+            "search_seconds": spent,
+            "trees": [one.num_trees for one in models.values()],
+        },
+    )
+
+
+def lightgbm_base(repeat: Repeat, config: RankConfig, directory: Path) -> dict[str, np.ndarray]:
+    """(N,) scores, per split, of a LambdaMART that is trained on the main label: the usual production ranker."""
+    assert config.main is not None
+    train, validation = repeat.parts["train"], repeat.parts.get("validation")
+    main = config.main.fitted(column_values(train, (config.main.column,))[:, 0])
+    taken = [o.column for o in config.objectives] + [config.main.column, *config.excluded_columns]
+    columns = feature_columns(train.table, taken)
+    print_ = fingerprint(asdict(main), columns, asdict(config.metric), config.seed, train.table.fingerprint)[:12]
+    model, _ = _kept(
+        directory,
+        f"base-lightgbm-{print_}",
+        columns,
+        False,
+        lambda: train_gbdt_base(train, validation, main, columns, metric=config.metric, seed=config.seed),
+    )
+    tables: dict[int, GroupedTable] = {id(part.table): part.table for part in repeat.parts.values()}
+    scores = {key: model.part_scores(Part.whole(table)) for key, table in tables.items()}
+    return {name: scores[id(part.table)] for name, part in repeat.parts.items()}
+
+
+def _kept(
+    directory: Path, name: str, columns: Sequence[str], with_base: bool, make: Callable[[], GbdtModel]
+) -> tuple[GbdtModel, float]:
+    """A model and the seconds of its training: from its files, or made now and written."""
+    text, facts = directory / f"{name}.txt", directory / f"{name}.json"
+    if facts.exists():
+        found: Mapping[str, Any] = read_json(facts)
+        return GbdtModel.load(text.read_text(), columns, with_base=with_base), float(found["seconds"])
+    started = time.monotonic()
+    model = make()
+    seconds = time.monotonic() - started
+    write_atomically(text, model.text.encode())
+    write_json(facts, {"seconds": seconds, "trees": model.num_trees, "parameters": model.parameters})
+    return model, seconds
+
+
+def _scores(models: Sequence[GbdtModel], examples: Examples) -> ScoreBatch:
+    """The (P, G, n) scores of one model for each weighting."""
+    rows_scores = torch.from_numpy(np.stack([model.scores(examples) for model in models]))
+
+    def score(group_batch: GroupBatch, batch: Batch) -> torch.Tensor:
+        rows, mask = examples.index(group_batch)
+        found = rows_scores[:, torch.from_numpy(rows)].masked_fill(~torch.from_numpy(mask), 0)
+        return found.to(batch.mask.device)
+
+    return score

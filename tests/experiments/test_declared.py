@@ -1,0 +1,174 @@
+"""What the experiments declare: names, the paper's figures, and pictures that plotly accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from hyperdpo.experiments import EXPERIMENTS, load
+from hyperdpo.experiments.charts import charts
+from hyperdpo.experiments.results import meeting_gap, ratio_text, spread, table_rows
+from hyperdpo.ranking.config import PAPER, build_config, with_overrides
+
+MSLR = build_config(preset="mslr")
+
+
+def test_there_is_an_experiment_for_every_table_and_figure_of_the_paper() -> None:
+    ranking = ("2a", "2b", "6a", "6b", "6c", "9a", "9b", "10a", "10b", "11", "12", "13")
+    assert set(EXPERIMENTS) == {*(f"figure{n}" for n in ranking), "table1", "oracle", "objectives", "groups"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_one_that_can_be_run(name: str) -> None:
+    experiment = load(name)
+    assert experiment.name == name
+    labels = [entry.label for entry in experiment.entries]
+    assert len(set(labels)) == len(labels)
+    assert set(experiment.paper) <= set(labels)
+    names = [MSLR.names[j] for j in experiment.positions or range(5)]
+    for entry in experiment.entries:
+        with_overrides(MSLR.selecting(names), entry.overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "objectives"),
+    [("figure2a", ["query_url_clicks", "url_clicks"]), ("figure2b", ["quality", "quality2"])],
+)
+def test_the_pairs_are_the_papers(name: str, objectives: list[str]) -> None:
+    positions = load(name).positions
+    assert positions is not None
+    assert [MSLR.names[j] for j in positions] == objectives
+
+
+def test_table_1_is_the_papers() -> None:
+    paper = load("table1").paper
+    assert paper["HyperDPO (paper)"] == {
+        "hypervolume": 2.039e-3,
+        "main_mean": 0.4320,
+        "main_sd": 0.0277,
+        "train_seconds": 4043.47,
+        "parameters": 50_432,
+    }
+    assert {label: figures["hypervolume"] for label, figures in paper.items()} == {
+        "HyperDPO (paper)": 2.039e-3,
+        "DPO-LS": 1.648e-3,
+        "DPO Soup": 1.468e-3,
+        "MO-DPO": 1.263e-3,
+    }
+    assert paper["MO-DPO"]["train_seconds"] == 27_059.70
+    assert paper["DPO-LS"]["parameters"] == 11 * 50_112
+
+
+def test_figure_6_is_the_papers() -> None:
+    printed = {
+        name: [figures["hypervolume"] for figures in load(name).paper.values()]
+        for name in ("figure6a", "figure6b", "figure6c")
+    }
+    assert printed == {
+        "figure6a": [0.1446, 0.1445, 0.1471, 0.1473, 0.1463],
+        "figure6b": [0.1451, 0.1474, 0.1466, 0.1458, 0.1464],
+        "figure6c": [0.1447, 0.1468, 0.1445, 0.1444, 0.1445],
+    }
+    second = load("figure6b").entries[0]
+    assert second.label == "α = (0.5, 0.2)"
+    assert second.overrides["training"]["alpha"] == (0.5, 0.2)
+
+
+def test_the_papers_settings_are_kept_where_one_is_varied() -> None:
+    for entry in load("figure9a").entries[:-1]:
+        assert entry.overrides["training"] == PAPER["training"]
+        assert entry.overrides["parametrization"] == "scratch"
+    deepest = load("figure11").entries[0].overrides
+    assert deepest["scorer"] == {**PAPER["scorer"], "layers": 5}
+    assert deepest["temperatures"] == {"low": 0.67, "high": 1.5, "parametrization": "augmentation"}
+
+
+def a_point(w: list[float], x: float, y: float, betas: tuple[float, ...] = (1.0, 1.0), scale: float = 1) -> Any:
+    return {
+        "weights": w,
+        "scale": scale,
+        "temperature": list(betas),
+        "metrics": {"<x>": x, "y": y},
+        "metrics_sd": {"<x>": 0.01, "y": None},
+        "main": 0.5 + x / 10,
+        "main_sd": 0.0,
+    }
+
+
+def a_front(shift: float = 0.0, **how: Any) -> list[Any]:
+    return [a_point([1.0, 0.0], 0.6 + shift, 0.1, **how), a_point([0.0, 1.0], 0.1, 0.6 + shift, **how)]
+
+
+def a_method(method: str, hypervolume: float, **views: Any) -> dict[str, Any]:
+    taken = ("hypervolume", "hypervolume_with_main", "main_mean", "train_seconds")
+    return {
+        "method": method,
+        "objectives": ["<x>", "y"],
+        **dict.fromkeys(taken, hypervolume),
+        **{f"{key}_sd": 0.001 for key in taken},
+        "main_sd": 0.1,
+        "models": 1.0,
+        "parameters": 100.0,
+        "epochs": 3.0,
+        "points": a_front(),
+        "views": {name: {"points": points, "hypervolume": hypervolume} for name, points in views.items()},
+        "seeds": [{}, {}],
+    }
+
+
+def a_comparison() -> dict[str, Any]:
+    one_shot = a_method(
+        "hyperdpo",
+        0.3,
+        **{"scales": a_front() + a_front(scale=2), "dense": a_front(), "temperature 1,2": a_front(betas=(1.0, 2.0))},
+    )
+    base = {"metrics": {"<x>": 0.2, "y": 0.2}, "main": 0.6}
+    return {"methods": {"ours": one_shot, "DPO-LS": a_method("dpo-ls", 0.2)}, "base": base}
+
+
+def test_ratios_are_to_dpo_ls_here_and_in_the_paper() -> None:
+    rows = table_rows(a_comparison(), {"ours": {"hypervolume": 2.0}, "DPO-LS": {"hypervolume": 1.6}})
+    assert [row["ratio"] for row in rows] == pytest.approx([1.5, 1.0])
+    assert [row["paper"]["ratio"] for row in rows] == pytest.approx([1.25, 1.0])
+    assert [row["dense"] for row in rows] == [0.3, None]
+    alone = a_comparison()
+    del alone["methods"]["DPO-LS"]
+    assert table_rows(alone, {})[0]["ratio"] is None
+
+
+def test_fronts_that_share_a_temperature_should_meet_at_its_vertex() -> None:
+    method = a_comparison()["methods"]["ours"]
+    assert meeting_gap(method) == 0
+    method["views"]["temperature 1,2"]["points"] = a_front(shift=0.05, betas=(1.0, 2.0))
+    assert meeting_gap(method) == pytest.approx(0.05)  # only β of the first objective is shared
+    assert meeting_gap(a_method("dpo-ls", 0.2)) is None
+
+
+def test_pictures_are_such_that_plotly_takes_them_and_hover_tells_all() -> None:
+    comparison = a_comparison()
+    case = {
+        "name": "",
+        "value": 2,
+        "objectives": ["<x>", "y"],
+        "comparison": comparison,
+        "rows": table_rows(comparison, {"ours": {"hypervolume": 0.1}}),
+        "oracle": a_front(0.2),
+    }
+    names = ["front", "hypervolumes", "relative", "scales", "temperatures", "sweep"]
+    drawn = charts({"charts": names, "cases": [case], "vary": "objectives"})
+    for chart in drawn:
+        go.Figure(chart["figure"])
+    assert len({chart["id"] for chart in drawn}) == len(drawn)
+    hover = drawn[0]["figure"]["data"][0]["text"][0]
+    for words in ("w = (1, 0)", "c = 1", "β = (1, 1)", "0.6000 ± 0.0100", "main: 0.5600"):
+        assert words in hover
+
+
+def test_figures_are_written_to_the_digits_that_say_something() -> None:
+    assert spread(0.14712, 0.0021) == "0.1471 ± 0.0021"
+    assert spread(0.0020391, None) == "0.002039"
+    assert spread(None, None) == "-"
+    assert spread(0.0, 0.0) == "0.0000 ± 0.0000"
+    assert ratio_text(1) == "1.000"

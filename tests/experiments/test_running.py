@@ -1,0 +1,218 @@
+"""Every table and figure as a tiny instance, from nothing to JSON and a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import is_one_line, letor_text, toy_table
+
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.synthetic import generate
+from hyperdpo.errors import InputError
+from hyperdpo.experiments import EXPERIMENTS
+from hyperdpo.experiments.running import run_experiment
+
+KEYS = {
+    "name",
+    "title",
+    "question",
+    "paper_says",
+    "small",
+    "charts",
+    "vary",
+    "data",
+    "metric",
+    "points",
+    "seeds",
+    "temperatures",
+    "settings",
+    "cases",
+    "versions",
+    "seconds",
+}
+CASE_KEYS = {"name", "value", "objectives", "groups", "rows", "comparison"}
+COMPARISON_KEYS = {"methods", "base", "weights", "temperatures", "repeats"}
+TOY_CONFIG = """
+objectives:
+  - {name: a, target: l1, column: "7"}
+  - {name: b, target: softmax, column: "8"}
+"""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One directory for all experiments: they share data and trainings."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+def tiny(name: str, out: Path, **arguments: Any) -> dict[str, Any]:
+    return run_experiment(name, out=out, small=True, cpu=True, **arguments)
+
+
+def numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from numbers(one)
+    elif isinstance(value, float):
+        yield value
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_tiny_instance_of_every_experiment_writes_its_figures_and_a_page(
+    name: str, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tiny(name, out)
+
+    written = json.loads((out / f"{name}.json").read_text())
+    assert written.keys() >= KEYS
+    assert written["name"] == result["name"] == name
+    assert all(math.isfinite(number) for number in numbers(written))
+    for case in written["cases"]:
+        assert case.keys() >= CASE_KEYS
+        assert case["comparison"].keys() >= COMPARISON_KEYS
+        assert [row["label"] for row in case["rows"]] == list(case["comparison"]["methods"])
+    page = (out / f"{name}.html").read_text()
+    assert written["title"] in page
+    assert f'href="{name}.json"' in page
+    shown = capsys.readouterr().out
+    assert f"{name}.html" in shown
+    assert "hypervolume" in shown
+    assert "trainings" in shown
+
+
+def test_the_page_is_complete_in_itself(out: Path) -> None:
+    result = tiny("figure2a", out)
+    page = (out / "figure2a.html").read_text()
+    head = page[: page.index("plotly.js v")] + page[page.rindex("<script>") :]  # without plotly's own source
+
+    assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)\s*=", head)
+    assert not re.search(r"""(src|href)\s*=\s*["']?https?:""", head)
+    assert "@import" not in head
+    assert "url(" not in head
+    assert "default-src 'none'" in head
+    embedded = re.search(r'<script type="application/json" id="result">(.*?)</script>', page, re.DOTALL)
+    assert embedded is not None
+    assert json.loads(embedded[1])["cases"] == json.loads((out / "figure2a.json").read_text())["cases"]
+    drawn = re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.DOTALL)
+    assert drawn is not None
+    names = [trace["name"] for trace in json.loads(drawn[1])[0]["figure"]["data"]]
+    assert {*result["cases"][0]["comparison"]["methods"], "base", "oracle"} <= set(names)
+
+
+def test_markup_in_a_name_stays_text(out: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(TOY_CONFIG.replace("name: a", "name: '</script><b>a</b>'"))
+    data = tmp_path / "toy.txt"
+    data.write_text(letor_text(toy_table(30)))
+    tiny("figure10a", out, data=data, config_file=config)
+    assert "</script><b>" not in (out / "figure10a.html").read_text()
+
+
+def test_what_is_trained_already_is_not_trained_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny("figure2a", out)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("hyperdpo.ranking.bench.train", refuse)
+    assert tiny("figure2a", out)["cases"] == first["cases"]
+    # The scales of Figure 10a are of the same models.
+    tiny("figure10a", out)
+
+
+def test_a_directory_of_folds_gives_one_repeat_per_fold_and_no_path_in_the_report(tmp_path: Path) -> None:
+    data = tmp_path / "SMALL-WEB"
+    for fold in (1, 2):
+        for number, part in enumerate(("train", "vali", "test")):
+            generate(data / f"Fold{fold}" / f"{part}.txt", 12, seed=10 * fold + number)
+    result = tiny("figure11", tmp_path / "out", data=data, seeds=2)
+
+    assert [repeat["name"] for repeat in result["cases"][0]["comparison"]["repeats"]] == [
+        "seed-0-fold-1",
+        "seed-1-fold-2",
+    ]
+    assert result["data"]["source"] == "SMALL-WEB"
+    assert "2 folds" in result["data"]["description"]
+    assert "MSLR-WEB10K" in result["data"]["differs"]
+    assert str(tmp_path) not in (tmp_path / "out" / "figure11.html").read_text()
+
+
+def test_other_data_take_the_first_two_objectives_of_their_configuration(tmp_path: Path) -> None:
+    config, data = tmp_path / "config.yaml", tmp_path / "toy.txt"
+    config.write_text(TOY_CONFIG)
+    data.write_text(letor_text(toy_table(30)))
+
+    result = tiny("figure2b", tmp_path, data=data, config_file=config)
+    assert result["cases"][0]["objectives"] == ["a", "b"]
+    assert "not the paper's" in result["data"]["differs"]
+    table = tiny("table1", tmp_path, data=data, config_file=config)
+    assert all(row["paper"] is None for row in table["cases"][0]["rows"])  # the paper's are of five objectives
+    most = tiny("objectives", tmp_path, data=data, config_file=config)
+    assert [case["value"] for case in most["cases"]] == [2]
+
+
+def test_settings_reach_the_trainings(out: Path) -> None:
+    result = tiny("figure9b", out, overrides={"training": {"epochs": 2}})
+    assert {row["epochs"] for row in result["cases"][0]["rows"]} == {2}
+
+
+def test_more_training_groups_contain_the_fewer_and_are_tested_on_the_same(out: Path) -> None:
+    cases = tiny("groups", out)["cases"]
+    few, many = (case["groups"] for case in cases)
+    assert few["train"] < many["train"]
+    assert (few["validation"], few["test"]) == (many["validation"], many["test"])
+    assert all(0 < row["fraction"] < 1 for case in cases for row in case["rows"])
+
+
+def test_the_oracle_loses_nothing_to_itself(out: Path) -> None:
+    case = tiny("oracle", out)["cases"][0]
+    grid = weight_grid(2, 3).tolist()
+    assert [point["weights"] for point in case["oracle"]] == grid
+    for row in case["rows"]:
+        assert row["regret"] > -0.2
+        assert row["fraction"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("figure99", {}, ("figure99", "figure2a", "groups")),
+        ("figure2a", {"data": Path("nowhere.txt")}, ("nowhere.txt", "no such file")),
+        ("figure2a", {"data": Path("nowhere.txt"), "queries": 5}, ("--queries", "--data")),
+        ("figure2a", {"objectives": ["quality"]}, ("--objectives", "figure2a expects 2")),
+        ("table1", {"objectives": ["quality"]}, ("table1", "at least 2")),
+        ("figure2a", {"overrides": {"training": {"epoch": 1}}}, ("training.epoch", "not a setting")),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    name: str, arguments: dict[str, Any], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as error:
+        tiny(name, tmp_path, **arguments)
+    assert is_one_line(error.value, *words)
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as error:
+        tiny("figure2a", tmp_path / "file")
+    assert is_one_line(error.value, "file", "expected a directory")
+
+
+def test_a_broken_training_file_is_named(tmp_path: Path) -> None:
+    tiny("figure10a", tmp_path)
+    shutil.rmtree(tmp_path / "data")
+    model = next((tmp_path / "trainings").glob("*/*/models/*.safetensors"))
+    model.write_bytes(b"not a model")
+    with pytest.raises(InputError) as error:
+        tiny("figure10a", tmp_path)
+    assert is_one_line(error.value, model.name)

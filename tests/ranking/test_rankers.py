@@ -1,0 +1,182 @@
+"""Parametrisations: mixture and temperature answer for any weights and temperatures, as the mathematics says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import fit_toy, is_one_line, toy_table
+
+from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.losses import listnet_dpo_loss, scalarise
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.config import ScorerConfig
+from hyperdpo.ranking.examples import LabelledBatch
+from hyperdpo.ranking.rankers import MixtureRanker, Ranker, TemperatureRanker
+from hyperdpo.ranking.run import RankRun
+
+G, N, F, M = 3, 6, 4, 2
+CONFIG = ScorerConfig(width=8)
+
+
+def batch(seed: int = 0) -> LabelledBatch:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(N) < torch.tensor([[6], [4], [2]])
+    targets = torch.rand(G, M, N, generator=generator).masked_fill(~mask.unsqueeze(1), 0)
+    return LabelledBatch(
+        torch.randn(G, N, F, generator=generator),
+        mask,
+        torch.randn(G, N, generator=generator).masked_fill(~mask, 0),
+        targets / targets.sum(-1, keepdim=True),
+        torch.ones(G, M, dtype=torch.bool),
+    )
+
+
+def weights(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows).unsqueeze(1).expand(-1, G, -1)
+
+
+def centred(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Scores up to a shift per group, 0 on padding."""
+    mean = (scores * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True)
+    return (scores - mean) * mask
+
+
+def made(kind: str) -> Ranker:
+    torch.manual_seed(3)
+    if kind == "mixture":
+        return MixtureRanker(CONFIG, F, M).eval()
+    ranker = TemperatureRanker(CONFIG, F, M, augmentation=kind == "augmentation").eval()
+    torch.nn.init.normal_(ranker.scorer.out.weight)
+    return ranker
+
+
+@pytest.mark.parametrize("kind", ["mixture", "augmentation", "scratch"])
+@torch.no_grad()
+def test_multiplying_all_temperatures_is_the_linear_transformation(kind):
+    """Eq. (19) and the closed form agree with Eq. (14) to rounding: the model at c β is the model at β, scaled by c."""
+    one, ranker = batch(), made(kind)
+    w = weights([1.0, 0.0], [0.3, 0.7], [0.0, 1.0])
+    for betas in ([1.0, 1.0], [0.5, 2.0]):
+        for c in (0.5, 3.0):
+            direct = ranker.scores(one, w, [c * beta for beta in betas])
+            scaled = linear_transformation(ranker.scores(one, w, betas), one.base_scores, c)
+            torch.testing.assert_close(centred(direct, one.mask), centred(scaled, one.mask), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["augmentation", "scratch"])
+@torch.no_grad()
+def test_the_temperature_network_sees_the_shape_of_the_temperatures(kind):
+    one, ranker = batch(), made(kind)
+    w = weights([0.5, 0.5])
+    first, second = (ranker.scores(one, w, betas) for betas in ([0.5, 1.5], [1.5, 0.5]))
+    assert not torch.allclose(centred(first, one.mask), centred(second, one.mask))
+
+
+@torch.no_grad()
+def test_a_temperature_ranker_by_augmentation_starts_at_the_base():
+    one = batch()
+    ranker = TemperatureRanker(CONFIG, F, M, augmentation=True)
+    torch.testing.assert_close(ranker.scores(one, weights([0.2, 0.8]), [0.7, 1.9])[0], one.base_scores)
+
+
+def test_a_heads_loss_is_the_cross_entropy_with_its_own_targets():
+    one, ranker = batch(), made("mixture")
+    heads = ranker(one)
+    for g, items in enumerate([6, 4, 2]):
+        for j in range(M):
+            expected = -(one.targets[g, j, :items] * heads[g, j, :items].log_softmax(-1)).sum()
+            torch.testing.assert_close(ranker.losses(heads, one, ())[g, j], expected)
+
+
+@pytest.mark.parametrize("betas", [[1.0, 1.0], [0.5, 2.0]])
+@torch.no_grad()
+def test_no_other_scores_have_a_lower_loss_against_what_the_heads_expect(betas):
+    """If the heads were the targets, the mixture would be the minimiser: any small change makes it worse."""
+    one, ranker = batch(), made("mixture")
+    expected = ranker(one).masked_fill(~one.mask.unsqueeze(1), -1e9).softmax(-1)
+    for w in ([1.0, 0.0], [0.4, 0.6]):
+        scores = ranker.scores(one, weights(w), betas)[0]
+
+        def loss(s: torch.Tensor, w: list[float] = w) -> torch.Tensor:
+            return scalarise(listnet_dpo_loss(s, one.base_scores, expected, one.mask, betas), torch.tensor(w))
+
+        least = loss(scores)
+        for seed in range(20):
+            noise = 0.1 * torch.randn(scores.shape, generator=torch.Generator().manual_seed(seed))
+            assert (loss(scores + noise) >= least - 1e-6).all()
+
+
+@torch.no_grad()
+def test_several_draws_of_a_group_are_the_draws_one_by_one():
+    one = batch()
+    for conditioning in ("input", "modulation", "head"):
+        torch.manual_seed(0)
+        ranker = Ranker(ScorerConfig(width=8, conditioning=conditioning), F, M).eval()
+        for parameter in ranker.parameters():
+            torch.nn.init.normal_(parameter)
+        w = weights([1.0, 0.0], [0.3, 0.7])
+        together = ranker(one, w)
+        assert together.shape == (2, G, N)
+        for k in range(2):
+            torch.testing.assert_close(together[k], ranker(one, w[k]), rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(centred(together[0], one.mask), centred(together[1], one.mask))
+
+
+# --- through a run
+
+
+@pytest.mark.parametrize("parametrization", ["scratch", "augmentation", "mixture", "temperature"])
+def test_a_run_answers_at_other_temperatures_or_says_that_it_cannot(parametrization, tmp_path):
+    table = toy_table()
+    run = fit_toy(table, out=tmp_path / "run", parametrization=parametrization)
+    run = RankRun.load(tmp_path / "run")
+    _, part = run.part(table)
+    w = [0.3, 0.7]
+    np.testing.assert_allclose(
+        spread(run.score(part, w, temperatures=[2.0, 2.0]), part.sizes),
+        spread(run.score(part, w, 2.0), part.sizes),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+    if parametrization in ("mixture", "temperature"):
+        assert not np.allclose(run.score(part, w, temperatures=[0.5, 2.0]), run.score(part, w))
+    else:
+        with pytest.raises(InputError) as error:
+            run.score(part, w, temperatures=[0.5, 2.0])
+        assert is_one_line(error.value, "0.5, 2", parametrization, "multiples of 1, 1")
+
+
+def spread(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Scores minus their group's mean."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    return scores - (np.bincount(groups, scores) / sizes)[groups]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training": {"draws": 3}, "scorer": {"conditioning": "head"}},
+        {"training": {"vertex_share": 0.5, "stratified": True}},
+        {"parametrization": "temperature", "temperatures": {"low": [0.5, 1.0], "high": 2.0}},
+    ],
+)
+def test_every_way_of_sampling_trains(settings):
+    run = fit_toy(**{"parametrization": "scratch", **settings})
+    assert np.isfinite(run.metrics["history"]["ranker"]["losses"]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"temperatures": {"low": 0.0}}, ["low is 0.0", "0 < low <= high"]),
+        ({"temperatures": {"low": [1.0, 1.0, 1.0]}}, ["expected 2 numbers"]),
+        ({"parametrization": "mixture", "training": {"penalty": 0.1}}, ["penalty is 0.1", "mixture"]),
+        ({"training": {"vertex_share": 1.5}}, ["vertex_share is 1.5"]),
+        ({"training": {"draws": 2, "weights_per": "batch"}}, ["draws is 2", "weights_per group"]),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_in_one_line(settings, words):
+    with pytest.raises(InputError) as error:
+        fit_toy(**settings)
+    assert is_one_line(error.value, *words)
