@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
 
-    config = build_config(preset="mslr")
+    config = build_config(preset="mslr", paper=True)
     examples = {name: _examples(config, part) for name, part in _parts(arguments.groups).items()}
     accelerator = make_accelerator("no", cpu=True)
     loop = _Loop(_job(config, examples, conditioned=True), accelerator)

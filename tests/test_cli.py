@@ -101,7 +101,9 @@ def test_data_is_generated_in_a_file_with_its_oracle(command, tmp_path):
 def test_a_fit_writes_the_run_and_says_how_large_the_ranker_is(command, generated, tmp_path):
     """At the paper's sizes: 131 features, five objectives, d = 64, 2 layers."""
     quick = ["--set=training.epochs=1", "--set=base_training.epochs=1", "--set=base_scorer.width=8"]
-    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", *quick)
+    found = command(
+        "rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", "--paper", *quick
+    )
     assert found.code == 0, found.err
     assert "50,432" in found.out
     assert "131 features, 5 objectives" in found.out
@@ -398,13 +400,15 @@ def test_the_demo_leaves_data_run_front_picture_and_report(command, tmp_path):
     found = command("demo", "--out", out, "--queries", 30, *TINY_OPTIONS)
     assert found.code == 0, found.err
     names = {path.name for path in out.iterdir()}
-    assert names == {"data.txt", "oracle.csv", "run", "front.json", "front.png", "report.html"}
+    assert names == {"data.txt", "oracle.csv", "run", "front.json", "front.png", "report.html", "compare"}
     assert (out / "front.png").read_bytes().startswith(b"\x89PNG")
     front, report = read(out / "front.json"), (out / "report.html").read_text()
     assert front.keys() >= FRONT_KEYS | {"oracle", "base"}
     assert "data:image/png;base64," in report
     assert f"{front['points'][3]['metrics']['url_clicks']:.4f}" in report
     assert "of the attainable front" in found.out
+    assert report.count("data:image/png;base64,") == 2
+    assert set(read(out / "compare" / "compare.json")["methods"]) == {"hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo"}
     assert command("demo", "--out", out, "--queries", 30, *TINY_OPTIONS).code == 0, "again, over itself"
 
 

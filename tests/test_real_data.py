@@ -80,7 +80,7 @@ def test_mslr_from_file_to_scores(command, tmp_path, pair):
 def test_mslr_with_all_five_objectives(command, tmp_path):
     data = real("mslr_web10k_49q.txt")
     budget = ["--set=training.epochs=2", "--set=base_training.epochs=2", "--set=base_scorer.width=16"]
-    found = command("rank", "fit", data, "--preset", "mslr", "--out", tmp_path / "run", "--cpu", *budget)
+    found = command("rank", "fit", data, "--preset", "mslr", "--out", tmp_path / "run", "--cpu", "--paper", *budget)
     assert found.code == 0, found.err
     assert "50,432" in found.out
     assert len(RankRun.load(tmp_path / "run").transform.columns) == 131

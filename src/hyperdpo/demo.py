@@ -1,8 +1,9 @@
-"""``hyperdpo demo``: the whole way on generated data, from nothing to a front and a report."""
+"""``hyperdpo demo``: the whole way on generated data, from nothing to a front, a comparison and a report."""
 
 from __future__ import annotations
 
 import base64
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import click
 from hyperdpo.data.synthetic import generate
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.checkpoints import write_atomically
-from hyperdpo.ranking.commands import fit_command, front_command
+from hyperdpo.ranking.commands import compare_command, fit_command, front_command
 from hyperdpo.ranking.config import build_config
 
 #: Two sparse objectives that conflict, as in the paper's Figure 2a.
 OBJECTIVES = ["query_url_clicks", "url_clicks"]
+#: What the last step compares, at few weightings to be quick.
+METHODS, POINTS = ("hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo"), 5
 
 
 def run_demo(out: Path, *, queries: int, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> None:
@@ -30,14 +33,19 @@ def run_demo(out: Path, *, queries: int, seed: int = 0, overrides: Mapping[str, 
     fit_command(data, config, run, cpu=False, overwrite=True)
     click.echo("3. the front on held-out queries")
     front = front_command(run, data, out=out / "front.json", plot=out / "front.png", oracle=oracle)
-    write_atomically(out / "report.html", _report(front, (out / "front.png").read_bytes()).encode())
+    click.echo("4. the same against a model for each weighting, against averaged models, and against MO-DPO")
+    shutil.rmtree(out / "compare", ignore_errors=True)
+    compared = compare_command(data, config, out / "compare", methods=METHODS, points=POINTS, seeds=1, oracle=oracle)
+    pictures = [(out / "front.png").read_bytes(), (out / "compare" / "compare.png").read_bytes()]
+    write_atomically(out / "report.html", _report(front, compared, pictures).encode())
     click.echo(f"{out / 'report.html'}, {out / 'front.png'}, {out / 'front.json'}")
     click.echo(f"try: hyperdpo rank score {run} {data} --weights .3,.7 --scale 2")
 
 
-def _report(front: Mapping[str, Any], picture: bytes) -> str:
+def _report(front: Mapping[str, Any], compared: Mapping[str, Any], pictures: list[bytes]) -> str:
     """One self-contained page."""
     from jinja2 import Environment, PackageLoader
 
     pages = Environment(autoescape=True, loader=PackageLoader("hyperdpo", "pages"))
-    return pages.get_template("front.html").render(front=front, image=base64.b64encode(picture).decode())
+    images = [base64.b64encode(picture).decode() for picture in pictures]
+    return pages.get_template("front.html").render(front=front, compared=compared, images=images)

@@ -70,7 +70,8 @@ def plot_fronts(fronts: Mapping[str, Front], path: Path, base: Mapping[str, Any]
 
 def _draw_pair(axis: Axes, fronts: Mapping[str, Front], i: int, j: int, base: Mapping[str, Any] | None) -> None:
     names = next(iter(fronts.values())).objectives
-    for (name, front), colour, marker in zip(fronts.items(), COLOURS, MARKERS, strict=False):
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
+    for (name, front), (colour, marker) in zip(fronts.items(), looks, strict=False):
         for number, scale in enumerate(dict.fromkeys(front.scales)):
             points = front.metrics[front.scales == scale][:, [i, j]]
             joined = "-" if len(names) == 2 else "none"
@@ -89,7 +90,7 @@ def _draw_pair(axis: Axes, fronts: Mapping[str, Front], i: int, j: int, base: Ma
 def _draw_main(axis: Axes, fronts: Mapping[str, Front], base: Mapping[str, Any] | None) -> None:
     means = [np.nanmean(front.main) for front in fronts.values() if front.main is not None]
     spreads = [np.nanstd(front.main) for front in fronts.values() if front.main is not None]
-    colours = COLOURS[: len(means)]
+    colours = list(itertools.islice(itertools.cycle(COLOURS), len(means)))
     axis.bar(range(len(means)), means, yerr=spreads, color=colours, capsize=3, width=0.6)
     low, high = (
         min(m - s for m, s in zip(means, spreads, strict=True)),

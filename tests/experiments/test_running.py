@@ -161,7 +161,7 @@ def test_other_data_take_the_first_two_objectives_of_their_configuration(tmp_pat
 
 
 def test_settings_reach_the_trainings(out: Path) -> None:
-    result = tiny("figure9b", out, overrides={"training": {"epochs": 2}})
+    result = tiny("figure9b", out, overrides={"training": {"epochs": 2, "sampling_factor": 1}})
     assert {row["epochs"] for row in result["cases"][0]["rows"]} == {2}
 
 

@@ -423,3 +423,9 @@ def test_a_group_without_a_name_is_refused():
     qid = np.array(DATA["qid"], dtype=object)
     qid[3] = None
     assert "row 3" in refusal(lambda: ranker().fit(**{**DATA, "qid": qid}))
+
+
+def test_other_temperatures_are_an_argument_of_predict():
+    model = ranker(parametrization="mixture").fit(**DATA)
+    rows = {"X": DATA["X"], "qid": DATA["qid"], "weights": [0.5, 0.5]}
+    assert not np.allclose(model.predict(**rows, temperatures=[0.5, 2.0]), model.predict(**rows))

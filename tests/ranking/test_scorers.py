@@ -132,7 +132,7 @@ def test_the_sum_of_two_maps_is_one_linear_layer_over_features_and_weights():
     together = torch.cat([features, w.unsqueeze(1).expand(-1, features.shape[1], -1)], -1)
     matrix = torch.cat([score.features_in.weight, score.weights_in.weight], 1)
     hidden = functional.linear(together, matrix, score.features_in.bias)
-    found = score.out(score._blocks(hidden, mask, None)).squeeze(-1)
+    found = score.out(score._blocks(hidden, mask, w)).squeeze(-1)
     torch.testing.assert_close(found, score(features, mask, w))
 
 
@@ -173,11 +173,12 @@ def test_scratch_does_not_see_the_base_scores():
 @pytest.mark.parametrize(("weights", "parameters"), [(0, 50_112), (5, 50_432)])
 def test_the_parameter_counts_are_those_of_the_paper(weights, parameters):
     """Table 1: eleven models have 551,232 parameters, the conditioned one 50,432."""
-    assert Ranker(ScorerConfig(width=64, layers=2), 131, weights).num_parameters() == parameters
+    config = ScorerConfig(width=64, layers=2, conditioning="input")
+    assert Ranker(config, 131, weights).num_parameters() == parameters
     assert 551_232 == 11 * 50_112
 
 
 def test_a_weight_more_costs_one_number_per_unit_of_the_first_layer():
-    config = ScorerConfig(width=8, layers=3)
+    config = ScorerConfig(width=8, layers=3, conditioning="input")
     sizes = [Ranker(config, F, m).num_parameters() for m in (1, 2, 3)]
     assert (sizes[1] - sizes[0], sizes[2] - sizes[1]) == (8, 8)

@@ -92,7 +92,8 @@ def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
 
 #: Both stages, many checkpoints, a few steps per epoch.
 KILLED = {
-    "training": {"epochs": 5, "evaluations": 3, "checkpoint_seconds": 0},
+    "parametrization": "scratch",  # which samples weights
+    "training": {"epochs": 5, "sampling_factor": 1, "evaluations": 3, "checkpoint_seconds": 0},
     "base_training": {"epochs": 4, "evaluations": 2, "checkpoint_seconds": 0},
 }
 
@@ -373,6 +374,7 @@ def test_several_processes_reach_the_losses_of_one(generated, tmp_path, per, pro
             "training.batch_items": 200,  # few groups in a batch, sometimes fewer than processes
             "training.weights_per": per,
             "training.penalty": 0.5,
+            "parametrization": "scratch",
         }
         options = [f"--set={key}={value}" for key, value in every.items()]
         data = ["rank", "fit", str(generated[0]), "--preset", "mslr", "--objectives", ",".join(CLICKS)]
@@ -575,14 +577,23 @@ def test_the_batch_is_small_where_the_data_is_small():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"parametrization": "augmentation"}, {"scorer": {"kind": "mlp", "width": 16}}, {"training": {"penalty": 0.3}}],
-    ids=["scratch", "augmentation", "mlp", "penalty"],
+    [
+        {},
+        {"parametrization": "mixture"},
+        {"parametrization": "augmentation"},
+        {"parametrization": "temperature"},
+        {"scorer": {"kind": "mlp", "width": 16}},
+        {"scorer": {"conditioning": "head"}},
+        {"training": {"penalty": 0.3}},
+    ],
+    ids=["scratch", "mixture", "augmentation", "temperature", "mlp", "head", "penalty"],
 )
 def test_more_weight_on_an_objective_makes_it_better_on_held_out_groups(settings):
     table = toy_table(120)
     budget = {
+        "parametrization": "scratch",
         "scorer": {"width": 16},
-        "training": {"epochs": 40, "learning_rate": 5e-3, "min_batches": 8},
+        "training": {"epochs": 40, "sampling_factor": 1, "learning_rate": 5e-3, "min_batches": 8},
         "base_training": {"epochs": 10},
     }
     run = fit_toy(table, **_merged(budget, settings))

@@ -38,7 +38,7 @@ class HyperRanker(BaseEstimator):
     Args:
         objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; a bare name has a
             softmax target over standardised labels. None: one for each label given to :meth:`fit`.
-        parametrization: ``scratch`` or ``augmentation`` (starts exactly at the base).
+        parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
         scorer, training, base_scorer, base_training, metric, main: settings of :class:`RankConfig`, as mappings.
         validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
         seed: of split, initialisation, order and sampled weights.
@@ -54,7 +54,7 @@ class HyperRanker(BaseEstimator):
         self,
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
-        parametrization: str = "scratch",
+        parametrization: str = "mixture",
         scorer: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         base_scorer: Mapping[str, Any] | None = None,
@@ -129,6 +129,7 @@ class HyperRanker(BaseEstimator):
         qid: Any = None,
         weights: ArrayLike | Mapping[str, float] | None = None,
         scale: ArrayLike = 1.0,
+        temperatures: ArrayLike | None = None,
         base_scores: Any = None,
     ) -> np.ndarray:
         """Scores (N,) float32, in the order of the rows; larger is better within a group.
@@ -139,13 +140,22 @@ class HyperRanker(BaseEstimator):
             weights: (m,), or (g, m) with one row per group in the order of the rows, or a mapping of names to
                 numbers (others 0); None: equal weights.
             scale: c, one number or (g,): above 1 is nearer to the base.
-            base_scores: (N,), needed where the ranker was fitted with given base scores and either starts at them
-                (``augmentation``) or ``scale`` is not 1.
+            temperatures: m numbers β, one per objective; None: those of the objectives. ``mixture`` and ``temperature``
+                answer at any, the others at multiples of their own.
+            base_scores: (N,), needed where the ranker was fitted with given base scores, unless it is ``scratch`` and
+                ``scale`` is 1.
         """
         run = self._fitted()
         table = self._feature_table(X, qid)
         base = None if base_scores is None else to_vector(base_scores, "base_scores")
-        return run.score(Part.whole(table), self._weights(weights), scale, base_scores=base, device=self._device())
+        return run.score(
+            Part.whole(table),
+            self._weights(weights),
+            scale,
+            temperatures=temperatures,
+            base_scores=base,
+            device=self._device(),
+        )
 
     def front(
         self,
