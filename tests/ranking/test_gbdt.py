@@ -379,6 +379,14 @@ def test_the_smallest_share_that_reaches_the_target_is_taken():
     assert tried == [0, 0.5, 0.25, 0.375, 0.3125, 0.28125]
 
 
+def test_six_tries_are_enough_for_a_score_that_rises_fast_at_first():
+    """As measured on generated data, where halving alone ended 0.02 above the target."""
+    shares, scores = [0, 0.125, 0.15625, 0.1875, 0.25, 0.5, 1], [0.488, 0.724, 0.749, 0.779, 0.818, 0.882, 0.9]
+    share, tried = tries(lambda share: float(np.interp(share, shares, scores)), 0.757)
+    assert 0.15625 < share < 0.1875
+    assert len(tried) == 5
+
+
 def test_where_nothing_reaches_the_target_the_nearest_share_is_taken():
     share, tried = tries(lambda share: 0.5 - (share - 0.7) ** 2, 0.9)
     assert share == 0.75

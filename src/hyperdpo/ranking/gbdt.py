@@ -392,14 +392,15 @@ def train_gbdt_base(
 def choose_main_share(
     mean_main: Callable[[float], float], target: float, *, tolerance: float = 0.005, most: int = 6
 ) -> tuple[float, list[tuple[float, float]]]:
-    """The smallest share λ in [0, 1) of the main label whose mean main score reaches the target, by bisection.
+    """The smallest share λ in [0, 1) of the main label whose mean main score reaches the target, as far as was tried.
 
     A score reaches the target from ``tolerance`` below it, and the search ends at one that is not more than that
-    above: both sides of a comparison then have the same main score.
+    above: both sides of a comparison then have the same main score. It halves the interval down to 1/4, then
+    interpolates: halving alone was 0.02 beyond the target after six tries on generated data.
 
     Args:
         mean_main: the mean main score of a few weightings at a share, on the validation split.
-        target: what the other side reaches there.
+        target: what the other side reaches there, at the same weightings.
         most: calls of ``mean_main``.
 
     Returns:
@@ -409,15 +410,19 @@ def choose_main_share(
     if most < 1:
         raise InputError(f"most is {most}; expected at least 1")
     tried: list[tuple[float, float]] = []
-    low, high, share = 0.0, 1.0, 0.0
+    low, high = (0.0, 0.0), (1.0, np.inf)  # (share, score); λ = 1 is never tried: no weighting differs from another
+    share = 0.0
     while len(tried) < most:
         score = float(mean_main(share))
         tried.append((share, score))
         reached = score >= target - tolerance
         if reached and (share == 0 or score <= target + tolerance):
             break
-        low, high = (low, share) if reached else (share, high)
-        share = (low + high) / 2
+        low, high = (low, (share, score)) if reached else ((share, score), high)
+        part = 0.5
+        if high[0] - low[0] <= 0.25 and np.isfinite(high[1]):
+            part = float(np.clip((target - low[1]) / (high[1] - low[1]), 0.1, 0.9))
+        share = low[0] + part * (high[0] - low[0])
     enough = [share for share, score in tried if score >= target - tolerance]
     return (min(enough) if enough else max(tried, key=lambda pair: pair[1])[0]), tried
 
