@@ -387,6 +387,12 @@ def test_six_tries_are_enough_for_a_score_that_rises_fast_at_first():
     assert len(tried) == 5
 
 
+def test_a_score_that_rises_late_is_found_too():
+    share, tried = tries(lambda share: share**60, 0.02, most=12, tolerance=0.002)
+    assert abs(share**60 - 0.02) <= 0.002
+    assert len(tried) < 12
+
+
 def test_where_nothing_reaches_the_target_the_nearest_share_is_taken():
     share, tried = tries(lambda share: 0.5 - (share - 0.7) ** 2, 0.9)
     assert share == 0.75

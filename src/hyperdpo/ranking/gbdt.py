@@ -395,7 +395,7 @@ def choose_main_share(
     """The smallest share λ in [0, 1) of the main label whose mean main score reaches the target, as far as was tried.
 
     A score reaches the target from ``tolerance`` below it, and the search ends at one that is not more than that
-    above: both sides of a comparison then have the same main score. It halves the interval down to 1/4, then
+    above: both sides of a comparison then have the same main score. It halves the interval down to 1/8, then
     interpolates: halving alone was 0.02 beyond the target after six tries on generated data.
 
     Args:
@@ -420,7 +420,7 @@ def choose_main_share(
             break
         low, high = (low, (share, score)) if reached else ((share, score), high)
         part = 0.5
-        if high[0] - low[0] <= 0.25 and np.isfinite(high[1]):
+        if high[0] - low[0] < 0.25 and np.isfinite(high[1]):
             part = float(np.clip((target - low[1]) / (high[1] - low[1]), 0.1, 0.9))
         share = low[0] + part * (high[0] - low[0])
     enough = [share for share, score in tried if score >= target - tolerance]

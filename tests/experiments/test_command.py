@@ -1,0 +1,28 @@
+"""``hyperdpo experiment`` as its users type it."""
+
+from __future__ import annotations
+
+from helpers import read
+
+from hyperdpo.experiments import EXPERIMENTS
+
+
+def test_without_a_name_the_experiments_are_listed(command):
+    for arguments in ([], ["list"]):
+        found = command("experiment", *arguments)
+        assert found.code == 0
+        assert [line.split()[0] for line in found.out.splitlines()] == list(EXPERIMENTS)
+
+
+def test_a_tiny_experiment_on_own_data_leaves_a_page_and_its_figures(command, generated, tmp_path):
+    options = ["--data", generated[0], "--oracle", generated[1], "--small", "--seeds", "1", "--cpu"]
+    found = command("experiment", "figure10a", *options, "--out", tmp_path / "reports")
+    assert found.code == 0, found.err
+    assert (tmp_path / "reports" / "figure10a.html").stat().st_size > 10_000
+    assert read(tmp_path / "reports" / "figure10a.json")["data"]["source"] == generated[0].name
+
+
+def test_mistakes_get_one_line(command, tmp_path):
+    assert command("experiment", "figure99").refused("no experiment 'figure99'", "figure2a")
+    missing = command("experiment", "figure2a", "--data", tmp_path / "none.txt", "--out", tmp_path / "r")
+    assert missing.refused("none.txt", "no such file")
