@@ -26,3 +26,14 @@ def test_mistakes_get_one_line(command, tmp_path):
     assert command("experiment", "figure99").refused("no experiment 'figure99'", "figure2a")
     missing = command("experiment", "figure2a", "--data", tmp_path / "none.txt", "--out", tmp_path / "r")
     assert missing.refused("none.txt", "no such file")
+
+
+def test_what_is_not_installed_is_said_before_anything_is_trained(command, generated, tmp_path, monkeypatch):
+    for module in ("hyperdpo.experiments.running", "hyperdpo.ranking.comparison"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
+    assert command("experiment", "figure2a", "--small", "--out", tmp_path / "r").refused(
+        "plotly", "hyperdpo[experiments]"
+    )
+    arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--out", tmp_path / "c", "--cpu"]
+    found = command(*arguments, "--methods", "hyperdpo,lightgbm-ls")
+    assert found.refused("lightgbm", "hyperdpo[gbdt]")

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ def run_experiment(
         InputError: no such experiment, data or setting.
     """
     experiment = load(name)
+    if find_spec("plotly") is None:  # now, not after the trainings
+        raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
     started = time.time()
     generated = data is None
     if not generated and queries is not None:

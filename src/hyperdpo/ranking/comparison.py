@@ -6,6 +6,7 @@ Every method is asked for the same weights at the same temperatures, on the same
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,8 @@ def compare(
         raise InputError(
             "--methods: lightgbm-ls is trained to the main score of hyperdpo; expected hyperdpo among the methods"
         )
+    if any(entry.method == LIGHTGBM_LS for entry in entries) and find_spec("lightgbm") is None:
+        raise InputError("lightgbm is not installed; expected it, from pip install 'hyperdpo[gbdt]'")
     grid = weight_grid(len(config.objectives), points)
     results: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
     bases, described = [], []
