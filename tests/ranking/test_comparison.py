@@ -215,7 +215,7 @@ def test_lightgbm_alone_has_no_main_score_to_match(tmp_path):
 
 def test_the_command_writes_a_comparison_and_a_picture(generated, tmp_path, command):
     arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--objectives", "query_url_clicks,url_clicks"]
-    arguments += ["--methods", "hyperdpo,hyperdpo:paper,dpo-ls", "--points", "3", "--seeds", "2", "--cpu"]
+    arguments += ["--methods", "hyperdpo,hyperdpo:paper,dpo-ls,lightgbm-ls", "--points", "3", "--seeds", "2", "--cpu"]
     done = command(*arguments, "--oracle", generated[1], "--out", tmp_path / "c", *TINY_OPTIONS)
     assert done.code == 0, done.err
     assert "best one-shot entry on validation groups" in done.out

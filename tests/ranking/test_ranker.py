@@ -249,11 +249,12 @@ def test_given_base_scores_are_the_base_of_the_scale(parametrization):
 
 
 def test_base_scores_are_asked_for_only_where_they_count():
-    scratch = ranker().fit(**DATA, base_scores=base_for(DATA))
+    scratch = ranker(parametrization="scratch").fit(**DATA, base_scores=base_for(DATA))
     scratch.predict(NEW["X"], qid=NEW["qid"])
     assert "base_scores" in refusal(lambda: scratch.predict(NEW["X"], qid=NEW["qid"], scale=2.0))
-    augmented = ranker(parametrization="augmentation").fit(**DATA, base_scores=base_for(DATA))
-    assert "base_scores" in refusal(lambda: augmented.predict(NEW["X"], qid=NEW["qid"]))
+    for parametrization in ("augmentation", "mixture", "temperature"):
+        other = ranker(parametrization=parametrization).fit(**DATA, base_scores=base_for(DATA))
+        assert "base_scores" in refusal(lambda other=other: other.predict(NEW["X"], qid=NEW["qid"]))
 
 
 def test_with_base_scores_the_main_label_may_be_missing():
@@ -264,7 +265,7 @@ def test_with_base_scores_the_main_label_may_be_missing():
 def test_with_base_scores_the_main_label_may_be_the_same_everywhere():
     same = np.ones_like(DATA["y"])
     model = ranker().fit(DATA["X"], same, **QID, labels=DATA["labels"], base_scores=base_for(DATA))
-    assert np.isfinite(model.predict(NEW["X"], qid=NEW["qid"])).all()
+    assert np.isfinite(model.predict(NEW["X"], qid=NEW["qid"], base_scores=base_for(NEW))).all()
     assert "varies" in refusal(lambda: ranker().fit(DATA["X"], same, **QID, labels=DATA["labels"]))
 
 

@@ -87,14 +87,14 @@ def compare(
             if entry.method == LIGHTGBM_LS:
                 from hyperdpo.ranking.gbdt_bench import lightgbm_model
 
-                model = lightgbm_model(bench, entry, grid, main_target)
+                model = lightgbm_model(bench, entry, grid, few_weightings(grid.shape[1]), main_target)
             else:
                 model = bench.model(entry, grid)
             result: dict[str, Any] = {"repeat": repeat.name, "seed": repeat.seed}
             result |= measure(bench, model, entry, test, grid)
             results[entry.label].append(result)
             if entry.one_shot and main_target is None:
-                main_target = result["validation"]["main_mean"]
+                main_target = _main_at_few(bench, model, grid.shape[1])
             say(
                 f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume {result['hypervolume']:.4g}, "
                 f"with main {_or_dash(result['hypervolume_with_main'])}, {result['train_seconds']:.1f} s"
@@ -156,6 +156,21 @@ def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.n
         attainable = oracle_front(test, bench.repeat.oracle, grid, [1.0], list(betas), metric)
         result["oracle"] = attained(own, attainable)
     return result
+
+
+def few_weightings(num_objectives: int) -> np.ndarray:
+    """At which a share of the main label is tried: the vertices, and a point between two."""
+    return weight_grid(num_objectives, max(3, num_objectives))
+
+
+def _main_at_few(bench: Bench, model: Model, num_objectives: int) -> float | None:
+    """Mean main metric on validation groups at the weightings that another method is matched at."""
+    prepared, few = bench.prepared, few_weightings(num_objectives)
+    score = model.scores(bench.validation, few, prepared.betas)
+    front = evaluate_front(
+        score, bench.validation, few, [1.0], prepared.betas, prepared.config.metric, with_losses=False
+    )
+    return spread_of_main(front)["main_mean"]
 
 
 def base_point(bench: Bench, test: Examples) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
@@ -36,11 +35,13 @@ if TYPE_CHECKING:
     from hyperdpo.ranking.bench import Repeat
 
 
-def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, main_target: float | None) -> Model:
+def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray, main_target: float | None) -> Model:
     """LambdaMART for each of the (P, m) weights, with the main label's share at which the main score matches.
 
     Args:
-        main_target: mean main score on validation groups that the share is chosen for; None: no main label, no share.
+        few: weightings at which shares are tried.
+        main_target: mean main score on validation groups, at those, that the share is chosen for; None: no main label,
+            no share.
 
     Returns:
         ``seconds`` counts the P models; those of the search for the share are in ``details``.
@@ -65,8 +66,6 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, main_target: fl
         return _kept(
             directory, name, data.columns, with_base, lambda: train_lambdamart(data, w, share, with_base=with_base)
         )
-
-    few = weight_grid(grid.shape[1], max(3, grid.shape[1]))
 
     def mean_main(share: float) -> float:
         score = _scores([model(w, share)[0] for w in few], bench.validation)

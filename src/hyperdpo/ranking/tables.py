@@ -110,7 +110,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             "-" if one["main_mean"] is None else f"{one['main_mean']:.4f} ± {one['main_sd']:.4f}",
             f"{one['models']:.0f}",
             f"{one['parameters']:,.0f}",
-            f"{one['epochs']:.3g}",
+            "-" if one["epochs"] is None else f"{one['epochs']:.3g}",
             f"{one['train_seconds']:.1f} ± {one['train_seconds_sd']:.1f}",
         ]
         if with_oracle:
