@@ -183,6 +183,58 @@ def test_no_step_makes_the_loss_larger(monkeypatch):
     torch.testing.assert_close(values[-2], values[-1], atol=1e-13, rtol=0)
 
 
+# --- Other means than the arithmetic one
+
+
+def divergence(q: np.ndarray, p: np.ndarray, power: float) -> float:
+    """D(p, q), written out, with its limits: KL(q, p) at power 0, KL(p, q) at power 1."""
+    if power == 0:
+        return float((q * np.log(q / p)).sum())
+    if power == 1:
+        return float((p * np.log(p / q)).sum())
+    return float((1 - (p**power * q ** (1 - power)).sum()) / (power * (1 - power)))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("beta", [0.5, 3.0])
+def test_a_power_mean_minimises_the_weighted_divergences_as_scipy_finds(power, beta):
+    log_targets, mask, base, _ = many_objectives(3, n=7, seed=4, sharpness=1.0)
+    w, targets = np.array([0.2, 0.5, 0.3]), log_targets[0].exp().numpy()
+    scores = mixture_scores(log_targets, mask, base, torch.tensor(w)[None], [beta] * 3, power=power)[0, 0]
+    found = (beta * (scores - base[0])).softmax(-1).numpy()
+
+    def value(x: np.ndarray) -> float:
+        q = np.exp(x - x.max())
+        return sum(a * divergence(q / q.sum(), p, power) for a, p in zip(w, targets, strict=True))
+
+    best = minimize(value, np.zeros(7), method="BFGS", options={"gtol": 1e-10})
+    q = np.exp(best.x - best.x.max())
+    np.testing.assert_allclose(found, q / q.sum(), atol=2e-6)
+
+
+@pytest.mark.parametrize("betas", BETAS)
+def test_powers_next_to_each_other_give_nearly_the_same_scores_and_all_agree_at_the_vertices(betas):
+    targets, signal, mask, base = problem()
+    close = [mixture_scores(targets.log(), mask, base, GRID, betas, signal, power=p) for p in (1 - 1e-7, 1.0, 1 + 1e-7)]
+    for other in close[::2]:
+        torch.testing.assert_close(other, close[1], atol=1e-4, rtol=1e-4)
+    dense = targets.clamp_min(1e-6)
+    dense = (dense * mask[:, None]) / (dense * mask[:, None]).sum(-1, keepdim=True)
+    for power in (0.0, 0.25, 4.0):
+        other, one = (
+            mixture_scores(dense.log(), mask, base, GRID[[0, 3]], betas, power=p)
+            for p in (power, 1.0)
+        )  # fmt: skip
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("power", [-1.0, float("nan"), float("inf")])
+def test_a_power_that_is_no_number_from_0_is_refused(power):
+    targets, _, mask, base = problem()
+    with pytest.raises(InputError, match="power is"):
+        mixture_scores(targets.log(), mask, base, GRID, [1.0, 1.0], power=power)
+
+
 # --- What it is where it is known
 
 

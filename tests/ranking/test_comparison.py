@@ -17,7 +17,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.methods import METHODS, Fixed, Margin, jobs_of
 from hyperdpo.ranking import bench as bench_module
 from hyperdpo.ranking.bench import Bench, Repeat, parse_entry
-from hyperdpo.ranking.comparison import compare, mean_and_sd, mean_front
+from hyperdpo.ranking.comparison import SCALES, compare, mean_and_sd, mean_front
+from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
 
 METHOD_NAMES = ["hyperdpo:mixture", "hyperdpo:scratch", "dpo-ls", "dpo-soup", "mo-dpo"]
@@ -168,6 +169,16 @@ def test_more_weightings_and_other_scales_can_only_add_to_the_hypervolume(result
         assert seed["views"]["scales"]["hypervolume_with_main"] >= seed["hypervolume_with_main"] - 1e-12
     assert len(one["views"]["dense"]["points"]) == 101
     assert len(one["views"]["scales"]["points"]) == 9
+
+
+def test_the_best_scale_is_that_of_the_best_validation_front(result, bench):
+    seed = result["methods"]["dpo-ls"]["seeds"][0]
+    model = bench.model(parse_entry("dpo-ls"), weight_grid(2, 3))
+    betas, metric, grid, on = bench.prepared.betas, bench.prepared.config.metric, weight_grid(2, 3), bench.validation
+    score = model.scores(on, grid, betas)
+    volumes = {c: evaluate_front(score, on, grid, [c], betas, metric).hypervolume_with_main for c in SCALES}
+    assert seed["best_scale"] == max(volumes, key=lambda c: volumes[c])
+    assert {p["scale"] for p in seed["views"]["best scale"]["points"]} == {seed["best_scale"]}
 
 
 def test_mean_and_standard_deviation_of_one_repeat():

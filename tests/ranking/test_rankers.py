@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import fit_toy, is_one_line, toy_table
+from helpers import cpu, fit_toy, is_one_line, toy_config, toy_table
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, scalarise
 from hyperdpo.errors import InputError
-from hyperdpo.ranking.config import ScorerConfig
+from hyperdpo.ranking import training
+from hyperdpo.ranking.config import MixtureConfig, ScorerConfig
 from hyperdpo.ranking.examples import LabelledBatch
+from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.rankers import MixtureRanker, Ranker, TemperatureRanker
-from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.run import BaseSource, RankRun
 
 G, N, F, M = 3, 6, 4, 2
 CONFIG = ScorerConfig(width=8)
@@ -89,6 +91,53 @@ def test_a_heads_loss_is_the_cross_entropy_with_its_own_targets():
             torch.testing.assert_close(ranker.losses(heads, one, ())[g, j], expected)
 
 
+def smoothed(smoothing: float, betas: list[float], spread: float = 3.0) -> MixtureRanker:
+    torch.manual_seed(3)
+    settings = MixtureConfig(distillation=0.5, smoothing=smoothing)
+    return MixtureRanker(CONFIG, F, M, settings, betas, base_spread=spread).eval()
+
+
+def test_the_head_of_the_base_adds_its_cross_entropy_with_the_scaled_base_to_every_loss():
+    one, ranker = batch(), smoothed(0.5, [1.0, 1.0])
+    output = ranker(one)
+    assert output.shape == (G, M + 1, N)
+    for g, items in enumerate([6, 4, 2]):
+        base = (one.base_scores[g, :items] / 3).softmax(-1)
+        expected = -(base * output[g, M, :items].log_softmax(-1)).sum()
+        for j in range(M):
+            own = -(one.targets[g, j, :items] * output[g, j, :items].log_softmax(-1)).sum()
+            torch.testing.assert_close(ranker.losses(output, one, ())[g, j], own + 0.5 * expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+@torch.no_grad()
+def test_smoothed_scores_start_between_the_base_and_what_was_learned_of_it(smoothing):
+    """At w = e_j and the temperatures of the training: s = (1 - γ) s_base + γ u_0 + u_j / β_j."""
+    one, betas = batch(), [0.5, 2.0]
+    ranker = smoothed(smoothing, betas)
+    output = ranker(one)
+    start = (1 - smoothing) * one.base_scores + smoothing * 3 * output[:, M]
+    for j in range(M):
+        w = [0.0, 0.0]
+        w[j] = 1.0
+        found = ranker.scores(one, weights(w), betas)[0]
+        expected = start + output[:, j] / betas[j]
+        torch.testing.assert_close(centred(found, one.mask), centred(expected, one.mask), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_smoothing_keeps_the_closed_form():
+    """exp(s - s_base) at w is the mixture of those at the vertices, and (14) holds to rounding."""
+    one, ranker = batch(), smoothed(0.5, [1.0, 1.0])
+    ends, inside = (ranker.scores(one, weights(*rows), [1.0, 1.0]) for rows in ([[1.0, 0], [0, 1.0]], [[0.3, 0.7]]))
+    masses = [((s - one.base_scores).exp() * one.mask) for s in (*ends, *inside)]
+    torch.testing.assert_close(masses[2], 0.3 * masses[0] + 0.7 * masses[1], rtol=1e-4, atol=1e-6)
+    w = weights([0.3, 0.7])
+    scaled = linear_transformation(ranker.scores(one, w, [0.5, 2.0]), one.base_scores, 2.0)
+    direct = ranker.scores(one, w, [1.0, 4.0])
+    torch.testing.assert_close(centred(direct, one.mask), centred(scaled, one.mask), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("betas", [[1.0, 1.0], [0.5, 2.0]])
 @torch.no_grad()
 def test_no_other_scores_have_a_lower_loss_against_what_the_heads_expect(betas):
@@ -124,6 +173,47 @@ def test_several_draws_of_a_group_are_the_draws_one_by_one():
 
 
 # --- through a run
+
+
+def test_what_is_to_be_chosen_is_what_the_validation_front_is_best_with(tmp_path, monkeypatch):
+    """The run answers with it, its configuration says it, and so does the run that is read again."""
+    seen: list[tuple[float, float, float]] = []
+    real = training.validation_front
+
+    def spy(ranker, *rest):
+        front = real(ranker, *rest)
+        if isinstance(ranker, MixtureRanker):
+            seen.append((ranker.smoothing, ranker.power, training.quality(front)))
+        return front
+
+    monkeypatch.setattr(training, "validation_front", spy)
+    table = toy_table()
+    run = fit_toy(table, out=tmp_path / "run", mixture={"smoothing": [0.0, 0.5, 1.0], "power": [0.5, 1.0]})
+    candidates = seen[-6:]
+    assert [c[:2] for c in candidates] == [(s, p) for s in (0.0, 0.5, 1.0) for p in (0.5, 1.0)]
+    best = max(candidates, key=lambda c: c[2])
+    assert (run.ranker.smoothing, run.ranker.power) == best[:2]
+    assert (run.config.mixture.smoothing, run.config.mixture.power) == best[:2]
+    loaded = RankRun.load(tmp_path / "run")
+    _, part = run.part(table)
+    np.testing.assert_array_equal(loaded.score(part, [0.3, 0.7]), run.score(part, [0.3, 0.7]))
+
+
+@pytest.mark.parametrize("without", ["main", "validation", "spread"])
+def test_what_cannot_be_judged_is_not_smoothed(without, tmp_path):
+    table, settings = toy_table(), {}
+    base = np.zeros(table.num_rows) if without == "spread" else np.random.default_rng(0).normal(size=table.num_rows)
+    if without == "main":
+        settings = {"main": None, "excluded_columns": ["relevance"]}
+    if without == "validation":
+        settings = {"split": {"train": 0.8, "validation": 0.0, "test": 0.2}}
+    config = toy_config(**settings)
+    parts = split_table(table, config)
+    given = {name: base for name in parts}
+    out = tmp_path / "run"
+    run = fit_run(config, parts, cpu(), out=out, base_source=BaseSource("given"), given_base=given)
+    assert run.config.mixture.smoothing == run.ranker.smoothing == 0
+    assert RankRun.load(out).ranker.smoothing == 0
 
 
 @pytest.mark.parametrize("parametrization", ["scratch", "augmentation", "mixture", "temperature"])
@@ -171,6 +261,10 @@ def test_every_way_of_sampling_trains(settings):
     [
         ({"temperatures": {"low": 0.0}}, ["low is 0.0", "0 < low <= high"]),
         ({"temperatures": {"low": [1.0, 1.0, 1.0]}}, ["expected 2 numbers"]),
+        ({"mixture": {"smoothing": [0.5, 1.5]}}, ["mixture: smoothing", "1.5", "0 to 1"]),
+        ({"mixture": {"smoothing": []}}, ["mixture: smoothing", "()"]),
+        ({"mixture": {"power": -1.0}}, ["mixture: power is -1.0"]),
+        ({"mixture": {"distillation": -1.0}}, ["distillation is -1.0"]),
         ({"parametrization": "mixture", "training": {"penalty": 0.1}}, ["penalty is 0.1", "mixture"]),
         ({"training": {"vertex_share": 1.5}}, ["vertex_share is 1.5"]),
         ({"training": {"draws": 2, "weights_per": "batch"}}, ["draws is 2", "weights_per group"]),

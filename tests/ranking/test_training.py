@@ -472,7 +472,8 @@ def with_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> lis
 
     def front(ranker: Ranker, *_: Any) -> Any:
         states.append({k: v.clone() for k, v in ranker.state_dict().items()})
-        return SimpleNamespace(hypervolume=values[len(states) - 1], main=np.array([0.5, 0.7]))
+        value = values[len(states) - 1]
+        return SimpleNamespace(hypervolume=value, hypervolume_with_main=value, main=np.array([0.5, 0.7]))
 
     monkeypatch.setattr(training, "validation_front", front)
     return states
@@ -487,6 +488,11 @@ def test_the_chosen_weights_are_those_of_the_best_validation_front(monkeypatch):
     assert history.main == [pytest.approx(0.6)] * 4
     assert same_tensors(job.ranker.state_dict(), states[1])
     assert not same_tensors(states[1], states[3])
+
+
+def test_without_a_main_label_the_choice_goes_by_the_objectives_alone():
+    assert training.quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=None)) == 0.3
+    assert training.quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=0.2)) == 0.2
 
 
 def test_of_equal_fronts_the_first_is_chosen(monkeypatch):

@@ -6,10 +6,14 @@ The scalarised loss of a group, as a function of the distance s' = s - s_base al
 
 With equal temperatures its minimiser satisfies softmax(β s') = sum_j w_j p_j: a mixture of the objectives' expected
 targets. With unequal ones it is the solution of a small convex problem, found here by Newton's method.
+
+The cross-entropy is one of a family of divergences whose weighted sums are minimised by power means of the p_j (Amari,
+Integration of stochastic models by minimizing α-divergence, 2007); the mean is the member with power 1.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,6 +44,7 @@ def mixture_scores(
     weights: Tensor,
     temperatures: Sequence[float] | Tensor,
     signal: Tensor | None = None,
+    power: float = 1.0,
 ) -> Tensor:
     """The scores that minimise the scalarised loss of every group, for each of P weightings.
 
@@ -52,6 +57,11 @@ def mixture_scores(
     Objectives without signal in a group leave their weight to the others; where no weight remains, s = s_base. Mass
     below 1e-9 of sum_j v_j p_j, v_j proportional to w_j β_j, counts as 1e-9, so that all scores are finite.
 
+    With another ``power`` ρ, the normalised power mean (sum_j v_j p_j^ρ)^(1/ρ) stands for the mean of the targets. With
+    equal temperatures it minimises sum_j w_j D(p_j, q) with D(p, q) = (1 - sum_i p_i^ρ q_i^(1 - ρ)) / (ρ (1 - ρ)): the
+    cross-entropy in the limit of ρ = 1; in that of 0 the divergence KL(q, p), whose minimiser is the normalised
+    geometric mean, as in a mixture of log-probabilities. All of them agree at the vertices.
+
     Args:
         log_targets: (G, m, n), log p_j; exp of each row sums to 1 over the items. -inf is allowed; anything on
             padding and where there is no signal.
@@ -60,13 +70,17 @@ def mixture_scores(
         weights: (P, m), or (P, G, m) for weightings of each group's own; on the simplex.
         temperatures: m numbers > 0.
         signal: (G, m) bool; None for "all have signal".
+        power: ρ >= 0.
 
     Returns:
         (P, G, n); the base scores on padding.
 
     Raises:
-        InputError: weights or temperatures of another shape; a temperature that is not a finite number > 0.
+        InputError: weights or temperatures of another shape; a temperature that is not a finite number > 0; a power
+            that is not a finite number >= 0.
     """
+    if not (math.isfinite(power) and power >= 0):
+        raise InputError(f"power is {power}; expected a finite number of at least 0")
     groups, m, _ = log_targets.shape
     betas = check_temperatures(temperatures, m)
     if weights.shape[1:] not in ((m,), (groups, m)):
@@ -82,9 +96,8 @@ def mixture_scores(
         given, known = given * signal, known & signal[..., None]
     scale = torch.as_tensor(betas, dtype=dtype, device=given.device)
     slope = (given * scale).sum(-1, keepdim=True)  # (P, G, 1), sum_j w_j β_j: 0 where no weight remains
-    masses = log_targets.masked_fill(~known, -torch.inf).to(dtype).exp()
     shares = given * scale / torch.where(slope > 0, slope, 1)
-    mixed = torch.matmul(shares.transpose(0, 1), masses).transpose(0, 1)  # (P, G, n)
+    mixed = _mixed(shares, log_targets.masked_fill(~known, -torch.inf).to(dtype), mask, power)
     mixed = mixed.clamp_min(FLOOR).masked_fill(~mask, 0)
     mixed = mixed / mixed.sum(-1, keepdim=True).clamp_min(FLOOR)
     idle = ~mask | (slope <= 0)  # (P, G, n)
@@ -102,6 +115,28 @@ def mixture_scores(
         )
         distance = torch.zeros_like(mixed).flatten(0, 1).index_copy(0, rows, found).view_as(mixed)
     return base_scores + distance.masked_fill(idle, 0).to(log_targets.dtype)
+
+
+def _mixed(shares: Tensor, log_targets: Tensor, mask: Tensor, power: float) -> Tensor:
+    """The power mean of the targets, which sums to 1 over the items of a group.
+
+    Args:
+        shares: (P, G, m), sums to 1 or is 0.
+        log_targets: (G, m, n), -inf where nothing is known.
+        mask: (G, n).
+
+    Returns:
+        (P, G, n).
+    """
+    if power == 1:
+        return torch.matmul(shares.transpose(0, 1), log_targets.exp()).transpose(0, 1)
+    if power == 0:
+        logs = torch.matmul(shares.transpose(0, 1), log_targets.clamp_min(math.log(FLOOR))).transpose(0, 1)
+    else:
+        # One matrix product instead of a sum over (P, G, m, n); the largest entry is taken out against underflow.
+        top = log_targets.amax((1, 2), keepdim=True).clamp_min(math.log(FLOOR))
+        logs = torch.matmul(shares.transpose(0, 1), (power * (log_targets - top)).exp()).transpose(0, 1).log() / power
+    return torch.softmax(logs.masked_fill(~mask, torch.finfo(logs.dtype).min), -1)
 
 
 @torch.no_grad()

@@ -30,6 +30,11 @@ from hyperdpo.ranking.training import History, Training, fingerprint, fixed_weig
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+#: Settings of ``hyperdpo:NAME`` that are not a parametrisation.
+HYPERDPO_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "paper": PAPER,
+    "power": {"parametrization": "mixture", "mixture": {"power": (0.25, 0.5, 1.0)}},
+}
 #: Random stream of a repeat for the initial weights that all models for one w share.
 FIXED_INIT = 13
 
@@ -78,16 +83,16 @@ class Repeat:
 def parse_entry(text: str) -> Entry:
     """An entry from ``METHOD`` or ``METHOD:VARIANT``.
 
-    A variant of ``hyperdpo`` is a parametrisation or ``paper``, the paper's setting; of ``dpo-ls`` and ``dpo-soup`` a
-    parametrisation that needs no weights (``scratch``, ``augmentation``); of ``lightgbm-ls`` ``base``: the base
-    score is one of the features.
+    A variant of ``hyperdpo`` is a parametrisation, ``power`` (a mixture whose power is chosen on validation groups) or
+    ``paper``, the paper's setting; of ``dpo-ls`` and ``dpo-soup`` a parametrisation that needs no weights (``scratch``,
+    ``augmentation``); of ``lightgbm-ls`` ``base``: the base score is one of the features.
 
     Raises:
         InputError: no such method or variant.
     """
     method, _, variant = text.partition(":")
     variants: dict[str, tuple[str, ...]] = {
-        "hyperdpo": (*PARAMETRIZATIONS, "paper"),
+        "hyperdpo": (*PARAMETRIZATIONS, *HYPERDPO_VARIANTS),
         "dpo-ls": ("scratch", "augmentation"),
         "dpo-soup": ("scratch", "augmentation"),
         "mo-dpo": (),
@@ -100,8 +105,8 @@ def parse_entry(text: str) -> Entry:
         raise InputError(f"--methods: no variant {text!r}; expected {expected}")
     if method == "lightgbm-ls":
         return Entry(text, method, {"with_base": True} if variant else {}, scales=())
-    if variant == "paper":
-        return Entry(text, method, PAPER)
+    if variant in HYPERDPO_VARIANTS:
+        return Entry(text, method, HYPERDPO_VARIANTS[variant])
     return Entry(text, method, {"parametrization": variant} if variant else {})
 
 
@@ -202,6 +207,7 @@ class Bench:
             try:
                 training.ranker.load_state_dict(tensors)
                 history = History(**values["history"])
+                training.ranker.use(**history.chosen)
             except (KeyError, TypeError, RuntimeError) as error:
                 raise InputError(f"{path}: not a finished training ({str(error).splitlines()[0]})") from None
         else:

@@ -21,12 +21,16 @@ from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.oracle import oracle_front
 from hyperdpo.ranking.run import versions
+from hyperdpo.ranking.training import quality
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 #: Weightings of the dense view of a method that answers any w at no cost.
 DENSE_POINTS = 101
+#: Scales among which a method's best is chosen on validation groups, for a view of all methods, each at the distance
+#: from the base that suits it.
+SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 #: Trained on scalarised labels, with the main label's share chosen to match the first one-shot entry's main score.
 LIGHTGBM_LS = "lightgbm-ls"
 #: What is averaged over repeats; each gets a neighbour ``_sd``.
@@ -144,6 +148,8 @@ def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.n
     views: dict[str, Front] = {}
     if entry.scales:
         views["scales"] = front(grid, sorted({1.0, *entry.scales}))
+        result["best_scale"] = best_scale([front(grid, [c], on=bench.validation) for c in SCALES])
+        views["best scale"] = front(grid, [result["best_scale"]])
     if entry.one_shot and entry.dense and len(betas) > 1:
         views["dense"] = front(weight_grid(len(betas), DENSE_POINTS))
     for temperatures in entry.temperatures:
@@ -156,6 +162,11 @@ def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.n
         attainable = oracle_front(test, bench.repeat.oracle, grid, [1.0], list(betas), metric)
         result["oracle"] = attained(own, attainable)
     return result
+
+
+def best_scale(fronts: Sequence[Front]) -> float:
+    """The scale of the best of some fronts at one scale each."""
+    return float(max(fronts, key=quality).scales[0])
 
 
 def few_weightings(num_objectives: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from hyperdpo.objectives import Label, Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
 from hyperdpo.ranking.metrics import LARGEST_EXPONENT
-from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
+from hyperdpo.ranking.rankers import MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import BaseSource, RankRun, checked_scores, score_all_rows
 from hyperdpo.ranking.training import (
     History,
@@ -30,6 +30,7 @@ from hyperdpo.ranking.training import (
     dirichlet_weights,
     fingerprint,
     fixed_weights,
+    quality,
     train,
     validation_front,
     with_temperatures,
@@ -179,19 +180,23 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
             may differ.
     """
     m = len(prepared.betas)
+    mixture = config.parametrization == "mixture"
+    if mixture:
+        config = _with_judged_smoothing(config, prepared.examples)
     with seeded(config.seed, RANKER_INIT):
         ranker = conditioned_ranker(config, len(prepared.transform.columns))
     training = config.training
+    factor = config.mixture.epochs_factor if mixture else training.sampling_factor
+    training = replace(training, epochs=max(round(training.epochs * factor), 1))
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
-    if config.parametrization != "mixture":
-        training = replace(training, epochs=max(round(training.epochs * training.sampling_factor), 1))
-    if config.parametrization == "mixture":
+    if isinstance(ranker, MixtureRanker):
+        ranker.base_spread.fill_(_spread_within_groups(prepared.examples["train"]) or 1.0)
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
     elif config.parametrization == "temperature":
         low, high = config.temperatures.box(m)
         sampler = with_temperatures(sampler, low, high, config.seed)
         validation_betas = tuple(dict.fromkeys((low, prepared.betas, high)))
-    names = ("scorer", "training", "parametrization", "temperatures", "seed")
+    names = ("scorer", "training", "parametrization", "temperatures", "mixture", "seed")
     settings = config.to_dict()
     return Training(
         name="ranker",
@@ -203,6 +208,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         config=training,
         metric=config.metric,
         seed=config.seed,
+        choice=quality,
         validation_betas=validation_betas,
         checkpoint=checkpoint,
         fingerprint=fingerprint(prepared.fingerprint, {name: settings[name] for name in names}),
@@ -238,12 +244,36 @@ def fit_run(
     config = prepared.config
     job = conditioned_training(prepared, config, _checkpoint(out, "ranker"))
     history = train(job, accelerator)
-    run = prepared.run(config, job.ranker)
+    run = prepared.run(_resolved(config, job.ranker), job.ranker)
     run.metrics = run_metrics(prepared, job, history, accelerator) | {"total_seconds": time.monotonic() - started}
     if out is not None and accelerator.is_main_process:
         run.save(out)
     accelerator.wait_for_everyone()
     return run
+
+
+def _with_judged_smoothing(config: RankConfig, examples: Mapping[str, Examples]) -> RankConfig:
+    """Without smoothing where it is to be chosen and what it costs cannot be seen."""
+    validation = examples.get("validation")
+    seen = validation is not None and validation.main_gains is not None
+    constant = _spread_within_groups(examples["train"]) == 0
+    if constant or (not seen and len(config.mixture.choices("smoothing")) > 1):
+        config = replace(config, mixture=replace(config.mixture, smoothing=0.0))
+    return config
+
+
+def _spread_within_groups(examples: Examples) -> float:
+    """Standard deviation of the base scores around their group's mean."""
+    base, sizes = examples.base_scores.astype(np.float64), examples.sizes
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    return float(np.sqrt(np.mean((base - (np.bincount(groups, base) / sizes)[groups]) ** 2)))
+
+
+def _resolved(config: RankConfig, ranker: Ranker) -> RankConfig:
+    """The configuration of a finished run: what was to be chosen is."""
+    if not isinstance(ranker, MixtureRanker):
+        return config
+    return replace(config, mixture=replace(config.mixture, smoothing=ranker.smoothing, power=ranker.power))
 
 
 def run_metrics(prepared: Prepared, job: Training, history: History, accelerator: Accelerator) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class HyperRanker(BaseEstimator):
         objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; a bare name has a
             softmax target over standardised labels. None: one for each label given to :meth:`fit`.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
-        scorer, training, base_scorer, base_training, metric, main: settings of :class:`RankConfig`, as mappings.
+        mixture, scorer, training, base_scorer, base_training, metric, main: settings of :class:`RankConfig`, as
+            mappings.
         validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
         seed: of split, initialisation, order and sampled weights.
         device: ``auto`` uses a GPU where there is one; ``cpu`` does not.
@@ -55,6 +56,7 @@ class HyperRanker(BaseEstimator):
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
         parametrization: str = "mixture",
+        mixture: Mapping[str, Any] | None = None,
         scorer: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         base_scorer: Mapping[str, Any] | None = None,
@@ -67,6 +69,7 @@ class HyperRanker(BaseEstimator):
     ):
         self.objectives = objectives
         self.parametrization = parametrization
+        self.mixture = mixture
         self.scorer = scorer
         self.training = training
         self.base_scorer = base_scorer
@@ -195,6 +198,7 @@ class HyperRanker(BaseEstimator):
         ranker = cls(
             objectives=config.objectives,
             parametrization=config.parametrization,
+            mixture=asdict(config.mixture),
             scorer=asdict(config.scorer),
             training=asdict(config.training),
             base_scorer=asdict(config.base_scorer),
@@ -242,7 +246,7 @@ class HyperRanker(BaseEstimator):
             },
             "seed": self.seed,
         }
-        for name in ("scorer", "training", "base_scorer", "base_training", "metric"):
+        for name in ("mixture", "scorer", "training", "base_scorer", "base_training", "metric"):
             if getattr(self, name) is not None:
                 settings[name] = dict(getattr(self, name))
         return parse_config(settings, "HyperRanker")

@@ -5,7 +5,7 @@ Shapes: G groups, n items (padded), m objectives, K weightings of each group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from torch import nn
 from hyperdpo.core.control import normalised_temperatures, temperature_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, listnet_loss, top_one_log_probabilities
 from hyperdpo.core.mixture import mixture_scores
-from hyperdpo.ranking.config import RankConfig, ScorerConfig
+from hyperdpo.ranking.config import MixtureConfig, RankConfig, ScorerConfig
 from hyperdpo.ranking.examples import Batch, LabelledBatch
 from hyperdpo.ranking.scorers import Scorer
 
@@ -32,6 +32,8 @@ class Ranker(nn.Module):
     takes_temperatures = False
     #: Whether scores depend on the base scores.
     needs_base = False
+    #: Settings that change how a trained ranker answers, one of which is to be chosen: arguments of :meth:`use`.
+    candidates: tuple[Mapping[str, float], ...] = ()
 
     def __init__(self, config: ScorerConfig, num_features: int, num_weights: int = 0):
         super().__init__()
@@ -70,6 +72,11 @@ class Ranker(nn.Module):
             return self(batch, weights)
         return self(batch).expand(len(weights), -1, -1)
 
+    def use(self, **settings: float) -> None:
+        """Answer with one of the :attr:`candidates` from now on."""
+        for name, value in settings.items():
+            setattr(self, name, value)
+
     def num_parameters(self) -> int:
         """Trainable numbers."""
         return sum(p.numel() for p in self.parameters())
@@ -95,27 +102,69 @@ class MixtureRanker(Ranker):
 
     No w is sampled: head j is trained with its own objective alone, and weights and temperatures enter through
     :func:`~hyperdpo.core.mixture.mixture_scores` after training.
+
+    One more head learns the base's scores. With smoothing γ the expected target of objective j is softmax(u_j + β_j δ),
+    δ = γ (u_0 - s_base): at the temperatures of the training, scores then start from (1 - γ) s_base + γ u_0.
+
+    Args:
+        betas: the m temperatures of the training; None: 1.
+        base_spread: the base scores' standard deviation within a group; u_0 is learned in units of it.
     """
 
     takes_temperatures = True
     needs_base = True
+    base_spread: torch.Tensor
+
+    def __init__(
+        self,
+        config: ScorerConfig,
+        num_features: int,
+        num_weights: int,
+        settings: MixtureConfig | None = None,
+        betas: Sequence[float] | None = None,
+        base_spread: float = 1.0,
+    ):
+        settings = MixtureConfig(distillation=0.0) if settings is None else settings
+        self.distillation = settings.distillation
+        super().__init__(config, num_features, num_weights)
+        smoothings, powers = settings.choices("smoothing"), settings.choices("power")
+        # The middle one stands for all of them while epochs are compared.
+        self.smoothing, self.power = smoothings[len(smoothings) // 2], powers[len(powers) // 2]
+        if len(smoothings) * len(powers) > 1:
+            self.candidates = tuple({"smoothing": s, "power": p} for s in smoothings for p in powers)
+        self.betas = tuple(betas) if betas is not None else (1.0,) * num_weights
+        self.register_buffer("base_spread", torch.tensor(float(base_spread)))
 
     def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
-        return Scorer(config, num_features, num_outputs=self.num_weights)
+        return Scorer(config, num_features, num_outputs=self.num_weights + (self.distillation > 0))
 
     def forward(
         self, batch: Batch, weights: torch.Tensor | None = None, temperatures: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """(G, m, n): the heads u_j; softmax(u_j) is the expected target of objective j."""
+        """(G, m, n): the heads u_j; (G, m + 1, n) with u_0, the last."""
         heads = self.scorer(batch.features, batch.mask)
-        return heads.unsqueeze(1) if self.num_weights == 1 else heads.transpose(1, 2)
+        return heads.unsqueeze(1) if heads.dim() == 2 else heads.transpose(1, 2)
 
     def losses(self, output: torch.Tensor, batch: LabelledBatch, temperatures: Temperatures) -> torch.Tensor:
-        return _heads_loss(output, batch)
+        """(G, m): each head's cross-entropy with its own targets, and a share of what u_0 is from the base."""
+        losses = _heads_loss(output[:, : self.num_weights], batch)
+        if not self.distillation:
+            return losses
+        base = top_one_log_probabilities(batch.base_scores / self.base_spread, batch.mask).exp() * batch.mask
+        return losses + self.distillation * listnet_loss(output[:, -1], base, batch.mask).unsqueeze(-1)
+
+    def log_targets(self, batch: Batch) -> torch.Tensor:
+        """(G, m, n): the logarithms of the expected targets, 0 on padding."""
+        output = self(batch).float()
+        heads = output[:, : self.num_weights]
+        if self.distillation:
+            slopes = self.smoothing * torch.tensor(self.betas, device=heads.device).unsqueeze(-1)
+            heads = heads + slopes * (self.base_spread * output[:, -1:] - batch.base_scores.unsqueeze(1))
+        return top_one_log_probabilities(heads, batch.mask.unsqueeze(1))
 
     def scores(self, batch: Batch, weights: torch.Tensor, temperatures: Temperatures) -> torch.Tensor:
-        log_targets = top_one_log_probabilities(self(batch).float(), batch.mask.unsqueeze(1))
-        return mixture_scores(log_targets, batch.mask, batch.base_scores, weights, temperatures)
+        log_targets = self.log_targets(batch)
+        return mixture_scores(log_targets, batch.mask, batch.base_scores, weights, temperatures, power=self.power)
 
 
 class TemperatureRanker(Ranker):
@@ -162,7 +211,7 @@ def conditioned_ranker(config: RankConfig, num_features: int) -> Ranker:
     """The ranker for all weightings that the configuration asks for, with new weights."""
     m = len(config.objectives)
     if config.parametrization == "mixture":
-        return MixtureRanker(config.scorer, num_features, m)
+        return MixtureRanker(config.scorer, num_features, m, config.mixture, [o.beta for o in config.objectives])
     if config.parametrization == "temperature":
         augmentation = config.temperatures.parametrization == "augmentation"
         return TemperatureRanker(config.scorer, num_features, m, augmentation=augmentation)

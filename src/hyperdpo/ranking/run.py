@@ -44,7 +44,7 @@ from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
 
 #: Raised whenever a run of an older version could not be read any more.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: What label columns start with in tables made from arrays, where a feature may have any name.
 ARRAY_LABEL = "label:"

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Random streams of a run, told apart by their first key.
 ORDER, WEIGHTS, VALIDATION, TEMPERATURES = 1, 2, 3, 4
+#: Weightings at which the candidates of a ranker are compared.
+CHOICE_POINTS = 11
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class History:
     """What the choice goes by, such as the hypervolume of the validation front; None without a validation split."""
     main: list[float | None] = field(default_factory=list)
     """Mean main metric over the validation front."""
+    chosen: dict[str, float] = field(default_factory=dict)
+    """Which of the ranker's candidates it answers with."""
     best: int = -1
     """Position of the chosen evaluation; -1 before the first."""
     seconds: float = 0.0
@@ -163,8 +167,17 @@ def make_accelerator(
     return Accelerator(mixed_precision=precision, cpu=cpu, log_with=log_with, project_dir=log_dir)
 
 
+def quality(front: Front) -> float:
+    """What epochs and settings of a conditioned ranker are chosen by: the hypervolume, with the main metric where that
+    is known."""
+    with_main = front.hypervolume_with_main
+    return front.hypervolume if with_main is None else with_main
+
+
 def train(job: Training, accelerator: Accelerator) -> History:
     """Train ``job.ranker``, choose the weights with the best validation front, and report.
+
+    Of a ranker with candidates, the one with the best validation front is taken then.
 
     A killed training goes on from its last checkpoint to the same weights: order and sampled weights depend
     on (seed, epoch, step) alone, and the checkpoint holds the rest.
@@ -176,6 +189,7 @@ def train(job: Training, accelerator: Accelerator) -> History:
     loop.resume()
     loop.run()
     job.ranker.load_state_dict(loop.best)
+    loop.choose()
     return loop.history
 
 
@@ -315,6 +329,23 @@ class _Loop:
         if best is None or value is None or value > best:
             history.best, self.best = len(history.epochs) - 1, _state(job.ranker)
         return log
+
+    def choose(self) -> None:
+        """Take the candidate with the best validation front; it is seen at more weightings than an epoch is."""
+        job, started = self.job, time.monotonic()
+        if job.validation is None or not job.ranker.candidates:
+            return
+        values = []
+        grid = weight_grid(len(job.betas), max(CHOICE_POINTS, len(job.betas) + 2))
+        for candidate in job.ranker.candidates:
+            job.ranker.use(**candidate)
+            front = validation_front(
+                job.ranker, job.validation, grid, job.betas, job.metric, self.accelerator, self.measured
+            )
+            values.append(job.choice(front))
+        self.history.chosen = dict(job.ranker.candidates[int(np.argmax(values))])
+        job.ranker.use(**self.history.chosen)
+        self.history.seconds += time.monotonic() - started
 
     def save(self) -> None:
         """Write the checkpoint: everything that the next epoch depends on."""
