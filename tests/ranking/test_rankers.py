@@ -267,7 +267,6 @@ def test_every_way_of_sampling_trains(settings):
         ({"mixture": {"distillation": -1.0}}, ["distillation is -1.0"]),
         ({"parametrization": "mixture", "training": {"penalty": 0.1}}, ["penalty is 0.1", "mixture"]),
         ({"training": {"vertex_share": 1.5}}, ["vertex_share is 1.5"]),
-        ({"training": {"draws": 2, "weights_per": "batch"}}, ["draws is 2", "weights_per group"]),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(settings, words):

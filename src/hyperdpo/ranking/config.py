@@ -30,8 +30,9 @@ class ScorerConfig:
         feedforward: hidden dimension of a block's feed-forward part; half the width if left out, which
             gives the paper's parameter count at the paper's sizes.
         conditioning: where w enters a ranker that takes it: ``input``, concatenated to the features (the paper's);
-            ``modulation``, there and as a scale and shift of the features before each block (better on validation
-            groups); ``head``, after the blocks only, so that several w of a group share them.
+            ``modulation``, there and as a scale and shift of the features before each block; ``head``, after the
+            blocks only, so that several w of a group share them: with four draws as good on validation groups as
+            modulation, in less than half the time.
     """
 
     __pydantic_config__ = STRICT
@@ -41,7 +42,7 @@ class ScorerConfig:
     layers: int = 2
     heads: int = 1
     feedforward: int | None = None
-    conditioning: Literal["input", "modulation", "head"] = "modulation"
+    conditioning: Literal["input", "modulation", "head"] = "head"
 
     def __post_init__(self) -> None:
         _at_least("scorer", self, width=1, layers=1, heads=1)
@@ -70,7 +71,8 @@ class TrainingConfig:
             in Algorithm 1.
         vertex_share: part of the draws that is a vertex of the simplex instead: the ends of the front.
         stratified: the draws of a batch cover the simplex evenly (a Latin hypercube over the quantiles).
-        draws: weightings per group and step; with ``conditioning: head`` they share the blocks.
+        draws: weightings per group and step, where they are drawn per group; with ``conditioning: head`` they share
+            the blocks.
         penalty: λ, the factor of the cosine penalty.
         evaluations: how often, spread over the epochs, the validation front is measured.
         validation_points: points of the fixed grid of weights on which it is measured (at least two more than
@@ -85,7 +87,7 @@ class TrainingConfig:
     __pydantic_config__ = STRICT
 
     epochs: int = 16
-    sampling_factor: float = 1.75
+    sampling_factor: float = 1.0
     batch_items: int = 4096
     min_batches: int = 16
     learning_rate: float = 4e-3
@@ -96,7 +98,7 @@ class TrainingConfig:
     weights_per: Literal["group", "batch"] = "group"
     vertex_share: float = 0.0
     stratified: bool = False
-    draws: int = 1
+    draws: int = 4
     penalty: float = 0.0
     evaluations: int = 8
     validation_points: int = 4
@@ -114,8 +116,6 @@ class TrainingConfig:
                 raise InputError(f"training: {name} is {getattr(self, name)}; expected a number above 0")
         if self.vertex_share > 1:
             raise InputError(f"training: vertex_share is {self.vertex_share}; expected a part of the draws, at most 1")
-        if self.weights_per == "batch" and self.draws > 1:
-            raise InputError(f"training: draws is {self.draws}, but weights_per is batch; expected weights_per group")
         if self.warmup >= 1:
             raise InputError(f"training: warmup is {self.warmup}; expected a part of training below 1")
 
@@ -346,11 +346,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 #: ``--paper``: a network of its own, w concatenated to its input, one w ~ Dirichlet(0.5) per batch (Algorithm 1). The
-#: paper does not print its α; 0.5 is the one that its ablations keep fixed.
+#: paper does not print its α; 0.5 is the one that its ablations keep fixed. It allows HyperDPO more epochs.
 PAPER: dict[str, Any] = {
     "parametrization": "scratch",
     "scorer": {"conditioning": "input"},
-    "training": {"alpha": 0.5, "weights_per": "batch", "vertex_share": 0.0, "stratified": False, "draws": 1},
+    "training": {
+        "alpha": 0.5,
+        "weights_per": "batch",
+        "vertex_share": 0.0,
+        "stratified": False,
+        "sampling_factor": 1.75,
+    },
 }
 
 
