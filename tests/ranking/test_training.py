@@ -402,13 +402,14 @@ def test_several_processes_reach_the_losses_of_one(generated, tmp_path, per, pro
 # --- sampled weights
 
 
-@pytest.mark.parametrize(("per", "shape"), [("batch", (3,)), ("group", (7, 3))])
-def test_weights_are_drawn_once_per_batch_or_once_per_group(per, shape):
-    draw = dirichlet_weights(TrainingConfig(weights_per=per), 3, 0)(2, 5, 7).weights
+@pytest.mark.parametrize(
+    ("per", "draws", "shape"), [("batch", 1, (3,)), ("batch", 4, (3,)), ("group", 1, (7, 3)), ("group", 4, (4, 7, 3))]
+)
+def test_weights_are_drawn_once_per_batch_or_some_times_per_group(per, draws, shape):
+    draw = dirichlet_weights(TrainingConfig(weights_per=per, draws=draws), 3, 0)(2, 5, 7).weights
     assert draw.shape == shape
     np.testing.assert_allclose(draw.sum(-1), 1)
-    if per == "group":
-        assert len(np.unique(draw[:, 0])) == 7
+    assert len(np.unique(draw[..., 0])) == np.prod(shape[:-1], dtype=int), "all different"
 
 
 def test_a_draw_depends_on_seed_epoch_and_step_alone():

@@ -187,7 +187,8 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         ranker = conditioned_ranker(config, len(prepared.transform.columns))
     training = config.training
     factor = config.mixture.epochs_factor if mixture else training.sampling_factor
-    training = replace(training, epochs=max(round(training.epochs * factor), 1))
+    evaluations = max(round(training.evaluations * min(factor, 1.0)), 1)  # as far apart as in the others' trainings
+    training = replace(training, epochs=max(round(training.epochs * factor), 1), evaluations=evaluations)
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
     if isinstance(ranker, MixtureRanker):
         ranker.base_spread.fill_(_spread_within_groups(prepared.examples["train"]) or 1.0)
