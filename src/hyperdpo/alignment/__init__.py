@@ -1,0 +1,1 @@
+"""Language models: preference data, conditioned adapters, training and generation at any weights."""

@@ -1,0 +1,83 @@
+"""Adapters on disk: what was added to a base model, without it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hyperdpo._version import __version__
+from hyperdpo.alignment.conditioning import ConditioningConfig
+from hyperdpo.alignment.model import ConditionedLM, load_base
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.checkpoints import read_json, read_tensors, write_json, write_tensors
+
+TENSORS, CONFIG = "adapter.safetensors", "hyperdpo_config.json"
+
+#: Of the two files. Another one is refused.
+FORMAT_VERSION = 1
+
+
+def save_adapter(model: ConditionedLM, directory: Path) -> None:
+    """Write both files, each under a temporary name first, then renamed.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    config = model.conditioning.to_dict()
+    name = str(getattr(model.config, "_name_or_path", "") or "")
+    # The tensors' file repeats the configuration: two files of different runs are then noticed.
+    write_tensors(
+        directory / TENSORS, model.adapter_state(), {"format_version": FORMAT_VERSION, "conditioning": config}
+    )
+    write_json(
+        directory / CONFIG,
+        {
+            "format_version": FORMAT_VERSION,
+            "base_model": str(Path(name).resolve()) if name and Path(name).exists() else name,
+            "base_shape": _shape(model.config),
+            "conditioning": config,
+            "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
+        },
+    )
+
+
+def load_adapter(directory: Path, base_model: Any = None, **model_settings: Any) -> ConditionedLM:
+    """Read what :func:`save_adapter` wrote, see :meth:`ConditionedLM.from_pretrained`."""
+    path = directory / CONFIG
+    saved = read_json(path)
+    if not isinstance(saved, dict) or "format_version" not in saved:
+        raise InputError(f"{path}: no format_version, expected a file that save_pretrained wrote")
+    if saved["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format_version is {saved['format_version']!r}; hyperdpo {__version__} reads {FORMAT_VERSION} only"
+        )
+    if not isinstance(saved.get("conditioning"), dict):
+        raise InputError(f"{path}: no conditioning, expected a file that save_pretrained wrote")
+    try:
+        config = ConditioningConfig.from_dict(saved["conditioning"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    state, header = read_tensors(directory / TENSORS)
+    if not isinstance(header, dict) or header.get("conditioning") != saved["conditioning"]:
+        raise InputError(f"{directory / TENSORS}: written with another configuration than {CONFIG} beside it")
+    if base_model is None and not saved.get("base_model"):
+        raise InputError(f"{path}: the base model had no name when this was saved; pass base_model")
+    base = load_base(saved["base_model"] if base_model is None else base_model, **model_settings)
+    found, expected = _shape(base.config), saved.get("base_shape", {})
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise InputError(f"{path}: made for a base model with {name} {value}; found {found.get(name)}")
+    model = ConditionedLM.create(base, config)
+    try:
+        model.load_adapter_state(state)
+    except InputError as error:
+        raise InputError(f"{directory / TENSORS}: {error}") from None
+    return model
+
+
+def _shape(config: Any) -> dict[str, Any]:
+    """What a base model must have in common with the one an adapter was trained on."""
+    text = config.get_text_config()
+    names = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    return {name: getattr(text, name, None) for name in names}

@@ -1,0 +1,193 @@
+"""``hyperdpo align``: the commands' options. What they do is in :mod:`hyperdpo.alignment.commands`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hyperdpo.errors import InputError
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group()
+def align() -> None:
+    """Fine-tune a language model on several preference objectives at once, and use it at any weights."""
+
+
+def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+def _numbers(_: click.Context, __: click.Parameter, value: str) -> list[float]:
+    try:
+        return [float(number) for number in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
+
+
+def _all_weights(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[list[float]]:
+    found = [_numbers(context, parameter, value) for value in values]
+    if len({len(w) for w in found}) > 1:
+        raise InputError(f"--weights: found {', '.join(values)}; expected as many numbers in each, one per objective")
+    return found
+
+
+format_option = click.option(
+    "--format",
+    type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
+    default="auto",
+    show_default=True,
+    help="Of DATA.",
+)
+cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
+model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
+
+
+@align.command("fit")
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--model", required=True, help="A local checkpoint or a hub name.")
+@click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
+@click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
+@click.option("--objectives", callback=_names, metavar="A,B", help="Only these objectives, in this order.")
+@click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
+@click.option("--epochs", type=float, help="Passes over the training groups.  [default: 3]")
+@click.option("--seed", type=int, help="Of initialisation, order and sampled weights.  [default: 42]")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting: training.learning_rate=1e-3.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished run.")
+@format_option
+@cpu_option
+def align_fit(
+    source: Path,
+    model: str,
+    out: Path,
+    config_file: Path | None,
+    objectives: list[str] | None,
+    beta: float | None,
+    epochs: float | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    overwrite: bool,
+    format: str,
+    cpu: bool,
+) -> None:
+    """Train one adapter of a causal language model for all weightings of the objectives in DATA.
+
+    DATA is JSONL or Parquet: prompt, completions, labels {objective: [numbers]}; or listwise scores, PKU-SafeRLHF's
+    columns, or TRL's prompt, chosen, rejected; or a directory with train and test files.
+    """
+    from hyperdpo.alignment.commands import fit_command
+    from hyperdpo.cli import overrides_of
+
+    overrides = overrides_of(settings)
+    for key, value in (("beta", beta), ("num_train_epochs", epochs), ("seed", seed)):
+        if value is not None:
+            overrides.setdefault("training", {})[key] = value
+    fit_command(
+        source,
+        model,
+        out,
+        objectives=objectives,
+        config_file=config_file,
+        overrides=overrides,
+        format=format,
+        cpu=cpu,
+        overwrite=overwrite,
+    )
+
+
+@align.command("front")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
+@click.option("--scales", callback=_numbers, default="1", show_default=True, metavar="C,C", help="Scales c.")
+@click.option("--out", type=PATH, help="FRONT.json to write.")
+@click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "all", "train", "validation", "test"]),
+    default="auto",
+    show_default=True,
+    help="auto: the test groups of the training data, all groups of other data.",
+)
+@format_option
+@model_option
+@cpu_option
+def align_front(
+    run_path: Path,
+    source: Path,
+    points: int,
+    scales: list[float],
+    out: Path | None,
+    plot: Path | None,
+    split: str,
+    format: str,
+    model: str | None,
+    cpu: bool,
+) -> None:
+    """Measure RUN on DATA: the cross-entropy error of every objective at each weighting."""
+    from hyperdpo.alignment.commands import front_command
+
+    front_command(
+        run_path,
+        source,
+        points=points,
+        scales=scales,
+        out=out,
+        plot=plot,
+        split=split,
+        format=format,
+        model=model,
+        cpu=cpu,
+    )
+
+
+@align.command("generate")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.option(
+    "--weights",
+    multiple=True,
+    required=True,
+    callback=_all_weights,
+    metavar="W,W",
+    help="One per objective, sum 1; may be given several times, for answers side by side.",
+)
+@click.option("--prompt", "prompts", multiple=True, required=True, help="May be given several times.")
+@click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--sample/--greedy", default=False, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
+@model_option
+@cpu_option
+def align_generate(
+    run_path: Path,
+    weights: list[list[float]],
+    prompts: tuple[str, ...],
+    scale: float,
+    max_new_tokens: int,
+    sample: bool,
+    temperature: float,
+    seed: int,
+    as_json: bool,
+    model: str | None,
+    cpu: bool,
+) -> None:
+    """Continue prompts at any weights; all in one batch."""
+    from hyperdpo.alignment.commands import generate_command
+
+    generate_command(
+        run_path,
+        prompts=prompts,
+        weights=weights,
+        scale=scale,
+        max_new_tokens=max_new_tokens,
+        sample=sample,
+        temperature=temperature,
+        seed=seed,
+        model=model,
+        as_json=as_json,
+        cpu=cpu,
+    )

@@ -1,0 +1,320 @@
+"""What the ``hyperdpo align`` commands do: files in, files and a table out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from hyperdpo.alignment.conditioning import ConditioningConfig
+from hyperdpo.alignment.data import Preferences, default_objectives, read_preferences, read_splits
+from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, parse_objectives
+from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
+from hyperdpo.core.preferences import check_weights, weight_grid
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Objective
+from hyperdpo.ranking.checkpoints import write_json
+from hyperdpo.ranking.config import read_yaml
+
+#: Sections of a configuration file.
+SECTIONS = ("objectives", "conditioning", "training", "split", "format")
+SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
+#: What `align fit` sets unless it is told otherwise.
+TRAINING: dict[str, Any] = {
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 8,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "report_to": [],
+}
+
+
+def fit_command(
+    source: Path,
+    model: str,
+    out: Path,
+    *,
+    objectives: Sequence[str] | None = None,
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    format: str = "auto",
+    cpu: bool = False,
+    overwrite: bool = False,
+) -> AlignRun:
+    """``hyperdpo align fit``."""
+    _quiet_where_nobody_looks()
+    settings = _settings(config_file, overrides or {})
+    if (out / RUN).exists() and not overwrite:
+        raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
+    if format == "auto":
+        format = settings.get("format", "auto")
+    parts, described = _parts(source, objectives, format, settings.get("split", {}))
+    train, test = parts["train"], parts.get("test")
+    chosen = _objectives(settings.get("objectives"), objectives, train, float(settings["training"].get("beta", 0.1)))
+    arguments = TRAINING | settings["training"]
+    if cpu:
+        arguments["use_cpu"] = True
+    checkpoints = out / "checkpoints"
+    try:
+        args = HyperDPOConfig(str(checkpoints), **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"training: {' '.join(str(error).split())}") from None
+    names = tuple(o.name for o in chosen)
+    conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
+    held_out = parts.get("validation") or test
+    if args.eval_strategy == "no":
+        held_out = None  # it is measured once, at the end
+    trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
+    _check_writable(out)
+    started = time.monotonic()
+    last = _last_checkpoint(checkpoints)
+    if last is not None and trainer.is_world_process_zero():
+        click.echo(f"hyperdpo: note: resumed from {last}", err=True)
+    trainer.train(resume_from_checkpoint=last)
+    seconds = time.monotonic() - started
+    run = AlignRun(
+        model=trainer.own_model,
+        tokenizer=trainer.processing_class,  # type: ignore[arg-type]
+        objectives=trainer.objectives,
+        data=described,
+        settings={"training": arguments, "base_model": model, "seed": args.seed},
+        limits=trainer.limits,
+        metrics={
+            "parameters": trainer.own_model.num_parameters(),
+            "train_seconds": seconds,
+            "weights_per": args.weights_per,
+            "history": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
+        },
+    )
+    if trainer.is_world_process_zero():
+        if test is not None and len(test):
+            grid = weight_grid(len(names), max(5, len(names)))
+            front = run.front(test, grid, device=str(trainer.args.device), show=True)
+            run.metrics["test_front"] = front.to_dict()
+            print_front(front, f"{len(test)} held-out groups")
+        run.save(out)
+        click.echo(f"run: {out}; {run.metrics['parameters']:,} parameters, trained in {seconds:.1f} s")
+    return run
+
+
+def front_command(
+    run_path: Path,
+    source: Path,
+    *,
+    points: int = 11,
+    scales: Sequence[float] = (1.0,),
+    out: Path | None = None,
+    plot: Path | None = None,
+    split: str = "auto",
+    format: str = "auto",
+    model: str | None = None,
+    cpu: bool = False,
+) -> AlignmentFront:
+    """``hyperdpo align front``."""
+    _quiet_where_nobody_looks()
+    run = AlignRun.load(run_path, model)
+    preferences = read_preferences(source, objectives=run.names, format=format)
+    name, part = run.part(preferences, split)
+    front = run.front(part, weight_grid(len(run.names), points), scales, device=_device(cpu), show=True)
+    print_front(front, f"{len(part)} groups ({name})")
+    if out is not None:
+        result = front.to_dict() | {
+            "parameters": run.metrics["parameters"],
+            "train_seconds": run.metrics["train_seconds"],
+            "groups": {"split": name, "count": len(part)},
+        }
+        write_json(out, result)
+        click.echo(f"front: {out}")
+    if plot is not None:
+        plot_front(front, plot)
+        click.echo(f"plot: {plot}")
+    return front
+
+
+def generate_command(
+    run_path: Path,
+    *,
+    prompts: Sequence[str],
+    weights: Sequence[Sequence[float]],
+    scale: float = 1.0,
+    max_new_tokens: int = 64,
+    sample: bool = False,
+    temperature: float = 1.0,
+    seed: int = 0,
+    model: str | None = None,
+    as_json: bool = False,
+    cpu: bool = False,
+) -> list[dict[str, Any]]:
+    """``hyperdpo align generate``: every prompt at every weighting, in one batch."""
+    _quiet_where_nobody_looks()
+    run = AlignRun.load(run_path, model)
+    run.model.to(_device(cpu))
+    grid = np.atleast_2d(check_weights(list(weights), len(run.names)))
+    rows = [(prompt, w) for prompt in prompts for w in grid]
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample}
+    if sample:
+        settings |= {"temperature": temperature, "top_k": 0}
+    texts = run.generate([p for p, _ in rows], np.array([w for _, w in rows]), scale, seed=seed, **settings)
+    answers = [
+        {"prompt": prompt, "weights": dict(zip(run.names, map(float, w), strict=True)), "scale": scale, "text": text}
+        for (prompt, w), text in zip(rows, texts, strict=True)
+    ]
+    for answer, (prompt, w) in zip(answers, rows, strict=True):
+        if as_json:
+            click.echo(json.dumps(answer, ensure_ascii=False))
+        else:
+            shown = ", ".join(f"{name} {value:g}" for name, value in zip(run.names, w, strict=True))
+            click.echo(f"--- {shown}; scale {scale:g}\n{prompt}{answer['text']}")
+    return answers
+
+
+def print_front(front: AlignmentFront, what: str) -> None:
+    """Losses and accuracies per point, then the hypervolume and the control span."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"cross-entropy error (accuracy), {what}", title_justify="left")
+    table.add_column("weights", justify="right")
+    table.add_column("scale", justify="right")
+    for name in front.objectives:
+        table.add_column(name, justify="right")
+    table.add_column("s - s_base: median (IQR)", justify="right")
+    for p, w in enumerate(front.weights):
+        low, middle, high = front.deviations[p]
+        table.add_row(
+            ",".join(f"{x:.3g}" for x in w),
+            f"{front.scales[p]:g}",
+            *(f"{a:.4f} ({b:.0%})" for a, b in zip(front.losses[p], front.accuracies[p], strict=True)),
+            f"{middle:.2f} ({high - low:.2f})",
+        )
+    Console().print(table)
+    line = f"hypervolume {front.hypervolume:.4g} (reference {', '.join(f'{r:.4g}' for r in front.reference_point)})"
+    if len(front.objectives) > 1 and (front.scales == 1).any():
+        line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in front.control_span.items())
+    click.echo(line)
+
+
+def plot_front(front: AlignmentFront, path: Path) -> None:
+    """The losses of each pair of objectives, one colour a scale.
+
+    Raises:
+        InputError: the file cannot be written, or has an ending that is not known.
+    """
+    import itertools
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from hyperdpo.plots import COLOURS
+
+    pairs = list(itertools.combinations(range(len(front.objectives)), 2)) or [(0, 0)]
+    figure = Figure(figsize=(4.6 * len(pairs), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (i, j) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
+        for colour, c in zip(itertools.cycle(COLOURS), dict.fromkeys(front.scales), strict=False):
+            points = front.losses[front.scales == c][:, [i, j]]
+            axis.plot(*points.T, "o-" if len(pairs) == 1 else "o", color=colour, markersize=4, label=f"c = {c:g}")
+        axis.set_xlabel(f"{front.objectives[i]}: cross-entropy error")
+        axis.set_ylabel(f"{front.objectives[j]}: cross-entropy error")
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False, fontsize="small")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+        figure.savefig(temporary, dpi=150)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be drawn ({error}); expected a name ending in .png, .pdf or .svg") from None
+
+
+def _quiet_where_nobody_looks() -> None:
+    """No progress bars of transformers' own where standard error is not a terminal."""
+    if not sys.stderr.isatty():
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+
+
+def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {} if config_file is None else read_yaml(config_file)
+    for name, value in overrides.items():
+        both = isinstance(value, Mapping) and isinstance(settings.get(name), Mapping)
+        settings[name] = {**settings[name], **value} if both else value
+    where = str(config_file) if config_file is not None else "--set"
+    for name, value in settings.items():
+        if name not in SECTIONS:
+            raise InputError(f"{where}: {name} is not a setting; expected some of {', '.join(SECTIONS)}")
+        if name in ("conditioning", "training", "split") and not isinstance(value, Mapping):
+            raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
+    settings["training"] = dict(settings.get("training", {}))
+    return settings
+
+
+def _objectives(configured: Any, names: Sequence[str] | None, train: Preferences, beta: float) -> tuple[Objective, ...]:
+    """Those of the configuration, or one for each label; --objectives chooses among them."""
+    if configured is None:
+        known = tuple(replace(o, beta=beta) for o in default_objectives(train))
+    else:
+        if not isinstance(configured, Sequence) or not all(isinstance(o, Mapping) for o in configured):
+            raise InputError("objectives: expected a list of settings, each with a name")
+        known = parse_objectives([{"beta": beta, **o} for o in configured], "configuration")
+    by_name = {o.name: o for o in known}
+    for name in names or ():
+        if name not in by_name:
+            raise InputError(f"--objectives: no objective {name!r}; expected some of {', '.join(by_name)}")
+    return known if names is None else tuple(by_name[name] for name in names)
+
+
+def _parts(
+    source: Path, objectives: Sequence[str] | None, format: str, split: Mapping[str, Any]
+) -> tuple[dict[str, Preferences], dict[str, Any]]:
+    """The splits, and what run.json says about them."""
+    if source.is_dir():
+        parts = dict(read_splits(source, objectives=objectives, format=format))
+        described: dict[str, Any] = {"fingerprint": fingerprint(parts["train"])}
+    else:
+        preferences = read_preferences(source, objectives=objectives, format=format)
+        found = SPLIT | dict(split)
+        fractions = (float(found["train"]), float(found["validation"]), float(found["test"]))
+        if min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
+            raise InputError(f"split: the parts are {fractions}; expected numbers of at least 0 that sum to 1")
+        parts = dict(preferences.split(fractions, int(found["seed"])))
+        described = {
+            "fingerprint": fingerprint(preferences),
+            "fractions": list(fractions),
+            "split_seed": int(found["seed"]),
+        }
+    described |= {"source": source.name, "groups": {name: len(part) for name, part in parts.items()}}
+    return parts, described
+
+
+def _last_checkpoint(directory: Path) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    return get_last_checkpoint(str(directory)) if directory.is_dir() else None
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (out / METRICS).unlink()
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to ({error.strerror}); expected a directory") from None
+
+
+def _device(cpu: bool) -> str:
+    from hyperdpo.ranking.run import best_device
+
+    return best_device(cpu)

@@ -1,0 +1,284 @@
+"""How well a conditioned language model does at each weighting: cross-entropy per objective, and what w changes.
+
+Everything is measured on a fixed grid of weights, never on sampled ones. G groups, R responses in all of them, P points
+(weights and scale), m objectives. Scores are summed log-probabilities of responses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches
+from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.losses import listnet_dpo_loss
+from hyperdpo.core.pareto import hypervolume
+from hyperdpo.errors import InputError
+from hyperdpo.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hyperdpo.alignment.model import ConditionedLM
+
+#: Table 2's reference point for pairs, where a model that says nothing has a loss of ln 2.
+PAIR_REFERENCE = 1.1
+#: Tokens, padding included, that go through the model at once.
+PASS_TOKENS = 16_384
+
+#: (B,) scores of the rows of a batch: what is measured.
+RowScores = Callable[[dict[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class AlignmentFront:
+    """Metrics of P points on some groups."""
+
+    objectives: tuple[str, ...]
+    weights: np.ndarray
+    """(P, m)."""
+    scales: np.ndarray
+    """(P,)."""
+    losses: np.ndarray
+    """(P, m): the cross-entropy error of each objective, Eq. (10), at the temperatures of the training."""
+    accuracies: np.ndarray
+    """(P, m): share of the pairs of a group that the objective orders and the model orders alike."""
+    deviations: np.ndarray
+    """(P, 3): quartiles of s - s_base over all responses."""
+    reference_point: np.ndarray
+    """(m,): see :func:`reference_point`."""
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the losses, which are to be minimised."""
+        return hypervolume(self.losses, self.reference_point, ["minimize"] * len(self.objectives))
+
+    @property
+    def control_span(self) -> dict[str, float]:
+        """See :func:`control_spans`; of the losses at scale 1, turned so that more is better."""
+        unscaled = self.scales == 1
+        return dict(
+            zip(self.objectives, control_spans(self.weights[unscaled], -self.losses[unscaled]).tolist(), strict=True)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of ``FRONT.json`` that depend on the front alone."""
+        names = self.objectives
+
+        def named(values: np.ndarray) -> dict[str, float]:
+            return dict(zip(names, map(float, values), strict=True))
+
+        return {
+            "objectives": list(names),
+            "directions": dict.fromkeys(names, "minimize"),
+            "metric": {
+                "name": "cross_entropy",
+                "description": "cross-entropy error per objective; lower is better",
+            },
+            "points": [
+                {
+                    "weights": self.weights[p].tolist(),
+                    "scale": float(self.scales[p]),
+                    "metrics": named(self.losses[p]),
+                    "accuracy": named(self.accuracies[p]),
+                    "deviation_quartiles": self.deviations[p].tolist(),
+                    "main": None,
+                }
+                for p in range(len(self.weights))
+            ],
+            "hypervolume": self.hypervolume,
+            "hypervolume_with_main": None,
+            "reference_point": self.reference_point.tolist(),
+            "control_span": self.control_span,
+        }
+
+
+def reference_point(groups: Sequence[TokenGroup]) -> np.ndarray:
+    """(m,): 1.1 / ln 2 of the loss of a model that finds all responses alike, ln n on average.
+
+    For pairs it is Table 2's (1.1, 1.1); for more responses it leaves the same relative room.
+    """
+    sizes = np.log([len(group.completion_ids) for group in groups])
+    signal = np.stack([group.signal for group in groups])
+    counts = np.maximum(signal.sum(0), 1)
+    return PAIR_REFERENCE / math.log(2) * (sizes[:, None] * signal).sum(0) / counts
+
+
+def control_spans(weights: np.ndarray, metrics: np.ndarray) -> np.ndarray:
+    """(m,): each objective's metric where all weight lies on it, minus its mean where another has all the weight.
+
+    Args:
+        weights: (P, m), all vertices among them.
+        metrics: (P, m), more is better.
+
+    Raises:
+        InputError: a vertex is missing.
+    """
+    m = weights.shape[1]
+    at = [np.flatnonzero(np.isclose(weights[:, j], 1)) for j in range(m)]
+    if any(not len(rows) for rows in at):
+        raise InputError("control span: the weights do not hold all vertices of the simplex")
+    ends = np.stack([metrics[rows[0]] for rows in at])  # (m, m): row i is at w = e_i
+    if m == 1:
+        return np.zeros(1)
+    others = (ends.sum(0) - np.diagonal(ends)) / (m - 1)
+    return np.diagonal(ends) - others
+
+
+@torch.inference_mode()
+def group_scores(
+    score: RowScores,
+    groups: Sequence[TokenGroup],
+    pad_token_id: int,
+    device: torch.device | str = "cpu",
+    *,
+    pass_tokens: int = PASS_TOKENS,
+    name: str = "",
+) -> list[np.ndarray]:
+    """(n,) float32 scores of the responses of each group, in batches of similar lengths.
+
+    Args:
+        score: of the rows of a batch, as :class:`~hyperdpo.alignment.batches.Collator` makes it.
+        name: of a progress bar; empty: none.
+    """
+    collate = Collator(pad_token_id)
+    lengths = [group.length for group in groups]
+    sizes = [len(group.completion_ids) for group in groups]
+    found: list[np.ndarray] = [np.empty(0)] * len(groups)
+    with progress_bar(name, len(groups), "groups", show=bool(name)) as update:
+        done = 0
+        for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
+            batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
+            rows = score(batch).float().cpu().numpy()
+            places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
+            for position, i in enumerate(chosen):
+                found[int(i)] = rows[places[position][mask[position]]]
+            done += len(chosen)
+            update(done, "")
+    return found
+
+
+def row_logps(model: torch.nn.Module, batch: dict[str, Tensor], weights: Tensor | None = None) -> Tensor:
+    """(B,) summed log-probabilities of the responses of a batch, at (m,) or (B, m) weights."""
+    found: Tensor = model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        weights=weights,
+        completion_mask=batch["completion_mask"],
+    )["logps"]
+    return found
+
+
+def base_scores(
+    model: ConditionedLM, groups: Sequence[TokenGroup], pad_token_id: int, device: torch.device | str = "cpu"
+) -> list[np.ndarray]:
+    """(n,) scores of each group under the base: they do not depend on w, so once is enough."""
+    was_training = model.training
+    model.eval()
+    with model.base_only():
+        found = group_scores(
+            lambda batch: row_logps(model, batch),
+            groups,
+            pad_token_id,
+            device,
+            name="base scores",
+        )
+    model.train(was_training)
+    return found
+
+
+def conditioned_scores(
+    model: ConditionedLM,
+    groups: Sequence[TokenGroup],
+    weights: np.ndarray,
+    pad_token_id: int,
+    device: torch.device | str = "cpu",
+    *,
+    name: str = "",
+) -> list[list[np.ndarray]]:
+    """For each of the (P, m) weights, the (n,) scores of each group."""
+    was_training = model.training
+    model.eval()
+    found = []
+    for p, w in enumerate(torch.as_tensor(np.asarray(weights), dtype=torch.float32, device=device)):
+
+        def score(batch: dict[str, Tensor], w: Tensor = w) -> Tensor:
+            return row_logps(model, batch, w)
+
+        label = f"{name} {p + 1}/{len(weights)}" if name else ""
+        found.append(group_scores(score, groups, pad_token_id, device, name=label))
+    model.train(was_training)
+    return found
+
+
+def front_of_scores(
+    objectives: Sequence[str],
+    groups: Sequence[TokenGroup],
+    scores: Sequence[Sequence[np.ndarray]],
+    base: Sequence[np.ndarray],
+    weights: np.ndarray,
+    betas: Sequence[float],
+    scales: Sequence[float] = (1.0,),
+) -> AlignmentFront:
+    """The front of P weightings at C scales, weights running fastest.
+
+    Scales need no more passes through the model: Eq. (14) holds for the sequence's log-probability.
+
+    Args:
+        scores: for each weighting, (n,) of each group.
+        base: (n,) of each group.
+    """
+    m, n = len(objectives), max(len(one) for one in base)
+    mask = torch.zeros(len(groups), n, dtype=torch.bool)
+    targets = torch.zeros(len(groups), m, n)
+    for g, group in enumerate(groups):
+        mask[g, : len(base[g])] = True
+        targets[g, :, : len(base[g])] = torch.from_numpy(np.asarray(group.targets))
+    signal = torch.from_numpy(np.stack([group.signal for group in groups]))
+
+    def padded(values: Sequence[np.ndarray]) -> Tensor:
+        out = torch.zeros(len(groups), n, dtype=torch.float64)
+        for g, one in enumerate(values):
+            out[g, : len(one)] = torch.from_numpy(np.asarray(one, dtype=np.float64))
+        return out
+
+    reference = padded(base)
+    losses, accuracies, deviations = [], [], []
+    for c in scales:
+        for one in scores:
+            scaled = linear_transformation(padded(one), reference, float(c))
+            group_losses = listnet_dpo_loss(scaled, reference, targets.double(), mask, betas)
+            counts = signal.sum(0).clamp_min(1)
+            losses.append((group_losses.masked_fill(~signal, 0).sum(0) / counts).numpy())
+            accuracies.append(pair_accuracy(scaled - reference, targets, mask, signal).numpy())
+            deviations.append(np.quantile((scaled - reference)[mask].numpy(), [0.25, 0.5, 0.75]))
+    return AlignmentFront(
+        objectives=tuple(objectives),
+        weights=np.tile(weights, (len(scales), 1)),
+        scales=np.repeat(np.asarray(scales, dtype=np.float64), len(weights)),
+        losses=np.array(losses),
+        accuracies=np.array(accuracies),
+        deviations=np.array(deviations),
+        reference_point=reference_point(groups),
+    )
+
+
+def pair_accuracy(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> Tensor:
+    """(m,): of all pairs that an objective orders, the share whose rewards are ordered alike (ties count half).
+
+    Args:
+        rewards: (G, n), s - s_base.
+        targets: (G, m, n).
+        mask: (G, n).
+        signal: (G, m).
+    """
+    better = targets.unsqueeze(-1) > targets.unsqueeze(-2)  # (G, m, n, n): the first is better
+    real = (mask.unsqueeze(-1) & mask.unsqueeze(-2)).unsqueeze(1)
+    counted = better & real & signal[..., None, None]
+    difference = (rewards.unsqueeze(-1) - rewards.unsqueeze(-2)).unsqueeze(1)
+    right = (difference > 0).float() + 0.5 * (difference == 0).float()
+    return (right * counted).sum((0, 2, 3)) / counted.sum((0, 2, 3)).clamp_min(1)

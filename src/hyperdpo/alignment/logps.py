@@ -1,0 +1,169 @@
+"""Log-probabilities of responses, without keeping the logits of a whole batch.
+
+Shapes: B rows, T tokens, V vocabulary, d width, N tokens of responses in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hyperdpo.errors import InputError
+
+if TYPE_CHECKING:
+    from hyperdpo.alignment.model import ConditionedLM
+
+#: Logits that exist at a time, as numbers: 64 MB in float32, as many again for their gradient.
+CHUNK_LOGITS = 1 << 24
+
+
+def sequence_logps(
+    states: Tensor,
+    input_ids: Tensor,
+    completion_mask: Tensor,
+    head: Callable[[Tensor], Tensor] | None = None,
+    *,
+    chunk_tokens: int | None = None,
+) -> Tensor:
+    """log p(response | prompt), the sum over the response's tokens, for each row.
+
+    With a head, logits are computed for response tokens only, a few at a time. Where the head is frozen, as in a
+    :class:`~hyperdpo.alignment.model.ConditionedLM`, the gradient with respect to the hidden states is computed in the
+    same pass (a token's log-probability does not depend on what the loss will make of it), so that the backward
+    pass neither keeps logits nor computes them again.
+
+    Args:
+        states: logits (B, T, V); with a head, last hidden states (B, T, d). What stands at t predicts the token t + 1.
+        input_ids: (B, T).
+        completion_mask: (B, T), 1 on the response's tokens, its end included.
+        head: hidden states (N, d) -> logits (N, V), see :func:`output_head`.
+        chunk_tokens: tokens at a time; by default as many as make 16 million logits.
+
+    Returns:
+        (B,) float32.
+
+    Raises:
+        InputError: a row's first token is part of a response: nothing predicts it.
+    """
+    mask = completion_mask.bool()
+    if mask[:, 0].any():
+        row = int(mask[:, 0].nonzero()[0])
+        raise InputError(f"row {row}: the first token is part of the response; expected a prompt of at least one token")
+    rows, places = mask[:, 1:].nonzero(as_tuple=True)
+    targets = input_ids[rows, places + 1]
+    chosen = states[rows, places]  # (N, d) or (N, V)
+    if head is None:
+        values = _token_logps(chosen, targets, None)
+    else:
+        size = chunk_tokens or max(1, CHUNK_LOGITS // _head_size(head, chosen))
+        grad = torch.is_grad_enabled()
+        if grad and chosen.requires_grad and not _trains(head):
+            values = _FrozenHead.apply(chosen, targets, head, size)
+        else:
+            parts = []
+            for some, ids in zip(chosen.split(size), targets.split(size), strict=True):
+                if grad and (chosen.requires_grad or _trains(head)):
+                    parts.append(checkpoint(_token_logps, some, ids, head, use_reentrant=False))
+                else:
+                    parts.append(_token_logps(some, ids, head))
+            values = torch.cat(parts) if parts else chosen.new_zeros(0, dtype=torch.float32)
+    return values.new_zeros(len(input_ids)).index_add(0, rows, values)
+
+
+class OutputHead:
+    """Hidden states -> logits as the model itself computes them, scaled and capped where its configuration says so.
+
+    Args:
+        base: a transformers causal language model.
+    """
+
+    def __init__(self, base: Any):
+        self.module: nn.Module = base.get_output_embeddings()
+        config = base.config.get_text_config()
+        scale = getattr(config, "logit_scale", None)  # Cohere
+        if scale is None and getattr(config, "logits_scaling", None) is not None:  # Granite
+            scale = 1 / config.logits_scaling
+        self.scale = 1.0 if scale is None else float(scale)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """(..., d) -> (..., V)."""
+        logits: Tensor = self.module(hidden)
+        if self.scale != 1:
+            logits = logits * self.scale
+        if self.cap is not None:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits
+
+
+@torch.no_grad()
+def weights_influence(
+    model: ConditionedLM, input_ids: Tensor, attention_mask: Tensor | None = None, completion_mask: Tensor | None = None
+) -> float:
+    """How much w is heard: the mean distance between a token's log-probabilities at two vertices, in nats.
+
+    The mean is over the tokens of the text and over all pairs of objectives. 0 means that w is ignored. Before
+    training it grows with the configuration's ``mask_spread``.
+
+    Args:
+        model: conditioned on at least two objectives; dropout counts if it is in training mode.
+        input_ids: (B, T), some texts.
+        attention_mask: (B, T); None if there is no padding.
+        completion_mask: (B, T), the tokens that count; None for all but each row's first.
+
+    Returns:
+        Nats per token.
+    """
+    m = len(model.conditioning.objectives)
+    attention = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    scored = attention.bool() if completion_mask is None else completion_mask.bool()
+    scored = scored[:, 1:] & attention[:, :-1].bool()
+    found = []
+    for vertex in torch.eye(m):
+        logits = model(input_ids, attention, vertex).logits[:, :-1][scored]
+        found.append(_token_logps(logits, input_ids[:, 1:][scored], None))
+    pairs = [(found[i] - found[j]).abs().mean() for i in range(m) for j in range(i)]
+    return float(torch.stack(pairs).mean()) if pairs else 0.0
+
+
+def _token_logps(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """(N, d) or (N, V) -> (N,) float32."""
+    logits = (states if head is None else head(states)).float()
+    return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _trains(head: Callable[[Tensor], Tensor]) -> bool:
+    module = getattr(head, "module", head)
+    return isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters())
+
+
+def _head_size(head: Callable[[Tensor], Tensor], chosen: Tensor) -> int:
+    """V where it is known without computing anything, a large vocabulary otherwise."""
+    weight = getattr(getattr(head, "module", head), "weight", None)
+    return len(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else 1 << 18
+
+
+class _FrozenHead(torch.autograd.Function):
+    """(N, d) -> (N,) through a head without trainable parameters; keeps (N, d) numbers for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, chosen: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], size: int) -> Tensor:
+        values, slopes = [chosen.new_zeros(0, dtype=torch.float32)], [chosen.new_zeros(0, chosen.shape[1])]
+        for some, ids in zip(chosen.split(size), targets.split(size), strict=True):
+            with torch.enable_grad():
+                leaf = some.detach().requires_grad_()
+                part = _token_logps(leaf, ids, head)
+                # A token's log-probability depends on its own hidden state only: the sum's gradient is every token's.
+                slopes += torch.autograd.grad(part.sum(), leaf)
+            values.append(part.detach())
+        ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * grads[0][:, None].to(slopes.dtype)), None, None, None

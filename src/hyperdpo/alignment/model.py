@@ -1,0 +1,467 @@
+"""A causal language model that listens to the weights w: a frozen base, a prompt and LoRA that are functions of w.
+
+One wrapper owns them all, so that leaving them out, saving, loading, merging and gradient checkpointing treat them as
+one. Shapes: B rows, T tokens, V vocabulary, m objectives, k virtual tokens, L layers with LoRA, r rank, d width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from hyperdpo.alignment.conditioned_lora import (
+    ADAPTER,
+    RankGates,
+    inject_lora,
+    lora_layers,
+    recomputation_contexts,
+    remove_lora,
+    use_gates,
+    without_lora,
+)
+from hyperdpo.alignment.conditioning import ConditioningConfig, Weights, weight_rows
+from hyperdpo.alignment.logps import OutputHead, sequence_logps
+from hyperdpo.alignment.prompt import HyperPrompt, vocabulary_prefix
+from hyperdpo.errors import InputError
+
+__all__ = ["Condition", "ConditionedLM", "ConditioningConfig", "LogpsOutput"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What w has become: all that a forward pass needs to know of it.
+
+    Attributes:
+        prefix: (B, k, d) or (1, k, d), the virtual tokens; None if the model has none.
+        gates: (L, B, r) or (L, 1, r); None for gates of 1.
+    """
+
+    prefix: Tensor | None
+    gates: Tensor | None
+
+
+@dataclass
+class LogpsOutput(ModelOutput):
+    """The output for a ``completion_mask``: ``logps`` (B,) float32."""
+
+    logps: Tensor | None = None
+
+
+class ConditionedLM(nn.Module):
+    """A frozen transformers model with a prompt and LoRA that are functions of w. Made by :meth:`create`.
+
+    ``model(input_ids, attention_mask, weights)`` gives the base model's output, aligned with the input: the positions
+    of the virtual tokens are cut away. Each row may have weights of its own.
+
+    Attributes:
+        base: the transformers model, with LoRA injected. Called by itself it runs plain LoRA without prompt: use the
+            wrapper, or :meth:`base_only`.
+        conditioning: its :class:`ConditioningConfig`; target modules are those that were found.
+        prompt, gates: the two functions of w, or None.
+        lora_names: the L layers with LoRA, in the order of the gates.
+    """
+
+    def __init__(self, base: Any, config: ConditioningConfig, prompt: HyperPrompt | None, gates: RankGates | None):
+        super().__init__()
+        self.base, self.conditioning, self.prompt, self.gates = base, config, prompt, gates
+        self.lora_names = tuple(lora_layers(base))
+        self._head = OutputHead(base)
+        self._base_only = 0
+        self._positions = _position_limit(base)
+
+    @classmethod
+    def create(cls, base_model: Any, config: ConditioningConfig, seed: int = 0, **model_settings: Any) -> ConditionedLM:
+        """Put a new prompt and LoRA around a model.
+
+        Args:
+            base_model: a transformers causal language model, which is changed in place and frozen; or a hub name or
+                a directory that ``AutoModelForCausalLM.from_pretrained`` reads.
+            config: what is conditioned, and how it starts.
+            seed: of all starting values; the caller's random state is left alone.
+            model_settings: for ``from_pretrained``: dtype, device_map, ...
+
+        Raises:
+            InputError: no such model, no such target modules, or it has LoRA layers already.
+        """
+        base = load_base(base_model, **model_settings)
+        embedding = base.get_input_embeddings()
+        device = embedding.weight.device
+        base.requires_grad_(False)
+        prompt = gates = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if config.prompt_tokens:
+                special = frozenset(_special_tokens(base))
+                generator = torch.Generator().manual_seed(seed)
+                prefix = vocabulary_prefix(embedding, config.prompt_tokens, generator, special).cpu()
+                prompt = HyperPrompt(config, prefix).to(device)
+            if config.lora_rank:
+                config = replace(config, target_modules=inject_lora(base, config))
+                for layer in lora_layers(base).values():
+                    for part in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
+                        # Steps of Adam are lost in half precision; PEFT's own models keep adapters in float32 too.
+                        part.float()
+                if config.lora_conditioned:
+                    gates = RankGates(config, len(lora_layers(base))).to(device)
+        return cls(base, config, prompt, gates).eval()
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, base_model: Any = None, **model_settings: Any) -> ConditionedLM:
+        """Load what :meth:`save_pretrained` wrote.
+
+        Args:
+            directory: it holds ``adapter.safetensors`` and ``hyperdpo_config.json``.
+            base_model: as for :meth:`create`; None for the one whose name was saved.
+            model_settings: as for :meth:`create`.
+
+        Raises:
+            InputError: a file is missing, truncated or of another version, the base model is not there, or the adapter
+                does not fit it.
+        """
+        from hyperdpo.alignment.adapters import load_adapter
+
+        return load_adapter(Path(directory), base_model, **model_settings)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write ``adapter.safetensors`` and ``hyperdpo_config.json``, each whole or not at all; not the base model.
+
+        Raises:
+            InputError: the place cannot be written to.
+        """
+        from hyperdpo.alignment.adapters import save_adapter
+
+        save_adapter(self, Path(directory))
+
+    # The forward pass
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        weights: Weights | None = None,
+        position_ids: Tensor | None = None,
+        completion_mask: Tensor | None = None,
+        **settings: Any,
+    ) -> Any:
+        """The model's output at the weights of each row.
+
+        Args:
+            input_ids: (B, T).
+            attention_mask: (B, T), 0 on padding, left or right; None for no padding.
+            weights: (m,) for all rows, or (B, m). Not needed if nothing is conditioned, or in :meth:`base_only`.
+            position_ids: (B, T), counted from 0 as if there were no prompt; None to count from the mask.
+            completion_mask: (B, T), 1 on responses. If it is given, the output is a
+                :class:`LogpsOutput`: the responses' log-probabilities, made without a whole batch's logits.
+            settings: for the base model's forward; ``labels`` (B, T) and ``logits_to_keep`` count without the prompt.
+
+        Returns:
+            As the base model: logits (B, T, V), aligned with ``input_ids``.
+
+        Raises:
+            InputError: weights are missing or wrong, or the text and the prompt are longer than learned positions.
+        """
+        if settings.get("past_key_values") is not None:
+            raise InputError("past_key_values: the prompt takes places in the cache; decode with model.generate")
+        settings.setdefault("use_cache", False)
+        condition = self.condition(weights, len(input_ids))
+        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        inputs = self._inputs(condition, input_ids, attention_mask, position_ids)
+        labels = settings.pop("labels", None)
+        if labels is not None:
+            # Without the first token, which no token of the text predicts.
+            settings["labels"] = nn.functional.pad(labels[:, 1:], (k + 1, 0), value=-100)
+        kept = settings.get("logits_to_keep", 0)
+        if isinstance(kept, Tensor):
+            settings["logits_to_keep"] = kept + k
+        with use_gates(condition.gates):
+            if completion_mask is not None:
+                hidden = self.base.base_model(**inputs, **settings).last_hidden_state[:, k:]
+                # Nothing else: accelerate turns all that comes out into float32.
+                return LogpsOutput(logps=sequence_logps(hidden, input_ids, completion_mask, self._head))
+            outputs = self.base(**inputs, **settings)
+        if not isinstance(kept, Tensor):
+            outputs.logits = outputs.logits[:, -min(kept, input_ids.shape[1]) :] if kept else outputs.logits[:, k:]
+        if k and getattr(outputs, "hidden_states", None) is not None:
+            outputs.hidden_states = tuple(states[:, k:] for states in outputs.hidden_states)
+        return outputs
+
+    def condition(self, weights: Weights | None, rows: int) -> Condition:
+        """The virtual tokens and the gates at these weights; nothing in :meth:`base_only`.
+
+        Args:
+            weights: (m,) or (B, m); not needed if nothing is conditioned.
+            rows: B.
+
+        Raises:
+            InputError: weights are missing or wrong.
+        """
+        if self._base_only:
+            return Condition(None, None)
+        given = None
+        if self.conditioning.hears_weights:
+            given = weight_rows(weights, len(self.conditioning.objectives), rows, self.device)
+        prefix = None if self.prompt is None else self.prompt(given)
+        return Condition(prefix, None if self.gates is None else self.gates(given))
+
+    def _inputs(
+        self, condition: Condition, input_ids: Tensor, mask: Tensor | None, positions: Tensor | None
+    ) -> dict[str, Tensor | None]:
+        """Arguments of the base model: the virtual tokens stand first, padding on the left comes after them."""
+        if positions is None and mask is not None:
+            positions = (mask.long().cumsum(-1) - 1).clamp_min(0)
+        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        if self._positions is not None and input_ids.shape[1] + k > self._positions:
+            # Padding needs no position of its own.
+            self.check_length(input_ids.shape[1] if mask is None else int(mask.sum(-1).max()), k)
+        if condition.prefix is None:
+            return {"input_ids": input_ids, "attention_mask": mask, "position_ids": positions}
+        rows, length = input_ids.shape
+        embedded = self.base.get_input_embeddings()(input_ids)
+        prefix = condition.prefix.expand(rows, -1, -1).to(embedded.dtype)
+        if positions is None:
+            positions = torch.arange(length, device=input_ids.device)[None]
+        first = torch.arange(k, device=input_ids.device)
+        return {
+            "inputs_embeds": torch.cat((prefix, embedded), 1),
+            "attention_mask": None if mask is None else torch.cat((mask.new_ones(rows, k), mask), 1),
+            "position_ids": torch.cat((first.expand(rows, k), positions.expand(rows, length) + k), 1),
+        }
+
+    def check_length(self, tokens: int, prompt_tokens: int | None = None) -> None:
+        """Raise unless there is a position for each token of a text and of the prompt, where positions are learned.
+
+        Args:
+            tokens: of the longest text, without padding.
+            prompt_tokens: k; None for this model's.
+
+        Raises:
+            InputError: there is not.
+        """
+        k = self.conditioning.prompt_tokens if prompt_tokens is None else prompt_tokens
+        if self._positions is not None and tokens + k > self._positions:
+            raise InputError(
+                f"a text of {tokens} tokens and {k} virtual tokens: the model has {self._positions} positions, "
+                f"expected at most {self._positions - k} tokens"
+            )
+
+    @contextlib.contextmanager
+    def base_only(self) -> Iterator[None]:
+        """Leave everything out that was added: inside, this is the untouched base model, to the last bit."""
+        with without_lora(self.base):
+            self._base_only += 1
+            try:
+                yield
+            finally:
+                self._base_only -= 1
+
+    def generate(self, input_ids: Any, attention_mask: Tensor | None = None, **settings: Any) -> Any:
+        """Generate text, see :func:`hyperdpo.alignment.generation.generate`."""
+        from hyperdpo.alignment.generation import generate
+
+        return generate(self, input_ids, attention_mask, **settings)
+
+    # Models without w
+
+    def merge(self, weights: Weights | None = None, *, share_weights: bool = False) -> tuple[Any, Tensor | None]:
+        """The model at one w, as a plain transformers model and a prompt.
+
+        The gates are folded into LoRA, and LoRA into the weights: but for rounding, and with the prompt's embeddings
+        before those of the text, it computes what this model computes at w.
+
+        Args:
+            weights: (m,); None if nothing is conditioned.
+            share_weights: do not copy weights that LoRA does not change. Good for a model that is only used; training
+                it would change this one.
+
+        Returns:
+            The model, and the prompt (k, d), or None if there is none.
+
+        Raises:
+            InputError: weights are missing or wrong, more than one row of them, the base is quantised, or everything
+                is left out at the moment (:meth:`base_only`).
+        """
+        if self._base_only:
+            raise InputError("merge inside base_only: everything that would be merged is left out")
+        with torch.no_grad():
+            condition = self.condition(weights, 1)
+        plain = self.plain_base(share_weights=share_weights, fold=True, gates=condition.gates)
+        if not share_weights:
+            plain.requires_grad_(True)
+        return plain, None if condition.prefix is None else condition.prefix[0].detach().clone()
+
+    def plain_base(self, *, share_weights: bool = True, fold: bool = False, gates: Tensor | None = None) -> Any:
+        """A copy of the base model without LoRA. With shared weights it costs no memory: several adapters, one base.
+
+        Args:
+            share_weights: the copy has this model's own (frozen) parameters.
+            fold: add LoRA to the weights it belongs to.
+            gates: (L, 1, r), to fold with; None for gates of 1.
+        """
+        tensors = (*self.base.parameters(), *self.base.buffers()) if share_weights else ()
+        plain = copy.deepcopy(self.base, {id(tensor): tensor for tensor in tensors})
+        remove_lora(plain, gates=None if gates is None else gates[:, 0], fold=fold)
+        return plain
+
+    # Parameters
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The trainable parameters by what they are, for learning rates of their own: prefix, mask, lora, gates."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                part = name.partition(".")[0]
+                part = {"base": "lora", "prompt": "prefix" if name == "prompt.prefix" else "mask"}.get(part, part)
+                found.setdefault(part, []).append(parameter)
+        return found
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Those that require a gradient: none of the base model's."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def num_parameters(self, only_trainable: bool = True) -> int:
+        """How many numbers there are to train, or in all."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """All that was added, by name: ``prompt.*``, ``gates.*``, ``lora.LAYER.A`` (r, in) and ``.B`` (out, r)."""
+        found: dict[str, Tensor] = {}
+        for part, module in (("prompt", self.prompt), ("gates", self.gates)):
+            if module is not None:
+                found |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+        for name, layer in lora_layers(self.base).items():
+            found[f"lora.{name}.A"] = layer.lora_A[ADAPTER].weight.detach()
+            found[f"lora.{name}.B"] = layer.lora_B[ADAPTER].weight.detach()
+        return found
+
+    @torch.no_grad()
+    def load_adapter_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what :meth:`adapter_state` gave.
+
+        Raises:
+            InputError: a tensor is missing, too much, or of another shape; then nothing is changed.
+        """
+        mine = self.adapter_state()
+        for name in (*mine, *state):
+            found = tuple(state[name].shape) if name in state else "nothing"
+            expected = tuple(mine[name].shape) if name in mine else "nothing"
+            if found != expected:
+                raise InputError(f"the adapter does not fit the model: {name}: found {found}, expected {expected}")
+        for name, tensor in mine.items():  # they share storage with the parameters
+            tensor.copy_(state[name])
+
+    # What trainers ask of a transformers model
+
+    @property
+    def config(self) -> Any:
+        """The base model's configuration."""
+        return self.base.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The base model's settings of generation."""
+        return self.base.generation_config
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are to be."""
+        device: torch.device = self.base.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The base model's type of numbers; what is trained is float32."""
+        dtype: torch.dtype = self.base.dtype
+        return dtype
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        # Its old name warns from transformers 5.23 on.
+        new = getattr(self.base, "is_activation_checkpointing", None)
+        return bool(self.base.is_gradient_checkpointing if new is None else new)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base model's."""
+        module: nn.Module = self.base.get_input_embeddings()
+        return module
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The base model's."""
+        module: nn.Module = self.base.get_output_embeddings()
+        return module
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **settings: Any
+    ) -> None:
+        """Keep no activations inside layers; compute them again, at the same w, in the backward pass.
+
+        Args:
+            gradient_checkpointing_kwargs: for ``torch.utils.checkpoint``; ``use_reentrant`` is always False, as the
+                gates reach the layers from outside.
+            settings: for the base model's method.
+        """
+        chosen = {**(gradient_checkpointing_kwargs or {}), "use_reentrant": False, "context_fn": recomputation_contexts}
+        enable = getattr(self.base, "activation_checkpointing_enable", self.base.gradient_checkpointing_enable)
+        enable(chosen, **settings)
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **settings: Any
+    ) -> None:
+        """The name that transformers gives :meth:`gradient_checkpointing_enable` from 5.23 on."""
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, **settings)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        getattr(self.base, "activation_checkpointing_disable", self.base.gradient_checkpointing_disable)()
+
+    activation_checkpointing_disable = gradient_checkpointing_disable
+
+
+def load_base(base_model: Any, **model_settings: Any) -> Any:
+    """A transformers causal language model from its name or directory; a model is returned as it is.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(base_model, nn.Module):
+        return base_model
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(base_model), **model_settings)
+    except Exception as error:  # hub, file and format errors have no common class
+        if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "SafetensorError":
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
+
+
+def _special_tokens(base: Any) -> Iterator[int]:
+    """Ids that begin, end or pad a text."""
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(base.config, name, None)
+        yield from value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _position_limit(base: Any) -> int | None:
+    """How many positions have a learned embedding; None if positions are computed, as in Llama."""
+    limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    words = base.get_input_embeddings()
+    for module in base.modules():
+        # OPT's table has two entries more.
+        if (
+            limit
+            and isinstance(module, nn.Embedding)
+            and module is not words
+            and 0 <= module.num_embeddings - limit <= 2
+        ):
+            return int(limit)
+    return None

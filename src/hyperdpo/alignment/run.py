@@ -1,0 +1,230 @@
+"""A finished alignment run on disk: the adapter, the tokenizer, and what is needed to measure and to generate.
+
+``run.json`` (written last: a directory with one is complete), ``metrics.json``, ``adapter.safetensors``,
+``hyperdpo_config.json`` and the tokenizer's files. The base model is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from pydantic import TypeAdapter, ValidationError
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hyperdpo._version import __version__
+from hyperdpo.alignment.batches import padding_token, tokenize_groups
+from hyperdpo.alignment.data import Preferences, to_targets
+from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
+from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.core.preferences import check_weights
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Objective
+from hyperdpo.ranking.checkpoints import read_json, write_json
+
+RUN, METRICS = "run.json", "metrics.json"
+#: Of run.json. Another one is refused.
+FORMAT_VERSION = 1
+
+
+@dataclass
+class AlignRun:
+    """A conditioned language model with its objectives."""
+
+    model: ConditionedLM
+    tokenizer: PreTrainedTokenizerBase
+    objectives: tuple[Objective, ...]
+    """Fitted on the training groups."""
+    data: dict[str, Any]
+    """Source, fingerprint, groups of each split, fractions and seed of the split."""
+    settings: dict[str, Any]
+    """Of the training, as they were resolved."""
+    limits: dict[str, Any]
+    """Of the text: ``max_length``, ``max_prompt_length``, ``truncate``."""
+    metrics: dict[str, Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the m objectives, in the order of w."""
+        return tuple(o.name for o in self.objectives)
+
+    def part(self, preferences: Preferences, split: str = "auto") -> tuple[str, Preferences]:
+        """The groups to measure on, and what they are called.
+
+        Args:
+            split: ``auto``: the test groups of the run's own data, all groups of other data.
+
+        Raises:
+            InputError: a split of data that is not the run's own, or its own data with nothing held out.
+        """
+        if split == "all":
+            return "all", preferences
+        own = fingerprint(preferences) == self.data["fingerprint"]
+        if not own and split == "auto":
+            return "all", preferences
+        if not own:
+            raise InputError(
+                f"--split {split}: {preferences.source} is not the data of this run; expected that, or all"
+            )
+        wanted = "test" if split == "auto" else split
+        parts = preferences.split(tuple(self.data["fractions"]), self.data["split_seed"])
+        if wanted not in parts or not len(parts[wanted]):
+            raise InputError(
+                f"{preferences.source}: none of it was held out as {wanted}; expected other data, or --split"
+            )
+        return wanted, parts[wanted]
+
+    def front(
+        self,
+        preferences: Preferences,
+        weights: np.ndarray,
+        scales: Sequence[float] = (1.0,),
+        *,
+        device: str = "cpu",
+        show: bool = False,
+    ) -> AlignmentFront:
+        """Losses at every pair of weights (P, m) and scale."""
+        grid = np.atleast_2d(check_weights(weights, len(self.objectives)))
+        groups = tokenize_groups(preferences, to_targets(preferences, self.objectives), self.tokenizer, **self.limits)
+        pad = padding_token(self.tokenizer)
+        self.model.to(device)
+        base = base_scores(self.model, groups, pad, device)
+        scores = conditioned_scores(self.model, groups, grid, pad, device, name="front" if show else "")
+        return front_of_scores(self.names, groups, scores, base, grid, [o.beta for o in self.objectives], scales)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        weights: np.ndarray,
+        scale: float | Sequence[float] = 1.0,
+        *,
+        seed: int = 0,
+        **settings: Any,
+    ) -> list[str]:
+        """A continuation of each prompt.
+
+        Args:
+            prompts: B texts; the tokenizer's chat template is put around them where it has one.
+            weights: (m,), or (B, m) for weights of each prompt's own.
+            scale: c of Eq. (14), on the level of tokens.
+            seed: of the sampling; the caller's random state is left alone.
+            settings: of ``generate``: ``max_new_tokens``, ``do_sample``, ``temperature``, ...
+
+        Raises:
+            InputError: no prompts, weights or scales that do not fit.
+        """
+        if not prompts:
+            raise InputError("prompts: found none; expected at least one text")
+        w = check_weights(weights, len(self.objectives))
+        texts = [self._templated(prompt) for prompt in prompts]
+        tokenizer = self.tokenizer
+        side, pad = tokenizer.padding_side, tokenizer.pad_token
+        try:
+            tokenizer.padding_side = "left"
+            if pad is None:
+                tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_token(tokenizer))
+            special = not bool(getattr(tokenizer, "chat_template", None))
+            inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
+        finally:
+            tokenizer.padding_side = side
+        device = self.model.device
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            found = self.model.generate(
+                inputs["input_ids"].to(device),
+                inputs["attention_mask"].to(device),
+                weights=w,
+                scale=scale,
+                pad_token_id=padding_token(tokenizer),
+                **settings,
+            )
+        new = found[:, inputs["input_ids"].shape[1] :]
+        return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _templated(self, prompt: str) -> str:
+        if not getattr(self.tokenizer, "chat_template", None):
+            return prompt
+        turns = [{"role": "user", "content": prompt}]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def save(self, path: Path) -> None:
+        """Write the run directory; ``run.json`` goes first and comes last."""
+        (path / RUN).unlink(missing_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        write_json(path / METRICS, self.metrics)
+        write_json(
+            path / RUN,
+            {
+                "format_version": FORMAT_VERSION,
+                "kind": "align",
+                "versions": versions(),
+                "objectives": [asdict(o) for o in self.objectives],
+                "data": self.data,
+                "settings": self.settings,
+                "limits": self.limits,
+            },
+        )
+
+    @staticmethod
+    def load(path: str | Path, base_model: Any = None) -> AlignRun:
+        """Read a run directory.
+
+        Args:
+            base_model: instead of the one whose name was saved.
+
+        Raises:
+            InputError: no run, one of another version or of a ranker, or files that do not agree.
+        """
+        path = Path(path)
+        if not (path / RUN).is_file():
+            raise InputError(f"{path}: no run there; expected a directory that `hyperdpo align fit` has completed")
+        run = read_json(path / RUN)
+        found = (run.get("format_version"), run.get("kind")) if isinstance(run, dict) else (None, None)
+        if found != (FORMAT_VERSION, "align"):
+            raise InputError(
+                f"{path / RUN}: a run of kind {found[1]} and format version {found[0]}; hyperdpo {__version__} reads "
+                f"align runs of version {FORMAT_VERSION} here"
+            )
+        objectives = parse_objectives(run["objectives"], str(path / RUN))
+        model = ConditionedLM.from_pretrained(path, base_model)
+        if model.conditioning.objectives != tuple(o.name for o in objectives):
+            raise InputError(f"{path}: its files do not belong together (objectives of run.json and of the adapter)")
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        metrics = read_json(path / METRICS)
+        return AlignRun(model, tokenizer, objectives, run["data"], run["settings"], run["limits"], metrics)
+
+
+def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[Objective, ...]:
+    """Objectives from plain values.
+
+    Raises:
+        InputError: an unknown setting, or a value out of range.
+    """
+    try:
+        return TypeAdapter(tuple[Objective, ...]).validate_python(tuple(dict(v) for v in values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{where}: objectives.{place}: {first['msg']}; found {first['input']!r}") from None
+
+
+def fingerprint(preferences: Preferences) -> str:
+    """Of prompts, completions and labels."""
+    digest = xxhash.xxh3_128()
+    for group in preferences.groups:
+        digest.update(json.dumps([group.prompt, group.completions, group.labels], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions that a figure depends on."""
+    return {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft", "numpy")}}

@@ -1,0 +1,167 @@
+"""Measures of a text: functions str -> number that serve as objectives where no reward model is at hand.
+
+Every measure is deterministic, finite and >= 0, and 0 for a text without words. Shares are in per cent ("per 100
+words"), so that a table reads well and a longer text is not better for its length alone. They know English only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from hyperdpo.errors import InputError
+
+Measure = Callable[[str], float]
+
+_POSITIVE = """
+    adore adored amazing beautiful best better brave bright celebrate celebrated cheer cheered cheerful clever comfort
+    comforted cozy cuddle cuddled cute delicious delight delighted enjoy enjoyed enjoying excited exciting favorite
+    friend friendly friends friendship fun funny gentle gently giggle giggled giggling glad good grateful great grin
+    grinned happier happily happiness happy helpful hooray hug hugged hugs hurray joy joyful joyfully kind kindly
+    kindness kiss kissed laugh laughed laughing laughs laughter liked likes love loved lovely loves loving lucky magic
+    magical nice peaceful perfect pleased pretty proud proudly relieved safe safely share shared sharing shiny smile
+    smiled smiles smiling special strong sunny sweet thank thanked thankful thanks treasure treat warm wonderful wow
+    yay yummy
+"""
+_NEGATIVE = """
+    afraid alone angry awful bad bored broke broken careless cold cried cries cruel cry crying danger dangerous dark
+    fail failed fear feared fell fight fought grumpy hate hated hurt jealous lonely lost mad mean monster nasty naughty
+    nervous pain poor ruined sad sadly sadness scared scary scream screamed selfish shouted sick sorry stole tears
+    terrible tired trouble ugly unhappy upset weak worried worry worse worst wrong yelled
+"""
+#: Feelings, praise and kindness in children's stories; lower case, with the inflections that occur.
+POSITIVE_WORDS = frozenset(_POSITIVE.split())
+#: Fear, sorrow, anger and harm.
+NEGATIVE_WORDS = frozenset(_NEGATIVE.split())
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SENTENCE_END = re.compile(r"[.!?…]+|\n+")
+_QUOTATION_MARK = re.compile('["“”«»]')
+_OPENING, _CLOSING = "“«", "”»"
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters; an apostrophe inside a word belongs to it."""
+    return _WORD.findall(text)
+
+
+def positive_words(text: str) -> float:
+    """Words of :data:`POSITIVE_WORDS` per 100 words. Negation is not seen: "not happy" counts as positive."""
+    return _share_of(text, lambda word: word.lower() in POSITIVE_WORDS)
+
+
+def negative_words(text: str) -> float:
+    """Words of :data:`NEGATIVE_WORDS` per 100 words."""
+    return _share_of(text, lambda word: word.lower() in NEGATIVE_WORDS)
+
+
+def short_words(text: str) -> float:
+    """Words of at most three letters per 100 words."""
+    return _share_of(text, lambda word: len(word) <= 3)
+
+
+def dialogue(text: str) -> float:
+    """Letters inside double quotation marks, per cent of all letters.
+
+    A mark opens where white space or nothing stands before it, else it closes. So a response that starts inside a
+    quotation of its prompt, or is cut off inside one, is measured right.
+    """
+    quoted = letters = start = 0
+    inside: bool | None = None
+    for mark in _QUOTATION_MARK.finditer(text):
+        opens = _opens(text, mark.start())
+        count = _letters(text[start : mark.start()])
+        letters += count
+        # What stands before the first mark is inside exactly if that mark closes.
+        quoted += count if inside or (inside is None and not opens) else 0
+        inside, start = opens, mark.end()
+    count = _letters(text[start:])
+    return _percent(quoted + (count if inside else 0), letters + count)
+
+
+def sentence_length(text: str) -> float:
+    """Mean words per sentence. A sentence ends at . ! ? or a line's end; the cut-off last one counts as one too."""
+    lengths = [len(words(part)) for part in _SENTENCE_END.split(text)]
+    lengths = [length for length in lengths if length]
+    return sum(lengths) / len(lengths) if lengths else 0.0
+
+
+def word_length(text: str) -> float:
+    """Mean letters per word."""
+    found = words(text)
+    return sum(map(_letters, found)) / len(found) if found else 0.0
+
+
+def distinct_words(text: str) -> float:
+    """Different words per 100 words, capitals ignored."""
+    found = [word.lower() for word in words(text)]
+    return _percent(len(set(found)), len(found))
+
+
+def word_count(text: str) -> float:
+    """Number of words: the paper's "verboseness"."""
+    return float(len(words(text)))
+
+
+#: Every measure by its name, which is also the objective's name.
+MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        function.__name__: function
+        for function in (
+            positive_words,
+            negative_words,
+            dialogue,
+            sentence_length,
+            short_words,
+            word_length,
+            distinct_words,
+            word_count,
+        )
+    }
+)
+
+
+def measure(name: str) -> Measure:
+    """The measure of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in MEASURES:
+        raise InputError(f"objective {name!r}: no text measure has this name; expected one of {', '.join(MEASURES)}")
+    return MEASURES[name]
+
+
+def measure_texts(texts: Iterable[str], names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Objective -> its value for each of the n texts.
+
+    Raises:
+        InputError: a name that no measure has, a name that is given twice, no name at all.
+    """
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"objectives {list(names)}: expected one or more different names of text measures")
+    functions = {name: measure(name) for name in names}
+    texts = list(texts)
+    return {name: tuple(function(text) for text in texts) for name, function in functions.items()}
+
+
+def _share_of(text: str, counts: Callable[[str], bool]) -> float:
+    found = words(text)
+    return _percent(sum(map(counts, found)), len(found))
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _opens(text: str, position: int) -> bool:
+    """Whether the quotation mark at ``position`` opens a quotation."""
+    mark = text[position]
+    if mark in _OPENING or mark in _CLOSING:
+        return mark in _OPENING
+    return position == 0 or text[position - 1].isspace() or text[position - 1] in "([—-"
