@@ -16,7 +16,7 @@ import torch
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.ranking.config import RankConfig, _merged, parse_config
+from hyperdpo.ranking.config import RankConfig, merged, parse_config
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
@@ -54,7 +54,7 @@ def toy_table(groups: int = 30, seed: int = 0, *, largest: int = 12) -> GroupedT
 def toy_settings(**overrides: Any) -> dict[str, Any]:
     """Settings for :func:`toy_table`; nested overrides are merged."""
     objectives = [{"name": "a", "target": "l1"}, {"name": "b", "target": "softmax"}]
-    return _merged({"objectives": objectives, **TINY}, overrides)
+    return merged({"objectives": objectives, **TINY}, overrides)
 
 
 def toy_config(**overrides: Any) -> RankConfig:

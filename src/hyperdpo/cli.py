@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from hyperdpo._version import __version__
+from hyperdpo.alignment.cli import align
 from hyperdpo.errors import InputError
+from hyperdpo.ranking import variants
 
 PATH = click.Path(path_type=Path)
 
@@ -44,6 +46,9 @@ def _note(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """HyperDPO: one trained model, every trade-off between several objectives."""
+
+
+cli.add_command(align)
 
 
 @cli.group()
@@ -164,7 +169,7 @@ def rank_fit(
     from hyperdpo.ranking.commands import fit_command
     from hyperdpo.ranking.config import build_config
 
-    overrides = _overrides(settings)
+    overrides = overrides_of(settings)
     for key, value in (("seed", seed), ("parametrization", parametrization)):
         if value is not None:
             overrides[key] = value
@@ -261,8 +266,7 @@ def rank_front(
     default="hyperdpo,dpo-ls,dpo-soup,mo-dpo",
     show_default=True,
     metavar="A,B",
-    help="Also lightgbm-ls; and variants: hyperdpo:scratch, :augmentation, :mixture, :temperature, "
-    "dpo-ls:augmentation, lightgbm-ls:base.",
+    help=f"Some of {variants.described()}; with a variant as hyperdpo:paper. See docs/ranking.md.",
 )
 @click.option(
     "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
@@ -300,7 +304,7 @@ def rank_compare(
     from hyperdpo.ranking.commands import compare_command
     from hyperdpo.ranking.config import build_config
 
-    overrides = _overrides(settings)
+    overrides = overrides_of(settings)
     if seed is not None:
         overrides["seed"] = seed
     config = build_config(
@@ -386,7 +390,7 @@ def experiment(
         name,
         out=out,
         data=source,
-        overrides=_overrides(settings),
+        overrides=overrides_of(settings),
         seeds=seeds,
         folds=folds,
         queries=queries,
@@ -407,10 +411,10 @@ def demo(out: Path, queries: int, seed: int, settings: tuple[str, ...]) -> None:
     """The whole way on generated data: data, base, fit, front, plots, report."""
     from hyperdpo.demo import run_demo
 
-    run_demo(out, queries=queries, seed=seed, overrides=_overrides(settings))
+    run_demo(out, queries=queries, seed=seed, overrides=overrides_of(settings))
 
 
-def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
+def overrides_of(settings: tuple[str, ...]) -> dict[str, Any]:
     """``a.b=value`` settings as nested values; a value is read as YAML."""
     import yaml
 

@@ -228,8 +228,27 @@ def test_powers_next_to_each_other_give_nearly_the_same_scores_and_all_agree_at_
         torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("power", [-1.0, float("nan"), float("inf")])
-def test_a_power_that_is_no_number_from_0_is_refused(power):
+@pytest.mark.parametrize("case", ["uniform", "hardly any mass", "one-hot"])
+@pytest.mark.parametrize("power", [0.25, 2.0, 4.0])
+def test_a_power_mean_in_single_precision_is_that_in_double(case, power):
+    """300 items, also with mass near 1e-8, whose fourth power is 1e-32."""
+    targets = torch.ones(1, 2, 300, dtype=torch.float64)
+    if case != "uniform":
+        targets[..., 100:] = 3e-6
+    if case == "one-hot":
+        targets[0, 0] = 1e-8
+        targets[0, 0, 7] = 1
+    log_targets = (targets / targets.sum(-1, keepdim=True)).log()
+    mask, base = torch.ones(1, 300, dtype=torch.bool), torch.zeros(1, 300, dtype=torch.float64)
+    weights = torch.cat([GRID, torch.tensor([[1e-4, 1 - 1e-4]]).double()])
+    double = mixture_scores(log_targets, mask, base, weights, [1.0, 1.0], power=power)
+    single = mixture_scores(log_targets.float(), mask, base.float(), weights.float(), [1.0, 1.0], power=power)
+    assert double.min() > np.log(2e-9), "above the floor"
+    torch.testing.assert_close(single.double(), double, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("power", [-1.0, 4.1, 20.0, float("nan"), float("inf")])
+def test_a_power_that_is_no_number_from_0_to_4_is_refused(power):
     targets, _, mask, base = problem()
     with pytest.raises(InputError, match="power is"):
         mixture_scores(targets.log(), mask, base, GRID, [1.0, 1.0], power=power)

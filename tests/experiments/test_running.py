@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.experiments import EXPERIMENTS
 from hyperdpo.experiments.running import run_experiment
+from hyperdpo.ranking.oracle import oracle_front
 
 KEYS = {
     "name",
@@ -38,7 +40,7 @@ KEYS = {
     "seconds",
 }
 CASE_KEYS = {"name", "value", "objectives", "groups", "rows", "comparison"}
-COMPARISON_KEYS = {"methods", "base", "weights", "temperatures", "repeats"}
+COMPARISON_KEYS = {"methods", "base", "weights", "temperatures", "repeats", "settings", "versions", "oracle"}
 TOY_CONFIG = """
 objectives:
   - {name: a, target: l1, column: "7"}
@@ -162,7 +164,9 @@ def test_other_data_take_the_first_two_objectives_of_their_configuration(tmp_pat
 
 def test_settings_reach_the_trainings(out: Path) -> None:
     result = tiny("figure9b", out, overrides={"training": {"epochs": 2, "sampling_factor": 1}})
-    assert {row["epochs"] for row in result["cases"][0]["rows"]} == {2}
+    *papers, mixture = result["cases"][0]["rows"]
+    assert {row["epochs"] for row in papers} == {4}, "the paper's setting takes 1.75 times as many"
+    assert mixture["epochs"] == 1
 
 
 def test_more_training_groups_contain_the_fewer_and_are_tested_on_the_same(out: Path) -> None:
@@ -171,6 +175,55 @@ def test_more_training_groups_contain_the_fewer_and_are_tested_on_the_same(out: 
     assert few["train"] < many["train"]
     assert (few["validation"], few["test"]) == (many["validation"], many["test"])
     assert all(0 < row["fraction"] < 1 for case in cases for row in case["rows"])
+
+
+@pytest.mark.parametrize("name", ["oracle", "objectives", "groups"])
+def test_lightgbm_is_among_the_methods_of_the_honest_looks(name: str, out: Path) -> None:
+    pytest.importorskip("lightgbm")
+    for case in tiny(name, out)["cases"]:
+        one = case["comparison"]["methods"]["LightGBM-LS"]
+        assert one["method"] == "lightgbm-ls"
+        assert one["views"] == {}
+        assert math.isfinite(one["hypervolume"])
+
+
+def test_without_lightgbm_one_line_says_that_it_is_left_out(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hyperdpo.experiments.running.find_spec", lambda name: None if name == "lightgbm" else name)
+    methods = tiny("oracle", out)["cases"][0]["comparison"]["methods"]
+    assert "LightGBM-LS" not in methods
+    assert len(methods) == 6
+    said = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert len(said) == 1
+    assert "LightGBM-LS" in said[0]
+    assert "hyperdpo[gbdt]" in said[0]
+    tiny("figure10a", out)
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_the_front_of_the_oracle_is_computed_once_per_repeat(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def spy(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return oracle_front(*arguments)
+
+    monkeypatch.setattr("hyperdpo.ranking.comparison.oracle_front", spy)
+    result = tiny("figure2a", out, seeds=2)
+    assert len(asked) == 2
+    assert result["cases"][0]["oracle"] == result["cases"][0]["comparison"]["oracle"]
+
+
+def test_several_processes_are_refused_before_data_are_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr("hyperdpo.experiments.running.make_accelerator", lambda *_, **__: several)
+    with pytest.raises(InputError) as error:
+        tiny("figure2a", tmp_path)
+    assert is_one_line(error.value, "one process", "accelerate launch")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_oracle_loses_nothing_to_itself(out: Path) -> None:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from helpers import TINY_OPTIONS, cpu, is_one_line, read, toy_config, toy_table
+from helpers import CLICKS, TINY_OPTIONS, cpu, is_one_line, read, toy_config, toy_table
 
 from hyperdpo.core.losses import listnet_loss
 from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.cache import read_table
+from hyperdpo.data.splits import Part
+from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
-from hyperdpo.methods import METHODS, Fixed, Margin, jobs_of
+from hyperdpo.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
 from hyperdpo.ranking import bench as bench_module
 from hyperdpo.ranking.bench import Bench, Repeat, parse_entry
-from hyperdpo.ranking.comparison import SCALES, compare, mean_and_sd, mean_front
+from hyperdpo.ranking.comparison import SCALES, compare, few_weightings, mean_and_sd, mean_front
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
+from hyperdpo.ranking.run import BaseSource
+from hyperdpo.ranking.tables import print_comparison
+from hyperdpo.ranking.variants import VARIANTS
 
 METHOD_NAMES = ["hyperdpo:mixture", "hyperdpo:scratch", "dpo-ls", "dpo-soup", "mo-dpo"]
 
@@ -29,9 +41,11 @@ def repeats(count: int = 2) -> list[Repeat]:
     return [Repeat(f"seed-{s}", s, split_table(table, toy_config())) for s in range(count)]
 
 
-def run(out: Path, methods: list[str] = METHOD_NAMES, *, count: int = 2, points: int = 3) -> dict[str, Any]:
+def run(
+    out: Path, methods: list[str] = METHOD_NAMES, *, count: int = 2, points: int = 3, **settings: Any
+) -> dict[str, Any]:
     entries = [parse_entry(method) for method in methods]
-    return compare(toy_config(), repeats(count), entries, cpu(), out, points=points)
+    return compare(toy_config(**settings), repeats(count), entries, cpu(), out, points=points)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +91,49 @@ def test_a_mean_over_repeats_is_that_of_the_repeats(result):
 
 def test_the_result_is_json_without_nan(result):
     json.dumps(result, allow_nan=False)
+
+
+def test_the_result_holds_the_settings_and_the_epochs_that_were_allowed(result):
+    assert result["settings"] == toy_config().to_dict()
+    allowed = {name: one["epochs_allowed"] for name, one in result["methods"].items()}
+    assert allowed == dict.fromkeys(METHOD_NAMES, 2) | {"hyperdpo:mixture": 1}
+    for name, one in result["methods"].items():
+        assert all(seed["epochs_allowed"] == allowed[name] >= max(seed["epochs"]) for seed in one["seeds"])
+
+
+def test_the_table_tells_deviations_over_seeds_from_those_over_points_and_epochs_run_from_those_allowed(result, capsys):
+    print_comparison(result)
+    lines = capsys.readouterr().out.splitlines()
+    for name, one in result["methods"].items():
+        (row,) = (line for line in lines if line.startswith(f"│ {name} "))
+        cells = [cell.strip() for cell in row.split("│")[2:-1]]
+        assert cells[2] == f"{one['main_mean']:.4f} ± {one['main_mean_sd']:.4f}"
+        assert cells[3] == f"± {one['main_sd']:.4f}"
+        assert cells[6] == f"{one['epochs']:.3g} / {one['epochs_allowed']}"
+
+
+def test_a_model_from_its_file_is_on_the_accelerators_device(directory, result):
+    again = Bench(repeats()[0], toy_config(), directory / "seed-0", cpu())
+    again.accelerator = SimpleNamespace(device=torch.device("meta"))  # any other than where files are read to
+    for name, job in (("dpo-ls", Fixed((1.0, 0.0))), ("hyperdpo:mixture", Conditioned())):
+        ranker = again.trained(job, again.config(parse_entry(name))).ranker
+        assert {tensor.device.type for tensor in ranker.state_dict().values()} == {"meta"}
+
+
+def test_all_models_of_mo_dpo_are_counted_where_the_others_augment_the_base(tmp_path):
+    """Its experts are from scratch as its own models are: no training that is not in the table."""
+    config = toy_config(parametrization="augmentation")
+    found = compare(config, repeats(1), [parse_entry("mo-dpo")], cpu(), tmp_path, points=3)
+    files = list((tmp_path / "seed-0" / "models").glob("*.safetensors"))
+    assert len(files) == found["methods"]["mo-dpo"]["models"] == 3
+
+
+@pytest.mark.parametrize("several", [2, 8])
+def test_several_processes_are_refused(tmp_path, several):
+    with pytest.raises(InputError) as error:
+        compare(toy_config(), repeats(1), [parse_entry("dpo-ls")], SimpleNamespace(num_processes=several), tmp_path)
+    assert is_one_line(error.value, "one process", str(several), "accelerate launch")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_front_of_the_means_can_be_drawn(result):
@@ -137,22 +194,44 @@ def test_a_soup_has_the_average_of_the_experts_parameters(bench):
     assert all(torch.equal(start[0][name], start[1][name]) for name in start[0]), "the same initialisation"
 
 
-def test_the_loss_with_a_margin_is_that_of_the_paper(bench):
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Three objectives at temperatures 0.5, 2 and 1."""
+    table = toy_table()
+    third = np.maximum(np.round(3 + 2 * table.column("f2") - table.column("f0")), 0)
+    table = replace(table, values=np.column_stack([table.values, third]), columns=(*table.columns, "c"))
+    objectives = [{"name": "a", "target": "l1", "beta": 0.5}, {"name": "b", "beta": 2.0}, {"name": "c", "beta": 1.0}]
+    parts = split_table(table, toy_config())
+    given = dict.fromkeys(parts, 2 * table.column("f1"))
+    repeat = Repeat("three", 0, parts, BaseSource("given"), given)
+    return Bench(repeat, toy_config(objectives=objectives), tmp_path_factory.mktemp("three"), cpu())
+
+
+@pytest.mark.parametrize(
+    ("which", "w"),
+    [("bench", (0.3, 0.7)), ("three", (0.3, 0.5, 0.2)), ("three", (0.4, 0.6, 0.0)), ("three", (0.5, 0.1, 0.4))],
+)
+def test_the_loss_with_a_margin_is_that_of_the_paper(which, w, request):
     """Eq. (18) written out, against the training job's own base scores and temperature."""
+    bench = request.getfixturevalue(which)
+    m, i = len(w), int(np.argmax(w))
     config = bench.config(parse_entry("mo-dpo"))
-    w = (0.3, 0.7)
     job = next(j for j in jobs_of(METHODS["mo-dpo"](np.array([w]))) if isinstance(j, Margin))
     training = bench._training(job, config)
     plain = bench.prepared.examples["train"]
-    expert = bench._scored(Fixed((1.0, 0.0)), config)
+    experts = [bench._scored(Fixed(tuple(row)), config) for row in np.eye(m).tolist()]
     rng = np.random.default_rng(0)
     for group_batch in training.train.batches()[:2]:
         batch, own = training.train.batch(group_batch), plain.batch(group_batch)
         scores = torch.from_numpy(rng.normal(size=batch.mask.shape)).float()
         rows, mask = plain.index(group_batch)
-        other = torch.from_numpy(np.where(mask, expert[rows], 0)).float()
-        reward = (scores - own.base_scores - w[0] * (other - own.base_scores)) / w[1]
-        expected = listnet_loss(reward * 1.0, own.targets[:, 1], own.mask)
+        reward = scores - own.base_scores
+        for j in range(m):
+            if j != i:
+                expert = torch.from_numpy(np.where(mask, experts[j][rows], 0)).float()
+                reward = reward - w[j] * (expert - own.base_scores)
+        beta = bench.prepared.betas[i]
+        expected = listnet_loss(beta * reward / w[i], own.targets[:, i], own.mask)
         found = training.ranker.losses(scores, batch, training.betas)[:, 0]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -181,6 +260,15 @@ def test_the_best_scale_is_that_of_the_best_validation_front(result, bench):
     assert {p["scale"] for p in seed["views"]["best scale"]["points"]} == {seed["best_scale"]}
 
 
+@pytest.mark.parametrize("m", [1, 2, 3, 5, 8])
+def test_the_few_weightings_are_the_vertices_and_some_inside(m):
+    few = few_weightings(m)
+    assert {tuple(row) for row in np.eye(m)} <= {tuple(row) for row in few}
+    assert m == 1 or (few.min(1) > 0).any()
+    if m == 2:
+        np.testing.assert_array_equal(few, weight_grid(2, 3))
+
+
 def test_mean_and_standard_deviation_of_one_repeat():
     assert mean_and_sd([2.0]) == (2.0, 0.0)
     assert mean_and_sd([2.0, None]) == (None, None)
@@ -200,19 +288,94 @@ def test_an_unknown_method_is_refused(text, words):
     assert is_one_line(error.value, *words)
 
 
+@pytest.mark.parametrize("method", VARIANTS)
+def test_every_variant_is_a_setting_that_can_be_run_and_stands_in_the_help(method, command):
+    found = command("rank", "compare", "--help").out
+    text = re.sub(r"\s", "", found)
+    listed = re.search(rf"{method}(\([^)]*\))?[,;]", text)
+    assert listed is not None
+    for variant in VARIANTS[method]:
+        assert f":{variant}" in listed[0]
+        entry = parse_entry(f"{method}:{variant}")
+        assert (entry.label, entry.method, entry.overrides) == (
+            f"{method}:{variant}",
+            method,
+            VARIANTS[method][variant],
+        )
+        if method != "lightgbm-ls":
+            toy_config(**entry.overrides)
+
+
+def test_the_exact_variant_is_linear_scalarisation_from_the_base_as_given(tmp_path):
+    """At w and β = 1: exp(s - s_base) is proportional to the mixture of the heads' own targets."""
+    bench = Bench(repeats(1)[0], toy_config(), tmp_path, cpu())
+    ranker = bench.trained(Conditioned(), bench.config(parse_entry("hyperdpo:exact"))).ranker.eval()
+    assert ranker.chosen == {"smoothing": 0, "power": 1}
+    assert not ranker.candidates
+    batch = bench.validation.batch(bench.validation.batches()[0])
+    w = torch.tensor([0.3, 0.7])
+    with torch.no_grad():
+        scores = ranker.scores(batch, w.expand(1, len(batch.mask), 2), [1.0, 1.0])[0]
+        heads = ranker(batch)[:, :2].masked_fill(~batch.mask.unsqueeze(1), -torch.inf).softmax(-1)
+    found = (scores - batch.base_scores).masked_fill(~batch.mask, -torch.inf).softmax(-1)
+    torch.testing.assert_close(found, (w[:, None] * heads).sum(1), rtol=1e-4, atol=1e-5)
+
+
 # --- LightGBM
 
 
-def test_lightgbm_is_trained_to_the_main_score_of_hyperdpo(tmp_path):
+def test_lightgbm_is_trained_to_the_main_score_of_hyperdpo(tmp_path, capsys):
     pytest.importorskip("lightgbm")
-    found = run(tmp_path, ["lightgbm-ls", "lightgbm-ls:base", "hyperdpo:mixture"], count=1)
+    methods, few = ["lightgbm-ls", "lightgbm-ls:base", "hyperdpo:mixture"], {"trees": 30, "min_items_in_leaf": 5}
+    found = run(tmp_path, methods, count=1, gbdt=few)
+    assert found["versions"]["lightgbm"] == version("lightgbm")
     for name in ("lightgbm-ls", "lightgbm-ls:base"):
         one = found["methods"][name]["seeds"][0]
         assert one["models"] == 3
-        assert 0 <= one["details"]["main_share"] < 1
-        assert one["details"]["main_shares_tried"]
-    again = run(tmp_path, ["lightgbm-ls", "lightgbm-ls:base", "hyperdpo:mixture"], count=1)
+        details = one["details"]
+        tried = {one["share"]: one["main"] for one in details["main_shares_tried"]}
+        enough = [share for share, main in tried.items() if main >= details["main_target"] - 0.005]
+        assert details["main_share"] == (min(enough) if enough else max(tried, key=lambda share: tried[share]))
+    print_comparison(found)
+    shown = capsys.readouterr().out
+    for name in ("lightgbm-ls", "lightgbm-ls:base"):
+        spent = found["methods"][name]["seeds"][0]["details"]["search_seconds"]
+        assert f"{name}: {spent:.1f} s more to find the main label's share" in shown
+    again = run(tmp_path, methods, count=1, gbdt=few)
     assert again["methods"]["lightgbm-ls"]["train_seconds"] == found["methods"]["lightgbm-ls"]["train_seconds"]
+
+
+def test_a_lightgbm_base_belongs_to_its_groups_and_settings(tmp_path):
+    """In one directory, another split, fold or setting must not find a base that saw other groups."""
+    pytest.importorskip("lightgbm")
+    from hyperdpo.ranking.gbdt_bench import lightgbm_base
+
+    config = toy_config(gbdt={"trees": 3, "min_items_in_leaf": 2})
+    table = toy_table()
+
+    def files(parts: dict[str, Part], **settings: Any) -> int:
+        repeat = Repeat("seed-0", 0, parts, BaseSource("given"))
+        lightgbm_base(repeat, toy_config(gbdt={"trees": 3, "min_items_in_leaf": 2} | settings), tmp_path)
+        return len(list(tmp_path.glob("*.txt")))
+
+    parts = split_table(table, config)
+    assert files(parts) == files(parts) == 1
+    assert files(parts | {"train": Part(table, parts["test"].groups)}) == 2
+    assert files(parts | {"validation": Part(table, parts["validation"].groups[1:])}) == 3
+    assert files({"train": parts["train"], "test": parts["test"]}) == 4
+    other = replace(table, fingerprint="another table")
+    assert files(parts | {"validation": Part(other, parts["validation"].groups)}) == 5
+    assert files(parts, trees=2) == 6
+    with pytest.raises(InputError, match="no main label"):
+        lightgbm_base(Repeat("seed-0", 0, parts, BaseSource("given")), replace(config, main=None), tmp_path)
+
+
+def test_the_settings_of_lightgbm_reach_its_models(tmp_path):
+    pytest.importorskip("lightgbm")
+    config = toy_config(gbdt={"trees": 2, "patience": 0, "leaves": 3, "min_items_in_leaf": 2})
+    entries = [parse_entry(name) for name in ("hyperdpo", "lightgbm-ls")]
+    found = compare(config, repeats(1), entries, cpu(), tmp_path, points=3)
+    assert found["methods"]["lightgbm-ls"]["seeds"][0]["details"]["trees"] == [2, 2, 2]
 
 
 def test_lightgbm_alone_has_no_main_score_to_match(tmp_path):
@@ -227,6 +390,7 @@ def test_lightgbm_alone_has_no_main_score_to_match(tmp_path):
 def test_the_command_writes_a_comparison_and_a_picture(generated, tmp_path, command):
     arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--objectives", "query_url_clicks,url_clicks"]
     arguments += ["--methods", "hyperdpo,hyperdpo:paper,dpo-ls,lightgbm-ls", "--points", "3", "--seeds", "2", "--cpu"]
+    arguments += ["--set", "gbdt.trees=10"]
     done = command(*arguments, "--oracle", generated[1], "--out", tmp_path / "c", *TINY_OPTIONS)
     assert done.code == 0, done.err
     assert "best one-shot entry on validation groups" in done.out
@@ -238,6 +402,51 @@ def test_the_command_writes_a_comparison_and_a_picture(generated, tmp_path, comm
         assert keys <= set(one)
         assert 0 < one["oracle"]["fraction"] < 1.2
     assert written["methods"]["hyperdpo:paper"]["settings"]["training"]["weights_per"] == "batch"
+
+
+def test_a_lightgbm_base_from_the_command_line(generated, tmp_path, command):
+    """It is trained once, is found again, and is the base that the same scores in a file are."""
+    pytest.importorskip("lightgbm")
+    from hyperdpo.ranking.gbdt import GbdtModel
+
+    out = tmp_path / "c"
+    chosen = [generated[0], "--preset", "mslr", "--objectives", ",".join(CLICKS), "--cpu", *TINY_OPTIONS]
+    compared = ["rank", "compare", *chosen, "--methods", "hyperdpo,lightgbm-ls:base", "--points", "3", "--seeds", "1"]
+    compared += ["--base-scores", "lightgbm", "--set", "gbdt.trees=6", "--set", "gbdt.patience=0", "--out", out]
+    assert command(*compared).code == 0
+    first = read(out / "compare.json")
+    assert first["versions"]["lightgbm"] == version("lightgbm")
+    assert first["settings"]["gbdt"]["trees"] == 6
+    trained = {file: file.stat().st_mtime_ns for file in out.rglob("*") if "models" in str(file) or "base" in file.name}
+    (text,) = (out / "seed-0").glob("base-lightgbm-*.txt")
+    assert not (out / "seed-0" / "base.safetensors").exists(), "no other base is trained"
+    assert command(*compared).code == 0
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained
+    assert read(out / "compare.json")["methods"].keys() == first["methods"].keys()
+    for name, one in read(out / "compare.json")["methods"].items():
+        assert one["points"] == first["methods"][name]["points"]
+
+    base, run, front = tmp_path / "base.npy", tmp_path / "run", tmp_path / "front.json"
+    model = GbdtModel.load(text.read_text(), [str(k) for k in range(1, 132)], with_base=False)
+    assert model.num_trees == 6
+    np.save(base, model.part_scores(Part.whole(read_table(generated[0]))))
+    assert command("rank", "fit", *chosen, "--base-scores", base, "--out", run).code == 0
+    assert command("rank", "front", run, generated[0], "--points", "3", "--out", front, "--cpu").code == 0
+    assert read(front)["base"]["main"] == pytest.approx(first["base"]["main"])
+    assert read(front)["base"]["metrics"] == pytest.approx(first["base"]["metrics"])
+    (points, again) = (one["points"] for one in (first["methods"]["hyperdpo"], read(front)))
+    for ours, theirs in itertools.zip_longest(points, again):
+        assert ours["metrics"] == pytest.approx(theirs["metrics"])
+
+
+def test_an_oracle_that_does_not_fit_is_refused_before_anything_is_trained(generated, tmp_path, command):
+    other, bare = tmp_path / "other.csv", tmp_path / "bare.csv"
+    generate(tmp_path / "other.txt", 40, seed=99, oracle=other)
+    pd.read_csv(generated[1]).rename(columns={"135": "something"}).to_csv(bare, index=False)
+    arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--objectives", ",".join(CLICKS), "--cpu"]
+    for oracle, words in ((other, ["other.csv", "data.txt", "do not match"]), (bare, ["bare.csv", "135"])):
+        assert command(*arguments, "--out", tmp_path / "c", "--oracle", oracle, *TINY_OPTIONS).refused(*words)
+        assert not list((tmp_path / "c").rglob("*.safetensors"))
 
 
 def test_folds_test_every_group_once(generated, tmp_path, command):
@@ -256,6 +465,7 @@ def test_folds_test_every_group_once(generated, tmp_path, command):
         (["--seeds", "0"], ["--seeds", "found 0"]),
         (["--methods", "dpo-ls,dpo-ls"], ["named more than once"]),
         (["--points", "1"], ["1 points for 2 objectives"]),
+        (["--base-scores", "lightgbm", "--set", "main=null"], ["--base-scores lightgbm", "no main label"]),
     ],
 )
 def test_mistakes_of_a_comparison_get_one_line(generated, tmp_path, command, options, words):

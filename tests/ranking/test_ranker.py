@@ -225,6 +225,30 @@ def test_a_loaded_ranker_can_be_cloned_and_fitted_again(fitted, tmp_path):
     np.testing.assert_array_equal(again.predict(DATA["X"], **QID), fitted.predict(DATA["X"], **QID))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mixture": {"power": [0.25, 1.0]}},
+        {"parametrization": "temperature", "temperatures": {"low": [0.5, 0.8], "high": 2.0}},
+    ],
+)
+def test_what_was_to_be_chosen_is_chosen_again_by_the_clone_of_a_loaded_ranker(settings, tmp_path):
+    model = ranker(**settings).fit(**DATA)
+    model.save(tmp_path / "run")
+    loaded = HyperRanker.load(tmp_path / "run")
+    again = clone(loaded).fit(**DATA)
+    assert again.run_.config == loaded.run_.config == model.run_.config
+    assert again.run_.ranker.candidates == model.run_.ranker.candidates
+    for other in (loaded, again):
+        np.testing.assert_array_equal(other.predict(DATA["X"], **QID), model.predict(DATA["X"], **QID))
+
+
+def test_the_temperatures_of_a_hypernetwork_can_be_set():
+    model = ranker(parametrization="temperature", temperatures={"low": 0.5, "high": 3.0}).fit(**DATA)
+    assert model.run_.config.temperatures.box(2) == ((0.5, 0.5), (3.0, 3.0))
+    assert "temperatures.lo " in refusal(lambda: ranker(temperatures={"lo": 1.0}).fit(**DATA))
+
+
 def test_a_fit_with_a_directory_writes_the_run_there(tmp_path):
     model = ranker().fit(**DATA, out=tmp_path / "run")
     other = HyperRanker.load(tmp_path / "run")
@@ -315,6 +339,17 @@ def test_a_front_has_the_points_and_scales_asked_for(fitted):
     assert front.metrics.shape == (8, 2)
     assert front.main.shape == (8,)
     assert front.hypervolume > 0
+
+
+def test_a_front_at_other_temperatures_is_that_of_the_scores_there(fitted):
+    front = fitted.front(**NEW, points=3, temperatures=[0.5, 2.0])
+    assert front.temperatures.tolist() == [[0.5, 2.0]] * 3
+    assert not np.allclose(front.metrics, fitted.front(**NEW, points=3).metrics)
+    np.testing.assert_allclose(
+        fitted.front(**NEW, points=3, temperatures=[2.0, 2.0]).metrics,
+        fitted.front(**NEW, points=3, scales=[2.0]).metrics,
+        atol=1e-6,
+    )
 
 
 # --- what is refused

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from helpers import cpu, fit_toy, is_one_line, toy_config, toy_table
+from helpers import cpu, fit_toy, is_one_line, read, same_tensors, toy_config, toy_table
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, scalarise
@@ -176,7 +180,8 @@ def test_several_draws_of_a_group_are_the_draws_one_by_one():
 
 
 def test_what_is_to_be_chosen_is_what_the_validation_front_is_best_with(tmp_path, monkeypatch):
-    """The run answers with it, its configuration says it, and so does the run that is read again."""
+    """The run answers with it, and so does the run that is read again; the configuration keeps what it was chosen
+    from."""
     seen: list[tuple[float, float, float]] = []
     real = training.validation_front
 
@@ -193,27 +198,65 @@ def test_what_is_to_be_chosen_is_what_the_validation_front_is_best_with(tmp_path
     assert [c[:2] for c in candidates] == [(s, p) for s in (0.0, 0.5, 1.0) for p in (0.5, 1.0)]
     best = max(candidates, key=lambda c: c[2])
     assert (run.ranker.smoothing, run.ranker.power) == best[:2]
-    assert (run.config.mixture.smoothing, run.config.mixture.power) == best[:2]
+    assert read(tmp_path / "run" / "run.json")["chosen"] == dict(zip(("smoothing", "power"), best[:2], strict=True))
     loaded = RankRun.load(tmp_path / "run")
+    assert (loaded.ranker.smoothing, loaded.ranker.power) == best[:2]
+    assert (loaded.config.mixture.smoothing, loaded.config.mixture.power) == ((0.0, 0.5, 1.0), (0.5, 1.0))
     _, part = run.part(table)
     np.testing.assert_array_equal(loaded.score(part, [0.3, 0.7]), run.score(part, [0.3, 0.7]))
 
 
-@pytest.mark.parametrize("without", ["main", "validation", "spread"])
-def test_what_cannot_be_judged_is_not_smoothed(without, tmp_path):
-    table, settings = toy_table(), {}
+def test_a_run_can_be_repeated_from_its_directory(tmp_path):
+    table = toy_table()
+    first = fit_toy(table, out=tmp_path / "run", mixture={"power": [0.5, 1.0]})
+    config = RankRun.load(tmp_path / "run").config
+    again = fit_run(config, split_table(table, config), cpu())
+    assert len(again.ranker.candidates) == 6
+    assert again.ranker.chosen == first.ranker.chosen
+    assert same_tensors(again.ranker.state_dict(), first.ranker.state_dict())
+
+
+@pytest.mark.parametrize("chosen", [None, 7, {"smoothing": "much"}, {"forward": 1.0}])
+def test_a_choice_that_is_none_is_refused(chosen, tmp_path):
+    fit_toy(out=tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**read(file), "chosen": chosen}))
+    with pytest.raises(InputError) as error:
+        RankRun.load(tmp_path / "run")
+    assert is_one_line(error.value, "run", "do not belong together")
+
+
+def fit_blindly(without: str, out: Path, **settings: Any) -> RankRun:
+    """A run that lacks something which choices are made by."""
+    table = toy_table()
     base = np.zeros(table.num_rows) if without == "spread" else np.random.default_rng(0).normal(size=table.num_rows)
     if without == "main":
-        settings = {"main": None, "excluded_columns": ["relevance"]}
+        settings |= {"main": None, "excluded_columns": ["relevance"]}
     if without == "validation":
-        settings = {"split": {"train": 0.8, "validation": 0.0, "test": 0.2}}
+        settings |= {"split": {"train": 0.8, "validation": 0.0, "test": 0.2}}
     config = toy_config(**settings)
     parts = split_table(table, config)
     given = {name: base for name in parts}
-    out = tmp_path / "run"
-    run = fit_run(config, parts, cpu(), out=out, base_source=BaseSource("given"), given_base=given)
-    assert run.config.mixture.smoothing == run.ranker.smoothing == 0
-    assert RankRun.load(out).ranker.smoothing == 0
+    return fit_run(config, parts, cpu(), out=out, base_source=BaseSource("given"), given_base=given)
+
+
+@pytest.mark.parametrize("without", ["main", "validation", "spread"])
+def test_what_cannot_be_judged_is_not_smoothed(without, tmp_path):
+    run = fit_blindly(without, tmp_path / "run")
+    assert run.ranker.smoothing == 0
+    assert RankRun.load(tmp_path / "run").ranker.smoothing == 0
+    assert run.config.mixture.smoothing == (0.0, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("without", ["main", "validation", "spread"])
+def test_a_single_number_is_kept_though_it_cannot_be_judged(without, tmp_path):
+    run = fit_blindly(without, tmp_path / "run", mixture={"smoothing": 0.5, "power": 0.25})
+    assert run.ranker.chosen == RankRun.load(tmp_path / "run").ranker.chosen == {"smoothing": 0.5, "power": 0.25}
+
+
+@pytest.mark.parametrize(("powers", "taken"), [([0.25, 0.5, 1.0], 1.0), ([0.25, 0.5], 0.25)])
+def test_a_power_that_cannot_be_judged_is_1_or_the_first(powers, taken, tmp_path):
+    assert fit_blindly("validation", tmp_path / "run", mixture={"power": powers}).ranker.power == taken
 
 
 @pytest.mark.parametrize("parametrization", ["scratch", "augmentation", "mixture", "temperature"])
@@ -264,6 +307,7 @@ def test_every_way_of_sampling_trains(settings):
         ({"mixture": {"smoothing": [0.5, 1.5]}}, ["mixture: smoothing", "1.5", "0 to 1"]),
         ({"mixture": {"smoothing": []}}, ["mixture: smoothing", "()"]),
         ({"mixture": {"power": -1.0}}, ["mixture: power is -1.0"]),
+        ({"mixture": {"power": [1.0, 4.5]}}, ["mixture: power", "4.5", "0 to 4"]),
         ({"mixture": {"distillation": -1.0}}, ["distillation is -1.0"]),
         ({"parametrization": "mixture", "training": {"penalty": 0.1}}, ["penalty is 0.1", "mixture"]),
         ({"training": {"vertex_share": 1.5}}, ["vertex_share is 1.5"]),

@@ -40,7 +40,7 @@ from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.ranking import checkpoints, training
 from hyperdpo.ranking.checkpoints import read_tensors
-from hyperdpo.ranking.config import TrainingConfig, _merged
+from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.rankers import Ranker
@@ -603,7 +603,7 @@ def test_more_weight_on_an_objective_makes_it_better_on_held_out_groups(settings
         "training": {"epochs": 40, "sampling_factor": 1, "learning_rate": 5e-3, "min_batches": 8},
         "base_training": {"epochs": 10},
     }
-    run = fit_toy(table, **_merged(budget, settings))
+    run = fit_toy(table, **merged(budget, settings))
     at_a, at_b = vertex_metrics(run, table)
     assert at_a[0] > at_b[0] + 0.02, "NDCG of a"
     assert at_b[1] > at_a[1] + 0.02, "NDCG of b"

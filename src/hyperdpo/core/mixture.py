@@ -25,6 +25,9 @@ from hyperdpo.errors import InputError
 #: Mixture mass below this counts as this: a target of exactly 0 would ask for a score of minus infinity.
 FLOOR = 1e-9
 
+#: The largest power of a power mean. Mass of :data:`FLOOR` to this power is still a number of single precision.
+LARGEST_POWER = 4.0
+
 #: Newton stops after a step whose entries, times the largest temperature, spread less than this. The error that is
 #: left is of the order of this number squared.
 STEP_TOLERANCE = 1e-6
@@ -55,7 +58,8 @@ def mixture_scores(
     log p_j / β_j) and exactly inversely proportional to the scale of β.
 
     Objectives without signal in a group leave their weight to the others; where no weight remains, s = s_base. Mass
-    below 1e-9 of sum_j v_j p_j, v_j proportional to w_j β_j, counts as 1e-9, so that all scores are finite.
+    below 1e-9 of sum_j v_j p_j, v_j proportional to w_j β_j, counts as 1e-9, so that all scores are finite. For power
+    0, where one p_j without mass would leave the mean none, the floor is on each p_j, too.
 
     With another ``power`` ρ, the normalised power mean (sum_j v_j p_j^ρ)^(1/ρ) stands for the mean of the targets. With
     equal temperatures it minimises sum_j w_j D(p_j, q) with D(p, q) = (1 - sum_i p_i^ρ q_i^(1 - ρ)) / (ρ (1 - ρ)): the
@@ -70,17 +74,17 @@ def mixture_scores(
         weights: (P, m), or (P, G, m) for weightings of each group's own; on the simplex.
         temperatures: m numbers > 0.
         signal: (G, m) bool; None for "all have signal".
-        power: ρ >= 0.
+        power: ρ, from 0 to 4.
 
     Returns:
         (P, G, n); the base scores on padding.
 
     Raises:
         InputError: weights or temperatures of another shape; a temperature that is not a finite number > 0; a power
-            that is not a finite number >= 0.
+            that is not a number from 0 to 4.
     """
-    if not (math.isfinite(power) and power >= 0):
-        raise InputError(f"power is {power}; expected a finite number of at least 0")
+    if not 0 <= power <= LARGEST_POWER:
+        raise InputError(f"power is {power}; expected a number from 0 to {LARGEST_POWER:g}")
     groups, m, _ = log_targets.shape
     betas = check_temperatures(temperatures, m)
     if weights.shape[1:] not in ((m,), (groups, m)):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hyperdpo.ranking.bench import Entry
-from hyperdpo.ranking.config import PAPER, _merged
+from hyperdpo.ranking.config import merged
+from hyperdpo.ranking.variants import PAPER
 
 #: Positions of the paper's pairs among its objectives I to V, which are those of the preset ``mslr``.
 SPARSE_PAIR, DENSE_PAIR = (0, 1), (3, 4)
@@ -56,7 +57,7 @@ class Experiment:
 
 def paper_settings(**settings: Any) -> dict[str, Any]:
     """The paper's settings with some (nested) ones replaced."""
-    return _merged(PAPER, settings)
+    return merged(PAPER, settings)
 
 
 #: The paper's HyperDPO: w concatenated to the input of a network of its own, one w per batch.
@@ -66,5 +67,7 @@ HYPERDPO_MIXTURE = Entry("HyperDPO mixture", "hyperdpo", {"parametrization": "mi
 DPO_LS = Entry("DPO-LS", "dpo-ls")
 DPO_SOUP = Entry("DPO Soup", "dpo-soup")
 MO_DPO = Entry("MO-DPO", "mo-dpo")
+#: What ranking teams have today, trained to the main score of the first HyperDPO; left out where lightgbm is missing.
+LIGHTGBM_LS = Entry("LightGBM-LS", "lightgbm-ls", scales=())
 #: Every method of the paper, and the mixture.
 ALL_METHODS = (HYPERDPO_PAPER, HYPERDPO_MIXTURE, DPO_LS, DPO_SOUP, MO_DPO)

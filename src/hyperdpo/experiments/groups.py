@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdpo.experiments.experiment import ALL_METHODS, SPARSE_PAIR, Experiment
+from hyperdpo.experiments.experiment import ALL_METHODS, LIGHTGBM_LS, SPARSE_PAIR, Experiment
 
 EXPERIMENTS = (
     Experiment(
@@ -11,7 +11,7 @@ EXPERIMENTS = (
         question="One conditioned model shares its data between all weightings. Does that help where data is short? "
         "Training groups are nested, validation and test groups the same.",
         paper_says="Not in the paper, which has 6,000 training groups.",
-        entries=ALL_METHODS,
+        entries=(*ALL_METHODS, LIGHTGBM_LS),
         charts=("sweep",),
         positions=SPARSE_PAIR,
         vary="groups",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdpo.experiments.experiment import ALL_METHODS, Experiment
+from hyperdpo.experiments.experiment import ALL_METHODS, LIGHTGBM_LS, Experiment
 
 EXPERIMENTS = (
     Experiment(
@@ -11,7 +11,7 @@ EXPERIMENTS = (
         question="With as many weightings asked for, how do cost and quality grow with the number of objectives? "
         "Hypervolumes of different numbers of objectives cannot be compared: ratios can.",
         paper_says="Traditional methods grow exponentially with the number of objectives, HyperDPO linearly.",
-        entries=ALL_METHODS,
+        entries=(*ALL_METHODS, LIGHTGBM_LS),
         charts=("sweep",),
         vary="objectives",
         values=(2, 3, 5, 8),

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from hyperdpo.core.preferences import stream, weight_grid
-from hyperdpo.data.groups import GroupedTable
+from hyperdpo.core.preferences import stream
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
@@ -25,11 +24,10 @@ from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
 from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.bench import Bench, Repeat
-from hyperdpo.ranking.checkpoints import write_atomically, write_json
-from hyperdpo.ranking.comparison import compare, mean_points
-from hyperdpo.ranking.config import PRESETS, RankConfig, _merged, build_config
-from hyperdpo.ranking.oracle import oracle_front
+from hyperdpo.ranking.bench import Entry, Repeat
+from hyperdpo.ranking.checkpoints import writable_directory, write_atomically, write_json
+from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
+from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
 from hyperdpo.ranking.repeats import FOLDS, read_repeats
 from hyperdpo.ranking.training import make_accelerator
 
@@ -47,6 +45,7 @@ SMALL: dict[str, Any] = {
     "base_scorer": {"width": 8},
     "training": {"epochs": 1, "sampling_factor": 1.0, "min_batches": 2, "evaluations": 1},
     "base_training": {"epochs": 1, "min_batches": 2, "evaluations": 1},
+    "gbdt": {"trees": 10},
 }
 SMALL_QUERIES, SMALL_POINTS = 40, 3
 
@@ -104,25 +103,24 @@ def run_experiment(
     if not generated and queries is not None:
         raise InputError(f"--queries: {queries} queries are asked for, but --data is given; expected one of them")
     config = _config(experiment, preset, config_file, objectives, generated, small, overrides)
-    _check_writable(out)
+    writable_directory(out)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
-    leads = accelerator.is_main_process
+    refuse_several_processes(accelerator)  # here, before all of them generate data
+    entries = _available(experiment.entries)
     if data is None:
         number = queries if queries is not None else SMALL_QUERIES if small else experiment.queries
-        with accelerator.main_process_first():
-            data, oracle = _generated(out / "data", number)
+        data, oracle = _generated(out / "data", number)
     elif not data.exists():
         raise InputError(f"{data}: no such file or directory; expected data, such as MSLR's Fold1/train.txt")
     if seeds is None:
         seeds = 1 if small else _natural_seeds(data, folds)
-    with accelerator.main_process_first():
-        repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle, show=leads)
+    repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     points = SMALL_POINTS if small else POINTS
     with warnings.catch_warnings():
         # Several experiments on one base: that it is there already is no news.
         warnings.filterwarnings("ignore", message="base: resumed")
         cases = [
-            _case(experiment, case, accelerator, out, points, str(base_scores))
+            _case(replace(experiment, entries=entries), case, accelerator, out, points, str(base_scores))
             for case in _cases(experiment, config, repeats, small)
         ]
     comparison = cases[0]["comparison"]
@@ -145,12 +143,11 @@ def run_experiment(
         "versions": comparison["versions"],
         "seconds": time.time() - started,
     }
-    if leads:
-        json_file, page = out / f"{name}.json", out / f"{name}.html"
-        write_json(json_file, result)
-        write_atomically(page, report(result).encode())
-        print_result(result)
-        click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'trainings'}")
+    json_file, page = out / f"{name}.json", out / f"{name}.html"
+    write_json(json_file, result)
+    write_atomically(page, report(result).encode())
+    print_result(result)
+    click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'trainings'}")
     return result
 
 
@@ -193,7 +190,7 @@ def _config(
     if objectives is not None and pair and len(objectives) != pair:
         raise InputError(f"--objectives: found {len(objectives)}; {experiment.name} expects {pair}")
     for more in (SMALL if small else {}, overrides or {}):
-        settings = _merged(settings, more)
+        settings = merged(settings, more)
     config = build_config(preset=preset, config_file=config_file, objectives=objectives, overrides=settings)
     if len(config.names) < 2:
         raise InputError(f"{experiment.name}: found 1 objective ({config.names[0]}); expected at least 2")
@@ -205,11 +202,14 @@ def _is_papers(preset: str | None, config_file: Path | None) -> bool:
     return config_file is None and preset in (None, PAPER_PRESET)
 
 
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written to ({error.strerror}); expected a directory") from None
+def _available(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """The entries that can be trained here; says which are left out."""
+    if find_spec("lightgbm") is not None:
+        return entries
+    missing = [entry.label for entry in entries if entry.method == LIGHTGBM_LS]
+    if missing:
+        click.echo(f"{', '.join(missing)} is left out: lightgbm is not installed (pip install 'hyperdpo[gbdt]')")
+    return tuple(entry for entry in entries if entry.method != LIGHTGBM_LS)
 
 
 def _generated(directory: Path, queries: int) -> tuple[Path, Path]:
@@ -263,8 +263,7 @@ def _case(
     points = max(points, len(config.names) + 1)
 
     def say(text: str) -> None:
-        if accelerator.is_main_process:
-            click.echo(f"{case.name}: {text}" if case.name else text)
+        click.echo(f"{case.name}: {text}" if case.name else text)
 
     comparison = compare(config, repeats, experiment.entries, accelerator, directory, points=points, say=say)
     result = {
@@ -275,23 +274,9 @@ def _case(
         "rows": table_rows(comparison, experiment.paper if len(config.names) == papers else {}),
         "comparison": comparison,
     }
-    if "front" in experiment.charts and all(repeat.oracle is not None for repeat in repeats):
-        grid = weight_grid(len(config.names), points)
-        fronts = [_oracle_points(repeat, config, accelerator, directory, grid) for repeat in repeats]
-        result["oracle"] = mean_points(fronts)
+    if "front" in experiment.charts and comparison["oracle"] is not None:
+        result["oracle"] = comparison["oracle"]
     return result
-
-
-def _oracle_points(
-    repeat: Repeat, config: RankConfig, accelerator: Accelerator, directory: Path, grid: np.ndarray
-) -> list[dict[str, Any]]:
-    """The points of the attainable front; the base is that of the comparison, trained already."""
-    assert isinstance(repeat.oracle, GroupedTable)
-    bench = Bench(repeat, config, directory / repeat.name, accelerator)
-    prepared = bench.prepared
-    front = oracle_front(bench.test(), repeat.oracle, grid, [1.0], list(prepared.betas), prepared.config.metric)
-    points: list[dict[str, Any]] = front.to_dict()["points"]
-    return points
 
 
 def _key(config: RankConfig, repeats: Sequence[Repeat], base: str) -> str:

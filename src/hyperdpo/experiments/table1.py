@@ -35,6 +35,8 @@ EXPERIMENTS = (
                 "train_seconds": 6061.69,
                 "parameters": 250_615,
             },
+            # Sixteen models of 50,112: the five experts, and one for each of the eleven weightings. Ours are eleven: at
+            # a vertex the model is the expert, which is not trained again.
             MO_DPO.label: {
                 "hypervolume": 1.263e-3,
                 "main_mean": 0.3595,

@@ -19,22 +19,18 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.methods import METHODS, Answer, Conditioned, Fixed, Job, Margin, jobs_of
 from hyperdpo.ranking.checkpoints import read_tensors, write_tensors
-from hyperdpo.ranking.config import PAPER, PARAMETRIZATIONS, RankConfig, with_overrides
+from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import conditioned_training, prepare, seeded
 from hyperdpo.ranking.rankers import Ranker, fixed_ranker
 from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.training import History, Training, fingerprint, fixed_weights, train
+from hyperdpo.ranking.variants import VARIANTS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Settings of ``hyperdpo:NAME`` that are not a parametrisation.
-HYPERDPO_VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "paper": PAPER,
-    "power": {"parametrization": "mixture", "mixture": {"power": (0.25, 0.5, 1.0)}},
-}
 #: Random stream of a repeat for the initial weights that all models for one w share.
 FIXED_INIT = 13
 
@@ -81,33 +77,20 @@ class Repeat:
 
 
 def parse_entry(text: str) -> Entry:
-    """An entry from ``METHOD`` or ``METHOD:VARIANT``.
-
-    A variant of ``hyperdpo`` is a parametrisation, ``power`` (a mixture whose power is chosen on validation groups) or
-    ``paper``, the paper's setting; of ``dpo-ls`` and ``dpo-soup`` a parametrisation that needs no weights (``scratch``,
-    ``augmentation``); of ``lightgbm-ls`` ``base``: the base score is one of the features.
+    """An entry from ``METHOD`` or ``METHOD:VARIANT``, of :data:`~hyperdpo.ranking.variants.VARIANTS`.
 
     Raises:
         InputError: no such method or variant.
     """
     method, _, variant = text.partition(":")
-    variants: dict[str, tuple[str, ...]] = {
-        "hyperdpo": (*PARAMETRIZATIONS, *HYPERDPO_VARIANTS),
-        "dpo-ls": ("scratch", "augmentation"),
-        "dpo-soup": ("scratch", "augmentation"),
-        "mo-dpo": (),
-        "lightgbm-ls": ("base",),
-    }
-    if method not in variants:
-        raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(variants)}")
-    if variant and variant not in variants[method]:
-        expected = ", ".join(f"{method}:{v}" for v in variants[method]) or method
+    if method not in VARIANTS:
+        raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(VARIANTS)}")
+    variants = VARIANTS[method]
+    if variant and variant not in variants:
+        expected = ", ".join(f"{method}:{v}" for v in variants) or method
         raise InputError(f"--methods: no variant {text!r}; expected {expected}")
-    if method == "lightgbm-ls":
-        return Entry(text, method, {"with_base": True} if variant else {}, scales=())
-    if variant in HYPERDPO_VARIANTS:
-        return Entry(text, method, HYPERDPO_VARIANTS[variant])
-    return Entry(text, method, {"parametrization": variant} if variant else {})
+    overrides = variants[variant] if variant else {}
+    return Entry(text, method, overrides, scales=()) if method == "lightgbm-ls" else Entry(text, method, overrides)
 
 
 @dataclass(frozen=True)
@@ -116,6 +99,7 @@ class Trained:
 
     ranker: Ranker
     history: History
+    epochs_allowed: int
 
 
 @dataclass(frozen=True)
@@ -129,6 +113,8 @@ class Model:
     seconds: float
     epochs: list[int]
     """Epochs that each job ran."""
+    epochs_allowed: int | None = None
+    """The most that each could have run; None for trees."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -182,6 +168,7 @@ class Bench:
             parameters=sum(ranker.num_parameters() for ranker in rankers),
             seconds=sum(one.history.seconds for one in trained.values()),
             epochs=[one.history.epochs[-1] for one in trained.values()],
+            epochs_allowed=max(one.epochs_allowed for one in trained.values()),
         )
 
     def config(self, entry: Entry) -> RankConfig:
@@ -191,6 +178,9 @@ class Bench:
             InputError: overrides of what all entries share.
         """
         config = with_overrides(self.prepared.config, entry.overrides)
+        if entry.method == "mo-dpo":
+            # Always from scratch, the experts too: an augmentation would need them wherever it is used.
+            config = replace(config, parametrization="scratch")
         if (config.objectives, config.main) != (self.prepared.config.objectives, self.prepared.config.main):
             raise InputError(f"{entry.label}: objectives and main label are shared by all entries of a comparison")
         return config
@@ -208,6 +198,7 @@ class Bench:
                 training.ranker.load_state_dict(tensors)
                 history = History(**values["history"])
                 training.ranker.use(**history.chosen)
+                training.ranker.to(self.accelerator.device)
             except (KeyError, TypeError, RuntimeError) as error:
                 raise InputError(f"{path}: not a finished training ({str(error).splitlines()[0]})") from None
         else:
@@ -215,7 +206,7 @@ class Bench:
             history = train(replace(training, checkpoint=checkpoint), self.accelerator)
             write_tensors(path, training.ranker.state_dict(), {"job": job.name, "history": asdict(history)})
             checkpoint.unlink(missing_ok=True)
-        self._trained[name] = Trained(training.ranker, history)
+        self._trained[name] = Trained(training.ranker, history, training.config.epochs)
         return self._trained[name]
 
     def _training(self, job: Job, config: RankConfig) -> Training:
@@ -231,9 +222,6 @@ class Bench:
             choice=lambda front: float(np.nansum(w * front.metrics[0])),
             validation_betas=(prepared.betas,),
         )
-        if isinstance(job, Margin):
-            # Always from scratch: an augmentation would need the experts wherever it is used.
-            config = replace(config, parametrization="scratch")
         settings = config.to_dict()
         known = {name: settings[name] for name in ("scorer", "seed")} | {
             "training": {k: v for k, v in settings["training"].items() if k not in CONDITIONED_ONLY},

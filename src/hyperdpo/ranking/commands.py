@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.bench import parse_entry
-from hyperdpo.ranking.checkpoints import write_atomically, write_json
+from hyperdpo.ranking.checkpoints import writable_directory, write_atomically, write_json
 from hyperdpo.ranking.comparison import attained, compare, mean_front
 from hyperdpo.ranking.config import RankConfig, build_config, read_yaml
 from hyperdpo.ranking.fitting import fit_run
@@ -188,8 +187,6 @@ def compare_command(
     writable_directory(out)
     repeats = read_repeats(source, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
-    if accelerator.num_processes > 1:
-        raise InputError("rank compare runs in one process, found several; expected it without accelerate launch")
     started = time.monotonic()
     result = compare(config, repeats, entries, accelerator, out, points=points, say=click.echo)
     result["data"] = {"source": source.name, "folds": folds}
@@ -247,20 +244,6 @@ def _prepare_directory(out: Path, overwrite: bool) -> None:
     elif (out / RUN).exists():
         raise InputError(f"{out}: holds a finished run; expected a new directory, or --overwrite")
     writable_directory(out)
-
-
-def writable_directory(out: Path) -> None:
-    """Make a directory, or find out now, not after a training, that it cannot be written to.
-
-    Raises:
-        InputError: it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written to ({error.strerror})") from None
 
 
 def _trackers(track: str | None) -> list[str] | None:

@@ -6,6 +6,7 @@ Every method is asked for the same weights at the same temperatures, on the same
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,26 +59,36 @@ def compare(
         The content of ``compare.json``.
 
     Raises:
-        InputError: two entries of one label, or what :func:`~hyperdpo.ranking.fitting.prepare` raises.
+        InputError: several processes, two entries of one label, or what :func:`~hyperdpo.ranking.fitting.prepare`
+            raises.
     """
+    refuse_several_processes(accelerator)
     labels = [entry.label for entry in entries]
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"--methods: {label!r} is named more than once")
-    if any(entry.method == LIGHTGBM_LS for entry in entries) and not any(entry.one_shot for entry in entries):
+    with_lightgbm = any(entry.method == LIGHTGBM_LS for entry in entries)
+    if with_lightgbm and not any(entry.one_shot for entry in entries):
         raise InputError(
             "--methods: lightgbm-ls is trained to the main score of hyperdpo; expected hyperdpo among the methods"
         )
-    if any(entry.method == LIGHTGBM_LS for entry in entries) and find_spec("lightgbm") is None:
+    with_lightgbm |= any(repeat.base_source.kind == "given" and repeat.given_base is None for repeat in repeats)
+    if with_lightgbm and find_spec("lightgbm") is None:
         raise InputError("lightgbm is not installed; expected it, from pip install 'hyperdpo[gbdt]'")
     grid = weight_grid(len(config.objectives), points)
     results: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
     bases, described = [], []
+    attainables: list[Front] = []
     for number, repeat in enumerate(repeats, 1):
         bench = Bench(repeat, config, out / repeat.name, accelerator)
         test = bench.test()
         base = base_point(bench, test)
         bases.append(base)
+        attainable: Front | None = None
+        if repeat.oracle is not None:
+            prepared = bench.prepared
+            attainable = oracle_front(test, repeat.oracle, grid, [1.0], list(prepared.betas), prepared.config.metric)
+            attainables.append(attainable)
         described.append(
             {
                 "name": repeat.name,
@@ -95,7 +106,7 @@ def compare(
             else:
                 model = bench.model(entry, grid)
             result: dict[str, Any] = {"repeat": repeat.name, "seed": repeat.seed}
-            result |= measure(bench, model, entry, test, grid)
+            result |= measure(bench, model, entry, test, grid, attainable)
             results[entry.label].append(result)
             if entry.one_shot and main_target is None:
                 main_target = _main_at_few(bench, model, grid.shape[1])
@@ -110,12 +121,34 @@ def compare(
         "weights": grid.tolist(),
         "temperatures": [o.beta for o in config.objectives],
         "repeats": described,
-        "versions": versions(),
+        "settings": config.to_dict(),
+        "versions": versions() | ({"lightgbm": version("lightgbm")} if with_lightgbm else {}),
+        "oracle": mean_points([front.to_dict()["points"] for front in attainables])
+        if len(attainables) == len(repeats)
+        else None,
     }
 
 
-def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.ndarray) -> dict[str, Any]:
+def refuse_several_processes(accelerator: Accelerator) -> None:
+    """A comparison trains its models one after the other, in one process.
+
+    Raises:
+        InputError: there are several.
+    """
+    if accelerator.num_processes > 1:
+        raise InputError(
+            f"a comparison runs in one process, found {accelerator.num_processes}; "
+            "expected it without accelerate launch"
+        )
+
+
+def measure(
+    bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.ndarray, attainable: Front | None = None
+) -> dict[str, Any]:
     """Everything that one repeat says about an entry.
+
+    Args:
+        attainable: the oracle's front at the grid, where it is known.
 
     Returns:
         The front's own keys, cost, the front on validation groups, and ``views``: fronts at other scales, at more
@@ -140,6 +173,7 @@ def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.n
         "models": model.models,
         "parameters": model.parameters,
         "epochs": model.epochs,
+        "epochs_allowed": model.epochs_allowed,
         "vertices": vertices(own),
     }
     if model.details:
@@ -158,8 +192,7 @@ def measure(bench: Bench, model: Model, entry: Entry, test: Examples, grid: np.n
     for view in result["views"].values():
         for shared in ("objectives", "directions", "metric", "groups_counted", "reference_point"):
             del view[shared]
-    if bench.repeat.oracle is not None:
-        attainable = oracle_front(test, bench.repeat.oracle, grid, [1.0], list(betas), metric)
+    if attainable is not None:
         result["oracle"] = attained(own, attainable)
     return result
 
@@ -170,8 +203,9 @@ def best_scale(fronts: Sequence[Front]) -> float:
 
 
 def few_weightings(num_objectives: int) -> np.ndarray:
-    """At which a share of the main label is tried: the vertices, and a point between two."""
-    return weight_grid(num_objectives, max(3, num_objectives))
+    """At which a share of the main label is tried: the vertices and points between them, one of two objectives and
+    two of more."""
+    return weight_grid(num_objectives, 3 if num_objectives <= 2 else num_objectives + 2)
 
 
 def _main_at_few(bench: Bench, model: Model, num_objectives: int) -> float | None:
@@ -255,6 +289,7 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in AVERAGED:
         result[name], result[f"{name}_sd"] = mean_and_sd([seed[name] for seed in seeds])
     result["epochs"] = mean_and_sd([float(np.mean(seed["epochs"])) if seed["epochs"] else None for seed in seeds])[0]
+    result["epochs_allowed"] = first["epochs_allowed"]
     result["points"] = mean_points([seed["points"] for seed in seeds])
     result["vertices"] = {n: mean_and_sd([seed["vertices"][n] for seed in seeds])[0] for n in first["vertices"]}
     for part in ("validation", "oracle"):

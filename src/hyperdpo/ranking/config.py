@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hyperdpo.core.mixture import LARGEST_POWER
 from hyperdpo.data.groups import RELEVANCE
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
+from hyperdpo.ranking.variants import PAPER
 
 Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
 PARAMETRIZATIONS: tuple[str, ...] = get_args(Parametrization)
@@ -72,7 +73,7 @@ class TrainingConfig:
         vertex_share: part of the draws that is a vertex of the simplex instead: the ends of the front.
         stratified: the draws of a batch cover the simplex evenly (a Latin hypercube over the quantiles).
         draws: weightings per group and step, where they are drawn per group; with ``conditioning: head`` they share
-            the blocks.
+            the blocks, which 4 suits. With the others each draw is a pass of its own: 1 takes a fraction of the time.
         penalty: λ, the factor of the cosine penalty.
         evaluations: how often, spread over the epochs, the validation front is measured.
         validation_points: points of the fixed grid of weights on which it is measured (at least two more than
@@ -187,8 +188,13 @@ class TemperatureConfig:
 class MixtureConfig:
     """The closed form.
 
+    With m heads u_j, the scores at w and β minimise the scalarised loss exactly for the targets p_j = softmax(u_j) if
+    γ = 0. With smoothing γ > 0 they do so for the smoothed targets p_j = softmax(u_j + β_j γ (u_0 - s_base)), β_j being
+    that of the training: exact for these p_j, but no longer the minimiser that starts from the given base.
+
     Where several numbers are given, the one with the best validation front is taken after the training; they change
-    nothing in it. In the configuration of a finished run one is left.
+    nothing in it, and the configuration of a run keeps them all (``run.json`` says what was chosen). A single number
+    is always kept.
 
     Attributes:
         epochs_factor: a mixture takes so many times the epochs. It samples no weights, and its heads overfit sooner
@@ -196,8 +202,10 @@ class MixtureConfig:
         distillation: weight of the loss of one more head, which learns the base's scores; 0: there is none.
         smoothing: γ from 0 to 1. Scores start from (1 - γ) s_base + γ u_0 where u_0 is what that head says. A base
             fits its own training groups better than others, so what can be learned of it may be better than itself.
-            Taken to be 0 where it cannot be judged: without validation groups, or without a main label.
-        power: ρ of the power mean; 1 is the exact linear scalarisation.
+            Of several numbers none can be judged without validation groups or without a main label, and none means
+            anything where the base says nothing: it is 0 then.
+        power: ρ of the power mean, at most 4; 1 is linear scalarisation. Of several numbers none can be judged without
+            validation groups: it is 1 then if that is among them, else the first.
     """
 
     __pydantic_config__ = STRICT
@@ -213,11 +221,10 @@ class MixtureConfig:
             raise InputError(f"mixture: epochs_factor is {self.epochs_factor}; expected a number above 0")
         for name, values, high in (
             ("smoothing", self.choices("smoothing"), 1.0),
-            ("power", self.choices("power"), math.inf),
+            ("power", self.choices("power"), LARGEST_POWER),
         ):
-            if not values or not all(0 <= v <= high and math.isfinite(v) for v in values):
-                limits = "numbers from 0 to 1" if high == 1 else "numbers of at least 0"
-                raise InputError(f"mixture: {name} is {getattr(self, name)}; expected {limits}")
+            if not values or not all(0 <= v <= high for v in values):
+                raise InputError(f"mixture: {name} is {getattr(self, name)}; expected numbers from 0 to {high:g}")
         if not self.distillation and any(self.choices("smoothing")):
             object.__setattr__(self, "smoothing", 0.0)  # there is nothing to start from but the base
 
@@ -225,6 +232,36 @@ class MixtureConfig:
         """The numbers to choose from."""
         value = getattr(self, name)
         return (float(value),) if isinstance(value, int | float) else tuple(map(float, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GbdtConfig:
+    """How LambdaMART is trained: ``lightgbm-ls`` and a LightGBM base.
+
+    Attributes:
+        trees: the most trees; early stopping may end before.
+        learning_rate: of a tree.
+        leaves: the most leaves of a tree.
+        min_items_in_leaf: the fewest training items in a leaf.
+        patience: trees without a better NDCG of the validation groups after which training stops; 0: never.
+        levels: grades that a scalarised label is cut into.
+        threads: 0 for all cores. The model does not depend on it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    trees: int = 300
+    learning_rate: float = 0.1
+    leaves: int = 31
+    min_items_in_leaf: int = 20
+    patience: int = 30
+    levels: int = 31
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("gbdt", self, trees=1, leaves=2, min_items_in_leaf=1, patience=0, levels=2, threads=0)
+        if not self.learning_rate > 0:
+            raise InputError(f"gbdt: learning_rate is {self.learning_rate}; expected a number above 0")
 
 
 def _base_scorer() -> ScorerConfig:
@@ -248,12 +285,14 @@ class RankConfig:
         main: the label that the base ranker is good at; its metric is reported beside the front.
         parametrization: ``scratch`` is a network of its own; ``augmentation`` adds to the base score and starts
             exactly at the base; ``mixture`` learns the objectives' targets and answers for any weights and
-            temperatures in closed form; ``temperature`` is the temperature hypernetwork.
+            temperatures in closed form (see :class:`MixtureConfig`); ``temperature`` is the temperature
+            hypernetwork.
         temperatures: of a ``temperature`` ranker.
         mixture: of a ``mixture`` ranker.
         excluded_columns: columns that are neither features nor labels of this run.
         scorer, training: of the conditioned ranker.
         base_scorer, base_training: of the base, where no base scores are given.
+        gbdt: of the LightGBM models of a comparison.
         metric: how every NDCG of the run is computed.
         split: how groups are divided where no files for validation and test are given.
         qid_column: in Parquet and CSV, the column that names the group.
@@ -274,6 +313,7 @@ class RankConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     base_scorer: ScorerConfig = field(default_factory=_base_scorer)
     base_training: TrainingConfig = field(default_factory=_base_training)
+    gbdt: GbdtConfig = field(default_factory=GbdtConfig)
     metric: NdcgSettings = field(default_factory=NdcgSettings)
     split: SplitConfig = field(default_factory=SplitConfig)
     qid_column: str = "qid"
@@ -345,20 +385,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mslr_inverted_quality": _mslr({**_DENSE, "direction": "minimize", "flip_at": 255.0}),
 }
 
-#: ``--paper``: a network of its own, w concatenated to its input, one w ~ Dirichlet(0.5) per batch (Algorithm 1). The
-#: paper does not print its α; 0.5 is the one that its ablations keep fixed. It allows HyperDPO more epochs.
-PAPER: dict[str, Any] = {
-    "parametrization": "scratch",
-    "scorer": {"conditioning": "input"},
-    "training": {
-        "alpha": 0.5,
-        "weights_per": "batch",
-        "vertex_share": 0.0,
-        "stratified": False,
-        "sampling_factor": 1.75,
-    },
-}
-
 
 def build_config(
     *,
@@ -368,13 +394,14 @@ def build_config(
     overrides: Mapping[str, Any] | None = None,
     paper: bool = False,
 ) -> RankConfig:
-    """The resolved configuration: preset, then file, then :data:`PAPER`, then overrides, then the choice of objectives.
+    """The resolved configuration: preset, then file, then the paper's settings, then overrides, then the choice of
+    objectives.
 
     Without preset and file, ``objectives`` are column names with the default label settings.
 
     Args:
         overrides: nested settings, as in a file.
-        paper: with the paper's settings.
+        paper: with :data:`~hyperdpo.ranking.variants.PAPER`.
 
     Raises:
         InputError: an unknown preset, a file that cannot be read, an unknown or invalid setting.
@@ -384,13 +411,13 @@ def build_config(
     if preset is not None:
         if preset not in PRESETS:
             raise InputError(f"--preset: no preset {preset!r}; expected one of {', '.join(PRESETS)}")
-        settings, where = _merged(settings, PRESETS[preset]), f"preset {preset}"
+        settings, where = merged(settings, PRESETS[preset]), f"preset {preset}"
     if config_file is not None:
-        settings, where = _merged(settings, read_yaml(config_file)), str(config_file)
+        settings, where = merged(settings, read_yaml(config_file)), str(config_file)
     if paper:
-        settings = _merged(settings, PAPER)
+        settings = merged(settings, PAPER)
     if overrides:
-        settings, where = _merged(settings, overrides), f"{where} with --set" if where != "configuration" else "--set"
+        settings, where = merged(settings, overrides), f"{where} with --set" if where != "configuration" else "--set"
     if "objectives" not in settings:
         if not objectives:
             raise InputError("no objectives; expected --objectives, --preset or a --config that names them")
@@ -403,7 +430,7 @@ def build_config(
         return parse_config(settings, where).selecting(objectives)
     settings["training"] = {key: value for key, value in training.items() if key != "alpha"}
     config = parse_config(settings, where).selecting(objectives)
-    return parse_config(_merged(config.to_dict(), {"training": {"alpha": training["alpha"]}}), where)
+    return parse_config(merged(config.to_dict(), {"training": {"alpha": training["alpha"]}}), where)
 
 
 def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
@@ -436,7 +463,7 @@ def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConf
     Raises:
         InputError: as :func:`parse_config`.
     """
-    return parse_config(_merged(config.to_dict(), overrides), "settings") if overrides else config
+    return parse_config(merged(config.to_dict(), overrides), "settings") if overrides else config
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -468,12 +495,12 @@ def _adapter() -> Any:
     return TypeAdapter(RankConfig)
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid on ``base``: mappings are merged, anything else is replaced."""
     result = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = _merged(result[key], value)
+            result[key] = merged(result[key], value)
         else:
             result[key] = value
     return result

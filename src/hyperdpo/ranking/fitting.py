@@ -27,6 +27,7 @@ from hyperdpo.ranking.training import (
     History,
     Training,
     array_sum,
+    digest,
     dirichlet_weights,
     fingerprint,
     fixed_weights,
@@ -112,8 +113,8 @@ def prepare(
     transform = FeatureTransform.fit(train_part, columns)
     limit = config.resident_gib * 2**30
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
-    trained_on = [(name, parts[name].table.fingerprint, _digest(parts[name].groups)) for name in features]
-    given_print = None if given_base is None else [_digest(given_base[name]) for name in features]
+    trained_on = [(name, parts[name].table.fingerprint, digest(parts[name].groups)) for name in features]
+    given_print = None if given_base is None else [digest(given_base[name]) for name in features]
     settings = config.to_dict()
     kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
     shared_print = fingerprint(
@@ -182,7 +183,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     m = len(prepared.betas)
     mixture = config.parametrization == "mixture"
     if mixture:
-        config = _with_judged_smoothing(config, prepared.examples)
+        config = _without_what_cannot_be_judged(config, prepared.examples)
     with seeded(config.seed, RANKER_INIT):
         ranker = conditioned_ranker(config, len(prepared.transform.columns))
     training = config.training
@@ -245,7 +246,7 @@ def fit_run(
     config = prepared.config
     job = conditioned_training(prepared, config, _checkpoint(out, "ranker"))
     history = train(job, accelerator)
-    run = prepared.run(_resolved(config, job.ranker), job.ranker)
+    run = prepared.run(config, job.ranker)
     run.metrics = run_metrics(prepared, job, history, accelerator) | {"total_seconds": time.monotonic() - started}
     if out is not None and accelerator.is_main_process:
         run.save(out)
@@ -253,14 +254,17 @@ def fit_run(
     return run
 
 
-def _with_judged_smoothing(config: RankConfig, examples: Mapping[str, Examples]) -> RankConfig:
-    """Without smoothing where it is to be chosen and what it costs cannot be seen."""
-    validation = examples.get("validation")
-    seen = validation is not None and validation.main_gains is not None
-    constant = _spread_within_groups(examples["train"]) == 0
-    if constant or (not seen and len(config.mixture.choices("smoothing")) > 1):
-        config = replace(config, mixture=replace(config.mixture, smoothing=0.0))
-    return config
+def _without_what_cannot_be_judged(config: RankConfig, examples: Mapping[str, Examples]) -> RankConfig:
+    """One number instead of several where there is nothing to choose it by."""
+    mixture, validation = config.mixture, examples.get("validation")
+    powers = mixture.choices("power")
+    if len(mixture.choices("smoothing")) > 1:
+        seen = validation is not None and validation.main_gains is not None  # what smoothing costs is the main score
+        if not seen or _spread_within_groups(examples["train"]) == 0:
+            mixture = replace(mixture, smoothing=0.0)
+    if len(powers) > 1 and validation is None:
+        mixture = replace(mixture, power=1.0 if 1 in powers else powers[0])
+    return replace(config, mixture=mixture)
 
 
 def _spread_within_groups(examples: Examples) -> float:
@@ -268,13 +272,6 @@ def _spread_within_groups(examples: Examples) -> float:
     base, sizes = examples.base_scores.astype(np.float64), examples.sizes
     groups = np.repeat(np.arange(len(sizes)), sizes)
     return float(np.sqrt(np.mean((base - (np.bincount(groups, base) / sizes)[groups]) ** 2)))
-
-
-def _resolved(config: RankConfig, ranker: Ranker) -> RankConfig:
-    """The configuration of a finished run: what was to be chosen is."""
-    if not isinstance(ranker, MixtureRanker):
-        return config
-    return replace(config, mixture=replace(config.mixture, smoothing=ranker.smoothing, power=ranker.power))
 
 
 def run_metrics(prepared: Prepared, job: Training, history: History, accelerator: Accelerator) -> dict[str, Any]:
@@ -390,12 +387,6 @@ def _check_signal(examples: Examples) -> None:
                 f"{examples.part.table.source}: objective {label.name!r} (column {label.column}) says nothing "
                 "about any training group; expected at least one group of two items with a positive label"
             )
-
-
-def _digest(values: np.ndarray) -> str:
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
 
 
 def _checkpoint(out: Path | None, name: str) -> Path | None:

@@ -19,7 +19,8 @@ from hyperdpo.core.preferences import check_weights
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_chunks, column_values
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import STRICT, Label
+from hyperdpo.objectives import Label
+from hyperdpo.ranking.config import GbdtConfig
 from hyperdpo.ranking.examples import Examples, Items
 from hyperdpo.ranking.metrics import PAPER_NDCG, NdcgSettings
 
@@ -29,39 +30,6 @@ LARGEST_GROUP = 10_000
 LARGEST_GRADE = 30
 #: Part of the values at either end that does not decide where a label's scale begins and ends.
 TAIL = 0.001
-
-
-@dataclass(frozen=True, kw_only=True)
-class GbdtConfig:
-    """How LambdaMART is trained.
-
-    Attributes:
-        trees: the most trees; early stopping may end before.
-        learning_rate: of a tree.
-        leaves: the most leaves of a tree.
-        min_items_in_leaf: the fewest training items in a leaf.
-        patience: trees without a better NDCG of the validation groups after which training stops; 0: never.
-        levels: grades that a scalarised label is cut into.
-        threads: 0 for all cores. The model does not depend on it.
-    """
-
-    __pydantic_config__ = STRICT
-
-    trees: int = 300
-    learning_rate: float = 0.1
-    leaves: int = 31
-    min_items_in_leaf: int = 20
-    patience: int = 30
-    levels: int = 31
-    threads: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"trees": 1, "leaves": 2, "min_items_in_leaf": 1, "patience": 0, "levels": 2, "threads": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"gbdt: {name} is {getattr(self, name)}; expected at least {bound}")
-        if not self.learning_rate > 0:
-            raise InputError(f"gbdt: learning_rate is {self.learning_rate}; expected a number above 0")
 
 
 # --- labels

@@ -15,13 +15,13 @@ from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
+from hyperdpo.errors import InputError
 from hyperdpo.ranking.bench import Bench, Entry, Model
 from hyperdpo.ranking.checkpoints import read_json, write_atomically, write_json
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch, evaluate_front
 from hyperdpo.ranking.examples import Batch, Examples, feature_columns
 from hyperdpo.ranking.gbdt import (
-    GbdtConfig,
     GbdtData,
     GbdtModel,
     LabelScaling,
@@ -29,7 +29,7 @@ from hyperdpo.ranking.gbdt import (
     train_gbdt_base,
     train_lambdamart,
 )
-from hyperdpo.ranking.training import fingerprint
+from hyperdpo.ranking.training import digest, fingerprint
 
 if TYPE_CHECKING:
     from hyperdpo.ranking.bench import Repeat
@@ -46,7 +46,7 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
     Returns:
         ``seconds`` counts the P models; those of the search for the share are in ``details``.
     """
-    prepared, config = bench.prepared, GbdtConfig()
+    prepared, config = bench.prepared, bench.prepared.config.gbdt
     with_base = bool(entry.overrides.get("with_base"))
     train = prepared.examples["train"]
     data = GbdtData(
@@ -93,6 +93,7 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
         epochs=[],
         details={
             "main_share": share,
+            "main_target": main_target,
             "main_shares_tried": [{"share": s, "main": score} for s, score in tried],
             "search_seconds": spent,
             "trees": [one.num_trees for one in models.values()],
@@ -101,19 +102,32 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
 
 
 def lightgbm_base(repeat: Repeat, config: RankConfig, directory: Path) -> dict[str, np.ndarray]:
-    """(N,) scores, per split, of a LambdaMART that is trained on the main label: the usual production ranker."""
-    assert config.main is not None
+    """(N,) scores, per split, of a LambdaMART that is trained on the main label: the usual production ranker.
+
+    Its files are those of the groups that it was trained and stopped on: another split trains another one.
+
+    Raises:
+        InputError: there is no main label.
+    """
+    if config.main is None:
+        raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
     train, validation = repeat.parts["train"], repeat.parts.get("validation")
     main = config.main.fitted(column_values(train, (config.main.column,))[:, 0])
     taken = [o.column for o in config.objectives] + [config.main.column, *config.excluded_columns]
     columns = feature_columns(train.table, taken)
-    print_ = fingerprint(asdict(main), columns, asdict(config.metric), config.seed, train.table.fingerprint)[:12]
+    trained_on = [
+        None if part is None else (part.table.fingerprint, digest(part.groups)) for part in (train, validation)
+    ]
+    settings = (asdict(main), columns, asdict(config.metric), asdict(config.gbdt), config.seed)
+    print_ = fingerprint(*settings, trained_on)[:12]
     model, _ = _kept(
         directory,
         f"base-lightgbm-{print_}",
         columns,
         False,
-        lambda: train_gbdt_base(train, validation, main, columns, metric=config.metric, seed=config.seed),
+        lambda: train_gbdt_base(
+            train, validation, main, columns, config=config.gbdt, metric=config.metric, seed=config.seed
+        ),
     )
     tables: dict[int, GroupedTable] = {id(part.table): part.table for part in repeat.parts.values()}
     scores = {key: model.part_scores(Part.whole(table)) for key, table in tables.items()}

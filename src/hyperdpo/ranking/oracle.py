@@ -14,9 +14,25 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
+from hyperdpo.objectives import Label
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Batch, Examples, label_targets
 from hyperdpo.ranking.metrics import NdcgSettings
+
+
+def check_oracle(oracle: GroupedTable, table: GroupedTable, labels: Sequence[Label]) -> None:
+    """Refuse an oracle that does not belong to a table.
+
+    Raises:
+        InputError: other groups or rows, a label column that is missing.
+    """
+    if not np.array_equal(oracle.offsets, table.offsets) or not np.array_equal(oracle.qids, table.qids):
+        raise InputError(
+            f"{oracle.source}: {oracle.num_groups} groups with {oracle.num_rows} rows do not match those of "
+            f"{table.source} ({table.num_groups} groups, {table.num_rows} rows); expected its oracle file"
+        )
+    for label in labels:
+        oracle.column_index(label.column)
 
 
 def oracle_front(
@@ -37,15 +53,10 @@ def oracle_front(
         oracle: the same groups and rows as the table the split was taken from.
 
     Raises:
-        InputError: other groups or rows, a label column that is missing.
+        InputError: as :func:`check_oracle`.
     """
     part = examples.part
-    if not np.array_equal(oracle.offsets, part.table.offsets) or not np.array_equal(oracle.qids, part.table.qids):
-        raise InputError(
-            f"{oracle.source}: {oracle.num_groups} groups with {oracle.num_rows} rows do not match those of "
-            f"{part.table.source} ({part.table.num_groups} groups, {part.table.num_rows} rows); "
-            "expected its oracle file"
-        )
+    check_oracle(oracle, part.table, examples.labels)
     twin = Part(oracle, part.groups)
     raw = column_values(twin, tuple(label.column for label in examples.labels))
     gains = np.stack([label.gains(raw[:, j]) for j, label in enumerate(examples.labels)], axis=1)

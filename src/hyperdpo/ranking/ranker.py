@@ -39,8 +39,8 @@ class HyperRanker(BaseEstimator):
         objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; a bare name has a
             softmax target over standardised labels. None: one for each label given to :meth:`fit`.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
-        mixture, scorer, training, base_scorer, base_training, metric, main: settings of :class:`RankConfig`, as
-            mappings.
+        mixture, temperatures, scorer, training, base_scorer, base_training, metric, main: settings of
+            :class:`RankConfig`, as mappings.
         validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
         seed: of split, initialisation, order and sampled weights.
         device: ``auto`` uses a GPU where there is one; ``cpu`` does not.
@@ -57,6 +57,7 @@ class HyperRanker(BaseEstimator):
         *,
         parametrization: str = "mixture",
         mixture: Mapping[str, Any] | None = None,
+        temperatures: Mapping[str, Any] | None = None,
         scorer: Mapping[str, Any] | None = None,
         training: Mapping[str, Any] | None = None,
         base_scorer: Mapping[str, Any] | None = None,
@@ -70,6 +71,7 @@ class HyperRanker(BaseEstimator):
         self.objectives = objectives
         self.parametrization = parametrization
         self.mixture = mixture
+        self.temperatures = temperatures
         self.scorer = scorer
         self.training = training
         self.base_scorer = base_scorer
@@ -170,13 +172,15 @@ class HyperRanker(BaseEstimator):
         base_scores: Any = None,
         points: int = 11,
         scales: Sequence[float] = (1.0,),
+        temperatures: ArrayLike | None = None,
     ) -> Front:
-        """Metrics on labelled data at ``points`` weightings and the scales."""
+        """Metrics on labelled data at ``points`` weightings and the scales; of temperatures as in :meth:`predict`."""
         run = self._fitted()
         table, _ = self._training_table(X, y, qid, labels, base_scores)
         base = None if base_scores is None else to_vector(base_scores, "base_scores")
         examples = run.examples(Part.whole(table), base_scores=base, device=self._device())
-        return run.front(examples, weight_grid(len(self.objectives_), points), scales, device=self._device())
+        grid = weight_grid(len(self.objectives_), points)
+        return run.front(examples, grid, scales, temperatures=temperatures, device=self._device())
 
     def save(self, path: str | Path) -> None:
         """Write a run directory, which ``hyperdpo rank`` reads too.
@@ -199,6 +203,7 @@ class HyperRanker(BaseEstimator):
             objectives=config.objectives,
             parametrization=config.parametrization,
             mixture=asdict(config.mixture),
+            temperatures=asdict(config.temperatures),
             scorer=asdict(config.scorer),
             training=asdict(config.training),
             base_scorer=asdict(config.base_scorer),
@@ -246,7 +251,7 @@ class HyperRanker(BaseEstimator):
             },
             "seed": self.seed,
         }
-        for name in ("mixture", "scorer", "training", "base_scorer", "base_training", "metric"):
+        for name in ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "metric"):
             if getattr(self, name) is not None:
                 settings[name] = dict(getattr(self, name))
         return parse_config(settings, "HyperRanker")

@@ -72,10 +72,21 @@ class Ranker(nn.Module):
             return self(batch, weights)
         return self(batch).expand(len(weights), -1, -1)
 
+    @property
+    def chosen(self) -> dict[str, float]:
+        """What :meth:`use` has set: the settings that it answers with."""
+        return {}
+
     def use(self, **settings: float) -> None:
-        """Answer with one of the :attr:`candidates` from now on."""
+        """Answer with other settings from now on, such as one of the :attr:`candidates`.
+
+        Raises:
+            KeyError: a setting that this ranker does not have.
+        """
         for name, value in settings.items():
-            setattr(self, name, value)
+            if name not in self.chosen:
+                raise KeyError(name)
+            setattr(self, name, float(value))
 
     def num_parameters(self) -> int:
         """Trainable numbers."""
@@ -134,6 +145,10 @@ class MixtureRanker(Ranker):
             self.candidates = tuple({"smoothing": s, "power": p} for s in smoothings for p in powers)
         self.betas = tuple(betas) if betas is not None else (1.0,) * num_weights
         self.register_buffer("base_spread", torch.tensor(float(base_spread)))
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        return {"smoothing": self.smoothing, "power": self.power}
 
     def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
         return Scorer(config, num_features, num_outputs=self.num_weights + (self.distillation > 0))

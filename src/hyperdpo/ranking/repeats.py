@@ -14,6 +14,7 @@ from hyperdpo.data.splits import Part, split_files, split_groups
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.bench import Repeat
 from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.oracle import check_oracle
 from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.sources import base_of, read
 
@@ -48,16 +49,25 @@ def read_repeats(
         show: draw progress bars.
 
     Raises:
-        InputError: nothing to read, no test groups, too few groups for the folds, base scores that do not fit.
+        InputError: nothing to read, no test groups, too few groups for the folds, base scores that do not fit or need
+            a main label that is not there, an oracle of other data.
     """
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     if folds == 1 or folds == 2 or folds < 0:
         raise InputError(f"--folds: found {folds}; expected 0 for one split, or at least 3")
+    if base == LIGHTGBM and config.main is None:
+        raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
     truth = None if oracle is None else read_table(oracle)
     splits = _splits(source, config, folds, show)
-    if truth is not None and len({id(part.table) for parts in splits for part in parts.values()}) > 1:
-        raise InputError(f"--oracle: {source} is more than one file; expected the one file that the oracle belongs to")
+    if truth is not None:
+        tables = {id(part.table): part.table for parts in splits for part in parts.values()}
+        if len(tables) > 1:
+            raise InputError(
+                f"--oracle: {source} is more than one file; expected the one file that the oracle belongs to"
+            )
+        (table,) = tables.values()
+        check_oracle(truth, table, config.objectives)
     repeats = []
     for number in range(seeds):
         parts = splits[number % len(splits)]

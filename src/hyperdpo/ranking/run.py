@@ -1,8 +1,9 @@
 """A saved run: everything that scores new data, loadable without the training data.
 
-A run directory holds ``run.json`` (format, versions, seed, data, columns), ``config.json`` (the resolved
-configuration), ``metrics.json`` (what training measured), ``model.safetensors`` (ranker, base, feature transform) and
-``base_scores/`` (one file per data set that was scored).
+A run directory holds ``run.json`` (format, versions, seed, data, columns, what was chosen after the training),
+``config.json`` (the resolved configuration, from which the run can be repeated), ``metrics.json`` (what training
+measured), ``model.safetensors`` (ranker, base, feature transform) and ``base_scores/`` (one file per data set that was
+scored).
 """
 
 from __future__ import annotations
@@ -286,6 +287,7 @@ class RankRun:
                 "seed": self.config.seed,
                 "data": self.data,
                 "features": list(self.transform.columns),
+                "chosen": self.ranker.chosen,
                 "base": {"kind": self.base_source.kind, "column": self.base_source.column},
             },
         )
@@ -316,6 +318,7 @@ class RankRun:
             transform = FeatureTransform(columns, tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy())
             ranker = conditioned_ranker(config, len(columns))
             ranker.load_state_dict(without_prefix("ranker", tensors))
+            ranker.use(**run["chosen"])
             base = None
             if base_state := without_prefix("base", tensors):
                 base = Ranker(config.base_scorer, len(columns))
@@ -323,7 +326,7 @@ class RankRun:
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
             metrics = read_json(path / METRICS)
             return RankRun(config, transform, ranker, base, source, run["data"], metrics, path)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: its files do not belong together ({str(error).splitlines()[0]})") from None
 
     def _features(self, part: Part, *, resident: bool = True) -> Features:

@@ -86,7 +86,8 @@ def print_fit(run: RankRun, out: Path) -> None:
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
-    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats."""
+    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats; epochs run, on
+    average, of those allowed."""
     methods = result["methods"]
     first = next(iter(methods.values()))
     repeats = result["repeats"]
@@ -96,7 +97,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         f"groups {groups} (train/validation/test)"
     )
     table = Table(title=title, title_justify="left")
-    headings = ("hypervolume", "with main", "main ± over points", "models", "parameters", "epochs", "seconds")
+    headings = ("hypervolume", "with main", "main", "main over points", "models", "parameters", "epochs", "seconds")
     table.add_column("")
     for heading in headings:
         table.add_column(heading, justify="right")
@@ -107,10 +108,11 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         cells = [
             _with_sd(one, "hypervolume"),
             _with_sd(one, "hypervolume_with_main"),
-            "-" if one["main_mean"] is None else f"{one['main_mean']:.4f} ± {one['main_sd']:.4f}",
+            _with_sd(one, "main_mean"),
+            "-" if one["main_sd"] is None else f"± {one['main_sd']:.4f}",
             f"{one['models']:.0f}",
             f"{one['parameters']:,.0f}",
-            "-" if one["epochs"] is None else f"{one['epochs']:.3g}",
+            "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}",
             f"{one['train_seconds']:.1f} ± {one['train_seconds_sd']:.1f}",
         ]
         if with_oracle:
@@ -124,6 +126,12 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     console.print(
         f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}", highlight=False
     )
+    for name, one in methods.items():
+        searches = [seed["details"]["search_seconds"] for seed in one["seeds"] if "details" in seed]
+        if any(searches):
+            console.print(
+                f"{name}: {sum(searches) / len(searches):.1f} s more to find the main label's share", highlight=False
+            )
     for name, one in methods.items():
         views = [
             f"{view} ({len(found['points'])} points) {found['hypervolume']:.4g}, "

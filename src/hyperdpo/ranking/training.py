@@ -95,7 +95,8 @@ class History:
 
     epochs: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    """Mean training loss of the last epoch."""
+    """Mean training loss of the last epoch; a mixture's includes the distillation loss, so it is no sum of objectives'
+    losses."""
     validation: list[float | None] = field(default_factory=list)
     """What the choice goes by, such as the hypervolume of the validation front; None without a validation split."""
     main: list[float | None] = field(default_factory=list)
@@ -485,3 +486,10 @@ def fingerprint(*parts: Any) -> str:
     import xxhash
 
     return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+
+
+def digest(values: np.ndarray) -> str:
+    """A short hash of an array's numbers."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
