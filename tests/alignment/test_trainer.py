@@ -401,7 +401,7 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["front", "nowhere", "DATA"], ["nowhere", "align fit"]),
         (["generate", "RUN", "--weights", "1,1", "--prompt", "w5"], ["1, 1", "sum"]),
         (["generate", "RUN", "--weights", "1,0", "--weights", "1", "--prompt", "w5"], ["--weights"]),
-        (["fit", "DATA", "--model", "nowhere", "--out", "NEW"], ["nowhere"]),
+        (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "training.speed=9"], ["training", "speed"]),
@@ -411,6 +411,7 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
 )
 def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, words):
     names = {"RUN": run_path, "DATA": place / "data.jsonl", "MODEL": place / "model", "NEW": tmp_path / "new"}
+    names["ABSENT"] = tmp_path / "nowhere"  # a path: a name would be looked for on the hub
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))

@@ -128,7 +128,7 @@ def test_the_weights_change_the_order_of_the_items_scores(kind):
 
 def test_the_sum_of_two_maps_is_one_linear_layer_over_features_and_weights():
     features, mask, w = groups()
-    score = scorer()
+    score = Scorer(ScorerConfig(width=8, conditioning="input"), F, M).double().eval()
     together = torch.cat([features, w.unsqueeze(1).expand(-1, features.shape[1], -1)], -1)
     matrix = torch.cat([score.features_in.weight, score.weights_in.weight], 1)
     hidden = functional.linear(together, matrix, score.features_in.bias)

@@ -388,8 +388,9 @@ def test_several_processes_reach_the_losses_of_one(generated, tmp_path, per, pro
     assert (one["processes"], many["processes"]) == (1, processes)
     for stage in ("base", "ranker"):
         # Rounding grows where a ReLU switches or Adam divides a gradient of almost 0 by itself; and NDCG jumps where
-        # two scores that are equal up to rounding change places, on 8 groups by up to a percent.
-        for what, tolerance in (("losses", 5e-4), ("validation", 2e-2), ("main", 2e-2)):
+        # two scores that are equal up to rounding change places, on 8 groups by up to a percent; the validation number
+        # is a hypervolume, a product of three of them.
+        for what, tolerance in (("losses", 5e-4), ("validation", 4e-2), ("main", 2e-2)):
             first, second = (m["history"][stage][what] for m in (one, many))
             if any(v is not None for v in first):
                 np.testing.assert_allclose(first, second, rtol=tolerance, err_msg=f"{stage} {what}")
@@ -432,7 +433,7 @@ def test_a_run_records_how_its_weights_were_drawn(per):
 
 
 def test_a_vector_alpha_favours_the_objective_with_the_larger_number():
-    sample = dirichlet_weights(TrainingConfig(alpha=(4.0, 1.0)), 2, 0)
+    sample = dirichlet_weights(TrainingConfig(alpha=(4.0, 1.0), draws=1), 2, 0)
     assert sample(0, 0, 4000).weights.mean(0) == pytest.approx([0.8, 0.2], abs=0.02)
 
 
