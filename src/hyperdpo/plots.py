@@ -14,6 +14,7 @@ from hyperdpo.ranking.evaluation import Front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Colours that are told apart with colour-blind eyes too (Okabe and Ito), and markers for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -59,6 +60,15 @@ def plot_fronts(fronts: Mapping[str, Front], path: Path, base: Mapping[str, Any]
             inset = axes[len(pairs)] if len(pairs) < len(axes) else axes[0].inset_axes((0.62, 0.66, 0.36, 0.32))
             inset.axis("on")
         _draw_main(inset, shown, base)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written, or has an ending that is not known.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")

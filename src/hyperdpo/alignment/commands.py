@@ -216,7 +216,7 @@ def plot_front(front: AlignmentFront, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from hyperdpo.plots import COLOURS
+    from hyperdpo.plots import COLOURS, save_figure
 
     pairs = list(itertools.combinations(range(len(front.objectives)), 2)) or [(0, 0)]
     figure = Figure(figsize=(4.6 * len(pairs), 4.2), layout="constrained")
@@ -229,13 +229,7 @@ def plot_front(front: AlignmentFront, path: Path) -> None:
         axis.set_ylabel(f"{front.objectives[j]}: cross-entropy error")
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, fontsize="small")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be drawn ({error}); expected a name ending in .png, .pdf or .svg") from None
+    save_figure(figure, path)
 
 
 def _quiet_where_nobody_looks() -> None:
