@@ -305,6 +305,10 @@ class RankRun:
             state = "training has not finished" if (path / "checkpoints").is_dir() else "no run there"
             raise InputError(f"{path}: {state}; expected a directory that `hyperdpo rank fit` has completed")
         run = read_json(path / RUN)
+        if isinstance(run, dict) and run.get("kind") == "align":
+            raise InputError(
+                f"{path}: a run of `hyperdpo align`, a language model; expected one of `hyperdpo rank fit`"
+            )
         found = run.get("format_version") if isinstance(run, dict) else None
         if found != FORMAT_VERSION:
             raise InputError(
