@@ -416,3 +416,9 @@ def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, wo
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))
     assert done.refused(*words), (done.code, done.err)
+
+
+@pytest.mark.parametrize("arguments", [["fit", "d", "--model", "m", "--out", "o"], ["front", "r", "d"]])
+def test_a_missing_extra_gets_one_line(monkeypatch, command, arguments):
+    monkeypatch.setattr("hyperdpo.alignment.cli.find_spec", lambda name: None)
+    assert command("align", *arguments).refused("transformers is not installed", "hyperdpo[align]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -14,6 +15,13 @@ PATH = click.Path(path_type=Path)
 @click.group()
 def align() -> None:
     """Fine-tune a language model on several preference objectives at once, and use it at any weights."""
+
+
+def _check_extra() -> None:
+    """One line, before anything is read, where the extra is missing."""
+    for package in ("transformers", "peft"):
+        if find_spec(package) is None:
+            raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[align]'")
 
 
 def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -77,6 +85,7 @@ def align_fit(
     DATA is JSONL or Parquet: prompt, completions, labels {objective: [numbers]}; or listwise scores, PKU-SafeRLHF's
     columns, or TRL's prompt, chosen, rejected; or a directory with train and test files.
     """
+    _check_extra()
     from hyperdpo.alignment.commands import fit_command
     from hyperdpo.cli import overrides_of
 
@@ -127,6 +136,7 @@ def align_front(
     cpu: bool,
 ) -> None:
     """Measure RUN on DATA: the cross-entropy error of every objective at each weighting."""
+    _check_extra()
     from hyperdpo.alignment.commands import front_command
 
     front_command(
@@ -176,6 +186,7 @@ def align_generate(
     cpu: bool,
 ) -> None:
     """Continue prompts at any weights; all in one batch."""
+    _check_extra()
     from hyperdpo.alignment.commands import generate_command
 
     generate_command(
