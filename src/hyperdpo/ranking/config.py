@@ -33,7 +33,7 @@ class ScorerConfig:
         conditioning: where w enters a ranker that takes it: ``input``, concatenated to the features (the paper's);
             ``modulation``, there and as a scale and shift of the features before each block; ``head``, after the
             blocks only, so that several w of a group share them: with four draws as good on validation groups as
-            modulation, in less than half the time.
+            modulation, in about two thirds of the time.
     """
 
     __pydantic_config__ = STRICT
