@@ -16,9 +16,8 @@ import click
 from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align
 from hyperdpo.errors import InputError
+from hyperdpo.options import PATH, names_of, numbers_of, overrides_of
 from hyperdpo.ranking import variants
-
-PATH = click.Path(path_type=Path)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,30 +60,12 @@ def rank() -> None:
     """Fine-tune a ranker on several labels at once, and use it at any weights."""
 
 
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    if value is None:
-        return None
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    if not names:
-        raise click.BadParameter("expected names separated by commas, such as clicks,quality")
-    return names
-
-
-def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
-    if value is None:
-        return None
-    try:
-        return [float(number) for number in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
-
-
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every ``rank`` command that reads data takes."""
     options = (
         click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
         click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
-        click.option("--objectives", callback=_names, metavar="A,B", help="Only these objectives, in this order."),
+        click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
         click.option(
             "--base-scores",
             metavar="COLUMN|FILE",
@@ -104,7 +85,7 @@ paper_option = click.option(
 temperature_option = click.option(
     "--temperature",
     "temperatures",
-    callback=_numbers,
+    callback=numbers_of,
     metavar="B,B",
     help="β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
     "others.  [default: the run's]",
@@ -199,7 +180,7 @@ def rank_fit(
 @click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
 @click.option(
     "--scales",
-    callback=_numbers,
+    callback=numbers_of,
     default="1",
     show_default=True,
     metavar="C,C",
@@ -262,7 +243,7 @@ def rank_front(
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option(
     "--methods",
-    callback=_names,
+    callback=names_of,
     default="hyperdpo,dpo-ls,dpo-soup,mo-dpo",
     show_default=True,
     metavar="A,B",
@@ -412,38 +393,6 @@ def demo(out: Path, queries: int, seed: int, settings: tuple[str, ...]) -> None:
     from hyperdpo.demo import run_demo
 
     run_demo(out, queries=queries, seed=seed, overrides=overrides_of(settings))
-
-
-def overrides_of(settings: tuple[str, ...]) -> dict[str, Any]:
-    """``a.b=value`` settings as nested values; a value is read as YAML."""
-    import yaml
-
-    result: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not all(key.split(".")):
-            raise InputError(f"--set: found {setting!r}; expected KEY=VALUE, such as training.epochs=20")
-        place = result
-        *parents, last = key.split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-            if not isinstance(place, dict):
-                raise InputError(f"--set: {key} lies inside a setting that was given a value")
-        try:
-            place[last] = _number_or(yaml.safe_load(text))
-        except yaml.YAMLError:
-            raise InputError(f"--set: {key} is {text!r}; expected a YAML value") from None
-    return result
-
-
-def _number_or(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text; here it is a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from hyperdpo.data.synthetic import generate
+from hyperdpo.files import write_atomically
 from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.checkpoints import write_atomically
 from hyperdpo.ranking.commands import compare_command, fit_command, front_command
 from hyperdpo.ranking.config import build_config
 

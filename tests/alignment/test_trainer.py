@@ -400,7 +400,10 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["front", "RUN", "nowhere.jsonl"], ["nowhere.jsonl"]),
         (["front", "nowhere", "DATA"], ["nowhere", "align fit"]),
         (["generate", "RUN", "--weights", "1,1", "--prompt", "w5"], ["1, 1", "sum"]),
-        (["generate", "RUN", "--weights", "1,0", "--weights", "1", "--prompt", "w5"], ["--weights"]),
+        (
+            ["generate", "RUN", "--weights", "1,0", "--weights", "nothing=1", "--prompt", "w5"],
+            ["no objective", "nothing"],
+        ),
         (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),

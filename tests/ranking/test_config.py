@@ -12,7 +12,8 @@ import pytest
 from helpers import is_one_line, toy_table
 
 from hyperdpo.errors import InputError
-from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, parse_config, read_yaml
+from hyperdpo.files import read_yaml
+from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, parse_config
 from hyperdpo.ranking.examples import feature_columns
 
 

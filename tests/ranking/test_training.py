@@ -38,8 +38,8 @@ from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_tensors
 from hyperdpo.ranking import checkpoints, training
-from hyperdpo.ranking.checkpoints import read_tensors
 from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table

@@ -10,7 +10,7 @@ from hyperdpo._version import __version__
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.model import ConditionedLM, load_base
 from hyperdpo.errors import InputError
-from hyperdpo.ranking.checkpoints import read_json, read_tensors, write_json, write_tensors
+from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "hyperdpo_config.json"
 

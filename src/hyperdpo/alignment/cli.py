@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from hyperdpo.errors import InputError
-
-PATH = click.Path(path_type=Path)
+from hyperdpo.options import PATH, names_of, numbers_of, overrides_of
 
 
 @click.group()
@@ -22,24 +21,6 @@ def _check_extra() -> None:
     for package in ("transformers", "peft"):
         if find_spec(package) is None:
             raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[align]'")
-
-
-def _names(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
-
-
-def _numbers(_: click.Context, __: click.Parameter, value: str) -> list[float]:
-    try:
-        return [float(number) for number in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
-
-
-def _all_weights(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[list[float]]:
-    found = [_numbers(context, parameter, value) for value in values]
-    if len({len(w) for w in found}) > 1:
-        raise InputError(f"--weights: found {', '.join(values)}; expected as many numbers in each, one per objective")
-    return found
 
 
 format_option = click.option(
@@ -58,7 +39,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--model", required=True, help="A local checkpoint or a hub name.")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
-@click.option("--objectives", callback=_names, metavar="A,B", help="Only these objectives, in this order.")
+@click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
 @click.option("--epochs", type=float, help="Passes over the training groups.  [default: 3]")
 @click.option("--seed", type=int, help="Of initialisation, order and sampled weights.  [default: 42]")
@@ -87,7 +68,6 @@ def align_fit(
     """
     _check_extra()
     from hyperdpo.alignment.commands import fit_command
-    from hyperdpo.cli import overrides_of
 
     overrides = overrides_of(settings)
     for key, value in (("beta", beta), ("num_train_epochs", epochs), ("seed", seed)):
@@ -110,7 +90,7 @@ def align_fit(
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
-@click.option("--scales", callback=_numbers, default="1", show_default=True, metavar="C,C", help="Scales c.")
+@click.option("--scales", callback=numbers_of, default="1", show_default=True, metavar="C,C", help="Scales c.")
 @click.option("--out", type=PATH, help="FRONT.json to write.")
 @click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
 @click.option(
@@ -159,9 +139,8 @@ def align_front(
     "--weights",
     multiple=True,
     required=True,
-    callback=_all_weights,
     metavar="W,W",
-    help="One per objective, sum 1; may be given several times, for answers side by side.",
+    help="One per objective, sum 1, or NAME=W,NAME=W; may be given several times, for answers side by side.",
 )
 @click.option("--prompt", "prompts", multiple=True, required=True, help="May be given several times.")
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
@@ -174,7 +153,7 @@ def align_front(
 @cpu_option
 def align_generate(
     run_path: Path,
-    weights: list[list[float]],
+    weights: tuple[str, ...],
     prompts: tuple[str, ...],
     scale: float,
     max_new_tokens: int,

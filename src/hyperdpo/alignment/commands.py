@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -17,13 +16,16 @@ import numpy as np
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import Preferences, default_objectives, read_preferences, read_splits
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.plots import plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, parse_objectives
+from hyperdpo.alignment.tables import print_front
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
-from hyperdpo.core.preferences import check_weights, weight_grid
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_yaml, writable_directory, write_json
 from hyperdpo.objectives import Objective
-from hyperdpo.ranking.checkpoints import write_json
-from hyperdpo.ranking.config import read_yaml
+from hyperdpo.options import parse_weights
 
 #: Sections of a configuration file.
 SECTIONS = ("objectives", "conditioning", "training", "split", "format")
@@ -76,7 +78,8 @@ def fit_command(
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
-    _check_writable(out)
+    writable_directory(out)
+    (out / METRICS).unlink(missing_ok=True)
     started = time.monotonic()
     last = _last_checkpoint(checkpoints)
     if last is not None and trainer.is_world_process_zero():
@@ -126,7 +129,7 @@ def front_command(
     run = AlignRun.load(run_path, model)
     preferences = read_preferences(source, objectives=run.names, format=format)
     name, part = run.part(preferences, split)
-    front = run.front(part, weight_grid(len(run.names), points), scales, device=_device(cpu), show=True)
+    front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
     print_front(front, f"{len(part)} groups ({name})")
     if out is not None:
         result = front.to_dict() | {
@@ -146,7 +149,7 @@ def generate_command(
     run_path: Path,
     *,
     prompts: Sequence[str],
-    weights: Sequence[Sequence[float]],
+    weights: Sequence[str],
     scale: float = 1.0,
     max_new_tokens: int = 64,
     sample: bool = False,
@@ -156,11 +159,15 @@ def generate_command(
     as_json: bool = False,
     cpu: bool = False,
 ) -> list[dict[str, Any]]:
-    """``hyperdpo align generate``: every prompt at every weighting, in one batch."""
+    """``hyperdpo align generate``: every prompt at every weighting, in one batch.
+
+    Args:
+        weights: each as ``.3,.7`` or ``helpful=.3,harmless=.7``.
+    """
     _quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
-    run.model.to(_device(cpu))
-    grid = np.atleast_2d(check_weights(list(weights), len(run.names)))
+    run.model.to(best_device(cpu))
+    grid = [parse_weights(text, run.names, range(len(run.names))) for text in weights]
     rows = [(prompt, w) for prompt in prompts for w in grid]
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample}
     if sample:
@@ -177,59 +184,6 @@ def generate_command(
             shown = ", ".join(f"{name} {value:g}" for name, value in zip(run.names, w, strict=True))
             click.echo(f"--- {shown}; scale {scale:g}\n{prompt}{answer['text']}")
     return answers
-
-
-def print_front(front: AlignmentFront, what: str) -> None:
-    """Losses and accuracies per point, then the hypervolume and the control span."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"cross-entropy error (accuracy), {what}", title_justify="left")
-    table.add_column("weights", justify="right")
-    table.add_column("scale", justify="right")
-    for name in front.objectives:
-        table.add_column(name, justify="right")
-    table.add_column("s - s_base: median (IQR)", justify="right")
-    for p, w in enumerate(front.weights):
-        low, middle, high = front.deviations[p]
-        table.add_row(
-            ",".join(f"{x:.3g}" for x in w),
-            f"{front.scales[p]:g}",
-            *(f"{a:.4f} ({b:.0%})" for a, b in zip(front.losses[p], front.accuracies[p], strict=True)),
-            f"{middle:.2f} ({high - low:.2f})",
-        )
-    Console().print(table)
-    line = f"hypervolume {front.hypervolume:.4g} (reference {', '.join(f'{r:.4g}' for r in front.reference_point)})"
-    if len(front.objectives) > 1 and (front.scales == 1).any():
-        line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in front.control_span.items())
-    click.echo(line)
-
-
-def plot_front(front: AlignmentFront, path: Path) -> None:
-    """The losses of each pair of objectives, one colour a scale.
-
-    Raises:
-        InputError: the file cannot be written, or has an ending that is not known.
-    """
-    import itertools
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from hyperdpo.plots import COLOURS, save_figure
-
-    pairs = list(itertools.combinations(range(len(front.objectives)), 2)) or [(0, 0)]
-    figure = Figure(figsize=(4.6 * len(pairs), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, (i, j) in zip(figure.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
-        for colour, c in zip(itertools.cycle(COLOURS), dict.fromkeys(front.scales), strict=False):
-            points = front.losses[front.scales == c][:, [i, j]]
-            axis.plot(*points.T, "o-" if len(pairs) == 1 else "o", color=colour, markersize=4, label=f"c = {c:g}")
-        axis.set_xlabel(f"{front.objectives[i]}: cross-entropy error")
-        axis.set_ylabel(f"{front.objectives[j]}: cross-entropy error")
-        axis.grid(alpha=0.25)
-        axis.legend(frameon=False, fontsize="small")
-    save_figure(figure, path)
 
 
 def _quiet_where_nobody_looks() -> None:
@@ -297,18 +251,3 @@ def _last_checkpoint(directory: Path) -> str | None:
     from transformers.trainer_utils import get_last_checkpoint
 
     return get_last_checkpoint(str(directory)) if directory.is_dir() else None
-
-
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            (out / METRICS).unlink()
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written to ({error.strerror}); expected a directory") from None
-
-
-def _device(cpu: bool) -> str:
-    from hyperdpo.ranking.run import best_device
-
-    return best_device(cpu)

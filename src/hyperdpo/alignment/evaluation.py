@@ -53,6 +53,11 @@ class AlignmentFront:
     """(m,): see :func:`reference_point`."""
 
     @property
+    def base_losses(self) -> np.ndarray:
+        """(m,): of the base, which finds all n responses alike: ln n on average."""
+        return self.reference_point * math.log(2) / PAIR_REFERENCE
+
+    @property
     def hypervolume(self) -> float:
         """Of the losses, which are to be minimised."""
         return hypervolume(self.losses, self.reference_point, ["minimize"] * len(self.objectives))
@@ -90,6 +95,7 @@ class AlignmentFront:
                 }
                 for p in range(len(self.weights))
             ],
+            "base": {"metrics": named(self.base_losses), "main": None},
             "hypervolume": self.hypervolume,
             "hypervolume_with_main": None,
             "reference_point": self.reference_point.tolist(),

@@ -26,8 +26,8 @@ from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, condition
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
-from hyperdpo.ranking.checkpoints import read_json, write_json
 
 RUN, METRICS = "run.json", "metrics.json"
 #: Of run.json. Another one is refused.

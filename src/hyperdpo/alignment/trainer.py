@@ -39,8 +39,8 @@ from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_tensors
 from hyperdpo.objectives import Objective
-from hyperdpo.ranking.checkpoints import read_tensors
 
 if TYPE_CHECKING:
     from peft import LoraConfig

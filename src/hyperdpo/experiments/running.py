@@ -23,9 +23,9 @@ from hyperdpo.experiments.experiment import Experiment
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
+from hyperdpo.files import writable_directory, write_atomically, write_json
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.bench import Entry, Repeat
-from hyperdpo.ranking.checkpoints import writable_directory, write_atomically, write_json
 from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
 from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
 from hyperdpo.ranking.repeats import FOLDS, read_repeats

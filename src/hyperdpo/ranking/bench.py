@@ -17,8 +17,8 @@ from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_tensors, write_tensors
 from hyperdpo.methods import METHODS, Answer, Conditioned, Fixed, Job, Margin, jobs_of
-from hyperdpo.ranking.checkpoints import read_tensors, write_tensors
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples

@@ -14,19 +14,21 @@ from typing import Any
 import click
 import numpy as np
 
-from hyperdpo.core.preferences import check_weights, weight_grid
+from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
+from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_yaml, writable_directory, write_atomically, write_json
+from hyperdpo.options import parse_weights
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.bench import parse_entry
-from hyperdpo.ranking.checkpoints import writable_directory, write_atomically, write_json
 from hyperdpo.ranking.comparison import attained, compare, mean_front
-from hyperdpo.ranking.config import RankConfig, build_config, read_yaml
+from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.oracle import oracle_front
 from hyperdpo.ranking.repeats import read_repeats
-from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun, best_device
+from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_comparison, print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
@@ -195,41 +197,6 @@ def compare_command(
     print_comparison(result)
     click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
     return result
-
-
-def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
-    """(m,) weights from ``.3,.7`` or ``clicks=.3,quality=.7``.
-
-    Args:
-        names: the run's m objectives.
-        chosen: positions of those that plain numbers stand for, in order. Fewer numbers than that leave
-            0 for the rest, with a note on stderr.
-
-    Raises:
-        InputError: not numbers, an unknown name, or not a point of the simplex.
-    """
-    w = np.zeros(len(names))
-    pieces = [piece.strip() for piece in text.split(",")]
-    labels = [names[i] for i in chosen]
-    if len(pieces) > len(labels):
-        raise InputError(f"--weights: found {len(pieces)} weights; expected {len(labels)}, for {', '.join(labels)}")
-    named = ["=" in piece for piece in pieces]
-    if any(named) and not all(named):
-        raise InputError(f"--weights: found {text!r}; expected either plain numbers or name=number for each")
-    for position, piece in enumerate(pieces):
-        name, _, number = piece.rpartition("=")
-        name = name.strip() if name else labels[position]
-        if name not in labels:
-            raise InputError(f"--weights: no objective {name!r}; expected some of {', '.join(labels)}")
-        try:
-            w[list(names).index(name)] = float(number)
-        except ValueError:
-            raise InputError(f"--weights: {piece!r} is not a number; expected such as .3,.7") from None
-    w = check_weights(w, len(names))
-    if not any(named) and len(pieces) < len(labels):
-        said = ", ".join(f"{name} {w[list(names).index(name)]:g}" for name in labels)
-        print(f"note: {len(pieces)} weights for {len(labels)} objectives, the rest count 0: {said}", file=sys.stderr)
-    return w
 
 
 def _prepare_directory(out: Path, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from hyperdpo.core.mixture import LARGEST_POWER
 from hyperdpo.data.groups import RELEVANCE
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_yaml
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.variants import PAPER
@@ -464,28 +465,6 @@ def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConf
         InputError: as :func:`parse_config`.
     """
     return parse_config(merged(config.to_dict(), overrides), "settings") if overrides else config
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Settings from a YAML file.
-
-    Raises:
-        InputError: the file cannot be read, is not YAML, or is not a mapping.
-    """
-    import yaml
-
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise InputError(f"{path}:{line}: not valid YAML ({error.problem})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: found {type(settings).__name__}; expected settings as `name: value`")
-    return settings
 
 
 @functools.cache

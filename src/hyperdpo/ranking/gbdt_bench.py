@@ -16,8 +16,8 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_atomically, write_json
 from hyperdpo.ranking.bench import Bench, Entry, Model
-from hyperdpo.ranking.checkpoints import read_json, write_atomically, write_json
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch, evaluate_front
 from hyperdpo.ranking.examples import Batch, Examples, feature_columns

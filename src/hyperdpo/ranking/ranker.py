@@ -16,12 +16,13 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.frames import group_rows, to_columns, to_table, to_vector
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
+from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import ARRAY_LABEL, BaseSource, RankRun, best_device
+from hyperdpo.ranking.run import ARRAY_LABEL, BaseSource, RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 #: The names of what is not a feature, in the tables that are made here.

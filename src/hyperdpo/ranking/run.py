@@ -29,8 +29,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Label
-from hyperdpo.ranking.checkpoints import (
+from hyperdpo.files import (
     read_json,
     read_tensors,
     with_prefix,
@@ -38,6 +37,7 @@ from hyperdpo.ranking.checkpoints import (
     write_json,
     write_tensors,
 )
+from hyperdpo.objectives import Label
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
@@ -400,11 +400,6 @@ def versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("numpy", "accelerate", "moocore")}
     own = {"hyperdpo": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return own | packages
-
-
-def best_device(cpu: bool = False) -> str:
-    """Where to score: a GPU where there is one, unless the CPU is asked for."""
-    return "cuda" if not cpu and torch.cuda.is_available() else "cpu"
 
 
 def read_scores(path: str | Path) -> np.ndarray:

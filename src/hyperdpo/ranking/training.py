@@ -23,8 +23,8 @@ from hyperdpo.core.losses import hypernet_loss
 from hyperdpo.core.preferences import sample_temperatures, sample_weights, stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_tensors, with_prefix, without_prefix, write_tensors
 from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.checkpoints import read_tensors, with_prefix, without_prefix, write_tensors
 from hyperdpo.ranking.config import TrainingConfig
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores
 from hyperdpo.ranking.examples import Examples

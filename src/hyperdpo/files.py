@@ -1,4 +1,4 @@
-"""Tensors and plain values in one safetensors file, written under a temporary name and renamed."""
+"""Files that are there whole or not at all: JSON, and tensors with plain values in one safetensors file; YAML in."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hyperdpo.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -50,6 +51,28 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error}); the file may be truncated") from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Settings from a YAML file.
+
+    Raises:
+        InputError: the file cannot be read, is not YAML, or is not a mapping.
+    """
+    import yaml
+
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(f"{path}:{line}: not valid YAML ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: found {type(settings).__name__}; expected settings as `name: value`")
+    return settings
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], values: Any = None) -> None:

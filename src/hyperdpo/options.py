@@ -1,0 +1,106 @@
+"""What options of the command line are read with: names, numbers, settings, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperdpo.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PATH = click.Path(path_type=Path)
+
+
+def names_of(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("expected names separated by commas, such as clicks,quality")
+    return names
+
+
+def numbers_of(_: click.Context, parameter: click.Parameter, value: str | None) -> list[float] | None:
+    if value is None:
+        return None
+    try:
+        return [float(number) for number in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
+
+
+def overrides_of(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``a.b=value`` settings as nested values; a value is read as YAML."""
+    import yaml
+
+    result: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise InputError(f"--set: found {setting!r}; expected KEY=VALUE, such as training.epochs=20")
+        place = result
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise InputError(f"--set: {key} lies inside a setting that was given a value")
+        try:
+            place[last] = _number_or(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise InputError(f"--set: {key} is {text!r}; expected a YAML value") from None
+    return result
+
+
+def _number_or(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; here it is a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
+    """(m,) weights from ``.3,.7`` or ``clicks=.3,quality=.7``.
+
+    Args:
+        names: the run's m objectives.
+        chosen: positions of those that plain numbers stand for, in order. Fewer numbers than that leave
+            0 for the rest, with a note on stderr.
+
+    Raises:
+        InputError: not numbers, an unknown name, or not a point of the simplex.
+    """
+    import numpy as np
+
+    from hyperdpo.core.preferences import check_weights
+
+    w = np.zeros(len(names))
+    pieces = [piece.strip() for piece in text.split(",")]
+    labels = [names[i] for i in chosen]
+    if len(pieces) > len(labels):
+        raise InputError(f"--weights: found {len(pieces)} weights; expected {len(labels)}, for {', '.join(labels)}")
+    named = ["=" in piece for piece in pieces]
+    if any(named) and not all(named):
+        raise InputError(f"--weights: found {text!r}; expected either plain numbers or name=number for each")
+    for position, piece in enumerate(pieces):
+        name, _, number = piece.rpartition("=")
+        name = name.strip() if name else labels[position]
+        if name not in labels:
+            raise InputError(f"--weights: no objective {name!r}; expected some of {', '.join(labels)}")
+        try:
+            w[list(names).index(name)] = float(number)
+        except ValueError:
+            raise InputError(f"--weights: {piece!r} is not a number; expected such as .3,.7") from None
+    w = check_weights(w, len(names))
+    if not any(named) and len(pieces) < len(labels):
+        said = ", ".join(f"{name} {w[list(names).index(name)]:g}" for name in labels)
+        note = f"note: {len(pieces)} weights for {len(labels)} objectives, the rest count 0: {said}"
+        click.echo(note, err=True)
+    return w
