@@ -8,18 +8,16 @@ The random numbers are drawn in a fork of torch's global generator: the caller's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hyperdpo.alignment.data import PreferenceGroup, Preferences
+from hyperdpo.alignment.sampling import BROKEN, continuation_texts, continue_rows, has_ended, sampling, whole_words
 from hyperdpo.alignment.text_measures import measure_texts
-from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
 
@@ -33,12 +31,8 @@ BATCH_SIZE = 480
 #: How often what is missing (doubles, words that go on across the boundary) is sampled again before giving up.
 MAX_ROUNDS = 20
 
-#: What a decoder writes for bytes that are no character.
-_BROKEN = "\ufffd"
 #: Keys of the random streams.
 _PROMPTS, _RESPONSES = 1, 2
-#: The model's own distribution, whatever its generation config says.
-_UNTOUCHED = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 
 
 def sample_preferences(
@@ -131,16 +125,16 @@ def sample_prompts(
     if start is None:
         raise InputError("tokenizer: it has neither a BOS nor an EOS token; expected one of them to start a text with")
     found: dict[str, None] = {}
-    with _sampling(model, seed, _PROMPTS), progress_bar("prompts", count, "prompts", show=progress) as update:
+    with sampling(model, seed, _PROMPTS), progress_bar("prompts", count, "prompts", show=progress) as update:
         for _ in range(MAX_ROUNDS):
             for _ in range(0, count - len(found), batch_size):
                 rows = min(batch_size, count - len(found))
-                new = _continue(model, tokenizer, [[start]] * rows, tokens)
+                new = continue_rows(model, tokenizer, [[start]] * rows, tokens)
                 texts = tokenizer.batch_decode(new, skip_special_tokens=True)
                 # A text that has ended is no beginning.
-                ended = _has_ended(model, tokenizer, new)
-                kept = (_whole_words(text).strip() for text, over in zip(texts, ended, strict=True) if not over)
-                found.update(dict.fromkeys(text for text in kept if text and _BROKEN not in text))
+                ended = has_ended(model, tokenizer, new)
+                kept = (whole_words(text).strip() for text, over in zip(texts, ended, strict=True) if not over)
+                found.update(dict.fromkeys(text for text in kept if text and BROKEN not in text))
                 update(len(found))
             if len(found) >= count:
                 return tuple(found)[:count]
@@ -221,13 +215,13 @@ def _sampled_responses(
     # Neighbours of one length need no padding.
     missing = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     per_batch, total = batch_size // responses, len(prompts) * responses
-    with _sampling(model, seed, _RESPONSES), progress_bar("responses", total, "responses", show=progress) as update:
+    with sampling(model, seed, _RESPONSES), progress_bar("responses", total, "responses", show=progress) as update:
         for _ in range(MAX_ROUNDS):
             for first in range(0, len(missing), per_batch):
                 batch = missing[first : first + per_batch]
                 rows = [i for i in batch for _ in range(responses)]
-                new = _continue(model, tokenizer, [encoded[i] for i in rows], tokens, generate)
-                texts = _responses(model, tokenizer, [encoded[i] for i in rows], new)
+                new = continue_rows(model, tokenizer, [encoded[i] for i in rows], tokens, generate)
+                texts = continuation_texts(model, tokenizer, [encoded[i] for i in rows], new)
                 if selected:
                     texts = _usable(tokenizer, [prompts[i] for i in rows], [encoded[i] for i in rows], texts)
                 for i, text in zip(rows, texts, strict=True):
@@ -292,86 +286,15 @@ def group_statistics(preferences: Preferences) -> GroupStatistics:
     )
 
 
-@contextmanager
-def _sampling(model: Any, seed: int, purpose: int) -> Iterator[None]:
-    """Evaluation mode and a seeded generator; the caller's mode and generators afterwards."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    training = model.training
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(int(stream(seed, purpose).integers(2**63)))
-        model.eval()
-        try:
-            yield
-        finally:
-            model.train(training)
-
-
-def _continue(
-    model: Any, tokenizer: Any, rows: list[list[int]], tokens: int, generate: Callable[..., Tensor] | None = None
-) -> Tensor:
-    """Sampled new tokens (B, at most ``tokens``) after each row, on the CPU; padding after a row's end."""
-    pad = _pad_token(model, tokenizer)
-    longest = max(map(len, rows))
-    padded = [[pad] * (longest - len(row)) + row for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    out = (generate or model.generate)(
-        torch.tensor(padded, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        max_new_tokens=tokens,
-        pad_token_id=pad,
-        **_UNTOUCHED,
-    )
-    return out[:, longest:].cpu()
-
-
-def _responses(model: Any, tokenizer: Any, encoded: list[list[int]], new: Tensor) -> list[str]:
-    """The text of each row's new tokens (B, T), cut back to a whole word where it did not end by itself."""
-    # Decoded together with the prompt, because some tokenizers drop the space before a text's first word.
-    both = [ids + more for ids, more in zip(encoded, new.tolist(), strict=True)]
-    alone = tokenizer.batch_decode(encoded, skip_special_tokens=True)
-    together = tokenizer.batch_decode(both, skip_special_tokens=True)
-    texts = [text[len(start) :] for text, start in zip(together, alone, strict=True)]
-    ended = _has_ended(model, tokenizer, new)
-    return [(text if over else _whole_words(text)).rstrip() for text, over in zip(texts, ended, strict=True)]
-
-
 def _usable(tokenizer: Any, prompts: list[str], encoded: list[list[int]], texts: list[str]) -> list[str]:
     """The responses; "" for one that goes on with its prompt's last word, changes its prompt's tokens or is no text."""
     together = tokenizer([prompt + text for prompt, text in zip(prompts, texts, strict=True)])["input_ids"]
     usable = []
     for prompt, start, text, ids in zip(prompts, encoded, texts, together, strict=True):
         goes_on = prompt[-1:].isalnum() and text[:1].isalnum()
-        good = list(ids[: len(start)]) == start and not goes_on and _BROKEN not in text
+        good = list(ids[: len(start)]) == start and not goes_on and BROKEN not in text
         usable.append(text if good else "")
     return usable
-
-
-def _whole_words(text: str) -> str:
-    """Without the last word if that may go on: it ends in a letter, digit, apostrophe, hyphen or half a character."""
-    if not text or not (text[-1].isalnum() or text[-1] in "'’-" + _BROKEN):
-        return text
-    kept = text.rstrip()
-    while kept and not kept[-1].isspace():
-        kept = kept[:-1]
-    return kept.rstrip()
-
-
-def _has_ended(model: Any, tokenizer: Any, new: Tensor) -> list[bool]:
-    """Per row of new tokens (B, T): whether it holds an end-of-text token."""
-    return torch.isin(new, torch.tensor(sorted(_end_tokens(model, tokenizer)), dtype=torch.long)).any(1).tolist()
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = configured if configured is not None else tokenizer.eos_token_id
-    return set() if ends is None else set(ends) if isinstance(ends, list | tuple) else {int(ends)}
-
-
-def _pad_token(model: Any, tokenizer: Any) -> int:
-    """Any token will do: the mask hides it."""
-    if tokenizer.pad_token_id is not None:
-        return int(tokenizer.pad_token_id)
-    return min(_end_tokens(model, tokenizer), default=0)
 
 
 def _context(model: Any) -> int | None:
