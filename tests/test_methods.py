@@ -17,7 +17,7 @@ def test_the_number_of_trainings(m, points):
     grid = weight_grid(m, points)
     inside = int((grid.max(1) < 1).sum())
     trainings = {name: len(jobs_of(method(grid))) for name, method in METHODS.items()}
-    assert trainings == {"hyperdpo": 1, "dpo-ls": points, "dpo-soup": m, "mo-dpo": m + inside}
+    assert trainings == {"hyperdpo": 1, "dpo-ls": points, "dpo-soup": m, "mo-dpo": m + inside, "logit-mixing": m}
 
 
 def test_one_model_answers_for_every_w_of_hyperdpo_and_its_own_of_linear_scalarisation():
@@ -34,6 +34,13 @@ def test_a_soup_is_the_experts_in_the_shares_of_w():
     (answer,) = METHODS["dpo-soup"](np.array([[0.2, 0.3, 0.5]]))
     assert answer.jobs == (Fixed((1.0, 0.0, 0.0)), Fixed((0.0, 1.0, 0.0)), Fixed((0.0, 0.0, 1.0)))
     assert answer.shares == (0.2, 0.3, 0.5)
+
+
+def test_mixed_logits_are_those_of_the_experts_in_the_shares_of_w():
+    (answer,) = METHODS["logit-mixing"](np.array([[0.2, 0.3, 0.5]]))
+    (soup,) = METHODS["dpo-soup"](np.array([[0.2, 0.3, 0.5]]))
+    assert (answer.jobs, answer.shares) == (soup.jobs, soup.shares)
+    assert (answer.average, soup.average) == ("predictions", "parameters")
 
 
 def test_mo_dpo_trains_on_the_objective_of_the_largest_weight_after_the_experts():

@@ -16,8 +16,8 @@ import click
 from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align
 from hyperdpo.errors import InputError
-from hyperdpo.options import PATH, names_of, numbers_of, overrides_of
-from hyperdpo.ranking import variants
+from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
+from hyperdpo.ranking.variants import VARIANTS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -247,7 +247,7 @@ def rank_front(
     default="hyperdpo,dpo-ls,dpo-soup,mo-dpo",
     show_default=True,
     metavar="A,B",
-    help=f"Some of {variants.described()}; with a variant as hyperdpo:paper. See docs/ranking.md.",
+    help=f"Some of {described(VARIANTS)}; with a variant as hyperdpo:paper. See docs/ranking.md.",
 )
 @click.option(
     "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 PATH = click.Path(path_type=Path)
+
+#: Method, variant: the settings in which it differs from a comparison's own.
+Variants = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def names_of(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -104,3 +107,27 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
         note = f"note: {len(pieces)} weights for {len(labels)} objectives, the rest count 0: {said}"
         click.echo(note, err=True)
     return w
+
+
+def described(variants: Variants) -> str:
+    """All methods, each with its variants, in words."""
+    return ", ".join(
+        method + (f" ({', '.join(f':{variant}' for variant in named)})" if named else "")
+        for method, named in variants.items()
+    )
+
+
+def parse_method(text: str, variants: Variants) -> tuple[str, Mapping[str, Any]]:
+    """The method and the settings that ``METHOD`` or ``METHOD:VARIANT`` stands for.
+
+    Raises:
+        InputError: no such method or variant.
+    """
+    method, _, variant = text.partition(":")
+    if method not in variants:
+        raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(variants)}")
+    named = variants[method]
+    if variant and variant not in named:
+        expected = ", ".join(f"{method}:{one}" for one in named) or method
+        raise InputError(f"--methods: no variant {text!r}; expected {expected}")
+    return method, named[variant] if variant else {}

@@ -13,11 +13,12 @@ import pytest
 import torch
 import transformers
 from helpers import is_one_line, read
-from tiny_models import PLAIN, VOCABULARY, randomise, tiny_base
+from tiny_models import PLAIN, randomise, tiny_base
+from toy_preferences import rows, text, words_tokenizer
 
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.data import read_preferences, write_preferences
+from hyperdpo.alignment.data import read_preferences
 from hyperdpo.alignment.evaluation import (
     control_spans,
     front_of_scores,
@@ -28,39 +29,6 @@ from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, best_and_worst, group_of_rows
 from hyperdpo.errors import InputError
-
-
-def words_tokenizer() -> Any:
-    """One token for each of the words w3, w4, ...; ``<s>`` is not put before a text."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    names = ["<pad>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCABULARY))]
-    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<pad>"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=60
-    )
-
-
-def text(rng: np.random.Generator, low: int, high: int) -> str:
-    return " ".join(f"w{i}" for i in rng.integers(3, VOCABULARY, rng.integers(low, high)))
-
-
-def rows(groups: int = 12, responses: int = 3, seed: int = 0) -> list[dict[str, Any]]:
-    """Responses scored for two objectives that pull apart: many words with a low number, or few."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(groups):
-        completions = [" " + text(rng, 3, 8) for _ in range(responses)]
-        low = [float(np.mean([int(w[1:]) < 26 for w in c.split()])) for c in completions]
-        found.append(
-            {
-                "prompt": text(rng, 2, 5),
-                "completions": completions,
-                "labels": {"low": low, "high": [1 - x for x in low]},
-            }
-        )
-    return found
 
 
 def arguments(out: Path, **settings: Any) -> HyperDPOConfig:
@@ -315,16 +283,6 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(tmp_path, settings,
 
 
 # --- from the command line
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with its tokenizer, and preferences."""
-    out = tmp_path_factory.mktemp("align")
-    tiny_base().save_pretrained(out / "model")
-    words_tokenizer().save_pretrained(out / "model")
-    write_preferences(read_preferences(rows(20)), out / "data.jsonl")
-    return out
 
 
 @pytest.fixture(scope="module")

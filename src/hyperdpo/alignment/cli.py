@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from hyperdpo.alignment.variants import VARIANTS
 from hyperdpo.errors import InputError
-from hyperdpo.options import PATH, names_of, numbers_of, overrides_of
+from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
 
 
 @click.group()
@@ -129,6 +130,84 @@ def align_front(
         split=split,
         format=format,
         model=model,
+        cpu=cpu,
+    )
+
+
+@align.command("compare")
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--model", required=True, help="A local checkpoint or a hub name.")
+@click.option(
+    "--methods",
+    callback=names_of,
+    default="hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing",
+    show_default=True,
+    metavar="A,B",
+    help=f"Some of {described(VARIANTS)}; with a variant as hyperdpo:prompt. See docs/alignment.md.",
+)
+@click.option(
+    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
+)
+@click.option("--points", type=click.IntRange(min=2), default=11, show_default=True, help="Weightings on each front.")
+@click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed and split of its own.")
+@click.option("--seed", type=int, help="The first seed.  [default: 0]")
+@click.option(
+    "--scorer",
+    metavar="NAME",
+    help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
+    "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
+)
+@click.option("--prompts", type=click.IntRange(min=1), default=160, show_default=True, help="Most that texts follow.")
+@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="Texts of each prompt.")
+@click.option("--tokens", type=click.IntRange(min=1), default=48, show_default=True, help="Length of a text.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
+@click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
+@format_option
+@cpu_option
+def align_compare(
+    source: Path,
+    model: str,
+    methods: list[str],
+    out: Path,
+    points: int,
+    seeds: int,
+    seed: int | None,
+    scorer: str | None,
+    prompts: int,
+    samples: int,
+    tokens: int,
+    config_file: Path | None,
+    objectives: list[str] | None,
+    settings: tuple[str, ...],
+    format: str,
+    cpu: bool,
+) -> None:
+    """Train and measure methods side by side on DATA: same base, splits, weights, temperatures.
+
+    A finished training is kept in OUT and never run again.
+    """
+    _check_extra()
+    from hyperdpo.alignment.commands import compare_command
+
+    overrides = overrides_of(settings)
+    if seed is not None:
+        overrides.setdefault("training", {})["seed"] = seed
+    compare_command(
+        source,
+        model,
+        out,
+        methods=methods,
+        points=points,
+        seeds=seeds,
+        objectives=objectives,
+        config_file=config_file,
+        overrides=overrides,
+        format=format,
+        scorer=scorer,
+        prompts=prompts,
+        samples=samples,
+        tokens=tokens,
         cpu=cpu,
     )
 

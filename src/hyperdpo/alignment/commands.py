@@ -13,13 +13,23 @@ from typing import Any
 import click
 import numpy as np
 
+from hyperdpo.alignment.bench import Settings, parse_entry
+from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.data import Preferences, default_objectives, read_preferences, read_splits
+from hyperdpo.alignment.data import (
+    Preferences,
+    default_objectives,
+    fit_objectives,
+    read_preferences,
+    read_splits,
+)
 from hyperdpo.alignment.evaluation import AlignmentFront
-from hyperdpo.alignment.plots import plot_front
+from hyperdpo.alignment.model import load_base
+from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, parse_objectives
-from hyperdpo.alignment.tables import print_front
-from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
+from hyperdpo.alignment.scorers import scorer_of
+from hyperdpo.alignment.tables import print_comparison, print_front
+from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
@@ -28,7 +38,7 @@ from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_weights
 
 #: Sections of a configuration file.
-SECTIONS = ("objectives", "conditioning", "training", "split", "format")
+SECTIONS = ("objectives", "conditioning", "training", "split", "format", "compare")
 SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
 #: What `align fit` sets unless it is told otherwise.
 TRAINING: dict[str, Any] = {
@@ -40,6 +50,8 @@ TRAINING: dict[str, Any] = {
     "save_total_limit": 1,
     "report_to": [],
 }
+#: Conditioned models train so many times as long as models for one w, unless told otherwise.
+SAMPLING_FACTOR = 4 / 3
 
 
 def fit_command(
@@ -186,6 +198,89 @@ def generate_command(
     return answers
 
 
+def compare_command(
+    source: Path,
+    model: str,
+    out: Path,
+    *,
+    methods: Sequence[str],
+    points: int = 11,
+    seeds: int = 3,
+    objectives: Sequence[str] | None = None,
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    format: str = "auto",
+    scorer: str | None = None,
+    prompts: int = 160,
+    samples: int = 4,
+    tokens: int = 48,
+    cpu: bool = False,
+) -> dict[str, Any]:
+    """``hyperdpo align compare``: the content of ``compare.json``."""
+    _quiet_where_nobody_looks()
+    entries = [parse_entry(method) for method in methods]
+    if seeds < 1:
+        raise InputError(f"--seeds: found {seeds}; expected at least 1")
+    settings = _settings(config_file, overrides or {})
+    compared = settings.get("compare", {})
+    for name in compared:
+        if name != "sampling_factor":
+            raise InputError(f"compare: {name} is not a setting; expected sampling_factor")
+    factor = compared.get("sampling_factor", SAMPLING_FACTOR)
+    if not isinstance(factor, int | float) or not factor > 0:
+        raise InputError(f"compare: sampling_factor is {factor!r}; expected a number above 0")
+    training = {k: v for k, v in {**TRAINING, **settings["training"]}.items() if not k.startswith("save_")}
+    first_seed = int(training.pop("seed", 0))
+    if format == "auto":
+        format = settings.get("format", "auto")
+    split = {"seed": first_seed} | dict(settings.get("split", {}))
+    repeats, chosen = [], []
+    for number in range(seeds):
+        parts, _ = _parts(source, objectives, format, split | {"seed": int(split["seed"]) + number})
+        if not parts.get("test"):
+            raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
+        repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
+        beta = float(training.get("beta", 0.1))
+        chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], beta))
+    columns = [o.column for o in chosen[0]]
+    found = scorer_of(scorer, columns)
+    texts = None if found is None else Texts(found[1], found[0], prompts, samples, tokens)
+    base, tokenizer = load_base(model), tokenizer_of(model)
+    writable_directory(out)
+
+    def shared(repeat: Repeat) -> Settings:
+        mine = chosen[repeat.seed - first_seed]
+        return Settings(
+            model=model,
+            objectives=fit_objectives(repeat.train, mine),
+            training=training,
+            conditioning=dict(settings.get("conditioning", {})),
+            sampling_factor=float(factor),
+            seed=repeat.seed,
+        )
+
+    started = time.monotonic()
+    result = compare(
+        shared,
+        repeats,
+        entries,
+        base,
+        tokenizer,
+        out,
+        points=points,
+        texts=texts,
+        cpu=cpu,
+        show=sys.stderr.isatty(),
+        say=click.echo,
+    )
+    result["data"] = {"source": source.name}
+    write_json(out / "compare.json", result)
+    plot_comparison(result, out / "compare.png")
+    print_comparison(result)
+    click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
+    return result
+
+
 def _quiet_where_nobody_looks() -> None:
     """No progress bars of transformers' own where standard error is not a terminal."""
     if not sys.stderr.isatty():
@@ -203,7 +298,7 @@ def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[st
     for name, value in settings.items():
         if name not in SECTIONS:
             raise InputError(f"{where}: {name} is not a setting; expected some of {', '.join(SECTIONS)}")
-        if name in ("conditioning", "training", "split") and not isinstance(value, Mapping):
+        if name in ("conditioning", "training", "split", "compare") and not isinstance(value, Mapping):
             raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
     settings["training"] = dict(settings.get("training", {}))
     return settings

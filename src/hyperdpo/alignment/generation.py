@@ -66,7 +66,7 @@ def generate(
     for name in _REFUSED:
         if settings.get(name) is not None:
             raise InputError(f"generate: {name} is not supported by a model with virtual tokens")
-    ids, mask = _prompts(model, input_ids, attention_mask)
+    ids, mask = prompt_rows(model, input_ids, attention_mask)
     scales = _scales(scale, len(ids))
     if bool((scales != 1).any()) and _setting(model, settings, "num_beams", 1) != 1:
         raise InputError("a scale other than 1 with num_beams above 1, expected sampling or greedy decoding")
@@ -83,12 +83,12 @@ def generate(
             stack.enter_context(torch.random.fork_rng(devices=devices))
             torch.manual_seed(seed)
         decoder = copy.copy(model.base)  # a view of the same modules, with a forward of its own
-        decoder.forward = _Forward(model, condition, scales)
+        decoder.forward = ConditionedForward(model, condition, scales)
         functools.update_wrapper(decoder.forward, type(model.base).forward, updated=())  # generate reads its arguments
         return decoder.generate(input_ids=ids, attention_mask=mask, **settings)
 
 
-class _Forward:
+class ConditionedForward:
     """The forward method that ``generate`` sees: N rows in, logits of N rows out, whatever is computed in between.
 
     The batch that is computed has the N rows at w first, then the E rows of the base model: virtual tokens masked
@@ -181,7 +181,7 @@ class _Rows:
         self.gates = gates
 
 
-def _prompts(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def prompt_rows(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """(B, T) ids and mask, padded on the left; InputError if that is not what was given."""
     pad = _setting(model, {}, "pad_token_id", None)
     if not isinstance(input_ids, Tensor):

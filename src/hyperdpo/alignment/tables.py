@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from hyperdpo.alignment.comparison import REFERENCE, span_ratios
 from hyperdpo.alignment.evaluation import AlignmentFront
 
 
@@ -33,3 +36,58 @@ def print_front(front: AlignmentFront, what: str) -> None:
     if len(front.objectives) > 1 and (front.scales == 1).any():
         line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in front.control_span.items())
     click.echo(line)
+
+
+def print_comparison(result: Mapping[str, Any]) -> None:
+    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats."""
+    methods, repeats = result["methods"], result["repeats"]
+    first = next(iter(methods.values()))
+    groups = "/".join(str(repeats[0]["groups"][name]) for name in ("train", "test"))
+    several = f"{len(repeats)} repeats" if len(repeats) > 1 else "1 repeat"
+    table = Table(
+        title=f"{first['metric']['description']}, {len(first['points'])} weightings, {several}, groups {groups} "
+        "(train/test)",
+        title_justify="left",
+    )
+    table.add_column("")
+    with_texts = all("generated" in one for one in methods.values())
+    headings = ["hypervolume", "control span"]
+    headings += ["of texts: hypervolume", "control span", "rank correlation"] if with_texts else []
+    for heading in (*headings, "models", "parameters", "epochs", "seconds"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, one in methods.items():
+        cells = [_with_sd(one, "hypervolume"), _each(one["control_span"], ".3f")]
+        if with_texts:
+            texts = one["generated"]
+            cells += [
+                _with_sd(texts, "hypervolume"),
+                _each(texts["control_span"], ".2f"),
+                _each(texts["rank_correlation"], ".2f"),
+            ]
+        cells += [f"{one['models']:.0f}", f"{one['parameters']:,.0f}", f"{one['epochs']:.3g}"]
+        table.add_row(name, *cells, f"{one['train_seconds']:.1f}")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+    known = ", ".join(f"{name} {value:.4f}" for name, value in result["base"]["metrics"].items())
+    shown = ", ".join(f"{r:.4g}" for r in first["reference_point"])
+    lines = [f"base: {known}; reference {shown}; temperatures {result['temperatures']}"]
+    if with_texts:
+        mean = ", ".join(f"{name} {value:.3f}" for name, value in result["base"]["generated"].items())
+        lines.append(f"texts of the base: {mean}; their hypervolume's reference: {REFERENCE}")
+    if "dpo-ls" in methods:
+        for name, one in methods.items():
+            if one["one_shot"]:
+                ratios = span_ratios(result, name, "dpo-ls")
+                shown = ", ".join(f"{of} {'-' if r is None else f'{r:.2f}'}" for of, r in ratios.items())
+                lines.append(f"{name}, control span over dpo-ls's: {shown}")
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def _with_sd(one: Mapping[str, Any], name: str) -> str:
+    value, sd = one[name], one[f"{name}_sd"]
+    return f"{value:#.4g} ± {sd:#.2g}" if sd else f"{value:#.4g}"
+
+
+def _each(values: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"{value:{form}}" for value in values.values())

@@ -160,7 +160,7 @@ class HyperDPOTrainer(Trainer):
         self.fixed_weights = None if args.weights is None else check_weights(args.weights, len(names))
         self.alphas = args.alphas(len(names))
         if processing_class is None:
-            processing_class = _tokenizer_of(model)
+            processing_class = tokenizer_of(model)
         if not isinstance(model, ConditionedLM):
             settings = {} if conditioning is None else conditioning.to_dict()
             if peft_config is None:
@@ -490,7 +490,7 @@ def _objectives(given: Sequence[str | Objective] | None, train: Preferences, bet
     return fit_objectives(train, chosen)
 
 
-def _tokenizer_of(model: str | PreTrainedModel | ConditionedLM) -> PreTrainedTokenizerBase:
+def tokenizer_of(model: str | PreTrainedModel | ConditionedLM) -> PreTrainedTokenizerBase:
     name = model if isinstance(model, str) else model.config._name_or_path
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)

@@ -10,9 +10,16 @@ from hyperdpo.methods.dpo_ls import dpo_ls
 from hyperdpo.methods.dpo_soup import dpo_soup
 from hyperdpo.methods.hyperdpo import hyperdpo
 from hyperdpo.methods.jobs import Answer, Conditioned, Fixed, Job, Margin, Method, jobs_of
+from hyperdpo.methods.logit_mixing import logit_mixing
 from hyperdpo.methods.mo_dpo import mo_dpo
 
 #: By the names that the command line uses.
-METHODS: dict[str, Method] = {"hyperdpo": hyperdpo, "dpo-ls": dpo_ls, "dpo-soup": dpo_soup, "mo-dpo": mo_dpo}
+METHODS: dict[str, Method] = {
+    "hyperdpo": hyperdpo,
+    "dpo-ls": dpo_ls,
+    "dpo-soup": dpo_soup,
+    "mo-dpo": mo_dpo,
+    "logit-mixing": logit_mixing,
+}
 
 __all__ = ["METHODS", "Answer", "Conditioned", "Fixed", "Job", "Margin", "Method", "jobs_of"]

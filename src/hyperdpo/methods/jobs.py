@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -49,10 +49,11 @@ Job: TypeAlias = Conditioned | Fixed | Margin
 
 @dataclass(frozen=True)
 class Answer:
-    """The model for one w: the average of some models' parameters; of one model, the model itself."""
+    """The model for one w: the average of some models' parameters or predictions; of one model, the model itself."""
 
     jobs: tuple[Job, ...]
     shares: tuple[float, ...] = (1.0,)
+    average: Literal["parameters", "predictions"] = "parameters"
 
 
 #: Answers for (P, m) weights, one per row.

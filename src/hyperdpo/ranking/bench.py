@@ -19,6 +19,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
 from hyperdpo.methods import METHODS, Answer, Conditioned, Fixed, Job, Margin, jobs_of
+from hyperdpo.options import parse_method
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
@@ -82,14 +83,7 @@ def parse_entry(text: str) -> Entry:
     Raises:
         InputError: no such method or variant.
     """
-    method, _, variant = text.partition(":")
-    if method not in VARIANTS:
-        raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(VARIANTS)}")
-    variants = VARIANTS[method]
-    if variant and variant not in variants:
-        expected = ", ".join(f"{method}:{v}" for v in variants) or method
-        raise InputError(f"--methods: no variant {text!r}; expected {expected}")
-    overrides = variants[variant] if variant else {}
+    method, overrides = parse_method(text, VARIANTS)
     return Entry(text, method, overrides, scales=()) if method == "lightgbm-ls" else Entry(text, method, overrides)
 
 

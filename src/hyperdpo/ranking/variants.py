@@ -37,11 +37,3 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "mo-dpo": {},
     "lightgbm-ls": {"base": {"with_base": True}},
 }
-
-
-def described() -> str:
-    """All methods, each with its variants, in words."""
-    return ", ".join(
-        method + (f" ({', '.join(f':{variant}' for variant in variants)})" if variants else "")
-        for method, variants in VARIANTS.items()
-    )

@@ -1,0 +1,86 @@
+"""Decoding-time mixing: the next token's log-probabilities of several models, averaged and normalised again.
+
+    log p(y_t | ...) = sum_j w_j log p_j(y_t | ...) - log Z_t
+
+It needs no training of its own, m models in memory, and m passes per token. Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from hyperdpo.alignment.generation import ConditionedForward, prompt_rows
+from hyperdpo.alignment.logps import sequence_logps
+from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.core.preferences import check_weights
+from hyperdpo.errors import InputError
+
+
+class LogitMixture:
+    """Several models as one, at fixed shares. Models with a share of 0 are not asked.
+
+    Args:
+        models: not conditioned on w, of one tokenizer.
+        shares: (number of models,), a point of the simplex.
+
+    Raises:
+        InputError: a conditioned model, or wrong shares.
+    """
+
+    def __init__(self, models: Sequence[ConditionedLM], shares: Sequence[float]):
+        found = check_weights(shares, len(models))
+        for number, model in enumerate(models):
+            if model.conditioning.hears_weights:
+                raise InputError(f"model {number} is conditioned on w; what is mixed are models that are not")
+        self.models = [model for model, share in zip(models, found, strict=True) if share > 0]
+        self.shares = [float(share) for share in found if share > 0]
+
+    def row_logps(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B,) summed log-probabilities of the responses of a batch, as the collator makes it."""
+        mixed = self._average(
+            [
+                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+                for model in self.models
+            ]
+        )
+        return sequence_logps(mixed, batch["input_ids"], batch["completion_mask"])
+
+    @torch.no_grad()
+    def generate(self, input_ids: Any, attention_mask: Tensor | None = None, **settings: Any) -> Any:
+        """As transformers' ``generate``, without beams; padding on the left."""
+        first = self.models[0]
+        ids, mask = prompt_rows(first, input_ids, attention_mask)
+        for model in self.models:
+            model.eval()
+        forwards = [ConditionedForward(m, m.condition(None, len(ids)), torch.ones(len(ids))) for m in self.models]
+        caches: list[Any] = [None] * len(forwards)
+
+        def forward(input_ids: Tensor, past_key_values: Any = None, **inputs: Any) -> Any:
+            if past_key_values is None or past_key_values.get_seq_length() == 0:
+                caches[1:] = [DynamicCache(config=model.base.config) for model in self.models[1:]]
+            caches[0] = past_key_values
+            outputs = [
+                one(input_ids, past_key_values=cache, **inputs) for one, cache in zip(forwards, caches, strict=True)
+            ]
+            outputs[0].logits = self._average([output.logits for output in outputs])
+            return outputs[0]
+
+        decoder = copy.copy(first.base)  # a view of the same modules, with a forward of its own
+        decoder.forward = forward
+        # generate reads a forward's arguments
+        functools.update_wrapper(forward, type(first.base).forward, updated=())
+        return decoder.generate(input_ids=ids, attention_mask=mask, **settings)
+
+    def _average(self, logits: Sequence[Tensor]) -> Tensor:
+        """Unnormalised log-probabilities (..., V) of the mixture."""
+        if len(logits) == 1:
+            return logits[0]
+        parts = [share * one.float().log_softmax(-1) for share, one in zip(self.shares, logits, strict=True)]
+        return torch.stack(parts).sum(0)

@@ -1,0 +1,311 @@
+"""Methods side by side: each training once, margins, soups, what is measured, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import is_one_line, read
+from tiny_models import tiny_base
+from toy_preferences import rows, words_tokenizer
+
+from hyperdpo.alignment.bench import Bench, Settings, parse_entry
+from hyperdpo.alignment.comparison import Measurements, Repeat, Texts, compare, span_ratios
+from hyperdpo.alignment.data import fit_objectives, read_preferences
+from hyperdpo.alignment.evaluation import row_logps
+from hyperdpo.alignment.scorers import scorer_of, text_measures
+from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.variants import VARIANTS
+from hyperdpo.core.losses import listnet_dpo_loss
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.errors import InputError
+from hyperdpo.methods import Fixed, Margin
+from hyperdpo.objectives import Objective
+
+TRAINING = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-2}
+CONDITIONING = {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4, "lora_rank": 2}
+ALL = ("hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo", "logit-mixing")
+
+
+def share_of_low_words(prompts: Any, texts: Any) -> np.ndarray:
+    """Of the toy's two objectives."""
+    low = [np.mean([int(w[1:]) < 26 for w in t.split() if w[1:].isdigit()] or [0.5]) for t in texts]
+    return np.stack([low, 1 - np.array(low)], 1)
+
+
+def settings_of(train: Any, seed: int = 0, **training: Any) -> Settings:
+    objectives = fit_objectives(train, [Objective(name=name, beta=0.1) for name in ("low", "high")])
+    return Settings("toy", objectives, {**TRAINING, **training}, CONDITIONING, 2.0, seed)
+
+
+def bench_of(directory, **training: Any) -> Bench:
+    train, test = read_preferences(rows(12)), read_preferences(rows(6, seed=1))
+    return Bench(
+        settings_of(train, **training), tiny_base(), words_tokenizer(), train, test, directory, cpu=True, show=False
+    )
+
+
+def compared(out, methods=ALL, seeds=1, **options: Any) -> dict[str, Any]:
+    train, test = read_preferences(rows(12)), read_preferences(rows(6, seed=1))
+    texts = Texts(share_of_low_words, "toy", prompts=3, samples=2, tokens=4)
+    repeats = [Repeat(f"seed-{s}", s, train, test) for s in range(seeds)]
+    entries = [parse_entry(method) for method in methods]
+    return compare(
+        lambda repeat: settings_of(repeat.train, repeat.seed),
+        repeats,
+        entries,
+        tiny_base(),
+        words_tokenizer(),
+        out,
+        points=3,
+        texts=texts,
+        cpu=True,
+        show=False,
+        **options,
+    )
+
+
+def test_every_method_is_measured_in_the_same_places(tmp_path):
+    result = compared(tmp_path, seeds=2)
+    assert list(result["methods"]) == list(ALL)
+    assert {name: one["models"] for name, one in result["methods"].items()} == {
+        "hyperdpo": 1,
+        "dpo-ls": 3,
+        "dpo-soup": 2,
+        "mo-dpo": 3,
+        "logit-mixing": 2,
+    }
+    weights = weight_grid(2, 3).tolist()
+    for name, one in result["methods"].items():
+        assert [point["weights"] for point in one["points"]] == weights
+        assert len(one["generated"]["points"]) == 3
+        assert one["epochs"] == (2 if name == "hyperdpo" else 1)
+        assert one["hypervolume"] == pytest.approx(np.mean([seed["hypervolume"] for seed in one["seeds"]]))
+        assert np.isfinite(one["train_seconds"])
+    # Experts are trained once, for all who need them.
+    ends = [result["methods"][name]["points"] for name in ("dpo-ls", "dpo-soup", "mo-dpo", "logit-mixing")]
+    for points in ends[1:]:
+        for end in (0, -1):
+            assert points[end]["metrics"] == pytest.approx(ends[0][end]["metrics"], abs=1e-5)
+    json.dumps(result, allow_nan=False)
+
+
+def test_what_is_finished_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
+    first = compared(tmp_path)
+    monkeypatch.setattr(HyperDPOTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(Measurements, "_measure", lambda *_: pytest.fail("measured again"))
+    assert compared(tmp_path) == first
+
+
+def test_a_comparison_that_was_killed_goes_on_to_the_same_result(tmp_path, monkeypatch):
+    whole = compared(tmp_path / "whole", ["hyperdpo", "mo-dpo"])
+    step, steps = HyperDPOTrainer.training_step, []
+
+    def killed(self, *arguments, **settings):
+        steps.append(1)
+        if len(steps) in (5, 14):  # in the middle of a training's second epoch, and of a later training
+            raise KeyboardInterrupt
+        return step(self, *arguments, **settings)
+
+    monkeypatch.setattr(HyperDPOTrainer, "training_step", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            compared(tmp_path / "cut", ["hyperdpo", "mo-dpo"])
+    parts = compared(tmp_path / "cut", ["hyperdpo", "mo-dpo"])
+    for name, one in whole["methods"].items():
+        other = parts["methods"][name]
+        assert other["hypervolume"] == pytest.approx(one["hypervolume"], rel=1e-6)
+        assert other["generated"]["points"] == one["generated"]["points"]
+    assert not list((tmp_path / "cut").rglob("*.unfinished"))
+
+
+def test_the_margin_is_equation_18(tmp_path):
+    """β_i r_i minus what the other experts' rewards are worth, written out for each group."""
+    bench = bench_of(tmp_path)
+    experts = (Fixed((1.0, 0.0)), Fixed((0.0, 1.0)))
+    job = Margin((0.3, 0.7), 1, experts)
+    entry = parse_entry("mo-dpo")
+    margins = bench._margin(job, entry)
+    other = bench.trained(experts[0], entry).model
+    from hyperdpo.alignment.batches import Collator
+
+    group = bench.train_groups[2]
+    batch = Collator(bench.pad)([group])
+    with torch.no_grad():
+        scores, own = row_logps(other, batch), torch.randn(len(group.completion_ids))
+        base = torch.as_tensor(bench.train_base[2])
+        beta, w = 0.1, (0.3, 0.7)
+        # (18): (beta / w_i) (r_i - sum_j w_j r_j), with r = s - s_base, in a listwise cross entropy
+        logits = beta / w[1] * (own - base - w[0] * (scores - base))
+        target = torch.as_tensor(group.targets[1])
+        expected = -(target * logits.log_softmax(-1)).sum()
+    found = listnet_dpo_loss(
+        own[None],
+        torch.as_tensor(margins[2])[None],
+        target[None, None],
+        torch.ones(1, len(own), dtype=bool),
+        [beta / w[1]],
+    )
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_spans_ranks_and_the_hypervolume_of_texts_are_those_of_the_points(tmp_path):
+    result = compared(tmp_path, ["hyperdpo", "dpo-ls"])
+    for one in result["methods"].values():
+        (seed,) = one["seeds"]
+        texts = seed["generated"]
+        ends = texts["points"][-1], texts["points"][0]  # w = (0, 1) comes first
+        at = {tuple(p["weights"]): s for p, s in zip(seed["points"], texts["points"], strict=True)}
+        assert texts["control_span"]["low"] == pytest.approx(at[1.0, 0.0]["low"] - at[0.0, 1.0]["low"])
+        assert texts["control_span"]["high"] == pytest.approx(at[0.0, 1.0]["high"] - at[1.0, 0.0]["high"])
+        assert len(ends) == 2
+        reference = np.array(texts["reference_point"])
+        corners = [(p["low"], p["high"]) for p in texts["points"]]
+        # The area that some point of the front is above, counted on a fine grid.
+        top = np.maximum(np.max(corners, axis=0), reference)
+        cells = [np.linspace(reference[j], top[j], 401) for j in (0, 1)]
+        centres = [(c[1:] + c[:-1]) / 2 for c in cells]
+        covered = np.zeros((400, 400), dtype=bool)
+        for x, y in corners:
+            covered |= (centres[0][:, None] < x) & (centres[1][None] < y)
+        area = covered.mean() * np.prod(top - reference)
+        assert texts["hypervolume"] == pytest.approx(area, abs=0.01 * max(area, 1e-3) + 1e-3)
+    ratios = span_ratios(result, "hyperdpo", "dpo-ls")
+    own, other = (result["methods"][name]["seeds"][0]["control_span"] for name in ("hyperdpo", "dpo-ls"))
+    assert ratios["cross_entropy"] == pytest.approx((own["low"] / other["low"] + own["high"] / other["high"]) / 2)
+
+
+def test_variants_are_other_trainings_and_soups_share_theirs(tmp_path):
+    bench = bench_of(tmp_path)
+    grid = weight_grid(2, 3)
+    found = {name: bench.model(parse_entry(name), grid) for name in ("hyperdpo", "hyperdpo:prompt", "hyperdpo:lora")}
+    assert len({one.trainings for one in found.values()}) == 3
+    soups = [bench.model(parse_entry(f"dpo-soup{variant}"), grid) for variant in ("", ":linear", ":svd")]
+    assert len({one.trainings for one in soups}) == 1
+    scores = [bench.scores(one.at(np.array([0.5, 0.5]))) for one in soups]
+    assert not np.allclose(scores[0][0], scores[1][0], atol=1e-7)
+
+
+@pytest.mark.parametrize("text", [f"{m}:{v}" for m, named in VARIANTS.items() for v in named])
+def test_every_variant_has_settings_that_exist(tmp_path, text):
+    entry = parse_entry(text)
+    if entry.one_shot:
+        conditioning, training, _ = bench_of(tmp_path)._described(next(iter(_jobs(entry))), entry.overrides)
+        assert conditioning.hears_weights
+        bench_of(tmp_path)._arguments(training, tmp_path)
+
+
+def _jobs(entry):
+    from hyperdpo.methods import METHODS, jobs_of
+
+    return jobs_of(METHODS[entry.method](weight_grid(2, 3)))
+
+
+def test_text_measures_are_found_by_the_objectives_names():
+    name, scorer = scorer_of(None, ["word_count", "dialogue"])
+    assert name == "text measures"
+    assert scorer(["", ""], ["two words", 'He said "no".'])[:, 0].tolist() == [2, 3]
+    assert scorer_of(None, ["word_count", "helpful"]) is None
+    assert text_measures(["word_count"])([""], ["a b c"]).shape == (1, 1)
+
+
+def test_a_classifier_per_objective_scores_texts(tmp_path):
+    import transformers
+
+    words_tokenizer().save_pretrained(tmp_path / "judge")
+    config = transformers.LlamaConfig(
+        vocab_size=50,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        pad_token_id=0,
+        num_labels=1,
+    )
+    judge = transformers.LlamaForSequenceClassification(config).eval()
+    judge.save_pretrained(tmp_path / "judge")
+    _, scorer = scorer_of(f"classifiers:{tmp_path / 'judge'},{tmp_path / 'judge'}", ["a", "b"])
+    found = scorer(["w3 w4", "w5"], [" w6", " w7 w8 w9"])
+    assert found.shape == (2, 2)
+    with torch.no_grad():
+        expected = judge(torch.tensor([[3, 4, 6]])).logits[0, 0]
+    assert found[0, 0] == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", ["--scorer", "package.module:function"]),
+        ("no_such_module:f", ["no_such_module"]),
+        ("hyperdpo.alignment.scorers:nothing", ["nothing"]),
+        ("classifiers:one", ["1 classifiers", "expected 2"]),
+    ],
+)
+def test_scorers_that_are_not_there_get_one_line(name, words):
+    with pytest.raises(InputError) as error:
+        scorer_of(name, ["a", "b"])
+    assert is_one_line(error.value, *words), str(error.value)
+
+
+def test_a_scorer_that_gives_something_else_is_told_so(tmp_path):
+    train = read_preferences(rows(12))
+    texts = Texts(lambda prompts, found: np.zeros(3), "odd", prompts=2, samples=1, tokens=2)
+    with pytest.raises(InputError) as error:
+        Measurements(bench_of(tmp_path), weight_grid(2, 3), texts, tmp_path / "measured")
+    assert is_one_line(error.value, "scorer odd", "(3,)", "expected (2, 2)"), str(error.value)
+    assert len(train) == 12
+
+
+# --- from the command line
+
+TINY = [
+    "--points", "3", "--seeds", "1", "--cpu", "--prompts", "2", "--samples", "1", "--tokens", "3",
+    "--set", "training.num_train_epochs=1", "--set", "conditioning.prompt_tokens=2",
+    "--set", "training.disable_tqdm=true",
+]  # fmt: skip
+
+
+def test_the_command_compares_draws_and_writes(place, tmp_path, command):
+    scorer = f"{__name__}:share_of_low_words"
+    done = command(
+        "align",
+        "compare",
+        place / "data.jsonl",
+        "--model",
+        place / "model",
+        "--out",
+        tmp_path,
+        "--scorer",
+        scorer,
+        *TINY,
+    )
+    assert done.code == 0, done.err
+    result = read(tmp_path / "compare.json")
+    assert set(result["methods"]) == set(ALL)
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    for name in ALL:
+        assert name in done.out
+    assert "control span over dpo-ls's" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "dpo"], ["no method 'dpo'", "dpo-ls"]),
+        (["--methods", "hyperdpo:loud"], ["hyperdpo:loud", "hyperdpo:prompt"]),
+        (["--methods", "dpo-ls,dpo-ls"], ["more than once"]),
+        (["--seeds", "0"], ["--seeds"]),
+        (["--set", "compare.speed=1"], ["speed is not a setting"]),
+        (["--set", "compare.sampling_factor=0"], ["sampling_factor", "above 0"]),
+        (["--set", "split.test=0", "--set", "split.train=1"], ["no test groups"]),
+        (["--set", "training.speed=1"], ["speed"]),
+    ],
+)
+def test_mistakes_get_one_line(place, tmp_path, command, arguments, words):
+    done = command(
+        "align", "compare", place / "data.jsonl", "--model", place / "model", "--out", tmp_path, *TINY, *arguments
+    )
+    assert done.refused(*words), (done.code, done.err)
