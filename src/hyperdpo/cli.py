@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from hyperdpo._version import __version__
-from hyperdpo.alignment.cli import align
+from hyperdpo.alignment.cli import align, check_extra
 from hyperdpo.errors import InputError
 from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
 from hyperdpo.ranking.variants import VARIANTS
@@ -341,8 +341,9 @@ def rank_score(
 @click.option("--out", type=PATH, default=Path("experiments"), show_default=True, help="Reports, JSON and trainings.")
 @click.option("--seeds", type=int, help="Repeats.  [default: 3, or one for each fold]")
 @click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
-@click.option("--queries", type=int, help="Size of the generated data.")
+@click.option("--queries", type=int, help="Size of the generated data; prompts, for a language model.")
 @click.option("--oracle", type=PATH, help="Oracle file of generated data.")
+@click.option("--model", help="Language model: a checkpoint or a hub name; a small one is trained if left out.")
 @click.option("--small", is_flag=True, help="A tiny instance, to see that it runs.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
 @data_options
@@ -354,17 +355,47 @@ def experiment(
     folds: int,
     queries: int | None,
     oracle: Path | None,
+    model: str | None,
     small: bool,
     settings: tuple[str, ...],
     **data: Any,
 ) -> None:
     """Run the experiment NAME: a table or figure of the paper, or a look beyond it. Without NAME, list them."""
-    if name is None or name == "list":
-        from hyperdpo.experiments.registry import EXPERIMENTS
+    from hyperdpo.experiments.registry import EXPERIMENTS, LANGUAGE
 
+    if name is None or name == "list":
         for known, (_, what) in EXPERIMENTS.items():
             click.echo(f"{known:<12}{what}")
         return
+    if name in LANGUAGE:
+        check_extra()
+        others = {
+            "--folds": folds,
+            "--oracle": oracle,
+            "--preset": data["preset"],
+            "--base-scores": data["base_scores"],
+        }
+        for option, value in others.items():
+            if value:
+                raise InputError(f"{option}: {name} is about a language model, which has none; expected it left out")
+        from hyperdpo.experiments.running_language import run_language_experiment
+
+        run_language_experiment(
+            name,
+            out=out,
+            data=source,
+            model=model,
+            config_file=data["config_file"],
+            objectives=data["objectives"],
+            overrides=overrides_of(settings),
+            seeds=seeds,
+            prompts=queries,
+            small=small,
+            cpu=data["cpu"],
+        )
+        return
+    if model is not None:
+        raise InputError(f"--model: {name} is about rankers; expected it left out")
     from hyperdpo.experiments.running import run_experiment
 
     run_experiment(

@@ -38,7 +38,7 @@ def share_of_low_words(prompts: Any, texts: Any) -> np.ndarray:
 
 def settings_of(train: Any, seed: int = 0, **training: Any) -> Settings:
     objectives = fit_objectives(train, [Objective(name=name, beta=0.1) for name in ("low", "high")])
-    return Settings("toy", objectives, {**TRAINING, **training}, CONDITIONING, 2.0, seed)
+    return Settings("toy", objectives, {**TRAINING, **training}, CONDITIONING, 2.0, 1.5, seed)
 
 
 def bench_of(directory, **training: Any) -> Bench:

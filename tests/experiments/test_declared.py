@@ -9,6 +9,10 @@ import pytest
 
 from hyperdpo.experiments import EXPERIMENTS, load
 from hyperdpo.experiments.charts import charts
+from hyperdpo.experiments.experiment import Experiment
+from hyperdpo.experiments.language import LanguageExperiment
+from hyperdpo.experiments.language_charts import CHARTS
+from hyperdpo.experiments.registry import LANGUAGE
 from hyperdpo.experiments.results import meeting_gap, ratio_text, spread, table_rows
 from hyperdpo.ranking.config import PAPER, build_config, with_overrides
 
@@ -17,12 +21,35 @@ MSLR = build_config(preset="mslr")
 
 def test_there_is_an_experiment_for_every_table_and_figure_of_the_paper() -> None:
     ranking = ("2a", "2b", "6a", "6b", "6c", "9a", "9b", "10a", "10b", "11", "12", "13")
-    assert set(EXPERIMENTS) == {*(f"figure{n}" for n in ranking), "table1", "oracle", "objectives", "groups"}
+    language = ("table2", "figure4", "figure5", "figure7", "stories")
+    assert language == LANGUAGE
+    assert set(EXPERIMENTS) == {*(f"figure{n}" for n in ranking), "table1", "oracle", "objectives", "groups", *language}
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_every_experiment_on_a_language_model_is_one_that_can_be_run(name: str) -> None:
+    experiment = load(name)
+    assert isinstance(experiment, LanguageExperiment)
+    assert experiment.name == name
+    labels = [entry.label for entry in experiment.entries]
+    assert len(set(labels)) == len(labels)
+    assert set(experiment.paper) <= set(labels)
+    assert set(experiment.charts) <= set(CHARTS)
+
+
+def test_table_2_is_the_papers() -> None:
+    paper = load("table2").paper
+    assert {label: figures["hypervolume"] for label, figures in paper.items()} == {
+        "HyperDPO (paper)": 0.19424,
+        "DPO-LS": 0.17668,
+        "DPO Soup": 0.18401,
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in LANGUAGE])
 def test_every_experiment_is_one_that_can_be_run(name: str) -> None:
     experiment = load(name)
+    assert isinstance(experiment, Experiment)
     assert experiment.name == name
     labels = [entry.label for entry in experiment.entries]
     assert len(set(labels)) == len(labels)

@@ -86,6 +86,7 @@ class Settings:
         training: arguments of :class:`~hyperdpo.alignment.trainer.HyperDPOConfig`; epochs of models for one w.
         conditioning: of conditioned models; the rest of it (prompt, LoRA) is everybody's.
         sampling_factor: conditioned models have so many times the epochs.
+        learning_rate_factor: and so many times the learning rate.
         seed: of initialisation, order and sampled weights.
     """
 
@@ -94,6 +95,7 @@ class Settings:
     training: Mapping[str, Any]
     conditioning: Mapping[str, Any]
     sampling_factor: float
+    learning_rate_factor: float
     seed: int
 
     @property
@@ -262,6 +264,9 @@ class Bench:
         objectives = settings.objectives
         if isinstance(job, Conditioned):
             training["num_train_epochs"] = training.get("num_train_epochs", 3) * settings.sampling_factor
+            rate = overrides.get("training", {}).get("learning_rate_factor", settings.learning_rate_factor)
+            training["learning_rate"] = training.get("learning_rate", HyperDPOConfig.learning_rate) * rate
+            training.pop("learning_rate_factor", None)
             chosen = {**settings.conditioning, **overrides.get("conditioning", {})}
             return ConditioningConfig(settings.names, **chosen), training, objectives
         training = {k: v for k, v in training.items() if k not in CONDITIONED_ONLY}

@@ -17,7 +17,7 @@ def align() -> None:
     """Fine-tune a language model on several preference objectives at once, and use it at any weights."""
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
     """One line, before anything is read, where the extra is missing."""
     for package in ("transformers", "peft"):
         if find_spec(package) is None:
@@ -42,7 +42,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
-@click.option("--epochs", type=float, help="Passes over the training groups.  [default: 3]")
+@click.option("--epochs", type=float, help="Passes over the training groups.  [default: 4]")
 @click.option("--seed", type=int, help="Of initialisation, order and sampled weights.  [default: 42]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
@@ -67,7 +67,7 @@ def align_fit(
     DATA is JSONL or Parquet: prompt, completions, labels {objective: [numbers]}; or listwise scores, PKU-SafeRLHF's
     columns, or TRL's prompt, chosen, rejected; or a directory with train and test files.
     """
-    _check_extra()
+    check_extra()
     from hyperdpo.alignment.commands import fit_command
 
     overrides = overrides_of(settings)
@@ -117,7 +117,7 @@ def align_front(
     cpu: bool,
 ) -> None:
     """Measure RUN on DATA: the cross-entropy error of every objective at each weighting."""
-    _check_extra()
+    check_extra()
     from hyperdpo.alignment.commands import front_command
 
     front_command(
@@ -187,7 +187,7 @@ def align_compare(
 
     A finished training is kept in OUT and never run again.
     """
-    _check_extra()
+    check_extra()
     from hyperdpo.alignment.commands import compare_command
 
     overrides = overrides_of(settings)
@@ -205,9 +205,7 @@ def align_compare(
         overrides=overrides,
         format=format,
         scorer=scorer,
-        prompts=prompts,
-        samples=samples,
-        tokens=tokens,
+        sizes={"prompts": prompts, "samples": samples, "tokens": tokens},
         cpu=cpu,
     )
 
@@ -244,7 +242,7 @@ def align_generate(
     cpu: bool,
 ) -> None:
     """Continue prompts at any weights; all in one batch."""
-    _check_extra()
+    check_extra()
     from hyperdpo.alignment.commands import generate_command
 
     generate_command(

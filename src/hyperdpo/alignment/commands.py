@@ -13,7 +13,7 @@ from typing import Any
 import click
 import numpy as np
 
-from hyperdpo.alignment.bench import Settings, parse_entry
+from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import (
@@ -42,7 +42,7 @@ SECTIONS = ("objectives", "conditioning", "training", "split", "format", "compar
 SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
 #: What `align fit` sets unless it is told otherwise.
 TRAINING: dict[str, Any] = {
-    "num_train_epochs": 3,
+    "num_train_epochs": 4,
     "per_device_train_batch_size": 8,
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
@@ -50,8 +50,12 @@ TRAINING: dict[str, Any] = {
     "save_total_limit": 1,
     "report_to": [],
 }
-#: Conditioned models train so many times as long as models for one w, unless told otherwise.
+#: Passes over the data of models for one w in a comparison; a conditioned one has SAMPLING_FACTOR times as many.
+BASELINE_EPOCHS = 3
 SAMPLING_FACTOR = 4 / 3
+#: The learning rate of conditioned models in a comparison, in multiples of the others'. Each part of a conditioned
+#: adapter works at some w only; models for one w do not get better by more, see docs/alignment.md.
+LEARNING_RATE_FACTOR = 3.0
 
 
 def fit_command(
@@ -211,25 +215,75 @@ def compare_command(
     overrides: Mapping[str, Any] | None = None,
     format: str = "auto",
     scorer: str | None = None,
-    prompts: int = 160,
-    samples: int = 4,
-    tokens: int = 48,
+    sizes: Mapping[str, int] | None = None,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """``hyperdpo align compare``: the content of ``compare.json``."""
-    _quiet_where_nobody_looks()
+    started = time.monotonic()
     entries = [parse_entry(method) for method in methods]
+    result = compared(
+        source,
+        model,
+        out,
+        entries,
+        points=points,
+        seeds=seeds,
+        objectives=objectives,
+        config_file=config_file,
+        overrides=overrides,
+        format=format,
+        scorer=scorer,
+        sizes=sizes,
+        cpu=cpu,
+    )
+    write_json(out / "compare.json", result)
+    plot_comparison(result, out / "compare.png")
+    print_comparison(result)
+    click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
+    return result
+
+
+def compared(
+    source: Path,
+    model: str,
+    out: Path,
+    entries: Sequence[Entry],
+    *,
+    points: int = 11,
+    seeds: int = 3,
+    objectives: Sequence[str] | None = None,
+    config_file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    format: str = "auto",
+    scorer: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+    with_texts: bool = True,
+    cpu: bool = False,
+) -> dict[str, Any]:
+    """Read data, base and settings, and compare: a seed is a split of its own, unless the data come split.
+
+    Args:
+        scorer: see :func:`~hyperdpo.alignment.scorers.scorer_of`.
+        sizes: of the sampled texts: ``prompts``, ``samples``, ``tokens``.
+        with_texts: sample texts where a scorer is known.
+
+    Raises:
+        InputError: data, settings or model that do not fit.
+    """
+    _quiet_where_nobody_looks()
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     settings = _settings(config_file, overrides or {})
-    compared = settings.get("compare", {})
-    for name in compared:
-        if name != "sampling_factor":
-            raise InputError(f"compare: {name} is not a setting; expected sampling_factor")
-    factor = compared.get("sampling_factor", SAMPLING_FACTOR)
-    if not isinstance(factor, int | float) or not factor > 0:
-        raise InputError(f"compare: sampling_factor is {factor!r}; expected a number above 0")
+    factors = {"sampling_factor": SAMPLING_FACTOR, "learning_rate_factor": LEARNING_RATE_FACTOR}
+    for name, value in settings.get("compare", {}).items():
+        if name not in factors:
+            raise InputError(f"compare: {name} is not a setting; expected some of {', '.join(factors)}")
+        if not isinstance(value, int | float) or not value > 0:
+            raise InputError(f"compare: {name} is {value!r}; expected a number above 0")
+        factors[name] = float(value)
     training = {k: v for k, v in {**TRAINING, **settings["training"]}.items() if not k.startswith("save_")}
+    if "num_train_epochs" not in settings["training"]:
+        training["num_train_epochs"] = BASELINE_EPOCHS
     first_seed = int(training.pop("seed", 0))
     if format == "auto":
         format = settings.get("format", "auto")
@@ -242,24 +296,21 @@ def compare_command(
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
         beta = float(training.get("beta", 0.1))
         chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], beta))
-    columns = [o.column for o in chosen[0]]
-    found = scorer_of(scorer, columns)
-    texts = None if found is None else Texts(found[1], found[0], prompts, samples, tokens)
+    found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
+    texts = None if found is None else Texts(found[1], found[0], **(sizes or {}))
     base, tokenizer = load_base(model), tokenizer_of(model)
     writable_directory(out)
 
     def shared(repeat: Repeat) -> Settings:
-        mine = chosen[repeat.seed - first_seed]
         return Settings(
             model=model,
-            objectives=fit_objectives(repeat.train, mine),
+            objectives=fit_objectives(repeat.train, chosen[repeat.seed - first_seed]),
             training=training,
             conditioning=dict(settings.get("conditioning", {})),
-            sampling_factor=float(factor),
             seed=repeat.seed,
+            **factors,
         )
 
-    started = time.monotonic()
     result = compare(
         shared,
         repeats,
@@ -274,10 +325,6 @@ def compare_command(
         say=click.echo,
     )
     result["data"] = {"source": source.name}
-    write_json(out / "compare.json", result)
-    plot_comparison(result, out / "compare.png")
-    print_comparison(result)
-    click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
     return result
 
 

@@ -140,6 +140,7 @@ def compare(
             "training": dict(chosen.training),
             "conditioning": dict(chosen.conditioning),
             "sampling_factor": chosen.sampling_factor,
+            "learning_rate_factor": chosen.learning_rate_factor,
             "texts": None
             if texts is None
             else {k: v for k, v in asdict(texts).items() if k != "scorer"} | {"reference": REFERENCE},
@@ -297,6 +298,7 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name in ("control_span", "rank_correlation"):
             one[name], one[f"{name}_sd"] = _named([g[name] for g in generated])
         one["points"] = [_named([g["points"][p] for g in generated])[0] for p in range(len(result["points"]))]
+    result["views"] = {}
     result["seeds"] = [dict(seed) for seed in seeds]
     return result
 
@@ -336,7 +338,7 @@ def _named(values: Sequence[Mapping[str, float]]) -> tuple[dict[str, Any], dict[
 def _mean_points(seeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     averaged = []
     for points in zip(*(seed["points"] for seed in seeds), strict=True):
-        one: dict[str, Any] = {"weights": points[0]["weights"], "scale": points[0]["scale"], "main": None}
+        one: dict[str, Any] = {k: points[0][k] for k in ("weights", "scale", "temperature", "main")}
         for key in ("metrics", "accuracy"):
             one[key], one[f"{key}_sd"] = _named([point[key] for point in points])
         one["deviation_quartiles"] = np.mean([point["deviation_quartiles"] for point in points], 0).tolist()

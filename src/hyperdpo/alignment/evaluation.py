@@ -51,6 +51,8 @@ class AlignmentFront:
     """(P, 3): quartiles of s - s_base over all responses."""
     reference_point: np.ndarray
     """(m,): see :func:`reference_point`."""
+    temperatures: tuple[float, ...]
+    """(m,)."""
 
     @property
     def base_losses(self) -> np.ndarray:
@@ -88,6 +90,7 @@ class AlignmentFront:
                 {
                     "weights": self.weights[p].tolist(),
                     "scale": float(self.scales[p]),
+                    "temperature": list(self.temperatures),
                     "metrics": named(self.losses[p]),
                     "accuracy": named(self.accuracies[p]),
                     "deviation_quartiles": self.deviations[p].tolist(),
@@ -270,6 +273,7 @@ def front_of_scores(
         accuracies=np.array(accuracies),
         deviations=np.array(deviations),
         reference_point=reference_point(groups),
+        temperatures=tuple(map(float, betas)),
     )
 
 

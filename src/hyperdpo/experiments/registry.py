@@ -9,6 +9,7 @@ from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
     from hyperdpo.experiments.experiment import Experiment
+    from hyperdpo.experiments.language import LanguageExperiment
 
 #: name: (file, what it is).
 EXPERIMENTS: dict[str, tuple[str, str]] = {
@@ -25,13 +26,22 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
     "figure11": ("figure11", "temperature hypernetwork of depth 5: fronts at five temperature vectors (IV, V)"),
     "figure12": ("figure12", "depth 2 to 5 of the temperature hypernetwork (IV, V)"),
     "figure13": ("figure13", "the box D(β) that the temperature hypernetwork is trained on (IV, V)"),
+    "table2": ("table2", "language model: hypervolume and time, beside the paper's figures"),
+    "figure4": ("figure4", "language model: fronts of HyperDPO, DPO-LS and DPO Soup in cross-entropy error"),
+    "figure5": ("figure4", "language model: the same with MO-DPO"),
+    "figure7": ("figure7", "language model: concentration α from 0.2 to 1"),
+    "stories": ("stories", "beyond the paper: what w changes in errors and in sampled texts, every method"),
     "oracle": ("oracle", "beyond the paper: how much of the attainable front each method attains, and its regret"),
     "objectives": ("objectives", "beyond the paper: 2, 3, 5 and 8 objectives, cost and quality of each method"),
     "groups": ("groups", "beyond the paper: 100, 1,000 and 10,000 training groups"),
 }
 
 
-def load(name: str) -> Experiment:
+#: Those on language models.
+LANGUAGE = ("table2", "figure4", "figure5", "figure7", "stories")
+
+
+def load(name: str) -> Experiment | LanguageExperiment:
     """An experiment by its name.
 
     Raises:
@@ -40,4 +50,5 @@ def load(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise InputError(f"no experiment {name!r}; expected one of {', '.join(EXPERIMENTS)}")
     module = import_module(f"hyperdpo.experiments.{EXPERIMENTS[name][0]}")
-    return next(one for one in module.EXPERIMENTS if one.name == name)
+    found: Experiment | LanguageExperiment = next(one for one in module.EXPERIMENTS if one.name == name)
+    return found

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperdpo.experiments.charts import charts
+from hyperdpo.experiments.figures import Chart
 from hyperdpo.experiments.results import facts, table
 
 
-def report(result: Mapping[str, Any]) -> str:
+def report(result: Mapping[str, Any], charts: Sequence[Chart]) -> str:
     """The content of ``NAME.html``. It loads nothing: plotly's script and all figures are in it."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -20,10 +20,17 @@ def report(result: Mapping[str, Any]) -> str:
         result=result,
         facts=facts(result),
         tables=[_as_rows(result, case) for case in result["cases"]],
-        charts=charts(result),
+        charts=charts,
+        reference="(" + ", ".join(f"{r:.4g}" for r in _reference(result)) + ")",
         json_name=f"{result['name']}.json",
         plotly=Markup(_plotly()),
     )
+
+
+def _reference(result: Mapping[str, Any]) -> Sequence[float]:
+    methods = result["cases"][0]["comparison"]["methods"]
+    found: Sequence[float] = next(iter(methods.values()))["reference_point"]
+    return found
 
 
 def _as_rows(result: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:

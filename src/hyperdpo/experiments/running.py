@@ -19,6 +19,7 @@ from hyperdpo.core.preferences import stream
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
+from hyperdpo.experiments.charts import charts
 from hyperdpo.experiments.experiment import Experiment
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
@@ -96,6 +97,7 @@ def run_experiment(
         InputError: no such experiment, data or setting.
     """
     experiment = load(name)
+    assert isinstance(experiment, Experiment)
     if find_spec("plotly") is None:  # now, not after the trainings
         raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
     started = time.time()
@@ -145,7 +147,7 @@ def run_experiment(
     }
     json_file, page = out / f"{name}.json", out / f"{name}.html"
     write_json(json_file, result)
-    write_atomically(page, report(result).encode())
+    write_atomically(page, report(result, charts(result)).encode())
     print_result(result)
     click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'trainings'}")
     return result

@@ -1,0 +1,58 @@
+"""What an experiment on language models is, and the entries that several of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hyperdpo.alignment.bench import Entry, parse_entry
+from hyperdpo.experiments.experiment import Figures
+
+Chart = Literal["front", "hypervolumes", "texts", "deviations", "spans"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageExperiment:
+    """One table or figure.
+
+    Attributes:
+        name: what ``hyperdpo experiment`` calls it.
+        title: headline of the report.
+        question: what it is to show.
+        paper_says: what the paper reports about it.
+        entries: the rows.
+        charts: pictures in the report, in order.
+        paper: the paper's own figures, by the entry's label.
+        texts: sample and score texts where a scorer is known.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper_says: str
+    entries: tuple[Entry, ...]
+    charts: tuple[Chart, ...]
+    paper: Mapping[str, Figures] = field(default_factory=dict)
+    texts: bool = False
+
+
+def labelled(label: str, method: str, **training: Any) -> Entry:
+    """An entry of that label: a method with its variant, and more settings of the training."""
+    entry = parse_entry(method)
+    overrides = dict(entry.overrides)
+    if training:
+        overrides["training"] = {**overrides.get("training", {}), **training}
+    return Entry(label, entry.method, overrides)
+
+
+#: Hyper Prompt Tuning as the paper prints it.
+PAPER_PROMPT = labelled("HyperDPO (paper)", "hyperdpo:paper")
+#: This project's default: Hyper Prompt Tuning and conditioned LoRA.
+DEFAULT = labelled("HyperDPO", "hyperdpo")
+PROMPT_ONLY = labelled("HyperDPO, prompt only", "hyperdpo:prompt")
+LORA_ONLY = labelled("HyperDPO, LoRA only", "hyperdpo:lora")
+DPO_LS = labelled("DPO-LS", "dpo-ls")
+DPO_SOUP = labelled("DPO Soup", "dpo-soup")
+MO_DPO = labelled("MO-DPO", "mo-dpo")
+LOGIT_MIXING = labelled("logit mixing", "logit-mixing")

@@ -1,0 +1,196 @@
+"""Run an experiment on a language model: data and model in, JSON and one HTML page out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperdpo.alignment.commands import compared
+from hyperdpo.alignment.comparison import span_ratios
+from hyperdpo.alignment.data import write_preferences
+from hyperdpo.errors import InputError
+from hyperdpo.experiments.language import LanguageExperiment
+from hyperdpo.experiments.language_charts import language_charts
+from hyperdpo.experiments.registry import load
+from hyperdpo.experiments.report import report
+from hyperdpo.experiments.results import print_result, table_rows
+from hyperdpo.files import write_atomically, write_json
+
+#: Prompts of the generated data, of which three quarters are for training.
+PROMPTS = 640
+#: ``--small``: an instance that shows that everything runs, and nothing else.
+SMALL_PROMPTS, SMALL_POINTS, SMALL_STEPS = 16, 3, 100
+SMALL: dict[str, Any] = {
+    "training": {"num_train_epochs": 0.5, "per_device_train_batch_size": 4},
+    "conditioning": {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4},
+}
+SMALL_TEXTS = {"prompts": 2, "samples": 1, "tokens": 4}
+#: Of small models trained from their own stories; a user's --set comes after it.
+GENERATED: dict[str, Any] = {
+    "training": {"learning_rate": 3e-3},
+    "split": {"train": 0.75, "validation": 0.0, "test": 0.25},
+}
+PAPER_DATA = "PKU-SafeRLHF with GPT-2 or Alpaca-7B"
+
+
+def run_language_experiment(
+    name: str,
+    *,
+    out: Path,
+    data: Path | None = None,
+    model: str | None = None,
+    config_file: Path | None = None,
+    objectives: Sequence[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    prompts: int | None = None,
+    small: bool = False,
+    cpu: bool = False,
+) -> dict[str, Any]:
+    """Run one experiment and write ``OUT/NAME.json`` and ``OUT/NAME.html``.
+
+    Trainings lie in ``OUT/language`` and are shared by all experiments on the same data, model and settings.
+
+    Args:
+        data: preferences, see :mod:`hyperdpo.alignment.data`; None: stories that the model itself writes, scored by
+            text measures.
+        model: a causal LM; None: a small one is trained on the spot.
+        seeds: repeats; None: 3.
+        prompts: of generated data.
+        small: a tiny instance, for a test.
+
+    Raises:
+        InputError: no such experiment, data, model or setting.
+    """
+    experiment = load(name)
+    assert isinstance(experiment, LanguageExperiment)
+    if find_spec("plotly") is None:  # now, not after the trainings
+        raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
+    if data is not None and prompts is not None:
+        raise InputError(f"--queries: {prompts} prompts are asked for, but --data is given; expected one of them")
+    if data is not None and model is None:
+        raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
+    started, generated = time.time(), data is None
+    settings = _merged(GENERATED if generated else {}, SMALL if small else {}, overrides or {})
+    if model is None:
+        model = str(_demo_model(out / "data", small))
+    if data is None:
+        data = _stories(out / "data", model, prompts or (SMALL_PROMPTS if small else PROMPTS))
+    points = SMALL_POINTS if small else 11
+    comparison = compared(
+        data,
+        model,
+        out / "language",
+        experiment.entries,
+        points=points,
+        seeds=seeds or (1 if small else 3),
+        objectives=objectives,
+        config_file=config_file,
+        overrides=settings,
+        sizes=SMALL_TEXTS if small else None,
+        with_texts=experiment.texts,
+        cpu=cpu,
+    )
+    first = next(iter(comparison["methods"].values()))
+    rows = table_rows(comparison, experiment.paper)
+    _add_spans(rows, comparison)
+    groups = comparison["repeats"][0]["groups"]
+    described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
+    result: dict[str, Any] = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "question": experiment.question,
+        "paper_says": experiment.paper_says,
+        "small": small,
+        "charts": list(experiment.charts),
+        "vary": "",
+        "data": {
+            "source": data.name,
+            "description": described,
+            "groups": groups,
+            "generated": generated,
+            "differs": f"The paper has {PAPER_DATA}: compare orders and shapes, not values."
+            if generated or "pku" not in data.name.lower()
+            else None,
+        },
+        "metric": first["metric"],
+        "points": points,
+        "seeds": [repeat["seed"] for repeat in comparison["repeats"]],
+        "temperatures": comparison["temperatures"],
+        "settings": comparison["settings"],
+        "cases": [
+            {
+                "name": "",
+                "value": None,
+                "objectives": list(first["objectives"]),
+                "groups": groups,
+                "rows": rows,
+                "comparison": comparison,
+            }
+        ],
+        "versions": comparison["versions"],
+        "seconds": time.time() - started,
+    }
+    json_file, page = out / f"{name}.json", out / f"{name}.html"
+    write_json(json_file, result)
+    write_atomically(page, report(result, language_charts(result)).encode())
+    print_result(result)
+    click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'language'}")
+    return result
+
+
+def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
+    """Control over that of DPO-LS, and what texts say."""
+    methods = comparison["methods"]
+    reference = next((label for label, one in methods.items() if one["method"] == "dpo-ls"), None)
+    for row in rows:
+        one = methods[row["label"]]
+        ratios = {} if reference is None else span_ratios(comparison, row["label"], reference)
+        row["span_ratio"], row["texts_span_ratio"] = ratios.get("cross_entropy"), ratios.get("generated")
+        row["span"] = list(one["control_span"].values())
+        texts = one.get("generated")
+        if texts is None:
+            continue
+        row["texts"] = texts["hypervolume"]
+        row["texts_sd"] = texts["hypervolume_sd"] if len(one["seeds"]) > 1 else None
+        if reference is not None:
+            other = methods[reference]["generated"]["hypervolume"]
+            row["texts_ratio"] = row["texts"] / other if other else None
+        row["rank_correlation"] = min(texts["rank_correlation"].values())
+        row["tokens_per_second"] = texts["tokens_per_second"]
+
+
+def _merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in settings:
+        for name, value in one.items():
+            both = isinstance(value, Mapping) and isinstance(found.get(name), Mapping)
+            found[name] = {**found[name], **value} if both else value
+    return found
+
+
+def _demo_model(directory: Path, small: bool) -> Path:
+    from hyperdpo.alignment.demo_lm import STEPS, train_demo_lm
+
+    path = directory / ("demo-lm-small" if small else "demo-lm")
+    if not (path / "config.json").exists():
+        click.echo(f"a small language model: {path}")
+        train_demo_lm(path, steps=SMALL_STEPS if small else STEPS)
+    return path
+
+
+def _stories(directory: Path, model: str, prompts: int) -> Path:
+    from hyperdpo.alignment.model import load_base
+    from hyperdpo.alignment.stories import sample_preferences
+    from hyperdpo.alignment.trainer import tokenizer_of
+
+    path = directory / f"stories-{Path(model).name}-{prompts}.jsonl"
+    if not path.exists():
+        click.echo(f"{prompts} prompts and 4 responses to each, from {Path(model).name}: {path}")
+        write_preferences(sample_preferences(load_base(model), tokenizer_of(model), prompts=prompts), path)
+    return path

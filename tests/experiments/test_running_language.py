@@ -1,0 +1,74 @@
+"""Tiny instances of the experiments on language models, and what they may be given."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from helpers import is_one_line
+
+from hyperdpo.errors import InputError
+from hyperdpo.experiments.language_charts import language_charts
+from hyperdpo.experiments.registry import LANGUAGE
+from hyperdpo.experiments.running_language import run_language_experiment
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One directory: data, model and trainings are shared."""
+    return tmp_path_factory.mktemp("language")
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_tiny_instance_writes_its_figures_and_a_page(name: str, out: Path, capsys: Any) -> None:
+    result = run_language_experiment(name, out=out, small=True, cpu=True)
+    written = json.loads((out / f"{name}.json").read_text())
+    assert written["name"] == result["name"] == name
+    (case,) = written["cases"]
+    assert [row["label"] for row in case["rows"]] == list(case["comparison"]["methods"])
+    for row in case["rows"]:
+        assert math.isfinite(row["hypervolume"])
+        assert (row.get("texts") is not None) == (name == "stories")
+    page = (out / f"{name}.html").read_text()
+    assert written["title"] in page
+    assert not re.search(r"""(src|href)\s*=\s*["']?https?:""", page[page.rindex("<script>") :])
+    shown = capsys.readouterr().out
+    assert f"{name}.html" in shown
+    assert "compare orders and shapes" in shown
+    drawn = language_charts(result)
+    assert drawn
+    for chart in drawn:
+        go.Figure(chart["figure"])  # raises where plotly does not know something
+
+
+def test_control_is_that_of_dpo_ls_in_units_of_itself(out: Path) -> None:
+    result = run_language_experiment("stories", out=out, small=True, cpu=True)
+    rows = {row["label"]: row for row in result["cases"][0]["rows"]}
+    assert rows["DPO-LS"]["span_ratio"] == pytest.approx(1)
+    (own,) = result["cases"][0]["comparison"]["methods"]["HyperDPO"]["seeds"]
+    (other,) = result["cases"][0]["comparison"]["methods"]["DPO-LS"]["seeds"]
+    ratios = [own["control_span"][n] / other["control_span"][n] for n in own["control_span"]]
+    assert rows["HyperDPO"]["span_ratio"] == pytest.approx(sum(ratios) / len(ratios))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"data": Path("somewhere.jsonl")}, ["--model", "expected a causal LM"]),
+        ({"data": Path("somewhere.jsonl"), "prompts": 9}, ["--queries"]),
+    ],
+)
+def test_what_does_not_fit_gets_one_line(settings: dict[str, Any], words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        run_language_experiment("table2", out=tmp_path, small=True, **settings)
+    assert is_one_line(error.value, *words), str(error.value)
+
+
+def test_the_command_keeps_options_of_rankers_and_language_models_apart(command: Any, tmp_path: Path) -> None:
+    assert command("experiment", "table2", "--folds", "3", "--out", tmp_path).refused("--folds", "language model")
+    assert command("experiment", "table1", "--model", "m", "--out", tmp_path).refused("--model", "rankers")
