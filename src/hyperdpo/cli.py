@@ -413,17 +413,25 @@ def experiment(
 
 
 @cli.command("demo")
+@click.option("--align", is_flag=True, help="Of a language model instead of a ranker.")
 @click.option(
-    "--out", type=PATH, default=Path("demo"), show_default=True, help="Directory for data, run, front and report."
+    "--out", type=PATH, help="Directory for data, run, front and report.  [default: demo, with --align demo-align]"
 )
-@click.option("--queries", type=int, default=600, show_default=True, help="Size of the generated data.")
+@click.option("--queries", type=int, help="Size of the generated data.  [default: 600, with --align 480 prompts]")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of the fit.")
-def demo(out: Path, queries: int, seed: int, settings: tuple[str, ...]) -> None:
+def demo(align: bool, out: Path | None, queries: int | None, seed: int, settings: tuple[str, ...]) -> None:
     """The whole way on generated data: data, base, fit, front, plots, report."""
+    if align:
+        check_extra()
+        from hyperdpo.alignment.demo import run_align_demo
+
+        directory = Path("demo-align") if out is None else out
+        run_align_demo(directory, prompts=queries or 480, seed=seed, overrides=overrides_of(settings))
+        return
     from hyperdpo.demo import run_demo
 
-    run_demo(out, queries=queries, seed=seed, overrides=overrides_of(settings))
+    run_demo(out or Path("demo"), queries=queries or 600, seed=seed, overrides=overrides_of(settings))
 
 
 if __name__ == "__main__":

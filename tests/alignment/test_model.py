@@ -231,13 +231,32 @@ def test_the_mask_starts_with_the_spread_that_was_asked_for(objectives: int, mas
 
 @pytest.mark.parametrize("gate_start", ["objective", "random"])
 def test_gates_start_at_one_on_average_with_the_spread_that_was_asked_for(gate_start: str) -> None:
-    config = ConditioningConfig(("a", "b"), lora_rank=6, gate_start=gate_start, gate_spread=0.4)
+    config = ConditioningConfig(("a", "b"), lora_rank=3, gate_start=gate_start, gate_spread=0.4)
     gates = RankGates(config, 3)(torch.cat((torch.eye(2), torch.tensor([[0.5, 0.5]]))))
     assert gates.shape == (3, 3, 6)
     torch.testing.assert_close(gates[:, 2], torch.ones(3, 6))
     assert float(gates[:, :2].var(1, correction=0).mean().sqrt()) == pytest.approx(0.4, rel=1e-4)
     if gate_start == "objective":
         torch.testing.assert_close(gates[0, 0], torch.tensor([1.4, 0.6] * 3))
+
+
+@pytest.mark.parametrize(
+    ("components", "conditioned", "rank"), [("objective", True, 6), ("shared", True, 2), ("objective", False, 2)]
+)
+def test_each_objective_has_components_of_its_own_that_are_off_where_another_has_all_weight(
+    components: str, conditioned: bool, rank: int
+) -> None:
+    names = ("a", "b", "c")
+    config = ConditioningConfig(names, lora_rank=2, lora_components=components, lora_conditioned=conditioned)
+    model = ConditionedLM.create(tiny_base(), config)
+    (layer, *_) = lora_layers(model.base).values()
+    assert layer.lora_A["hyperdpo"].weight.shape[0] == config.rank == rank
+    assert layer.scaling["hyperdpo"] == config.lora_alpha / config.lora_rank
+    if model.gates is not None and components == "objective":
+        gates = model.gates(torch.eye(3))[0]  # (3, 6) of the first layer
+        own = torch.tensor([[c % 3 == j for c in range(6)] for j in range(3)])
+        torch.testing.assert_close(gates[own], torch.full((6,), 1 + 2**0.5))
+        torch.testing.assert_close(gates[~own], torch.full((12,), 1 - 0.5**0.5))
 
 
 def test_the_spread_of_the_gates_does_not_change_where_training_starts_but_where_its_first_step_goes() -> None:
@@ -255,7 +274,7 @@ def test_the_spread_of_the_gates_does_not_change_where_training_starts_but_where
 
     assert torch.equal(slope(0.0, [1.0, 0.0]), slope(0.0, [0.0, 1.0]))
     one, other = slope(0.5, [1.0, 0.0]), slope(0.5, [0.0, 1.0])
-    torch.testing.assert_close(one[:, 0] / other[:, 0], torch.full_like(one[:, 0], 1.5 / 0.5))
+    torch.testing.assert_close(one[:, 0], other[:, 0] * (1.5 / 0.5), rtol=1e-4, atol=1e-5)
 
 
 def test_the_starting_influence_of_w_grows_with_the_masks_spread() -> None:
@@ -338,7 +357,7 @@ def damaged(path: Path, name: str) -> str:
         return "hyperdpo_config.json: cannot be read"
     if name == "another version":
         config.write_text(json.dumps({**values, "format_version": 99}))
-        return "format_version is 99; hyperdpo .* reads 1 only"
+        return "format_version is 99; hyperdpo .* reads 2 only"
     if name == "another configuration":
         config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "lora_rank": 2}}))
         return "written with another configuration"
@@ -384,7 +403,7 @@ def test_a_base_model_that_is_missing_or_another_one_is_refused(tmp_path: Path) 
 def test_a_failed_takeover_of_an_adapter_changes_nothing() -> None:
     model, other = tiny_model(), tiny_model(lora_rank=2, seed=8)
     before = {name: tensor.clone() for name, tensor in model.adapter_state().items()}
-    with pytest.raises(InputError, match=r"does not fit the model: gates.linear: found \(2, 8\), expected \(2, 16\)"):
+    with pytest.raises(InputError, match=r"does not fit the model: gates.linear: found \(2, 16\), expected \(2, 32\)"):
         model.load_adapter_state(other.adapter_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.adapter_state().items())
 

@@ -15,7 +15,7 @@ from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
 TENSORS, CONFIG = "adapter.safetensors", "hyperdpo_config.json"
 
 #: Of the two files. Another one is refused.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_adapter(model: ConditionedLM, directory: Path) -> None:

@@ -39,7 +39,7 @@ class RankGates(nn.Module):
     def __init__(self, config: ConditioningConfig, layers: int):
         super().__init__()
         self.config, self.layers = config, layers
-        m, outputs = len(config.objectives), layers * config.lora_rank
+        m, outputs = len(config.objectives), layers * config.rank
         self.linear = nn.Parameter(torch.zeros(m, outputs))
         self.network: nn.Sequential | None = None
         if config.gate_hidden:
@@ -52,7 +52,7 @@ class RankGates(nn.Module):
             nn.init.zeros_(last.bias)
         with torch.no_grad():
             if config.gate_start == "objective":
-                components = torch.arange(outputs) % config.lora_rank
+                components = torch.arange(outputs) % config.rank
                 self.linear[components % m, torch.arange(outputs)] = 1.0
             else:
                 self.linear.normal_()
@@ -65,7 +65,7 @@ class RankGates(nn.Module):
         gates = 1 + seen @ self.linear
         if self.network is not None:
             gates = gates + self.network(seen)
-        return gates.view(len(weights), self.layers, self.config.lora_rank).transpose(0, 1)
+        return gates.view(len(weights), self.layers, self.config.rank).transpose(0, 1)
 
 
 class use_gates:
@@ -120,8 +120,8 @@ def inject_lora(base: Any, config: ConditioningConfig) -> tuple[str, ...] | str:
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model_type)
         targets = known if isinstance(known, str) else tuple(known) if known else "all-linear"
     lora_config = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # annotated as an integer, used as a number
+        r=config.rank,
+        lora_alpha=config.lora_alpha * config.rank / config.lora_rank,  # type: ignore[arg-type]  # annotated as an integer, used as a number
         lora_dropout=config.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in base.modules()),

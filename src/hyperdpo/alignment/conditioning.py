@@ -34,17 +34,20 @@ class ConditioningConfig:
         mask_start: "one", the mask is 1 + A(w) B(w); or "random", A(w) B(w) as in the paper.
         mask_spread: standard deviation, over the vertices of the simplex, of the mask's entries when training starts:
             how loudly w is heard through the prompt from the start. None leaves the networks as PyTorch makes them.
-        lora_rank: r of the adapter; 0 for none. The paper has 4.
+        lora_rank: r of the adapter, for each objective if it is conditioned by objective; 0 for none. The paper has 4.
         lora_alpha: the adapter counts lora_alpha / lora_rank times. The paper has 8.
         lora_dropout: probability that an input of the adapter is dropped.
         target_modules: names of the linear layers with an adapter, or "all-linear"; None for PEFT's choice for the
             type of model, or all linear layers where it has none. A saved adapter holds the names found.
         lora_conditioned: each of the adapter's r components is multiplied by a number, its gate, that is a function of
             w; False for plain LoRA.
+        lora_components: "objective", a conditioned adapter has r components for each objective, m r in all, as many as
+            m models for one objective each have together; or "shared", r in all. See :attr:`rank`.
         gate_hidden: width of the network that makes the gates, beside their linear part; 0 for a linear part only.
         gate_start: "objective", component i starts with more or less of w_(i mod m) in it; or "random", a random
             linear function of w.
-        gate_spread: standard deviation, over the vertices, of the gates when training starts. They are 1 on average.
+        gate_spread: standard deviation, over the vertices, of the gates when training starts. They are 1 on average:
+            with 1 and two objectives, an objective's components count twice at its vertex and not at all at the other.
             The second factor of LoRA starts at 0, and so does the influence of w through the gates; but the
             gradients of the components differ by w as much as the gates do, from the first step on.
     """
@@ -61,9 +64,10 @@ class ConditioningConfig:
     lora_dropout: float = 0.0
     target_modules: tuple[str, ...] | str | None = None
     lora_conditioned: bool = True
+    lora_components: str = "objective"
     gate_hidden: int = 64
     gate_start: str = "objective"
-    gate_spread: float = 0.5
+    gate_spread: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objectives", tuple(self.objectives))
@@ -78,6 +82,7 @@ class ConditioningConfig:
         if self.prompt_tokens == 0 and self.lora_rank == 0:
             raise InputError("prompt_tokens and lora_rank are both 0; expected one of them to be positive")
         self._check("mask_start", self.mask_start in ("one", "random"), "one or random")
+        self._check("lora_components", self.lora_components in ("objective", "shared"), "objective or shared")
         self._check("gate_start", self.gate_start in ("objective", "random"), "objective or random")
         spread = self.mask_spread
         self._check("mask_spread", spread is None or 0 < spread < math.inf, "a finite number > 0, or null")
@@ -88,6 +93,12 @@ class ConditioningConfig:
     def _check(self, name: str, right: bool, expected: str) -> None:
         if not right:
             raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    @property
+    def rank(self) -> int:
+        """Components of the adapter in all."""
+        many = self.lora_conditioned and self.lora_components == "objective"
+        return self.lora_rank * (len(self.objectives) if many else 1)
 
     @property
     def hears_weights(self) -> bool:

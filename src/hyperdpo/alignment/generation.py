@@ -175,7 +175,7 @@ class _Rows:
         if gates is not None and gates.shape[1] > 1:
             gates = gates.repeat_interleave(count // gates.shape[1], 1)
         if e and lora:
-            shape = (lora, count, model.conditioning.lora_rank)
+            shape = (lora, count, model.conditioning.rank)
             gates = torch.ones(shape, device=model.device) if gates is None else gates.expand(shape)
             gates = torch.cat((gates, gates.new_zeros(lora, e, shape[2])), 1)
         self.gates = gates

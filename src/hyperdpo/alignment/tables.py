@@ -38,6 +38,26 @@ def print_front(front: AlignmentFront, what: str) -> None:
     click.echo(line)
 
 
+def print_generated(found: Mapping[str, Any]) -> None:
+    """Mean scores at several weightings, then texts side by side.
+
+    Args:
+        found: what :func:`~hyperdpo.alignment.demo.generated_side_by_side` gave.
+    """
+    table = Table(title="sampled texts", title_justify="left")
+    for heading in ("weights", *found["objectives"]):
+        table.add_column(heading, justify="right", overflow="fold")
+    for w, scores in zip(found["weights"], found["scores"], strict=True):
+        table.add_row(",".join(f"{x:.2g}" for x in w), *(f"{score:.2f}" for score in scores))
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for prompt, texts in zip(found["prompts"], found["texts"], strict=True):
+        console.print(f"{prompt} ...", highlight=False, markup=False, style="bold")
+        for w, text in zip(found["weights"], texts, strict=True):
+            shown = ",".join(f"{x:.2g}" for x in w)
+            console.print(f"  {shown:>9}  {' '.join(text.split())}", highlight=False, markup=False)
+
+
 def print_comparison(result: Mapping[str, Any]) -> None:
     """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats."""
     methods, repeats = result["methods"], result["repeats"]

@@ -60,7 +60,7 @@ class HyperDPOConfig(TrainingArguments):
         weights: None samples w anew; m numbers train for this w alone, as a baseline.
         alpha: Dirichlet(α) from which w is drawn; one number, or one per objective.
         weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per step.
-        vertex_share: part of the draws that is a vertex of the simplex: the ends of the front.
+        vertex_share: part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen.
         stratified: the draws of a batch cover the simplex evenly.
         penalty: λ, the factor of the cosine penalty.
         max_length, max_prompt_length: in tokens; None: the model's own limit. Longer ones are refused, unless
@@ -73,7 +73,7 @@ class HyperDPOConfig(TrainingArguments):
     weights: list[float] | None = field(default=None, metadata={"help": "Train for this w alone (a baseline)."})
     alpha: Any = field(default=0.5, metadata={"help": "Concentration of the Dirichlet distribution: one number, or m."})
     weights_per: str = field(default="group", metadata={"help": "One w per group or per batch."})
-    vertex_share: float = field(default=0.0, metadata={"help": "Part of the draws that is a vertex."})
+    vertex_share: float = field(default=0.3, metadata={"help": "Part of the draws that is a vertex."})
     stratified: bool = field(default=False, metadata={"help": "Draws of a batch cover the simplex evenly."})
     penalty: float = field(default=0.0, metadata={"help": "Factor of the cosine penalty."})
     max_length: int | None = field(default=None, metadata={"help": "Most tokens of prompt and response."})
