@@ -26,9 +26,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from hyperdpo.alignment.batches import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import Preferences, to_targets
-from hyperdpo.alignment.evaluation import RowScores, base_scores, group_scores, row_logps
+from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.logit_mixing import LogitMixture
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.run import fingerprint
 from hyperdpo.alignment.soup import soup
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, longest_text
@@ -168,7 +169,7 @@ class Bench:
         args = self._arguments({}, directory)
         self.device = args.device
         base.requires_grad_(False).to(self.device)
-        self._base_print = _print_of(base)
+        self._base_print = base_print(base)
         probe = ConditionedLM.create(shared_copy(base), ConditioningConfig(settings.names, **_plain(settings)))
         self.probe = probe
         limits: dict[str, Any] = {
@@ -182,8 +183,10 @@ class Bench:
             return tokenize_groups(data, to_targets(data, settings.objectives), tokenizer, **limits)
 
         self.train_groups, self.test_groups = tokenized(train), tokenized(test)
-        self.train_base = base_scores(probe, self.train_groups, self.pad, self.device)
-        self.test_base = base_scores(probe, self.test_groups, self.pad, self.device)
+        self.train_base, self.test_base = (
+            kept_base_scores(probe, groups, self.pad, self.device, path=directory / f"base-{name}.safetensors")
+            for name, groups in (("train", self.train_groups), ("test", self.test_groups))
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -406,10 +409,3 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
-
-
-def _print_of(base: Any) -> str:
-    """Of a model's shape and of its embeddings, which differ between checkpoints."""
-    digest = xxhash.xxh3_128(json.dumps(base.config.to_diff_dict(), sort_keys=True, default=str).encode())
-    digest.update(base.get_input_embeddings().weight.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -36,6 +36,7 @@ from hyperdpo.alignment.evaluation import (
     row_logps,
 )
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
+from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
 from hyperdpo.errors import InputError
@@ -208,10 +209,18 @@ class HyperDPOTrainer(Trainer):
         return tokenize_groups(data, to_targets(data, self.objectives), tokenizer, **self.limits)
 
     def score_base(self) -> None:
-        """Score all groups that are not yet with the base; :meth:`train` and :meth:`evaluate` do it themselves."""
-        for groups in (self.train_groups, self.eval_groups):
+        """Score all groups that are not yet with the base, or read what was scored before in the output directory;
+        :meth:`train` does it itself."""
+        for name, groups in (("train", self.train_groups), ("eval", self.eval_groups)):
             if any(g.reference_logps is None for g in groups):
-                scored = base_scores(self.own_model, groups, self.pad_token_id, self.args.device)
+                scored = kept_base_scores(
+                    self.own_model,
+                    groups,
+                    self.pad_token_id,
+                    self.args.device,
+                    path=Path(str(self.args.output_dir)) / f"base-{name}.safetensors",
+                    write=self.is_world_process_zero(),
+                )
                 groups[:] = [replace(g, reference_logps=s) for g, s in zip(groups, scored, strict=True)]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,57 @@
+"""The base's scores on disk: used again for the same base and data, and for nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_models import PLAIN, tiny_base, tiny_model
+from toy_preferences import rows, words_tokenizer
+
+from hyperdpo.alignment import reference
+from hyperdpo.alignment.batches import tokenize_groups
+from hyperdpo.alignment.data import default_objectives, fit_objectives, read_preferences, to_targets
+from hyperdpo.alignment.evaluation import base_scores
+
+
+def groups_of(seed: int) -> Any:
+    data = read_preferences(rows(5, seed=seed))
+    return tokenize_groups(data, to_targets(data, fit_objectives(data, default_objectives(data))), words_tokenizer())
+
+
+def never(*_: Any, **__: Any) -> Any:
+    pytest.fail("scored again")
+
+
+def test_what_was_scored_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, groups, path = tiny_model(**PLAIN), groups_of(0), tmp_path / "base.safetensors"
+    first = reference.kept_base_scores(model, groups, 0, path=path)
+    for own, expected in zip(first, base_scores(model, groups, 0), strict=True):
+        np.testing.assert_array_equal(own, expected)
+    monkeypatch.setattr(reference, "base_scores", never)
+    other_adapter = tiny_model(seed=9, **PLAIN)
+    for own, again in zip(first, reference.kept_base_scores(other_adapter, groups, 0, path=path), strict=True):
+        np.testing.assert_array_equal(own, again)
+
+
+@pytest.mark.parametrize("change", ["base", "data", "damaged"])
+def test_scores_of_another_base_or_data_and_damaged_ones_are_replaced(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "base.safetensors"
+    reference.kept_base_scores(tiny_model(**PLAIN), groups_of(0), 0, path=path)
+    model = tiny_model(base=tiny_base(seed=5), **PLAIN) if change == "base" else tiny_model(**PLAIN)
+    groups = groups_of(1) if change == "data" else groups_of(0)
+    if change == "damaged":
+        path.write_bytes(path.read_bytes()[:-9])
+    found = reference.kept_base_scores(model, groups, 0, path=path)
+    again = reference.kept_base_scores(model, groups, 0, path=path)
+    for own, kept, expected in zip(found, again, base_scores(model, groups, 0), strict=True):
+        np.testing.assert_array_equal(own, expected)
+        np.testing.assert_array_equal(kept, expected)
+
+
+def test_a_process_that_is_not_to_write_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "base.safetensors"
+    reference.kept_base_scores(tiny_model(**PLAIN), groups_of(0), 0, path=path, write=False)
+    assert not path.exists()
