@@ -476,6 +476,12 @@ def test_a_device_that_is_not_known_is_refused():
     assert "device" in refusal(lambda: ranker().set_params(device="gpuu").fit(**DATA))
 
 
+def test_a_group_in_two_places_is_named_as_the_caller_wrote_it():
+    assert "group 2 starts again" in refusal(lambda: ranker().fit(**changed(qid=np.r_[2, 3, np.full(N - 2, 2)])))
+    words = ["q 2", "q 3", *["q 2"] * (N - 2)]
+    assert "group 'q 2' starts again" in refusal(lambda: ranker().fit(**changed(qid=words)))
+
+
 def test_a_group_without_a_name_is_refused():
     qid = np.array(DATA["qid"], dtype=object)
     qid[3] = None

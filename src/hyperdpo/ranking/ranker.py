@@ -142,8 +142,8 @@ class HyperRanker(BaseEstimator):
 
         Args:
             X: (N, F) features, as in :meth:`fit`.
-            qid: (N,) the group of each row, as in :meth:`fit`: a row's score may depend on the others of its list. For a
-                single list, a constant such as ``np.zeros(N)``. None: for one row, or where the ranker was fitted on
+            qid: (N,) the group of each row, as in :meth:`fit`: a row's score may depend on the others of its list. For
+                a single list, a constant such as ``np.zeros(N)``. None: for one row, or where the ranker was fitted on
                 one group only.
             weights: (m,), or (g, m) with one row per group in the order of the rows, or a mapping of names to
                 numbers (others 0); None: equal weights.
