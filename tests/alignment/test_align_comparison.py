@@ -98,6 +98,7 @@ def test_what_is_finished_is_neither_trained_nor_measured_again(tmp_path, monkey
     monkeypatch.setattr(HyperDPOTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(Measurements, "_measure", lambda *_: pytest.fail("measured again"))
     assert compared(tmp_path) == first
+    assert first["methods"]["hyperdpo"]["hypervolume_sd"] is None  # of one repeat
 
 
 def test_a_comparison_that_was_killed_goes_on_to_the_same_result(tmp_path, monkeypatch):

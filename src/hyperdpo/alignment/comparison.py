@@ -279,7 +279,7 @@ class Measurements:
 
 
 def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An entry over all repeats: means, standard deviations, and each repeat."""
+    """An entry over all repeats: means, standard deviations (None for one repeat), and each repeat."""
     first = seeds[0]
     result: dict[str, Any] = {name: first[name] for name in ("objectives", "directions", "metric", "reference_point")}
     result |= {"method": entry.method, "settings": dict(entry.overrides), "one_shot": entry.one_shot}

@@ -86,7 +86,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
 
 def _with_sd(one: Mapping[str, Any], name: str) -> str:
     value, sd = one[name], one[f"{name}_sd"]
-    return f"{value:#.4g} ± {sd:#.2g}" if sd else f"{value:#.4g}"
+    return f"{value:#.4g}" if sd is None else f"{value:#.4g} ± {sd:#.2g}"
 
 
 def _each(values: Mapping[str, float], form: str) -> str:

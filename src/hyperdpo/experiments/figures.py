@@ -103,7 +103,7 @@ def dots(
                 "symbol": [SYMBOLS[k % len(SYMBOLS)] for k in range(len(labels))],
             },
             "error_x": {"type": "data", "array": [s or 0 for s in spreads], "color": GREY, "thickness": 1.5},
-            "text": [f"{v:.4g} ± {s or 0:.2g}" for v, s in zip(values, spreads, strict=True)],
+            "text": [f"{v:.4g}" + ("" if s is None else f" ± {s:.2g}") for v, s in zip(values, spreads, strict=True)],
             "hovertemplate": "%{y}: %{text}<extra></extra>",
             "showlegend": False,
         }

@@ -46,7 +46,7 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
         oracle = one.get("oracle", {})
         row: dict[str, Any] = {"label": label, "method": one["method"]}
         for key in TAKEN:
-            row[key], row[f"{key}_sd"] = one[key], one[f"{key}_sd"] if len(one["seeds"]) > 1 else None
+            row[key], row[f"{key}_sd"] = one[key], one[f"{key}_sd"]
         row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs")}
         row |= {
             "ratio": ratio(one["hypervolume"], reference.get("hypervolume")),

@@ -282,7 +282,7 @@ def attained(front: Front, attainable: Front) -> dict[str, Any]:
 
 
 def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An entry over all repeats: means, standard deviations (of n - 1; 0 for one repeat), and each repeat."""
+    """An entry over all repeats: means, standard deviations (None for one repeat), and each repeat."""
     first = seeds[0]
     result = {name: first[name] for name in ("objectives", "directions", "metric", "reference_point")}
     result |= {"method": entry.method, "settings": dict(entry.overrides), "one_shot": entry.one_shot}
@@ -332,11 +332,11 @@ def mean_front(one: Mapping[str, Any]) -> Front:
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation; None where a repeat has no value."""
+    """Mean and standard deviation (of n - 1; None for one repeat); None where a repeat has no value."""
     if any(value is None for value in values):
         return None, None
     array = np.array(values, dtype=np.float64)
-    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 
 
 def mean_points(fronts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -86,14 +86,15 @@ def print_fit(run: RankRun, out: Path) -> None:
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
-    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats; epochs run, on
-    average, of those allowed."""
+    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats, where there are
+    several; epochs run, on average, of those allowed."""
     methods = result["methods"]
     first = next(iter(methods.values()))
     repeats = result["repeats"]
     groups = "/".join(str(repeats[0]["groups"].get(name, 0)) for name in ("train", "validation", "test"))
+    several = f"{len(repeats)} repeats" if len(repeats) > 1 else "1 repeat"
     title = (
-        f"{first['metric']['description']}, {len(first['points'])} weightings, {len(repeats)} repeats, "
+        f"{first['metric']['description']}, {len(first['points'])} weightings, {several}, "
         f"groups {groups} (train/validation/test)"
     )
     table = Table(title=title, title_justify="left")
@@ -113,7 +114,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             f"{one['models']:.0f}",
             f"{one['parameters']:,.0f}",
             "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}",
-            f"{one['train_seconds']:.1f} ± {one['train_seconds_sd']:.1f}",
+            _with_sd(one, "train_seconds", ".1f"),
         ]
         if with_oracle:
             oracle = one.get("oracle", {})
@@ -144,5 +145,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         console.print(f"best one-shot entry on validation groups: {result['chosen']}", highlight=False)
 
 
-def _with_sd(one: Mapping[str, Any], name: str) -> str:
-    return "-" if one[name] is None else f"{one[name]:.4f} ± {one[name + '_sd']:.4f}"
+def _with_sd(one: Mapping[str, Any], name: str, form: str = ".4f") -> str:
+    mean, sd = one[name], one[f"{name}_sd"]
+    if mean is None:
+        return "-"
+    return f"{mean:{form}}" + ("" if sd is None else f" ± {sd:{form}}")
