@@ -140,7 +140,7 @@ def columns(result: Mapping[str, Any], case: Mapping[str, Any]) -> Iterator[tupl
     yield "of the oracle", [percent(row["fraction"]) for row in rows]
     yield "of the oracle, with main", [percent(row["fraction_with_main"]) for row in rows]
     yield "mean regret", [figure(row["regret"], 3) for row in rows]
-    yield "at 101 weightings", [figure(row["dense"]) for row in rows]
+    yield "at 101 weightings", [spread(row["dense"], None) for row in rows]
     yield "gap where fronts should meet", [figure(row["gap"], 3) for row in rows]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
+from hyperdpo.printing import four_digits
 from hyperdpo.ranking.bench import Bench, Entry, Model, Repeat
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import Front, evaluate_front
@@ -111,8 +112,9 @@ def compare(
             if entry.one_shot and main_target is None:
                 main_target = _main_at_few(bench, model, grid.shape[1])
             say(
-                f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume {result['hypervolume']:.4g}, "
-                f"with main {_or_dash(result['hypervolume_with_main'])}, {result['train_seconds']:.1f} s"
+                f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume "
+                f"{four_digits(result['hypervolume'])}, with main {four_digits(result['hypervolume_with_main'])}, "
+                f"{result['train_seconds']:.1f} s"
             )
     return {
         "methods": {entry.label: summary(entry, results[entry.label]) for entry in entries},
@@ -371,7 +373,3 @@ def _mean_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "metrics": {name: mean_and_sd([p["metrics"][name] for p in points])[0] for name in names},
         "main": mean_and_sd([p["main"] for p in points])[0],
     }
-
-
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

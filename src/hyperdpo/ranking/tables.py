@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hyperdpo.printing import four_digits
 from hyperdpo.ranking.run import RankRun
 
 
@@ -32,7 +33,7 @@ def print_front(result: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(
-        f"hypervolume {result['hypervolume']:.4g}, with main {_figure(result['hypervolume_with_main'])} "
+        f"hypervolume {four_digits(result['hypervolume'])}, with main {four_digits(result['hypervolume_with_main'])} "
         f"(reference {result['reference_point']}); {result['parameters']:,} parameters, "
         f"trained in {result['train_seconds']:.1f} s",
         highlight=False,
@@ -42,7 +43,8 @@ def print_front(result: Mapping[str, Any]) -> None:
         console.print(
             f"of the attainable front: {_percent(oracle['fraction'])}, with main "
             f"{_percent(oracle['fraction_with_main'])} "
-            f"(oracle hypervolume {oracle['hypervolume']:.4g}, with main {_figure(oracle['hypervolume_with_main'])})",
+            f"(oracle hypervolume {four_digits(oracle['hypervolume'])}, with main "
+            f"{four_digits(oracle['hypervolume_with_main'])})",
             highlight=False,
         )
 
@@ -78,8 +80,8 @@ def print_fit(run: RankRun, out: Path) -> None:
     )
     if front := metrics.get("validation_front"):
         console.print(
-            f"validation hypervolume at {len(front['points'])} weightings: {front['hypervolume']:.4g}, "
-            f"with main {_figure(front['hypervolume_with_main'])}; {front['metric']['description']}",
+            f"validation hypervolume at {len(front['points'])} weightings: {four_digits(front['hypervolume'])}, "
+            f"with main {four_digits(front['hypervolume_with_main'])}; {front['metric']['description']}",
             highlight=False,
         )
     console.print(f"run: {out}", highlight=False)
@@ -135,8 +137,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             )
     for name, one in methods.items():
         views = [
-            f"{view} ({len(found['points'])} points) {found['hypervolume']:.4g}, "
-            f"with main {_figure(found['hypervolume_with_main'])}"
+            f"{view} ({len(found['points'])} points) {four_digits(found['hypervolume'])}, "
+            f"with main {four_digits(found['hypervolume_with_main'])}"
             for view, found in one["views"].items()
         ]
         if views:
