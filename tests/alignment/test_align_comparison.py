@@ -307,6 +307,15 @@ def test_the_command_compares_draws_and_writes(place, tmp_path, command):
 )
 def test_mistakes_get_one_line(place, tmp_path, command, arguments, words):
     done = command(
-        "align", "compare", place / "data.jsonl", "--model", place / "model", "--out", tmp_path, *TINY, *arguments
+        "align",
+        "compare",
+        place / "data.jsonl",
+        "--model",
+        place / "model",
+        "--out",
+        tmp_path / "new",
+        *TINY,
+        *arguments,
     )
     assert done.refused(*words), (done.code, done.err)
+    assert not (tmp_path / "new").exists()

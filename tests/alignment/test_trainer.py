@@ -377,6 +377,7 @@ def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, wo
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))
     assert done.refused(*words), (done.code, done.err)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("arguments", [["fit", "d", "--model", "m", "--out", "o"], ["front", "r", "d"]])

@@ -33,7 +33,7 @@ from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, tokenize
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_yaml, writable_directory, write_json
+from hyperdpo.files import check_writable, read_yaml, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_weights
 
@@ -71,6 +71,7 @@ def fit_command(
     settings = _settings(config_file, overrides or {})
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
+    check_writable(out)
     if format == "auto":
         format = settings.get("format", "auto")
     parts, described = _parts(source, objectives, format, settings.get("split", {}))
@@ -90,7 +91,6 @@ def fit_command(
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
-    writable_directory(out)
     (out / METRICS).unlink(missing_ok=True)
     started = time.monotonic()
     last = _last_checkpoint(checkpoints)
@@ -221,6 +221,7 @@ def compare_command(
     entries = [parse_entry(method) for method in methods]
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
+    check_writable(out)
     settings = _settings(config_file, overrides or {})
     compared = settings.get("compare", {})
     for name in compared:
@@ -246,7 +247,6 @@ def compare_command(
     found = scorer_of(scorer, columns)
     texts = None if found is None else Texts(found[1], found[0], prompts, samples, tokens)
     base, tokenizer = load_base(model), tokenizer_of(model)
-    writable_directory(out)
 
     def shared(repeat: Repeat) -> Settings:
         mine = chosen[repeat.seed - first_seed]
