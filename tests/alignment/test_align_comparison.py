@@ -302,7 +302,8 @@ def test_the_command_compares_draws_and_writes(place, tmp_path, command):
         (["--set", "compare.speed=1"], ["speed is not a setting"]),
         (["--set", "compare.sampling_factor=0"], ["sampling_factor", "above 0"]),
         (["--set", "split.test=0", "--set", "split.train=1"], ["no test groups"]),
-        (["--set", "training.speed=1"], ["speed"]),
+        (["--set", "training.speed=1"], ["training.speed is not a setting of HyperDPOConfig"]),
+        (["--set", "conditioning.depth=1"], ["depth", "conditioning"]),
     ],
 )
 def test_mistakes_get_one_line(place, tmp_path, command, arguments, words):

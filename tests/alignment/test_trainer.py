@@ -365,7 +365,6 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
-        (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "training.speed=9"], ["training", "speed"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "speed=9"], ["speed is not a setting"]),
     ],
@@ -377,6 +376,21 @@ def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, wo
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))
     assert done.refused(*words), (done.code, done.err)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("speed=9", ["training.speed is not a setting of HyperDPOConfig"]),
+        ("learning_rat=9", ["did you mean training.learning_rate?"]),
+        ("output_dir=x", ["training.output_dir is not a setting"]),
+        ("eval_strategy=x", ["training: ", "'x'"]),
+    ],
+)
+def test_a_mistaken_training_setting_gets_one_line(place, tmp_path, command, setting, words):
+    arguments = [place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "new", "--cpu"]
+    assert command("align", "fit", *arguments, "--set", f"training.{setting}").refused(*words)
     assert not (tmp_path / "new").exists()
 
 

@@ -29,7 +29,7 @@ from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.tables import print_comparison, print_front
-from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, tokenizer_of
+from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of, training_arguments
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
@@ -81,10 +81,7 @@ def fit_command(
     if cpu:
         arguments["use_cpu"] = True
     checkpoints = out / "checkpoints"
-    try:
-        args = HyperDPOConfig(str(checkpoints), **arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"training: {' '.join(str(error).split())}") from None
+    args = training_arguments(checkpoints, {"disable_tqdm": not sys.stderr.isatty(), **arguments})
     names = tuple(o.name for o in chosen)
     conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     held_out = parts.get("validation") or test
@@ -243,6 +240,10 @@ def compare_command(
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
         beta = float(training.get("beta", 0.1))
         chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], beta))
+    # Now, not after the base has been measured: the trainings come later.
+    training_arguments(out, {**training, "use_cpu": cpu})
+    names = tuple(o.name for o in chosen[0])
+    ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     columns = [o.column for o in chosen[0]]
     found = scorer_of(scorer, columns)
     texts = None if found is None else Texts(found[1], found[0], prompts, samples, tokens)

@@ -7,8 +7,9 @@ log-probability; the base's scores do not depend on w, so they are computed once
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,6 +111,27 @@ class HyperDPOConfig(TrainingArguments):
         if len(alphas) != num_objectives or not all(a > 0 for a in alphas):
             raise InputError(f"alpha is {self.alpha}; expected {num_objectives} numbers above 0, or one")
         return alphas
+
+
+def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> HyperDPOConfig:
+    """The settings of a configuration file or of ``--set training.*``, for a training that writes to ``directory``.
+
+    On a CPU no memory is pinned, unless it is asked for: there is nothing to copy it to, and PyTorch would say so.
+
+    Raises:
+        InputError: a name that is not a setting, or a value that cannot be.
+    """
+    known = [one.name for one in fields(HyperDPOConfig) if one.init and one.name != "output_dir"]
+    for name in settings:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean training.{near[0]}?" if near else ""
+            raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
+    on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
+    try:
+        return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"training: {' '.join(str(error).split())}") from None
 
 
 class HyperDPOTrainer(Trainer):
