@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import numpy as np
+from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.bench import Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
@@ -88,6 +89,9 @@ def fit_command(
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
+    trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(_Bar())
     (out / METRICS).unlink(missing_ok=True)
     started = time.monotonic()
     last = _last_checkpoint(checkpoints)
@@ -280,6 +284,14 @@ def compare_command(
     print_comparison(result)
     click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
     return result
+
+
+class _Bar(ProgressCallback):
+    """The trainer's bar with the loss beside it, instead of a dictionary on standard output for each log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and "loss" in (logs or {}):
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):#.4g}")
 
 
 def _quiet_where_nobody_looks() -> None:
