@@ -140,7 +140,8 @@ class HyperDPOTrainer(Trainer):
     >>> args = HyperDPOConfig("run", beta=0.1, num_train_epochs=3)
     >>> trainer = HyperDPOTrainer(model, args, train_dataset, eval_dataset, processing_class=tokenizer)
     >>> trainer.train()
-    >>> trainer.model.generate(**tokenizer(["Hello"], return_tensors="pt"), weights=[0.3, 0.7], scale=2.0)
+    >>> inputs = tokenizer(["Hello"], return_tensors="pt")
+    >>> trainer.model.generate(**inputs, weights=[0.3, 0.7], scale=2.0, max_new_tokens=64)
 
     Logs what users of TRL's DPO trainer expect (``rewards/chosen`` and the like: a group's best and worst response by
     the weighted targets), and ``loss/{objective}``, ``rewards/{objective}/margins``,
@@ -453,7 +454,7 @@ def model_card(model: ConditionedLM, objectives: Sequence[Objective]) -> str:
             "from hyperdpo.alignment.model import ConditionedLM",
             "",
             'model = ConditionedLM.from_pretrained("path")',
-            f"model.generate(**inputs, weights=[{equal}], scale=1.0)  # weights of {names}",
+            f"model.generate(**inputs, weights=[{equal}], max_new_tokens=64)  # weights of {names}",
             "```",
             "",
         ]
