@@ -377,7 +377,10 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
             ["generate", "RUN", "--weights", "1,0", "--weights", "nothing=1", "--prompt", "w5"],
             ["no objective", "nothing"],
         ),
-        (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere"]),
+        (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere: no such directory", "a hub name"]),
+        (["fit", "DATA", "--model", "./absent", "--out", "NEW"], ["./absent: no such directory"]),
+        (["fit", "DATA", "--model", "not/a/name", "--out", "NEW"], ["not/a/name: no such directory"]),
+        (["front", "RUN", "DATA", "--model", "~/absent"], ["~/absent: no such directory"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
@@ -391,6 +394,22 @@ def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, wo
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))
     assert done.refused(*words), (done.code, done.err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(place, tmp_path, command, monkeypatch):
+    asked = []
+
+    def unreachable(url, **settings):
+        asked.append(url)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    arguments = [place / "data.jsonl", "--model", "some/model-1.5B", "--out", tmp_path / "new", "--cpu"]
+    for name in ("fit", "compare"):
+        assert command("align", name, *arguments).refused("some/model-1.5B", "no route to host", "local checkpoint")
+    assert all("some/model-1.5B" in url for url in asked)
+    assert len(asked) == 2
     assert not (tmp_path / "new").exists()
 
 

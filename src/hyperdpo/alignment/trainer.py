@@ -36,7 +36,7 @@ from hyperdpo.alignment.evaluation import (
     pair_accuracy,
     row_logps,
 )
-from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
+from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig, check_base
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
 from hyperdpo.errors import InputError
@@ -515,6 +515,8 @@ def _objectives(given: Sequence[str | Objective] | None, train: Preferences, bet
 
 def tokenizer_of(model: str | PreTrainedModel | ConditionedLM) -> PreTrainedTokenizerBase:
     name = model if isinstance(model, str) else model.config._name_or_path
+    if isinstance(model, str):
+        check_base(model)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
