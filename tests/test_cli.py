@@ -100,6 +100,16 @@ def test_data_is_generated_in_a_file_with_its_oracle(command, tmp_path):
 # --- fit
 
 
+def test_a_smaller_file_of_one_seed_is_the_start_of_a_larger_and_the_help_says_so(command, tmp_path):
+    texts = {}
+    for name, queries, seed in (("small", 3, 0), ("large", 6, 0), ("other", 3, 1)):
+        assert command("data", "generate", tmp_path / name, "--queries", queries, "--seed", seed).code == 0
+        texts[name] = (tmp_path / name).read_text()
+    assert texts["large"].startswith(texts["small"])
+    assert not set(texts["other"].splitlines()) & set(texts["large"].splitlines())
+    assert "needs another --seed" in " ".join(command("data", "generate", "--help").out.split())
+
+
 def test_a_fit_writes_the_run_and_says_how_large_the_ranker_is(command, generated, tmp_path):
     """At the paper's sizes: 131 features, five objectives, d = 64, 2 layers."""
     quick = ["--set=training.epochs=1", "--set=base_training.epochs=1", "--set=base_scorer.width=8"]
