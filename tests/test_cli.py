@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -96,6 +98,16 @@ def test_data_is_generated_in_a_file_with_its_oracle(command, tmp_path):
 
 
 # --- fit
+
+
+def test_a_smaller_file_of_one_seed_is_the_start_of_a_larger_and_the_help_says_so(command, tmp_path):
+    texts = {}
+    for name, queries, seed in (("small", 3, 0), ("large", 6, 0), ("other", 3, 1)):
+        assert command("data", "generate", tmp_path / name, "--queries", queries, "--seed", seed).code == 0
+        texts[name] = (tmp_path / name).read_text()
+    assert texts["large"].startswith(texts["small"])
+    assert not set(texts["other"].splitlines()) & set(texts["large"].splitlines())
+    assert "needs another --seed" in " ".join(command("data", "generate", "--help").out.split())
 
 
 def test_a_fit_writes_the_run_and_says_how_large_the_ranker_is(command, generated, tmp_path):
@@ -494,6 +506,10 @@ MISTAKES = [
     ("rank fit DATA --out NEW --preset mslr --base-scores T/nan", "nan:5"),
     ("rank fit DATA --out NEW --preset mslr --base-scores T/word", "word:7|seven"),
     ("rank fit DATA --out NEW --preset mslr --base-scores T/folder", "folder"),
+    ("rank compare T/malformed --out NEW --preset mslr", "malformed:2|two"),
+    ("rank compare T/constant --out NEW --preset mslr --objectives url_clicks", "constant|url_clicks|varies"),
+    ("rank compare DATA --out NEW --preset mslr --methods dpo", "no method 'dpo'"),
+    ("rank compare DATA --out T/few --preset mslr", "few|expected a directory"),
     ("rank front T/folder DATA", "folder|no run there"),
     ("rank front NEW DATA", "no run there"),
     ("rank front FUTURE DATA", "run.json|version"),
@@ -556,8 +572,42 @@ def test_a_mistake_gives_one_line_and_exit_code_2(command, place, typed, words):
     found = command(*arguments, *(["--cpu"] if arguments[0] == "rank" and arguments[1] != "sort" else []))
     assert found.refused(*words.split("|")), found
     assert not any(".tmp" in path.name for path in place["T"].rglob("*"))
-    left = [path for path in place["T"].rglob("*") if path not in before and path.is_file()]
-    assert left == [] or "--plot" in typed or "--oracle" in typed, "nothing half-done is left"
+    left = [path for path in place["T"].rglob("*") if path not in before]
+    assert left == [] or "--plot" in typed or "--oracle" in typed, "nothing half-done is left, nor an empty directory"
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_anything_is_read(command, generated, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    commands = (
+        ["rank", "fit", "nothing.txt", "--preset", "mslr", "--cpu"],
+        ["rank", "compare", "nothing.txt", "--preset", "mslr", "--methods", "dpo-ls", "--cpu"],
+        ["align", "fit", "nothing.jsonl", "--model", "nowhere", "--cpu"],
+        ["align", "compare", "nothing.jsonl", "--model", "nowhere", "--cpu"],
+        ["experiment", "figure2a", "--data", "nothing.txt", "--cpu"],
+    )
+    for arguments in commands:
+        found = command(*arguments, "--out", tmp_path / "file" / "new")
+        assert found.refused("cannot be written to", "Not a directory"), found
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    for arguments in commands:
+        found = command(*arguments, "--out", tmp_path / "not" / "there")
+        assert found.refused("cannot be written to", "No space left"), found
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_is_not_overwritten_by_a_command_that_is_refused(command, fitted, generated, tmp_path):
+    run = shutil.copytree(fitted, tmp_path / "run")
+    before = sorted(run.rglob("*"))
+    options = ["--preset", "mslr", "--cpu", "--overwrite"]
+    assert command("rank", "fit", tmp_path / "nothing.txt", "--out", run, *options).refused("nothing.txt")
+    found = command("rank", "fit", generated[0], "--out", run, *options, "--base-scores", "nobody")
+    assert found.refused("neither a column")
+    assert sorted(run.rglob("*")) == before
+    RankRun.load(run)
 
 
 def test_a_run_whose_split_has_no_test_groups_says_so(command, generated, tmp_path):

@@ -95,10 +95,15 @@ temperature_option = click.option(
 @data.command("generate")
 @click.argument("out", type=PATH)
 @click.option("--queries", type=int, required=True, help="Number of queries (groups).")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of one seed, a smaller file is the start of a larger one."
+)
 @click.option("--oracle", type=PATH, help="Also write the labels' expectations, as CSV.")
 def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
-    """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction."""
+    """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction.
+
+    A file to test on, beside one to train on, needs another --seed: of the same, it would hold the same queries.
+    """
     from hyperdpo.data.synthetic import generate
     from hyperdpo.progress import progress_bar
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -112,15 +113,22 @@ def without_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str
     return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def writable_directory(out: Path) -> None:
-    """Make a directory, or find out now, not after a training, that it cannot be written to.
+def check_writable(out: Path) -> None:
+    """Find out now, not after a training, that a directory cannot be made or written to.
+
+    Nothing is made yet: where the directory is missing, the nearest that is there is tried. What is refused later
+    because of its input leaves no empty directory behind.
 
     Raises:
         InputError: it cannot.
     """
+    place = out
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise InputError(f"{out}: cannot be written to ({error.strerror}); expected a directory") from None

@@ -98,6 +98,7 @@ def test_what_is_finished_is_neither_trained_nor_measured_again(tmp_path, monkey
     monkeypatch.setattr(HyperDPOTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(Measurements, "_measure", lambda *_: pytest.fail("measured again"))
     assert compared(tmp_path) == first
+    assert first["methods"]["hyperdpo"]["hypervolume_sd"] is None  # of one repeat
 
 
 def test_a_comparison_that_was_killed_goes_on_to_the_same_result(tmp_path, monkeypatch):
@@ -301,11 +302,21 @@ def test_the_command_compares_draws_and_writes(place, tmp_path, command):
         (["--set", "compare.speed=1"], ["speed is not a setting"]),
         (["--set", "compare.sampling_factor=0"], ["sampling_factor", "above 0"]),
         (["--set", "split.test=0", "--set", "split.train=1"], ["no test groups"]),
-        (["--set", "training.speed=1"], ["speed"]),
+        (["--set", "training.speed=1"], ["training.speed is not a setting of HyperDPOConfig"]),
+        (["--set", "conditioning.depth=1"], ["depth", "conditioning"]),
     ],
 )
 def test_mistakes_get_one_line(place, tmp_path, command, arguments, words):
     done = command(
-        "align", "compare", place / "data.jsonl", "--model", place / "model", "--out", tmp_path, *TINY, *arguments
+        "align",
+        "compare",
+        place / "data.jsonl",
+        "--model",
+        place / "model",
+        "--out",
+        tmp_path / "new",
+        *TINY,
+        *arguments,
     )
     assert done.refused(*words), (done.code, done.err)
+    assert not (tmp_path / "new").exists()

@@ -306,6 +306,21 @@ def run_path(place: Path) -> Path:
     return place / "run"
 
 
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_fit_says_what_it_has_to_say_once(place, tmp_path, command, recwarn, bar):
+    arguments = [place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "run", "--epochs", "1", "--cpu"]
+    for setting in ("training.logging_steps=1", f"training.disable_tqdm={not bar}", "conditioning.prompt_tokens=2"):
+        arguments += ["--set", setting]
+    done = command("align", "fit", *arguments)
+    assert done.code == 0, done.err
+    assert "{" not in done.out
+    assert "run: " in done.out
+    assert ("loss=" in done.err) == bar
+    assert "pin_memory" not in done.err
+    assert not [one for one in recwarn if "pin_memory" in str(one.message)]
+    assert len(read(tmp_path / "run" / "metrics.json")["history"]) > 1
+
+
 def test_a_front_is_measured_and_drawn(place, run_path, tmp_path, command):
     options = ["--points", "3", "--scales", "1,2", "--cpu"]
     done = command(
@@ -362,10 +377,12 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
             ["generate", "RUN", "--weights", "1,0", "--weights", "nothing=1", "--prompt", "w5"],
             ["no objective", "nothing"],
         ),
-        (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere"]),
+        (["fit", "DATA", "--model", "ABSENT", "--out", "NEW"], ["nowhere: no such directory", "a hub name"]),
+        (["fit", "DATA", "--model", "./absent", "--out", "NEW"], ["./absent: no such directory"]),
+        (["fit", "DATA", "--model", "not/a/name", "--out", "NEW"], ["not/a/name: no such directory"]),
+        (["front", "RUN", "DATA", "--model", "~/absent"], ["~/absent: no such directory"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
-        (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "training.speed=9"], ["training", "speed"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "speed=9"], ["speed is not a setting"]),
     ],
@@ -377,6 +394,38 @@ def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, wo
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))
     assert done.refused(*words), (done.code, done.err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(place, tmp_path, command, monkeypatch):
+    asked = []
+
+    def unreachable(url, **settings):
+        asked.append(url)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    arguments = [place / "data.jsonl", "--model", "some/model-1.5B", "--out", tmp_path / "new", "--cpu"]
+    for name in ("fit", "compare"):
+        assert command("align", name, *arguments).refused("some/model-1.5B", "no route to host", "local checkpoint")
+    assert all("some/model-1.5B" in url for url in asked)
+    assert len(asked) == 2
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("speed=9", ["training.speed is not a setting of HyperDPOConfig"]),
+        ("learning_rat=9", ["did you mean training.learning_rate?"]),
+        ("output_dir=x", ["training.output_dir is not a setting"]),
+        ("eval_strategy=x", ["training: x is not a valid"]),
+    ],
+)
+def test_a_mistaken_training_setting_gets_one_line(place, tmp_path, command, setting, words):
+    arguments = [place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "new", "--cpu"]
+    assert command("align", "fit", *arguments, "--set", f"training.{setting}").refused(*words)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("arguments", [["fit", "d", "--model", "m", "--out", "o"], ["front", "r", "d"]])

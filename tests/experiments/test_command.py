@@ -26,6 +26,7 @@ def test_mistakes_get_one_line(command, tmp_path):
     assert command("experiment", "figure99").refused("no experiment 'figure99'", "figure2a")
     missing = command("experiment", "figure2a", "--data", tmp_path / "none.txt", "--out", tmp_path / "r")
     assert missing.refused("none.txt", "no such file")
+    assert not (tmp_path / "r").exists()
 
 
 def test_what_is_not_installed_is_said_before_anything_is_trained(command, generated, tmp_path, monkeypatch):

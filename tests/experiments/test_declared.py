@@ -10,6 +10,7 @@ import pytest
 from hyperdpo.experiments import EXPERIMENTS, load
 from hyperdpo.experiments.charts import charts
 from hyperdpo.experiments.experiment import Experiment
+from hyperdpo.experiments.figures import dots
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_charts import CHARTS
 from hyperdpo.experiments.registry import LANGUAGE
@@ -191,6 +192,13 @@ def test_pictures_are_such_that_plotly_takes_them_and_hover_tells_all() -> None:
     hover = drawn[0]["figure"]["data"][0]["text"][0]
     for words in ("w = (1, 0)", "c = 1", "β = (1, 1)", "0.6000 ± 0.0100", "main: 0.5600"):
         assert words in hover
+
+
+def test_one_repeat_is_drawn_without_a_deviation() -> None:
+    (one,) = dots("t", "", ["a"], [0.5], [None])["figure"]["data"]
+    (several,) = dots("t", "", ["a"], [0.5], [0.01])["figure"]["data"]
+    assert ("±" in one["text"][0], "±" in several["text"][0]) == (False, True)
+    assert one["error_x"]["array"] == [0]
 
 
 def test_figures_are_written_to_the_digits_that_say_something() -> None:

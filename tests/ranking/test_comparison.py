@@ -112,6 +112,19 @@ def test_the_table_tells_deviations_over_seeds_from_those_over_points_and_epochs
         assert cells[6] == f"{one['epochs']:.3g} / {one['epochs_allowed']}"
 
 
+def test_one_repeat_is_written_and_printed_without_a_deviation_over_repeats(directory, result, capsys):
+    """Its trainings are there already, from the comparison of two."""
+    config, entries = toy_config(), [parse_entry("dpo-ls")]
+    one = compare(config, repeats(1), entries, cpu(), directory, points=3)
+    found = one["methods"]["dpo-ls"]
+    assert found["hypervolume_sd"] is found["train_seconds_sd"] is found["points"][0]["main_sd"] is None
+    print_comparison(one)
+    text = capsys.readouterr().out
+    assert ", 1 repeat, " in text
+    assert text.count("±") == 1  # over the points of the front
+    assert mean_front(found).metrics.shape == (3, 2)
+
+
 def test_a_model_from_its_file_is_on_the_accelerators_device(directory, result):
     again = Bench(repeats()[0], toy_config(), directory / "seed-0", cpu())
     again.accelerator = SimpleNamespace(device=torch.device("meta"))  # any other than where files are read to
@@ -269,8 +282,9 @@ def test_the_few_weightings_are_the_vertices_and_some_inside(m):
         np.testing.assert_array_equal(few, weight_grid(2, 3))
 
 
-def test_mean_and_standard_deviation_of_one_repeat():
-    assert mean_and_sd([2.0]) == (2.0, 0.0)
+def test_one_repeat_has_a_mean_and_no_standard_deviation():
+    assert mean_and_sd([2.0]) == (2.0, None)
+    assert mean_and_sd([2.0, 4.0]) == (3.0, pytest.approx(2**0.5))
     assert mean_and_sd([2.0, None]) == (None, None)
 
 

@@ -146,10 +146,31 @@ def test_weights_may_be_a_mapping_where_others_are_nothing(fitted):
     np.testing.assert_array_equal(by_name, fitted.predict(NEW["X"], qid=NEW["qid"], weights=[0, 1]))
 
 
-def test_left_out_weights_are_equal_and_left_out_groups_are_one(fitted):
-    first = NEW["qid"] == 0
-    X = NEW["X"][first]
-    np.testing.assert_array_equal(fitted.predict(X), fitted.predict(X, qid=np.zeros(len(X)), weights=[0.5, 0.5]))
+def test_left_out_weights_are_equal(fitted):
+    rows = {"X": NEW["X"], "qid": NEW["qid"]}
+    np.testing.assert_array_equal(fitted.predict(**rows), fitted.predict(**rows, weights=[0.5, 0.5]))
+
+
+def test_rows_without_qid_are_refused_rather_than_scored_as_one_list(fitted, tmp_path):
+    fitted.save(tmp_path / "run")
+    for model in (fitted, HyperRanker.load(tmp_path / "run")):
+        message = refusal(lambda model=model: model.predict(NEW["X"]))
+        assert message.startswith(f"qid: missing for {len(NEW['X'])} rows")
+        assert "np.zeros" in message
+
+
+def test_a_single_list_has_a_constant_qid_and_a_single_row_needs_none(fitted):
+    X = NEW["X"][NEW["qid"] == 0]
+    np.testing.assert_array_equal(fitted.predict(X, qid=np.zeros(len(X))), fitted.predict(X, qid=["q"] * len(X)))
+    np.testing.assert_array_equal(fitted.predict(X[:1]), fitted.predict(X[:1], qid=[7]))
+
+
+def test_a_ranker_fitted_on_one_list_takes_rows_without_qid():
+    first = DATA["qid"] == DATA["qid"][0]
+    labels = {name: values[first] for name, values in DATA["labels"].items()}
+    X, y = DATA["X"][first], DATA["y"][first]
+    model = ranker(validation_fraction=0.0).fit(X, y, qid=np.zeros(len(X)), labels=labels)
+    np.testing.assert_array_equal(model.predict(X), model.predict(X, qid=np.zeros(len(X))))
 
 
 def test_weights_and_scale_move_the_scores(fitted):
@@ -453,6 +474,12 @@ def test_another_fit_in_the_same_process_may_have_another_precision():
 
 def test_a_device_that_is_not_known_is_refused():
     assert "device" in refusal(lambda: ranker().set_params(device="gpuu").fit(**DATA))
+
+
+def test_a_group_in_two_places_is_named_as_the_caller_wrote_it():
+    assert "group 2 starts again" in refusal(lambda: ranker().fit(**changed(qid=np.r_[2, 3, np.full(N - 2, 2)])))
+    words = ["q 2", "q 3", *["q 2"] * (N - 2)]
+    assert "group 'q 2' starts again" in refusal(lambda: ranker().fit(**changed(qid=words)))
 
 
 def test_a_group_without_a_name_is_refused():

@@ -32,7 +32,7 @@ from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.run import fingerprint
 from hyperdpo.alignment.soup import soup
-from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, longest_text
+from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, longest_text, training_arguments
 from hyperdpo.alignment.variants import PLAIN, VARIANTS
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
@@ -337,10 +337,7 @@ class Bench:
             "eval_strategy": "no",
         }
         quiet = {"disable_tqdm": not self.show, "use_cpu": self.cpu, "logging_strategy": "no"}
-        try:
-            return HyperDPOConfig(str(directory), **{**quiet, **training, **fixed})
-        except (TypeError, ValueError) as error:
-            raise InputError(f"training: {' '.join(str(error).split())}") from None
+        return training_arguments(directory, {**quiet, **training, **fixed})
 
     # --- answers
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import numpy as np
+from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
@@ -29,11 +30,11 @@ from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.tables import print_comparison, print_front
-from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, tokenizer_of
+from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of, training_arguments
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_yaml, writable_directory, write_json
+from hyperdpo.files import check_writable, read_yaml, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_weights
 
@@ -75,6 +76,7 @@ def fit_command(
     settings = _settings(config_file, overrides or {})
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
+    check_writable(out)
     if format == "auto":
         format = settings.get("format", "auto")
     parts, described = _parts(source, objectives, format, settings.get("split", {}))
@@ -84,17 +86,16 @@ def fit_command(
     if cpu:
         arguments["use_cpu"] = True
     checkpoints = out / "checkpoints"
-    try:
-        args = HyperDPOConfig(str(checkpoints), **arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"training: {' '.join(str(error).split())}") from None
+    args = training_arguments(checkpoints, {"disable_tqdm": not sys.stderr.isatty(), **arguments})
     names = tuple(o.name for o in chosen)
     conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
-    writable_directory(out)
+    trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(_Bar())
     (out / METRICS).unlink(missing_ok=True)
     started = time.monotonic()
     last = _last_checkpoint(checkpoints)
@@ -273,6 +274,7 @@ def compared(
     _quiet_where_nobody_looks()
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
+    check_writable(out)
     settings = _settings(config_file, overrides or {})
     factors = {"sampling_factor": SAMPLING_FACTOR, "learning_rate_factor": LEARNING_RATE_FACTOR}
     for name, value in settings.get("compare", {}).items():
@@ -296,10 +298,13 @@ def compared(
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
         beta = float(training.get("beta", 0.1))
         chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], beta))
+    # Now, not after the base has been measured: the trainings come later.
+    training_arguments(out, {**training, "use_cpu": cpu})
+    names = tuple(o.name for o in chosen[0])
+    ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
     texts = None if found is None else Texts(found[1], found[0], **(sizes or {}))
     base, tokenizer = load_base(model), tokenizer_of(model)
-    writable_directory(out)
 
     def shared(repeat: Repeat) -> Settings:
         return Settings(
@@ -326,6 +331,14 @@ def compared(
     )
     result["data"] = {"source": source.name}
     return result
+
+
+class _Bar(ProgressCallback):
+    """The trainer's bar with the loss beside it, instead of a dictionary on standard output for each log."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and "loss" in (logs or {}):
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):#.4g}")
 
 
 def _quiet_where_nobody_looks() -> None:

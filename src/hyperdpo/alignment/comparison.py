@@ -26,6 +26,7 @@ from hyperdpo.core.pareto import hypervolume
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
+from hyperdpo.printing import four_digits
 from hyperdpo.ranking.comparison import mean_and_sd
 
 #: Key of the random stream of sampled continuations: every weighting and method gets the same.
@@ -120,10 +121,10 @@ def compare(
             result: dict[str, Any] = {"repeat": repeat.name, "seed": repeat.seed} | measured.of(entry)
             results[entry.label].append(result)
             generated = result.get("generated")
-            more = "" if generated is None else f", of texts {generated['hypervolume']:.4f}"
+            more = "" if generated is None else f", of texts {four_digits(generated['hypervolume'])}"
             say(
-                f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume {result['hypervolume']:.4f}"
-                f"{more}, {result['train_seconds']:.1f} s"
+                f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume "
+                f"{four_digits(result['hypervolume'])}{more}, {result['train_seconds']:.1f} s"
             )
     if chosen is None:
         raise InputError("--seeds: found 0; expected at least 1")
@@ -280,7 +281,7 @@ class Measurements:
 
 
 def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An entry over all repeats: means, standard deviations, and each repeat."""
+    """An entry over all repeats: means, standard deviations (None for one repeat), and each repeat."""
     first = seeds[0]
     result: dict[str, Any] = {name: first[name] for name in ("objectives", "directions", "metric", "reference_point")}
     result |= {"method": entry.method, "settings": dict(entry.overrides), "one_shot": entry.one_shot}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,11 @@ from hyperdpo.alignment.prompt import HyperPrompt, vocabulary_prefix
 from hyperdpo.errors import InputError
 
 __all__ = ["Condition", "ConditionedLM", "ConditioningConfig", "LogpsOutput"]
+
+#: What a name on the hub looks like; anything else is a path.
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+#: Within which the hub has to answer.
+HUB_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -425,6 +432,38 @@ class ConditionedLM(nn.Module):
     activation_checkpointing_disable = gradient_checkpointing_disable
 
 
+def check_base(base_model: str | PathLike[str]) -> None:
+    """Say at once what could be seen at once: a path that is not there, a hub that cannot be reached.
+
+    transformers takes a path that is not there for a name on the hub, and asks for a name for a minute where there is
+    no connection.
+
+    Raises:
+        InputError: neither a directory, nor a name that is known here or that the hub may know.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+    from transformers import CONFIG_NAME
+
+    name = str(base_model)
+    if Path(name).exists():
+        return
+    if isinstance(base_model, PathLike) or not HUB_NAME.fullmatch(name):
+        raise InputError(f"base model {name}: no such directory; expected a local checkpoint or a hub name")
+    if isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(name, CONFIG_NAME), timeout=HUB_SECONDS)
+    except (HfHubHTTPError, ValueError):
+        return  # it has an answer; what it is, transformers says
+    except Exception as error:  # of the connection; they have no common class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"base model {name}: no such directory, and the hub cannot be asked for it ({reason}); expected a local "
+            "checkpoint, or a connection"
+        ) from None
+
+
 def load_base(base_model: Any, **model_settings: Any) -> Any:
     """A transformers causal language model from its name or directory; a model is returned as it is.
 
@@ -435,6 +474,8 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
         return base_model
     from transformers import AutoModelForCausalLM
 
+    if not model_settings:  # such as revision or cache_dir: where to look is then another question
+        check_base(base_model)
     try:
         return AutoModelForCausalLM.from_pretrained(str(base_model), **model_settings)
     except Exception as error:  # hub, file and format errors have no common class

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from hyperdpo.alignment.comparison import REFERENCE, span_ratios
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.printing import four_digits
 
 
 def print_front(front: AlignmentFront, what: str) -> None:
@@ -32,7 +33,8 @@ def print_front(front: AlignmentFront, what: str) -> None:
             f"{middle:.2f} ({high - low:.2f})",
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    line = f"hypervolume {front.hypervolume:.4g} (reference {', '.join(f'{r:.4g}' for r in front.reference_point)})"
+    reference = ", ".join(four_digits(r) for r in front.reference_point)
+    line = f"hypervolume {four_digits(front.hypervolume)} (reference {reference})"
     if len(front.objectives) > 1 and (front.scales == 1).any():
         line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in front.control_span.items())
     click.echo(line)
@@ -89,7 +91,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     known = ", ".join(f"{name} {value:.4f}" for name, value in result["base"]["metrics"].items())
-    shown = ", ".join(f"{r:.4g}" for r in first["reference_point"])
+    shown = ", ".join(four_digits(r) for r in first["reference_point"])
     lines = [f"base: {known}; reference {shown}; temperatures {result['temperatures']}"]
     if with_texts:
         mean = ", ".join(f"{name} {value:.3f}" for name, value in result["base"]["generated"].items())
@@ -106,7 +108,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
 
 def _with_sd(one: Mapping[str, Any], name: str) -> str:
     value, sd = one[name], one[f"{name}_sd"]
-    return f"{value:#.4g} ± {sd:#.2g}" if sd else f"{value:#.4g}"
+    return four_digits(value) if sd is None else f"{four_digits(value)} ± {sd:#.2g}"
 
 
 def _each(values: Mapping[str, float], form: str) -> str:

@@ -7,8 +7,9 @@ log-probability; the base's scores do not depend on w, so they are computed once
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +36,7 @@ from hyperdpo.alignment.evaluation import (
     pair_accuracy,
     row_logps,
 )
-from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
+from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig, check_base
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
@@ -113,13 +114,35 @@ class HyperDPOConfig(TrainingArguments):
         return alphas
 
 
+def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> HyperDPOConfig:
+    """The settings of a configuration file or of ``--set training.*``, for a training that writes to ``directory``.
+
+    On a CPU no memory is pinned, unless it is asked for: there is nothing to copy it to, and PyTorch would say so.
+
+    Raises:
+        InputError: a name that is not a setting, or a value that cannot be.
+    """
+    known = [one.name for one in fields(HyperDPOConfig) if one.init and one.name != "output_dir"]
+    for name in settings:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean training.{near[0]}?" if near else ""
+            raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
+    on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
+    try:
+        return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"training: {' '.join(str(error).split())}") from None
+
+
 class HyperDPOTrainer(Trainer):
     """Trains one language model for all weightings of its objectives.
 
     >>> args = HyperDPOConfig("run", beta=0.1, num_train_epochs=3)
     >>> trainer = HyperDPOTrainer(model, args, train_dataset, eval_dataset, processing_class=tokenizer)
     >>> trainer.train()
-    >>> trainer.model.generate(**tokenizer(["Hello"], return_tensors="pt"), weights=[0.3, 0.7], scale=2.0)
+    >>> inputs = tokenizer(["Hello"], return_tensors="pt")
+    >>> trainer.model.generate(**inputs, weights=[0.3, 0.7], scale=2.0, max_new_tokens=64)
 
     Logs what users of TRL's DPO trainer expect (``rewards/chosen`` and the like: a group's best and worst response by
     the weighted targets), and ``loss/{objective}``, ``rewards/{objective}/margins``,
@@ -440,7 +463,7 @@ def model_card(model: ConditionedLM, objectives: Sequence[Objective]) -> str:
             "from hyperdpo.alignment.model import ConditionedLM",
             "",
             'model = ConditionedLM.from_pretrained("path")',
-            f"model.generate(**inputs, weights=[{equal}], scale=1.0)  # weights of {names}",
+            f"model.generate(**inputs, weights=[{equal}], max_new_tokens=64)  # weights of {names}",
             "```",
             "",
         ]
@@ -501,6 +524,8 @@ def _objectives(given: Sequence[str | Objective] | None, train: Preferences, bet
 
 def tokenizer_of(model: str | PreTrainedModel | ConditionedLM) -> PreTrainedTokenizerBase:
     name = model if isinstance(model, str) else model.config._name_or_path
+    if isinstance(model, str):
+        check_base(model)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -91,7 +91,7 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     if len(unique) != len(firsts):
         again = int(starts[np.setdiff1d(np.arange(len(firsts)), positions)[0]])
         raise InputError(
-            f"qid: group {names[again]!r} starts again in row {again}; expected adjacent rows (sort by qid)"
+            f"qid: group {names[again].item()!r} starts again in row {again}; expected adjacent rows (sort by qid)"
         )
     return firsts, np.append(starts, rows).astype(np.int64)
 

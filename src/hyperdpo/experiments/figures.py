@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperdpo.plots import COLOURS as SHARED_COLOURS
+from hyperdpo.printing import four_digits
 
 Chart = dict[str, Any]
 Point = Mapping[str, Any]
@@ -91,6 +92,8 @@ def dots(
     mark: float | None = None,
 ) -> Chart:
     """A dot with an error bar for each entry, first on top; ``mark`` is the base's value."""
+    known = zip(values, spreads, strict=True)
+    texts = [four_digits(value) + ("" if sd is None else f" ± {sd:.2g}") for value, sd in known]
     data: list[dict[str, Any]] = [
         {
             "type": "scatter",
@@ -103,7 +106,7 @@ def dots(
                 "symbol": [SYMBOLS[k % len(SYMBOLS)] for k in range(len(labels))],
             },
             "error_x": {"type": "data", "array": [s or 0 for s in spreads], "color": GREY, "thickness": 1.5},
-            "text": [f"{v:.4g} ± {s or 0:.2g}" for v, s in zip(values, spreads, strict=True)],
+            "text": texts,
             "hovertemplate": "%{y}: %{text}<extra></extra>",
             "showlegend": False,
         }
@@ -116,7 +119,7 @@ def dots(
     if mark is not None:
         line = {"color": GREY, "dash": "dash", "width": 1}
         layout["shapes"] = [{"type": "line", "x0": mark, "x1": mark, "yref": "paper", "y0": 0, "y1": 1, "line": line}]
-        note += f" The dashed line is the base: {mark:.4g}."
+        note += f" The dashed line is the base: {four_digits(mark)}."
         # An invisible point keeps the line within the axis.
         data.append(
             {

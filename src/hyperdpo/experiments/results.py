@@ -46,7 +46,7 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
         oracle = one.get("oracle", {})
         row: dict[str, Any] = {"label": label, "method": one["method"]}
         for key in TAKEN:
-            row[key], row[f"{key}_sd"] = one[key], one[f"{key}_sd"] if len(one["seeds"]) > 1 else None
+            row[key], row[f"{key}_sd"] = one[key], one[f"{key}_sd"]
         row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs")}
         row |= {
             "ratio": ratio(one["hypervolume"], reference.get("hypervolume")),
@@ -147,7 +147,7 @@ def columns(result: Mapping[str, Any], case: Mapping[str, Any]) -> Iterator[tupl
     yield "of the oracle", [percent(row["fraction"]) for row in rows]
     yield "of the oracle, with main", [percent(row["fraction_with_main"]) for row in rows]
     yield "mean regret", [figure(row["regret"], 3) for row in rows]
-    yield "at 101 weightings", [figure(row["dense"]) for row in rows]
+    yield "at 101 weightings", [spread(row["dense"], None) for row in rows]
     yield "gap where fronts should meet", [figure(row["gap"], 3) for row in rows]
 
 

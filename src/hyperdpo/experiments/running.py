@@ -24,7 +24,7 @@ from hyperdpo.experiments.experiment import Experiment
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
-from hyperdpo.files import writable_directory, write_atomically, write_json
+from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.bench import Entry, Repeat
 from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
@@ -105,7 +105,7 @@ def run_experiment(
     if not generated and queries is not None:
         raise InputError(f"--queries: {queries} queries are asked for, but --data is given; expected one of them")
     config = _config(experiment, preset, config_file, objectives, generated, small, overrides)
-    writable_directory(out)
+    check_writable(out)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
     refuse_several_processes(accelerator)  # here, before all of them generate data
     entries = _available(experiment.entries)

@@ -19,7 +19,7 @@ from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_yaml, writable_directory, write_atomically, write_json
+from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.options import parse_weights
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.bench import parse_entry
@@ -53,11 +53,14 @@ def fit_command(
     accelerator = make_accelerator(config.training.precision, cpu=cpu, log_with=_trackers(track), log_dir=out / "logs")
     main = accelerator.is_main_process
     if main:
-        _prepare_directory(out, overwrite)
-    with accelerator.main_process_first():  # the others find the parsed data
+        _check_directory(out, overwrite)
+    with accelerator.main_process_first():  # the others find the parsed data, and no old checkpoints
         parts = read_parts(source, validation, test, config, show=main)
-    base_source, given = base_of(base_scores, parts)
+        base_source, given = base_of(base_scores, parts)
+        if main and overwrite:
+            _clear_directory(out)
     if track is not None:
+        (out / "logs").mkdir(parents=True, exist_ok=True)  # wandb writes elsewhere where its directory is missing
         wandb = {"dir": str(out / "logs")}
         try:
             accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()), init_kwargs={"wandb": wandb})
@@ -186,7 +189,7 @@ def compare_command(
 ) -> dict[str, Any]:
     """``hyperdpo rank compare``: the content of ``compare.json``."""
     entries = [parse_entry(method) for method in methods]
-    writable_directory(out)
+    check_writable(out)
     repeats = read_repeats(source, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
     started = time.monotonic()
@@ -199,18 +202,21 @@ def compare_command(
     return result
 
 
-def _prepare_directory(out: Path, overwrite: bool) -> None:
+def _check_directory(out: Path, overwrite: bool) -> None:
     """Refuse a finished run, unless it is to go; leave an interrupted one, which is then gone on with."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a directory for the run")
-    if overwrite:
-        for name in (RUN, CONFIG, METRICS, MODEL):
-            (out / name).unlink(missing_ok=True)
-        for name in (BASE_SCORES, "checkpoints", "logs"):
-            shutil.rmtree(out / name, ignore_errors=True)
-    elif (out / RUN).exists():
+    if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: holds a finished run; expected a new directory, or --overwrite")
-    writable_directory(out)
+    check_writable(out)
+
+
+def _clear_directory(out: Path) -> None:
+    """Remove the run that is to go; only once there is data for another."""
+    for name in (RUN, CONFIG, METRICS, MODEL):
+        (out / name).unlink(missing_ok=True)
+    for name in (BASE_SCORES, "checkpoints", "logs"):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def _trackers(track: str | None) -> list[str] | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
+from hyperdpo.printing import four_digits
 from hyperdpo.ranking.bench import Bench, Entry, Model, Repeat
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import Front, evaluate_front
@@ -111,8 +112,9 @@ def compare(
             if entry.one_shot and main_target is None:
                 main_target = _main_at_few(bench, model, grid.shape[1])
             say(
-                f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume {result['hypervolume']:.4g}, "
-                f"with main {_or_dash(result['hypervolume_with_main'])}, {result['train_seconds']:.1f} s"
+                f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: hypervolume "
+                f"{four_digits(result['hypervolume'])}, with main {four_digits(result['hypervolume_with_main'])}, "
+                f"{result['train_seconds']:.1f} s"
             )
     return {
         "methods": {entry.label: summary(entry, results[entry.label]) for entry in entries},
@@ -282,7 +284,7 @@ def attained(front: Front, attainable: Front) -> dict[str, Any]:
 
 
 def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """An entry over all repeats: means, standard deviations (of n - 1; 0 for one repeat), and each repeat."""
+    """An entry over all repeats: means, standard deviations (None for one repeat), and each repeat."""
     first = seeds[0]
     result = {name: first[name] for name in ("objectives", "directions", "metric", "reference_point")}
     result |= {"method": entry.method, "settings": dict(entry.overrides), "one_shot": entry.one_shot}
@@ -332,11 +334,11 @@ def mean_front(one: Mapping[str, Any]) -> Front:
 
 
 def mean_and_sd(values: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation; None where a repeat has no value."""
+    """Mean and standard deviation (of n - 1; None for one repeat); None where a repeat has no value."""
     if any(value is None for value in values):
         return None, None
     array = np.array(values, dtype=np.float64)
-    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 
 
 def mean_points(fronts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -371,7 +373,3 @@ def _mean_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "metrics": {name: mean_and_sd([p["metrics"][name] for p in points])[0] for name in names},
         "main": mean_and_sd([p["main"] for p in points])[0],
     }
-
-
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

@@ -142,7 +142,9 @@ class HyperRanker(BaseEstimator):
 
         Args:
             X: (N, F) features, as in :meth:`fit`.
-            qid: (N,); None: all rows are one group.
+            qid: (N,) the group of each row, as in :meth:`fit`: a row's score may depend on the others of its list. For
+                a single list, a constant such as ``np.zeros(N)``. None: for one row, or where the ranker was fitted on
+                one group only.
             weights: (m,), or (g, m) with one row per group in the order of the rows, or a mapping of names to
                 numbers (others 0); None: equal weights.
             scale: c, one number or (g,): above 1 is nearer to the base.
@@ -150,6 +152,10 @@ class HyperRanker(BaseEstimator):
                 answer at any, the others at multiples of their own.
             base_scores: (N,), needed where the ranker was fitted with given base scores, unless it is ``scratch`` and
                 ``scale`` is 1.
+
+        Raises:
+            InputError: several rows without ``qid``, features that are not those of :meth:`fit`, or weights, scales,
+                temperatures or base scores that do not fit.
         """
         run = self._fitted()
         table = self._feature_table(X, qid)
@@ -311,7 +317,15 @@ class HyperRanker(BaseEstimator):
                 missing = sorted(set(known) - set(names))[0]
                 raise InputError(f"X: no column {missing!r}; expected the columns of fit")
             names = known  # arrays have no names: by position
-        qids, offsets = group_rows(np.zeros(len(features), np.int64) if qid is None else qid, len(features))
+        rows = len(features)
+        if qid is None:
+            if rows > 1 and sum(self._fitted().data["groups"].values()) > 1:  # not one list, most likely
+                raise InputError(
+                    f"qid: missing for {rows} rows; expected the group of each row, as in fit (a constant, such as "
+                    f"np.zeros({rows}), if they are one list)"
+                )
+            qid = np.zeros(rows, np.int64)
+        qids, offsets = group_rows(qid, rows)
         return to_table(features, names, qids, offsets)
 
     def _weights(self, weights: ArrayLike | Mapping[str, float] | None) -> ArrayLike:

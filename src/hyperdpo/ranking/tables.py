@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hyperdpo.printing import four_digits
 from hyperdpo.ranking.run import RankRun
 
 
@@ -32,7 +33,7 @@ def print_front(result: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(
-        f"hypervolume {result['hypervolume']:.4g}, with main {_figure(result['hypervolume_with_main'])} "
+        f"hypervolume {four_digits(result['hypervolume'])}, with main {four_digits(result['hypervolume_with_main'])} "
         f"(reference {result['reference_point']}); {result['parameters']:,} parameters, "
         f"trained in {result['train_seconds']:.1f} s",
         highlight=False,
@@ -42,7 +43,8 @@ def print_front(result: Mapping[str, Any]) -> None:
         console.print(
             f"of the attainable front: {_percent(oracle['fraction'])}, with main "
             f"{_percent(oracle['fraction_with_main'])} "
-            f"(oracle hypervolume {oracle['hypervolume']:.4g}, with main {_figure(oracle['hypervolume_with_main'])})",
+            f"(oracle hypervolume {four_digits(oracle['hypervolume'])}, with main "
+            f"{four_digits(oracle['hypervolume_with_main'])})",
             highlight=False,
         )
 
@@ -78,22 +80,23 @@ def print_fit(run: RankRun, out: Path) -> None:
     )
     if front := metrics.get("validation_front"):
         console.print(
-            f"validation hypervolume at {len(front['points'])} weightings: {front['hypervolume']:.4g}, "
-            f"with main {_figure(front['hypervolume_with_main'])}; {front['metric']['description']}",
+            f"validation hypervolume at {len(front['points'])} weightings: {four_digits(front['hypervolume'])}, "
+            f"with main {four_digits(front['hypervolume_with_main'])}; {front['metric']['description']}",
             highlight=False,
         )
     console.print(f"run: {out}", highlight=False)
 
 
 def print_comparison(result: Mapping[str, Any]) -> None:
-    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats; epochs run, on
-    average, of those allowed."""
+    """The content of ``compare.json`` as a table on stdout: mean ± standard deviation over the repeats, where there are
+    several; epochs run, on average, of those allowed."""
     methods = result["methods"]
     first = next(iter(methods.values()))
     repeats = result["repeats"]
     groups = "/".join(str(repeats[0]["groups"].get(name, 0)) for name in ("train", "validation", "test"))
+    several = f"{len(repeats)} repeats" if len(repeats) > 1 else "1 repeat"
     title = (
-        f"{first['metric']['description']}, {len(first['points'])} weightings, {len(repeats)} repeats, "
+        f"{first['metric']['description']}, {len(first['points'])} weightings, {several}, "
         f"groups {groups} (train/validation/test)"
     )
     table = Table(title=title, title_justify="left")
@@ -113,7 +116,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             f"{one['models']:.0f}",
             f"{one['parameters']:,.0f}",
             "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}",
-            f"{one['train_seconds']:.1f} ± {one['train_seconds_sd']:.1f}",
+            _with_sd(one, "train_seconds", ".1f"),
         ]
         if with_oracle:
             oracle = one.get("oracle", {})
@@ -134,8 +137,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             )
     for name, one in methods.items():
         views = [
-            f"{view} ({len(found['points'])} points) {found['hypervolume']:.4g}, "
-            f"with main {_figure(found['hypervolume_with_main'])}"
+            f"{view} ({len(found['points'])} points) {four_digits(found['hypervolume'])}, "
+            f"with main {four_digits(found['hypervolume_with_main'])}"
             for view, found in one["views"].items()
         ]
         if views:
@@ -144,5 +147,8 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         console.print(f"best one-shot entry on validation groups: {result['chosen']}", highlight=False)
 
 
-def _with_sd(one: Mapping[str, Any], name: str) -> str:
-    return "-" if one[name] is None else f"{one[name]:.4f} ± {one[name + '_sd']:.4f}"
+def _with_sd(one: Mapping[str, Any], name: str, form: str = ".4f") -> str:
+    mean, sd = one[name], one[f"{name}_sd"]
+    if mean is None:
+        return "-"
+    return f"{mean:{form}}" + ("" if sd is None else f" ± {sd:{form}}")
