@@ -301,10 +301,33 @@ def test_the_same_seed_gives_the_same_model_and_the_callers_random_state_is_left
     assert not torch.equal(one["prompt.prefix"], different["prompt.prefix"])
 
 
+@pytest.mark.parametrize(("ids", "token"), [({}, 1), ({"bos_token_id": None}, 2), ({"eos_token_id": [5, 2]}, 1)])
+def test_the_virtual_tokens_start_near_the_token_that_begins_texts_each_elsewhere(
+    ids: dict[str, Any], token: int
+) -> None:
+    base = tiny_base(**ids)
+    row = base.get_input_embeddings().weight[token]
+    prompt = tiny_model(base=base).prompt
+    assert prompt is not None
+    noise = prompt.prefix.detach() - row
+    assert 0.15 < float(noise.square().mean().sqrt() / row.square().mean().sqrt()) < 0.45
+    assert len({tuple(one.tolist()) for one in noise}) == 3
+    again = tiny_model(base=tiny_base(**ids)).prompt
+    assert again is not None
+    assert torch.equal(prompt.prefix, again.prefix)
+
+
+def test_without_such_a_token_they_start_as_tokens_of_the_vocabulary() -> None:
+    base = tiny_base(bos_token_id=None, eos_token_id=None)
+    words, prompt = base.get_input_embeddings().weight, tiny_model(base=base).prompt
+    assert prompt is not None
+    assert all((words == row).all(-1).any() for row in prompt.prefix)
+
+
 def test_the_virtual_tokens_start_as_tokens_of_the_vocabulary_that_are_not_special() -> None:
     base = tiny_base()
     words = base.get_input_embeddings().weight
-    prompt = tiny_model(base=base).prompt
+    prompt = tiny_model(base=base, prompt_start="vocabulary").prompt
     assert prompt is not None
     found = {int((words == row).all(-1).nonzero()) for row in prompt.prefix}
     assert len(found) == 3
@@ -391,7 +414,7 @@ def test_a_base_model_that_is_missing_or_another_one_is_refused(tmp_path: Path) 
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="had no name when this was saved; pass base_model"):
         ConditionedLM.from_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"base model .*/nowhere: cannot be loaded") as error:
+    with pytest.raises(InputError, match=r"base model .*/nowhere: no such directory") as error:
         ConditionedLM.from_pretrained(tmp_path, tmp_path / "nowhere")
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="made for a base model with hidden_size 16; found 32"):

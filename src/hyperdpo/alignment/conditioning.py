@@ -28,6 +28,8 @@ class ConditioningConfig:
     Attributes:
         objectives: names of the m objectives, in the order of w.
         prompt_tokens: k virtual tokens before the text; 0 for none. The paper has 8.
+        prompt_start: "bos", the virtual tokens start near the embedding of the token that begins a text, which hardly
+            changes what the model says; or "vocabulary", from k different tokens, as PEFT's prompt tuning does.
         prompt_rank: r of the mask, the product of a (k, r) and an (r, d) matrix. The paper has 4.
         prompt_hidden: width of the two small networks that make them.
         prompt_conditioned: the virtual tokens are multiplied by the mask; False for plain prompt tuning.
@@ -54,11 +56,12 @@ class ConditioningConfig:
 
     objectives: tuple[str, ...]
     prompt_tokens: int = 8
+    prompt_start: str = "bos"
     prompt_rank: int = 4
     prompt_hidden: int = 64
     prompt_conditioned: bool = True
     mask_start: str = "one"
-    mask_spread: float | None = 0.5
+    mask_spread: float | None = 1.0
     lora_rank: int = 4
     lora_alpha: float = 8.0
     lora_dropout: float = 0.0
@@ -81,6 +84,7 @@ class ConditioningConfig:
             self._check(name, isinstance(getattr(self, name), int) and getattr(self, name) >= 1, "an integer >= 1")
         if self.prompt_tokens == 0 and self.lora_rank == 0:
             raise InputError("prompt_tokens and lora_rank are both 0; expected one of them to be positive")
+        self._check("prompt_start", self.prompt_start in ("bos", "vocabulary"), "bos or vocabulary")
         self._check("mask_start", self.mask_start in ("one", "random"), "one or random")
         self._check("lora_components", self.lora_components in ("objective", "shared"), "objective or shared")
         self._check("gate_start", self.gate_start in ("objective", "random"), "objective or random")

@@ -31,7 +31,7 @@ from hyperdpo.alignment.conditioned_lora import (
 )
 from hyperdpo.alignment.conditioning import ConditioningConfig, Weights, weight_rows
 from hyperdpo.alignment.logps import OutputHead, sequence_logps
-from hyperdpo.alignment.prompt import HyperPrompt, vocabulary_prefix
+from hyperdpo.alignment.prompt import HyperPrompt, beginning_prefix, vocabulary_prefix
 from hyperdpo.errors import InputError
 
 __all__ = ["Condition", "ConditionedLM", "ConditioningConfig", "LogpsOutput"]
@@ -108,7 +108,11 @@ class ConditionedLM(nn.Module):
             if config.prompt_tokens:
                 special = frozenset(_special_tokens(base))
                 generator = torch.Generator().manual_seed(seed)
-                prefix = vocabulary_prefix(embedding, config.prompt_tokens, generator, special).cpu()
+                first = _beginning(base) if config.prompt_start == "bos" else None
+                if first is None:
+                    prefix = vocabulary_prefix(embedding, config.prompt_tokens, generator, special).cpu()
+                else:
+                    prefix = beginning_prefix(embedding, config.prompt_tokens, generator, first)
                 prompt = HyperPrompt(config, prefix).to(device)
             if config.lora_rank:
                 config = replace(config, target_modules=inject_lora(base, config))
@@ -483,6 +487,17 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
+
+
+def _beginning(base: Any) -> int | None:
+    """The id that begins a text, or ends the one before it; None if the configuration has neither."""
+    for name in ("bos_token_id", "eos_token_id"):
+        value = getattr(base.config.get_text_config(), name, None)
+        if isinstance(value, (list, tuple)):
+            value = value[0] if value else None
+        if value is not None and 0 <= value < base.get_input_embeddings().weight.shape[0]:
+            return int(value)
+    return None
 
 
 def _special_tokens(base: Any) -> Iterator[int]:
