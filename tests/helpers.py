@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -126,6 +127,29 @@ def run_python(*arguments: str, timeout: float = 120) -> Outcome:
     """``python ARGUMENTS`` in a process of its own."""
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, timeout=timeout, env=subprocess_environment()
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def launch(processes: int, arguments: list[str]) -> Outcome:
+    """The command under ``accelerate launch``: --multi_gpu starts processes, the command's own --cpu keeps them there.
+
+    (accelerate's --cpu would start one process, whatever --num_processes says.)
+    """
+    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "hyperdpo", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=subprocess_environment(),
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 

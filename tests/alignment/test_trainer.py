@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import is_one_line, read
+from helpers import is_one_line, launch, read, run_python
 from tiny_models import PLAIN, randomise, tiny_base
 from toy_preferences import rows, text, words_tokenizer
 
@@ -432,3 +432,31 @@ def test_a_mistaken_training_setting_gets_one_line(place, tmp_path, command, set
 def test_a_missing_extra_gets_one_line(monkeypatch, command, arguments):
     monkeypatch.setattr("hyperdpo.alignment.cli.find_spec", lambda name: None)
     assert command("align", *arguments).refused("transformers is not installed", "hyperdpo[align]")
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_adapter_that_one_trains(place, tmp_path):
+    """At a fixed w, so that draws do not depend on the process: twice two groups a step, or four."""
+
+    def fitted(processes: int, batch: int) -> dict[str, torch.Tensor]:
+        out = tmp_path / f"run{processes}"
+        settings = [
+            "training.weights=[0.5,0.5]", "training.num_train_epochs=1",
+            f"training.per_device_train_batch_size={batch}",
+            "conditioning.prompt_tokens=2", "training.learning_rate=0.01", "training.disable_tqdm=true",
+            "conditioning.lora_conditioned=false", "conditioning.prompt_conditioned=false",
+        ]  # fmt: skip
+        options = [option for setting in settings for option in ("--set", setting)]
+        where = [str(place / "data.jsonl"), "--model", str(place / "model"), "--out", str(out), "--cpu"]
+        arguments = ["align", "fit", *where, *options]
+        done = launch(processes, arguments) if processes > 1 else run_python("-m", "hyperdpo", *arguments)
+        assert done.code == 0, done.err[-2000:]
+        return AlignRun.load(out).model.adapter_state()
+
+    one, two = fitted(1, 4), fitted(2, 2)
+    start = ConditionedLM.create(
+        tiny_base(), AlignRun.load(tmp_path / "run1").model.conditioning, seed=42
+    ).adapter_state()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=1e-3)
+    assert any(float((one[name] - start[name]).abs().max()) > 0.01 for name in one)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import random
-import socket
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -20,13 +18,12 @@ import pytest
 import torch
 from helpers import (
     CLICKS,
-    Outcome,
     cpu,
     fit_toy,
     is_one_line,
+    launch,
     read,
     same_tensors,
-    subprocess_environment,
     toy_config,
     toy_table,
     vertex_metrics,
@@ -39,7 +36,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
-from hyperdpo.ranking import checkpoints, training
+from hyperdpo.ranking import training
 from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
@@ -136,7 +133,7 @@ def test_a_training_that_dies_while_it_writes_a_file_resumes_to_the_same_weights
     uninterrupted, tmp_path, monkeypatch, write
 ):
     with monkeypatch.context() as patch:
-        raise_at(patch, checkpoints.os, "replace", write)
+        raise_at(patch, files.os, "replace", write)
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
     assert_resumes(tmp_path / "run", uninterrupted)
@@ -337,29 +334,6 @@ def test_processes_share_a_batch_by_whole_groups_and_no_group_counts_twice(group
         if not idle:
             seen.extend(share.groups.tolist())
     assert sorted(seen) == batch.groups.tolist()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def launch(processes: int, arguments: list[str]) -> Outcome:
-    """The command under ``accelerate launch``: --multi_gpu starts processes, the command's own --cpu keeps them there.
-
-    (accelerate's --cpu would start one process, whatever --num_processes says.)
-    """
-    launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1"]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, "-m", "hyperdpo", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        env=subprocess_environment(),
-    )
-    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.slow
