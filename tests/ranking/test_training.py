@@ -30,6 +30,7 @@ from helpers import (
 )
 from hypothesis import given, settings
 
+from hyperdpo import files
 from hyperdpo.cli import main
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.splits import Part
