@@ -12,12 +12,18 @@ PLAIN: dict[str, Any] = {"conditioning": {"prompt_conditioned": False, "lora_con
 #: Method, variant: the settings that differ from the comparison's own.
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "hyperdpo": {
-        "prompt": {"conditioning": {"lora_conditioned": False}},
+        # Alone, the mask has to learn faster than the LoRA that it speaks through.
+        "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"conditioning_learning_rate": 3.0}},
         "lora": {"conditioning": {"prompt_conditioned": False}},
         # As printed: the mask starts at A(w) B(w), the networks as PyTorch makes them, one w ~ Dirichlet per batch.
         "paper": {
-            "conditioning": {"lora_conditioned": False, "mask_start": "random", "mask_spread": None},
-            "training": {"weights_per": "batch", "vertex_share": 0.0, "conditioning_learning_rate": 1.0},
+            "conditioning": {
+                "lora_conditioned": False,
+                "mask_start": "random",
+                "mask_spread": None,
+                "prompt_start": "vocabulary",
+            },
+            "training": {"weights_per": "batch", "vertex_share": 0.0, "learning_rate_factor": 1.0},
         },
     },
     "dpo-ls": {},
