@@ -243,7 +243,7 @@ def test_gates_start_at_one_on_average_with_the_spread_that_was_asked_for(gate_s
 @pytest.mark.parametrize(
     ("components", "conditioned", "rank"), [("objective", True, 6), ("shared", True, 2), ("objective", False, 2)]
 )
-def test_each_objective_has_components_of_its_own_that_are_off_where_another_has_all_weight(
+def test_each_objective_has_components_of_its_own_that_count_less_where_another_has_all_weight(
     components: str, conditioned: bool, rank: int
 ) -> None:
     names = ("a", "b", "c")

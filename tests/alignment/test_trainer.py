@@ -117,17 +117,23 @@ def test_with_one_objective_and_pairs_loss_and_gradients_are_trls(tmp_path):
             assert float(own.abs().max()) > 0
 
 
-def test_every_row_is_scored_at_the_weights_of_its_group(tmp_path, monkeypatch):
-    job = trainer(tmp_path)
+@pytest.mark.parametrize("share", [False, True])
+def test_every_row_is_scored_at_the_weights_of_its_group(tmp_path, monkeypatch, share):
+    job = trainer(tmp_path, share_prompts=share)
     job.score_base()
     batch = job.data_collator(job.train_groups[:3])
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
-        job.model, "forward", lambda **k: (seen.append(k["weights"]), {"logps": torch.zeros(len(k["input_ids"]))})[1]
+        job.model,
+        "forward",
+        lambda **k: (seen.append(k["weights"]), {"logps": torch.zeros(len(batch["input_ids"]))})[1],
     )
     weights = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
     monkeypatch.setattr(job, "_draw", lambda groups: weights)
     job.compute_loss(job.model, batch)
+    if share:  # a prompt for each group, and its responses follow it
+        assert torch.equal(seen[0], weights)
+        return
     owner = group_of_rows(batch["rows"], batch["mask"])
     for g in range(3):
         for i in range(3):

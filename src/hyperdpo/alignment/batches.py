@@ -140,11 +140,18 @@ class Collator:
     ``signal``                (G, m)      bool
     ``index``                 (G,)        long, positions in the preferences
     ``reference_logps``       (G, n)      float32, 0 on padding; only if all groups carry them
+    ``prompt_ids``            (G, Tp)     long, padded on the right; these five only if prompts are shared
+    ``prompt_mask``           (G, Tp)     long, 1 on tokens
+    ``response_ids``          (B, Tr)     long, padded on the right
+    ``response_mask``         (B, Tr)     long, 1 on tokens
+    ``owner``                 (B,)        long, the group of each row
     ========================  ==========  =========================================================================
     """
 
     pad_token_id: int
     pad_to_multiple_of: int | None = None
+    share_prompts: bool = False
+    """Also give prompts and responses apart, for a model that computes a prompt once for its responses."""
 
     def __call__(self, groups: Sequence[TokenGroup]) -> dict[str, Tensor]:
         sizes = [len(group.completion_ids) for group in groups]
@@ -184,7 +191,29 @@ class Collator:
         if len(known) == len(groups):
             batch["reference_logps"] = torch.zeros(shape, dtype=torch.float32)
             batch["reference_logps"][mask] = torch.cat(known).to(torch.float32)
+        if self.share_prompts:
+            batch["prompt_ids"], batch["prompt_mask"] = self._padded([group.prompt_ids for group in groups])
+            responses = [ids for group in groups for ids in group.completion_ids]
+            batch["response_ids"], batch["response_mask"] = self._padded(responses)
+            batch["owner"] = torch.repeat_interleave(torch.tensor(sizes))
         return batch
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """(rows, T) ids, padded on the right, and their mask."""
+        ids = torch.full((len(rows), max(map(len, rows))), self.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(list(row))
+            mask[number, : len(row)] = 1
+        return ids, mask
+
+
+def worth_sharing(groups: Sequence[TokenGroup]) -> bool:
+    """Whether computing prompts once for all their responses leaves out at least a fifth of the tokens: a step is two
+    passes then, one after the other."""
+    apart = sum(len(group.prompt_ids) + sum(map(len, group.completion_ids)) for group in groups)
+    whole = apart + sum((len(group.completion_ids) - 1) * len(group.prompt_ids) for group in groups)
+    return apart <= 0.8 * whole
 
 
 def grouped_batches(

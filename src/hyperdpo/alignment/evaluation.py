@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches
+from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches, worth_sharing
+from hyperdpo.alignment.model import Responses
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
@@ -154,7 +155,7 @@ def group_scores(
         score: of the rows of a batch, as :class:`~hyperdpo.alignment.batches.Collator` makes it.
         name: of a progress bar; empty: none.
     """
-    collate = Collator(pad_token_id)
+    collate = Collator(pad_token_id, share_prompts=worth_sharing(groups))
     lengths = [group.length for group in groups]
     sizes = [len(group.completion_ids) for group in groups]
     found: list[np.ndarray] = [np.empty(0)] * len(groups)
@@ -172,7 +173,16 @@ def group_scores(
 
 
 def row_logps(model: torch.nn.Module, batch: dict[str, Tensor], weights: Tensor | None = None) -> Tensor:
-    """(B,) summed log-probabilities of the responses of a batch, at (m,) or (B, m) weights."""
+    """(B,) summed log-probabilities of the responses of a batch, at (m,) or (B, m) weights, alike in a group.
+
+    Prompts that the batch has apart are computed once for all their responses.
+    """
+    if "prompt_ids" in batch:
+        responses = Responses(batch["response_ids"], batch["response_mask"], batch["owner"])
+        own = weights if weights is None or weights.dim() == 1 else weights[batch["rows"][:, 0]]
+        inputs = {"input_ids": batch["prompt_ids"], "attention_mask": batch["prompt_mask"], "weights": own}
+        shared: Tensor = model(**inputs, responses=responses)["logps"]
+        return shared
     found: Tensor = model(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
 from hyperdpo.alignment.conditioned_lora import (
@@ -34,7 +35,7 @@ from hyperdpo.alignment.logps import OutputHead, sequence_logps
 from hyperdpo.alignment.prompt import HyperPrompt, beginning_prefix, vocabulary_prefix
 from hyperdpo.errors import InputError
 
-__all__ = ["Condition", "ConditionedLM", "ConditioningConfig", "LogpsOutput"]
+__all__ = ["Condition", "ConditionedLM", "ConditioningConfig", "LogpsOutput", "Responses"]
 
 #: What a name on the hub looks like; anything else is a path.
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -53,6 +54,21 @@ class Condition:
 
     prefix: Tensor | None
     gates: Tensor | None
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Responses apart from their prompts.
+
+    Attributes:
+        ids: (B, T), padded on the right.
+        mask: (B, T), 1 on tokens.
+        owner: (B,), the prompt of each.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    owner: Tensor
 
 
 @dataclass
@@ -160,6 +176,7 @@ class ConditionedLM(nn.Module):
         weights: Weights | None = None,
         position_ids: Tensor | None = None,
         completion_mask: Tensor | None = None,
+        responses: Responses | None = None,
         **settings: Any,
     ) -> Any:
         """The model's output at the weights of each row.
@@ -171,6 +188,8 @@ class ConditionedLM(nn.Module):
             position_ids: (B, T), counted from 0 as if there were no prompt; None to count from the mask.
             completion_mask: (B, T), 1 on responses. If it is given, the output is a
                 :class:`LogpsOutput`: the responses' log-probabilities, made without a whole batch's logits.
+            responses: of prompts ``input_ids`` (G, T), padded on the right, each with its own weights; then the output
+                is a :class:`LogpsOutput`, and a prompt is computed once for all its responses.
             settings: for the base model's forward; ``labels`` (B, T) and ``logits_to_keep`` count without the prompt.
 
         Returns:
@@ -192,6 +211,8 @@ class ConditionedLM(nn.Module):
         kept = settings.get("logits_to_keep", 0)
         if isinstance(kept, Tensor):
             settings["logits_to_keep"] = kept + k
+        if responses is not None:
+            return LogpsOutput(logps=self._response_logps(condition, inputs, responses))
         with use_gates(condition.gates):
             if completion_mask is not None:
                 hidden = self.base.base_model(**inputs, **settings).last_hidden_state[:, k:]
@@ -203,6 +224,43 @@ class ConditionedLM(nn.Module):
         if k and getattr(outputs, "hidden_states", None) is not None:
             outputs.hidden_states = tuple(states[:, k:] for states in outputs.hidden_states)
         return outputs
+
+    def _response_logps(
+        self,
+        condition: Condition,
+        inputs: dict[str, Tensor | None],
+        responses: Responses,
+    ) -> Tensor:
+        """(B,) log-probabilities of responses that go on from the cache of their prompts."""
+        owner, length = responses.owner, responses.ids.shape[1]
+        cache = DynamicCache(config=self.base.config)
+        with use_gates(condition.gates):
+            hidden = self.base.base_model(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
+        mask, positions = inputs["attention_mask"], inputs["position_ids"]
+        assert mask is not None
+        assert positions is not None
+        ends = mask.long().sum(-1) - 1  # (G,) of the last real token, the virtual ones counted
+        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        self.check_length(int(ends.max()) + 1 - k + length, k)
+        cache.batch_select_indices(owner)
+        gates = condition.gates
+        if gates is not None and gates.shape[1] > 1:
+            gates = gates[:, owner]
+        later = ends[owner, None] + 1 + torch.arange(length, device=owner.device)
+        with use_gates(gates):
+            states = self.base.base_model(
+                input_ids=responses.ids,
+                attention_mask=torch.cat((mask[owner], responses.mask.to(mask.dtype)), 1),
+                position_ids=later,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+        last = hidden[torch.arange(len(hidden), device=ends.device), ends]  # it predicts the first token
+        states = torch.cat((last[owner, None], states[:, :-1]), 1)
+        ids = nn.functional.pad(responses.ids, (1, 0))
+        counted = nn.functional.pad(responses.mask.long(), (1, 0))
+        states = torch.cat((states, states[:, -1:]), 1)  # what stands last predicts nothing
+        return sequence_logps(states, ids, counted, self._head)
 
     def condition(self, weights: Weights | None, rows: int) -> Condition:
         """The virtual tokens and the gates at these weights; nothing in :meth:`base_only`.

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from hyperdpo.alignment.adapters import TENSORS
-from hyperdpo.alignment.batches import Collator, TokenGroup, padding_token, tokenize_groups
+from hyperdpo.alignment.batches import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.data import Preferences, default_objectives, fit_objectives, read_preferences, to_targets
 from hyperdpo.alignment.evaluation import (
     AlignmentFront,
@@ -68,6 +68,8 @@ class HyperDPOConfig(TrainingArguments):
         max_length, max_prompt_length: in tokens; None: the model's own limit. Longer ones are refused, unless
             ``truncate`` cuts them (the prompt's end and the response's start are kept).
         eval_points: weightings at which ``evaluate`` measures; the vertices are among them.
+        share_prompts: compute a prompt once for its responses; None: where that leaves out a fifth of the tokens. Not
+            with gradient checkpointing.
         conditioning_learning_rate: learning rate of what turns w into a mask and gates, in multiples of the others'.
     """
 
@@ -82,6 +84,7 @@ class HyperDPOConfig(TrainingArguments):
     max_prompt_length: int | None = field(default=None, metadata={"help": "Most tokens of the prompt."})
     truncate: bool = field(default=False, metadata={"help": "Cut what is longer instead of refusing it."})
     eval_points: int = field(default=5, metadata={"help": "Weightings of the evaluation."})
+    share_prompts: bool | None = field(default=None, metadata={"help": "Compute a prompt once for its responses."})
     conditioning_learning_rate: float = field(
         default=1.0, metadata={"help": "Learning-rate multiplier of what sees w."}
     )
@@ -208,11 +211,14 @@ class HyperDPOTrainer(Trainer):
         self.settings = args
         self.train_groups = self._tokenized(train, processing_class)
         self.eval_groups = [] if eval_dataset is None else self._tokenized(_preferences(eval_dataset), processing_class)
+        share = worth_sharing(self.train_groups) if args.share_prompts is None else args.share_prompts
+        if args.gradient_checkpointing and args.share_prompts:
+            raise InputError("share_prompts: not with gradient checkpointing, which has no cache; expected one of them")
         self._sums: dict[str, list[float]] = defaultdict(list)
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(self.pad_token_id),
+            data_collator=Collator(self.pad_token_id, share_prompts=share and not args.gradient_checkpointing),
             train_dataset=cast(Any, self.train_groups),  # lists of groups: not datasets in name, but in what they do
             eval_dataset=cast(Any, self.eval_groups or None),
             processing_class=processing_class,
