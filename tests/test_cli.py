@@ -107,7 +107,7 @@ def test_a_smaller_file_of_one_seed_is_the_start_of_a_larger_and_the_help_says_s
         texts[name] = (tmp_path / name).read_text()
     assert texts["large"].startswith(texts["small"])
     assert not set(texts["other"].splitlines()) & set(texts["large"].splitlines())
-    assert "needs another --seed" in " ".join(command("data", "generate", "--help").out.split())
+    assert "neither is a test file" in " ".join(command("data", "generate", "--help").out.split())
 
 
 def test_a_fit_writes_the_run_and_says_how_large_the_ranker_is(command, generated, tmp_path):

@@ -102,7 +102,8 @@ temperature_option = click.option(
 def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
     """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction.
 
-    A file to test on, beside one to train on, needs another --seed: of the same, it would hold the same queries.
+    Another seed gives features another meaning, and a smaller file of the same seed holds the same queries: neither is
+    a test file. Test on the groups that a fit holds out, or on queries cut off the end of a larger file.
     """
     from hyperdpo.data.synthetic import generate
     from hyperdpo.progress import progress_bar

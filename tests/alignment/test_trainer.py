@@ -391,6 +391,7 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "speed=9"], ["speed is not a setting"]),
+        (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "training.beta=x"], ["training.beta", "'x'"]),
     ],
 )
 def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, words):
@@ -438,6 +439,34 @@ def test_a_mistaken_training_setting_gets_one_line(place, tmp_path, command, set
 def test_a_missing_extra_gets_one_line(monkeypatch, command, arguments):
     monkeypatch.setattr("hyperdpo.alignment.cli.find_spec", lambda name: None)
     assert command("align", *arguments).refused("transformers is not installed", "hyperdpo[align]")
+
+
+QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
+
+
+def test_overwrite_trains_anew_with_the_new_settings(place, tmp_path, command):
+    start = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "run", *QUICK]
+    assert command(*start).code == 0
+    before = AlignRun.load(tmp_path / "run").model.adapter_state()
+    assert command(*start, "--overwrite", "--seed", "7", "--set", "training.learning_rate=0.02").code == 0
+    after = AlignRun.load(tmp_path / "run").model.adapter_state()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert command(*start, "--overwrite").code == 0
+    again = AlignRun.load(tmp_path / "run").model.adapter_state()
+    assert all(torch.equal(before[name], tensor) for name, tensor in again.items())
+
+
+def test_an_unfinished_training_goes_on_as_what_it_was_or_not_at_all(place, tmp_path, command, monkeypatch):
+    start = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "run", *QUICK]
+    monkeypatch.setattr(AlignRun, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert command(*start).code == 130
+    monkeypatch.undo()
+    refused = command(*start, "--set", "training.learning_rate=0.02")
+    assert refused.refused("unfinished training", "training.learning_rate", "--overwrite"), refused.err
+    assert command(*start, "--set", "conditioning.lora_rank=2").refused("conditioning.lora_rank")
+    done = command(*start)
+    assert done.code == 0
+    assert "resumed from" in done.err
 
 
 @pytest.mark.slow

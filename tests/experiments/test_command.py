@@ -26,6 +26,8 @@ def test_mistakes_get_one_line(command, tmp_path):
     assert command("experiment", "figure99").refused("no experiment 'figure99'", "figure2a")
     missing = command("experiment", "figure2a", "--data", tmp_path / "none.txt", "--out", tmp_path / "r")
     assert missing.refused("none.txt", "no such file")
+    for wrong in (["--seeds", "0"], ["--folds", "2"]):
+        assert command("experiment", "figure2a", *wrong, "--small", "--out", tmp_path / "r").refused(wrong[0])
     assert not (tmp_path / "r").exists()
 
 

@@ -14,7 +14,7 @@ from hyperdpo.experiments.figures import dots
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_charts import CHARTS
 from hyperdpo.experiments.registry import LANGUAGE
-from hyperdpo.experiments.results import meeting_gap, ratio_text, spread, table_rows
+from hyperdpo.experiments.results import figure, meeting_gap, ratio_text, spread, table_rows
 from hyperdpo.ranking.config import PAPER, build_config, with_overrides
 
 MSLR = build_config(preset="mslr")
@@ -202,6 +202,7 @@ def test_one_repeat_is_drawn_without_a_deviation() -> None:
 
 
 def test_figures_are_written_to_the_digits_that_say_something() -> None:
+    assert (figure(0.19), figure(0.012, 3), figure(None)) == ("0.1900", "0.0120", "-")
     assert spread(0.14712, 0.0021) == "0.1471 ± 0.0021"
     assert spread(0.0020391, None) == "0.002039"
     assert spread(None, None) == "-"

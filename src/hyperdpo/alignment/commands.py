@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +36,14 @@ from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of, training_a
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_yaml, write_json
+from hyperdpo.files import check_writable, read_json, read_yaml, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_weights
 
 #: Sections of a configuration file.
 SECTIONS = ("objectives", "conditioning", "training", "split", "format", "compare")
+#: What an unfinished training is of, beside its checkpoints.
+FIT = "fit.json"
 SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
 #: What `align fit` sets unless it is told otherwise.
 TRAINING: dict[str, Any] = {
@@ -81,7 +85,7 @@ def fit_command(
         format = settings.get("format", "auto")
     parts, described = _parts(source, objectives, format, settings.get("split", {}))
     train, test = parts["train"], parts.get("test")
-    chosen = _objectives(settings.get("objectives"), objectives, train, float(settings["training"].get("beta", 0.1)))
+    chosen = _objectives(settings.get("objectives"), objectives, train, _beta(settings["training"]))
     arguments = TRAINING | settings["training"]
     if cpu:
         arguments["use_cpu"] = True
@@ -96,7 +100,21 @@ def fit_command(
     trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar())
-    (out / METRICS).unlink(missing_ok=True)
+    told = {
+        "training": {k: v for k, v in arguments.items() if k not in ("use_cpu", "disable_tqdm")},
+        "conditioning": conditioning.to_dict(),
+        "objectives": [asdict(o) for o in chosen],
+        "data": described["fingerprint"],
+        "model": model,
+    }
+    if trainer.is_world_process_zero():
+        if overwrite:
+            (out / RUN).unlink(missing_ok=True)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        _refuse_other_settings(checkpoints / FIT, told)
+        (out / METRICS).unlink(missing_ok=True)
+        write_json(checkpoints / FIT, told)
+    trainer.accelerator.wait_for_everyone()
     started = time.monotonic()
     last = _last_checkpoint(checkpoints)
     if last is not None and trainer.is_world_process_zero():
@@ -296,8 +314,7 @@ def compared(
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
-        beta = float(training.get("beta", 0.1))
-        chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], beta))
+        chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], _beta(training)))
     # Now, not after the base has been measured: the trainings come later.
     training_arguments(out, {**training, "use_cpu": cpu})
     names = tuple(o.name for o in chosen[0])
@@ -364,6 +381,13 @@ def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[st
     return settings
 
 
+def _beta(training: Mapping[str, Any]) -> float:
+    value = training.get("beta", 0.1)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InputError(f"training.beta is {value!r}; expected a number above 0")
+    return float(value)
+
+
 def _objectives(configured: Any, names: Sequence[str] | None, train: Preferences, beta: float) -> tuple[Objective, ...]:
     """Those of the configuration, or one for each label; --objectives chooses among them."""
     if configured is None:
@@ -400,6 +424,26 @@ def _parts(
         }
     described |= {"source": source.name, "groups": {name: len(part) for name, part in parts.items()}}
     return parts, described
+
+
+def _refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
+    """An interrupted training goes on only as what it was.
+
+    Raises:
+        InputError: it was another one.
+    """
+    if not path.exists():
+        return
+    before, now = read_json(path), json.loads(json.dumps(told))
+    for part, value in now.items():
+        found = before.get(part) if isinstance(before, dict) else None
+        if found != value:
+            names = [k for k in value if found.get(k) != value[k]] if isinstance(value, dict) and found else []
+            what = f"{part}.{names[0]}" if names else part
+            raise InputError(
+                f"{path.parent.parent}: holds an unfinished training with another {what}; expected the same command, "
+                "another directory, or --overwrite"
+            )
 
 
 def _last_checkpoint(directory: Path) -> str | None:

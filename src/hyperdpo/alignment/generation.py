@@ -19,7 +19,7 @@ from torch import Tensor
 from hyperdpo.alignment.conditioned_lora import use_gates
 from hyperdpo.alignment.conditioning import Weights
 from hyperdpo.core.control import linear_transformation
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.model import Condition, ConditionedLM
@@ -216,7 +216,7 @@ def _scales(scale: Any, rows: int) -> Tensor:
     try:
         scales = torch.as_tensor(scale, dtype=torch.float32).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"scale {scale!r}, expected a number > 0 or one for each prompt") from None
+        raise InputError(f"scale {shown(scale)}, expected a number > 0 or one for each prompt") from None
     if scales.dim() == 0:
         scales = scales.expand(rows)
     if scales.shape != (rows,):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 Scores = TypeVar("Scores", np.ndarray, Tensor)
 
@@ -36,14 +36,14 @@ def check_temperatures(values: ArrayLike | Tensor, num_objectives: int) -> np.nd
     try:
         array = np.array(given, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"temperatures {given!r}, expected {num_objectives} numbers") from None
+        raise InputError(f"temperatures {shown(given)}, expected {num_objectives} numbers") from None
     if array.shape != (num_objectives,):
         shapes = {0: "a single number", 1: f"{array.size} value{'s' * (array.size != 1)}"}
         found = shapes.get(array.ndim, f"an array of shape {array.shape}")
         raise InputError(f"temperatures: found {found}, expected {num_objectives}, one per objective")
     if not (np.isfinite(array) & (array > 0)).all():
-        shown = ", ".join(f"{value:g}" for value in array)
-        raise InputError(f"temperatures {shown}, expected finite numbers > 0")
+        listed = ", ".join(f"{value:g}" for value in array)
+        raise InputError(f"temperatures {listed}, expected finite numbers > 0")
     return array
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 #: How far from 1 the sum of a user's weights may be (decimals, float32) before they are renormalised.
 SUM_TOLERANCE = 1e-6
@@ -31,7 +31,7 @@ def check_weights(weights: ArrayLike, num_objectives: int) -> np.ndarray:
     try:
         array = np.array(weights, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"weights {weights!r}, expected {num_objectives} numbers per row") from None
+        raise InputError(f"weights {shown(weights)}, expected {num_objectives} numbers per row") from None
     if array.ndim == 0 or array.shape[-1] != num_objectives:
         found = "a single number" if array.ndim == 0 else f"{array.shape[-1]} values"
         raise InputError(f"weights: found {found}, expected {num_objectives}, one per objective")
@@ -137,9 +137,11 @@ def sample_temperatures(
     try:
         least, most = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"temperatures from {low!r} to {high!r}, expected numbers") from None
+        raise InputError(f"temperatures from {shown(low)} to {shown(high)}, expected numbers") from None
     if least.ndim != 1 or not least.size or least.shape != most.shape:
-        raise InputError(f"temperatures from {low!r} to {high!r}, expected as many lower as upper bounds, at least one")
+        raise InputError(
+            f"temperatures from {shown(low)} to {shown(high)}, expected as many lower as upper bounds, at least one"
+        )
     bad = ~((least > 0) & (least <= most) & np.isfinite(most))
     if bad.any():
         raise InputError(f"temperatures from {least[bad][0]:g} to {most[bad][0]:g}, expected 0 < low <= high, finite")

@@ -8,6 +8,7 @@ from typing import Any
 
 from hyperdpo.experiments.figures import Chart
 from hyperdpo.experiments.results import facts, table
+from hyperdpo.printing import four_digits
 
 
 def report(result: Mapping[str, Any], charts: Sequence[Chart]) -> str:
@@ -21,7 +22,7 @@ def report(result: Mapping[str, Any], charts: Sequence[Chart]) -> str:
         facts=facts(result),
         tables=[_as_rows(result, case) for case in result["cases"]],
         charts=charts,
-        reference="(" + ", ".join(f"{r:.4g}" for r in _reference(result)) + ")",
+        reference="(" + ", ".join(map(four_digits, _reference(result))) + ")",
         json_name=f"{result['name']}.json",
         plotly=Markup(_plotly()),
     )

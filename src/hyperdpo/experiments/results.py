@@ -143,7 +143,7 @@ def columns(result: Mapping[str, Any], case: Mapping[str, Any]) -> Iterator[tupl
     yield "models", [f"{row['models']:,.0f}" for row in rows]
     yield "parameters", [f"{row['parameters']:,.0f}" for row in rows]
     yield "paper: parameters", ["-" if "parameters" not in p else f"{p['parameters']:,.0f}" for p in paper]
-    yield "epochs", [figure(row["epochs"], 3) for row in rows]
+    yield "epochs", ["-" if row["epochs"] is None else f"{row['epochs']:.3g}" for row in rows]
     yield "of the oracle", [percent(row["fraction"]) for row in rows]
     yield "of the oracle, with main", [percent(row["fraction_with_main"]) for row in rows]
     yield "mean regret", [figure(row["regret"], 3) for row in rows]
@@ -191,7 +191,7 @@ def facts(result: Mapping[str, Any]) -> str:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}g}"
+    return "-" if value is None else f"{value:#.{digits}g}".removesuffix(".")
 
 
 def spread(value: float | None, sd: float | None) -> str:

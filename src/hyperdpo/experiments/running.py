@@ -29,7 +29,7 @@ from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.bench import Entry, Repeat
 from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
 from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
-from hyperdpo.ranking.repeats import FOLDS, read_repeats
+from hyperdpo.ranking.repeats import FOLDS, check_repeats, read_repeats
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def run_experiment(
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
     refuse_several_processes(accelerator)  # here, before all of them generate data
     entries = _available(experiment.entries)
+    check_repeats(config, seeds=1 if seeds is None else seeds, folds=folds, base=base_scores)  # before data are made
     if data is None:
         number = queries if queries is not None else SMALL_QUERIES if small else experiment.queries
         data, oracle = _generated(out / "data", number)

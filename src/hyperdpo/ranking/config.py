@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from hyperdpo.core.mixture import LARGEST_POWER
 from hyperdpo.data.groups import RELEVANCE
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -454,7 +454,7 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
         if first["type"] == "value_error":  # our own InputError, raised in __post_init__
             raise InputError(f"{where}: {first['ctx']['error']}") from None
         raise InputError(
-            f"{where}: {place} is {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
+            f"{where}: {place} is {shown(first['input'])}; {first['msg'][0].lower()}{first['msg'][1:]}"
         ) from None
 
 

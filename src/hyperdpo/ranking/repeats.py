@@ -52,12 +52,7 @@ def read_repeats(
         InputError: nothing to read, no test groups, too few groups for the folds, base scores that do not fit or need
             a main label that is not there, an oracle of other data.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds: found {seeds}; expected at least 1")
-    if folds == 1 or folds == 2 or folds < 0:
-        raise InputError(f"--folds: found {folds}; expected 0 for one split, or at least 3")
-    if base == LIGHTGBM and config.main is None:
-        raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
+    check_repeats(config, seeds=seeds, folds=folds, base=base)
     truth = None if oracle is None else read_table(oracle)
     splits = _splits(source, config, folds, show)
     if truth is not None:
@@ -77,6 +72,20 @@ def read_repeats(
         name = f"seed-{config.seed + number}" + (f"-fold-{number % len(splits) + 1}" if len(splits) > 1 else "")
         repeats.append(Repeat(name, config.seed + number, parts, base_source, given, truth))
     return repeats
+
+
+def check_repeats(config: RankConfig, *, seeds: int = 3, folds: int = 0, base: str | None = None) -> None:
+    """What :func:`read_repeats` refuses before there is anything to read.
+
+    Raises:
+        InputError: numbers out of range, or no main label for a base that is to be trained on one.
+    """
+    if seeds < 1:
+        raise InputError(f"--seeds: found {seeds}; expected at least 1")
+    if folds == 1 or folds == 2 or folds < 0:
+        raise InputError(f"--folds: found {folds}; expected 0 for one split, or at least 3")
+    if base == LIGHTGBM and config.main is None:
+        raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
 
 
 def _splits(source: Path, config: RankConfig, folds: int, show: bool) -> list[dict[str, Part]]:

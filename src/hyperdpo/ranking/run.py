@@ -28,7 +28,7 @@ from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 from hyperdpo.files import (
     read_json,
     read_tensors,
@@ -145,7 +145,9 @@ class RankRun:
         try:
             c = np.asarray(scale, dtype=np.float64)
         except (TypeError, ValueError):
-            raise InputError(f"scale: found {scale!r}; expected one number or ({groups},), one per group") from None
+            raise InputError(
+                f"scale: found {shown(scale)}; expected one number or ({groups},), one per group"
+            ) from None
         if c.ndim > 1 or (c.ndim == 1 and len(c) != groups):
             raise InputError(f"scale: found shape {c.shape}; expected one number or ({groups},), one per group")
         c = c * factor
