@@ -12,8 +12,8 @@ PLAIN: dict[str, Any] = {"conditioning": {"prompt_conditioned": False, "lora_con
 #: Method, variant: the settings that differ from the comparison's own.
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "hyperdpo": {
-        # Alone, the mask has to learn faster than the LoRA that it speaks through.
-        "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"conditioning_learning_rate": 3.0}},
+        # Its LoRA works at every w, as that of a model for one w does: the same learning rate.
+        "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"learning_rate_factor": 1.0}},
         "lora": {"conditioning": {"prompt_conditioned": False}},
         # As printed: the mask starts at A(w) B(w), the networks as PyTorch makes them, one w ~ Dirichlet per batch.
         "paper": {
