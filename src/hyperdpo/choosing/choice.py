@@ -178,9 +178,7 @@ def choose_point(
     if not 0.5 <= confidence < 1:
         raise InputError(f"confidence: found {confidence:g}; expected a number from 0.5 to 1, below 1")
     effort = effort or Effort()
-    check_metrics(
-        requirements, goal, maximize=maximize, names=sample.names, larger_is_better=sample.larger_is_better
-    )
+    check_metrics(requirements, goal, maximize=maximize, names=sample.names, larger_is_better=sample.larger_is_better)
     reported = sample if holdout is None else holdout
     for one in (sample, reported):
         for name in (*(r.name for r in requirements), goal):

@@ -47,7 +47,12 @@ def parse_requirement(text: str) -> Requirement:
 
 
 def check_metrics(
-    requirements: Sequence[Requirement], goal: str, *, maximize: bool, names: Sequence[str], larger_is_better: Sequence[bool]
+    requirements: Sequence[Requirement],
+    goal: str,
+    *,
+    maximize: bool,
+    names: Sequence[str],
+    larger_is_better: Sequence[bool],
 ) -> None:
     """Refuse what cannot have been meant.
 
