@@ -1,7 +1,7 @@
 """The command line. Torch and friends are imported where a command needs them, so that ``--help`` is instant.
 
-Exit codes: 0 done; 1 done, and the answer is that requirements cannot be met (``choose``); 2 bad input, with one line on
-stderr; 130 interrupted.
+Exit codes: 0 done; 1 done, and the answer is that requirements cannot be met (``choose``); 2 bad input, with one line
+on stderr; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -287,14 +287,14 @@ class PaddedGroups:
         return out
 
     def measured(self, scores: Tensor, betas: Sequence[float], scale: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(G, m) losses, Eq. (10), 0 without signal; (G, m) pairs that are ordered alike; (G, n) scores at the scale."""
+        """(G, m) losses, 0 without signal; (G, m) pairs that are ordered alike; (G, n) scores at the scale."""
         scaled = linear_transformation(scores, self.reference, scale)
         losses = listnet_dpo_loss(scaled, self.reference, self.targets.double(), self.mask, betas)
         return losses.masked_fill(~self.signal, 0), self.pairs(scaled - self.reference)[0], scaled
 
     def pairs(self, rewards: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(G, m) pairs that each objective orders and whose rewards are ordered alike (ties count half), and all that it
-        orders; rewards (G, n) are s - s_base, None: all alike."""
+        """(G, m) pairs that each objective orders and whose rewards are ordered alike (ties count half), and all that
+        it orders; rewards (G, n) are s - s_base, None: all alike."""
         rewards = torch.zeros_like(self.reference) if rewards is None else rewards
         return ordered_pairs(rewards, self.targets, self.mask, self.signal)
 

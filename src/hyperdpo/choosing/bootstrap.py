@@ -1,7 +1,7 @@
 """Means over groups and how sure they are: percentile bootstrap, with the same resamples for everything compared.
 
-A metric of a sample is a ratio of sums over its groups, sum_g s_g / sum_g n_g: n is 1 for groups that have the metric and
-0 for others, or the number of pairs where the metric is a share of pairs.
+A metric of a sample is a ratio of sums over its groups, sum_g s_g / sum_g n_g: n is 1 for groups that have the metric
+and 0 for others, or the number of pairs where the metric is a share of pairs.
 """
 
 from __future__ import annotations

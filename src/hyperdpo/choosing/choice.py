@@ -70,7 +70,7 @@ class Verdict:
     price_step: float
     """How far the threshold was moved either way for the price."""
     attainable: float | None
-    """The most (for ``<=`` the least) of its metric, of the points that meet the other requirements; None: no point does."""
+    """The most (for ``<=`` the least) of its metric that a point has which meets the others; None: no point does."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def choose_point(
         requirements=tuple(verdicts),
         joint_share=float(all_met.mean()),
         chosen_on=described(sample, pool.means[position]),
-        reported_on=described(reported, means),
+        reported_on=described(reported, pool.means[position] if holdout is None else means),
         points_measured=len(pool.points),
         resamples=report_draws.number,
         temperatures_searched=space.spread > 1 and m > 1,

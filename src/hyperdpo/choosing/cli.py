@@ -68,9 +68,9 @@ from hyperdpo.options import PATH, numbers_of
 def choose(run_path: Path, source: Path, **options: Any) -> int:
     """Find the weights and scale of RUN that are best in one metric and meet requirements on others, on labelled DATA.
 
-    No training: the run's own front is searched. Metrics of a ranker: NDCG of main and of every objective, by name. Of a
-    language model: each objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1: the requirements cannot
-    be met, and the nearest point is shown.
+    No training: the run's own front is searched. Metrics of a ranker: NDCG of main and of every objective, by name.
+    Of a language model: each objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1: the
+    requirements cannot be met, and the nearest point is shown.
     """
     from hyperdpo.choosing.commands import choose_command
 

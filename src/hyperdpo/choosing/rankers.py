@@ -22,22 +22,22 @@ from hyperdpo.ranking.run import RankRun
 MAIN = "main"
 #: Scores, of all weightings, whose metrics are computed at once.
 PASS_SCORES = 2_000_000
-#: How far ratios of temperatures are moved from the run's where a ranker answers at any.
-MIXTURE_SPREAD = 4.0
+#: By which factor temperatures are moved from the run's, at most, where a ranker answers at any.
+MIXTURE_SPREAD = 2.0
 
 
 def rank_space(run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: bool = False) -> Space:
     """Where the points of a run may lie.
 
-    A mixture answers at any temperatures, and their ratios are searched up to 4 times the run's either way; a
-    temperature ranker is trained on D(β), and what is searched stays as far apart as D(β) gets.
+    A mixture answers at any temperatures; each is searched up to twice the run's and down to half of it. A temperature
+    ranker is trained on D(β), and what is searched is as far apart as D(β) gets.
     """
     spread = 1.0
     if run.ranker.takes_temperatures and not fixed_temperatures:
         spread = MIXTURE_SPREAD
         if run.config.parametrization == "temperature":
             low, high = run.config.temperatures.box(len(run.objectives))
-            spread = max(max(high) / min(low), 1.0)
+            spread = max(max(high) / min(low), 1.0) ** 0.5
     return Space(betas=tuple(run.betas), scales=scales, spread=spread)
 
 

@@ -1,8 +1,8 @@
 """The search for a point of the front: a grid over weights, scales and temperatures, then ever smaller steps.
 
 Metrics of rankings are step functions of the point, so nothing here needs a gradient. A point is a row of 2 m + 1
-numbers, (w, c, β): weights, scale and temperatures. All points ever measured stay in a pool, and every question (what is
-best, what is it at another threshold) is answered from the pool.
+numbers, (w, c, β): weights, scale and temperatures. All points ever measured stay in a pool, and every question (what is best,
+what is it at another threshold) is answered from the pool.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ Measure = Callable[[np.ndarray], np.ndarray]
 WEIGHT_PARTS = 10_000
 #: Scales and temperatures have so many significant digits.
 DIGITS = 3
+#: Random vectors of temperatures, each round and start.
+VECTORS = 3
 #: A requirement that is missed by less is met: means are sums of floating point numbers.
 TOLERANCE = 1e-9
 
@@ -35,8 +37,8 @@ class Space:
     Attributes:
         betas: the m temperatures of the run.
         scales: the grid of scales; the search stays between its ends.
-        spread: how far the ratio of two temperatures may move from the run's; 1: temperatures stay as they are. Their
-            common factor is the scale's business.
+        spread: how far a temperature may move from the run's, by a factor, while their geometric mean stays; 1: they stay
+            as they are. Their common factor is the scale's business.
     """
 
     betas: tuple[float, ...]
@@ -57,13 +59,14 @@ class Effort:
         rounds: of refinement, at most.
         price_rounds: at each neighbouring threshold, for the prices.
         starts: points that each round steps from.
-        random: steps in random directions, each round and start.
+        random: steps in random directions, each round and start; a mixture's take a handful of vectors of temperatures
+            between them, since another vector costs as much as many weightings.
     """
 
     points: int | None = None
     rounds: int = 12
-    price_rounds: int = 6
-    starts: int = 3
+    price_rounds: int = 4
+    starts: int = 2
     random: int = 24
 
     def grid_points(self, m: int) -> int:
@@ -90,7 +93,7 @@ def grid(space: Space, points: int) -> np.ndarray:
     betas = np.array(space.betas)
     vectors = [betas]
     if space.spread > 1 and m > 1:
-        step = min(math.log(2), math.log(space.spread))
+        step = math.log(space.spread)
         for j in range(m):
             for sign in (1, -1):
                 vectors.append(betas * np.exp(_centred(sign * step * np.eye(m)[j])))
@@ -188,9 +191,10 @@ class Pool:
             width = float(values.max() - values.min())
             self.norms[r] = width if width > 0 else 1.0
 
-    def refine(self, thresholds: np.ndarray, rounds: int, effort: Effort, rng: np.random.Generator) -> None:
+    def refine(
+        self, thresholds: np.ndarray, rounds: int, effort: Effort, rng: np.random.Generator, step: float = 0.5
+    ) -> None:
         """Step from the best points to their neighbours; shorter steps whenever nothing better was found."""
-        step = 0.5
         for _ in range(rounds):
             before, _ = self.best(thresholds)
             starts = self._apart(self.order(thresholds), effort.starts, step)
@@ -224,30 +228,29 @@ class Pool:
             for j in range(m):
                 if i != j and w[j] > 0:
                     moves.append((_moved(w, i, j, step / 5), offsets))
-        if self.space.spread > 1 and m > 1:
+        free = self.space.spread > 1 and m > 1
+        if free:
             for j in range(m):
                 for sign in (1, -1):
-                    moves.append((w, offsets + sign * step * math.log(2) * np.eye(m)[j]))
+                    moves.append((w, offsets + _centred(sign * step * math.log(2) * np.eye(m)[j])))
         shifts = [0.0]
         if len(self.space.scales) > 1:
             shifts += [step * math.log(2), -step * math.log(2)]
         rows = [(weights, log_scale + shift, betas) for weights, betas in moves for shift in shifts]
-        for _ in range(effort.random if m > 1 else 0):
+        vectors = [offsets, *(offsets + _centred(rng.normal(size=m) * step / 2) for _ in range(VECTORS if free else 0))]
+        for number in range(effort.random if m > 1 else 0):
             towards = rng.dirichlet(np.full(m, 0.5)) - rng.dirichlet(np.full(m, 0.5))
             weights = np.maximum(w + rng.random() * step / 5 * towards, 0)
-            wiggle = rng.normal(size=m) * step / 2 if self.space.spread > 1 else np.zeros(m)
             shift = rng.normal() * step / 2 if len(self.space.scales) > 1 else 0.0
-            rows.append((weights / weights.sum(), log_scale + shift, offsets + wiggle))
+            rows.append((weights / weights.sum(), log_scale + shift, vectors[number % len(vectors)]))
         low, high = math.log(self.space.scales[0]), math.log(self.space.scales[-1])
-        limit = math.log(self.space.spread) / 2
+        limit = math.log(self.space.spread)
         found = [
-            np.concatenate(
-                [
-                    weights,
-                    [math.exp(min(max(scale, low), high))],
-                    np.array(self.space.betas) * np.exp(np.clip(_centred(betas), -limit, limit)),
-                ]
-            )
+            [
+                *weights,
+                math.exp(min(max(scale, low), high)),
+                *(np.array(self.space.betas) * np.exp(np.clip(betas, -limit, limit))),
+            ]
             for weights, scale, betas in rows
         ]
         return np.array(found)
@@ -289,5 +292,5 @@ def searched(pool: Pool, effort: Effort, seed: int, share: float) -> None:
     for r in range(len(thresholds)):
         for side, sign in enumerate((1, -1)):
             other = thresholds + sign * moved[r] * np.eye(len(thresholds))[r]
-            pool.refine(other, effort.price_rounds, effort, stream(seed, 18, r, side))
-    pool.refine(thresholds, effort.price_rounds, effort, stream(seed, 19))
+            pool.refine(other, effort.price_rounds, effort, stream(seed, 18, r, side), 0.25)
+    pool.refine(thresholds, effort.price_rounds, effort, stream(seed, 19), 0.125)

@@ -20,7 +20,7 @@ def print_choice(choice: Choice) -> None:
     level = (
         f"{choice.confidence:.0%}" if round(choice.confidence, 2) == choice.confidence else f"{choice.confidence:.3g}"
     )
-    same = choice.reported_on is choice.chosen_on or choice.reported_on == choice.chosen_on
+    same = choice.reported_on == choice.chosen_on
     table = Table(title=f"{choice.reported_on['description']}: {choice.reported_on['groups']}", title_justify="left")
     headings = ["", "base", "chosen", f"{level} interval", "required", f"{level} bound", f"holds at {level}"]
     for heading in headings:
