@@ -10,7 +10,7 @@ import numpy as np
 
 from hyperdpo.choosing.bootstrap import Resamples
 from hyperdpo.choosing.requirements import Requirement, check_metrics
-from hyperdpo.choosing.search import Effort, Measure, Pool, Space, neighbours, searched
+from hyperdpo.choosing.search import Effort, Measure, Pool, Space, neighbours, searched, without
 from hyperdpo.errors import InputError
 
 #: A price is the slope between thresholds this share of the metric's range apart from the one that was asked for.
@@ -281,8 +281,7 @@ def _price(
 
 
 def _attainable(pool: Pool, thresholds: np.ndarray, r: int) -> float | None:
-    others = np.where(np.arange(len(thresholds)) == r, -np.inf, thresholds)
-    allowed = pool.violations(others) == 0
+    allowed = pool.violations(without(thresholds, r)) == 0
     if not allowed.any():
         return None
     requirement, _ = pool.requirements[r]

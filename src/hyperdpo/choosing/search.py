@@ -1,8 +1,8 @@
 """The search for a point of the front: a grid over weights, scales and temperatures, then ever smaller steps.
 
 Metrics of rankings are step functions of the point, so nothing here needs a gradient. A point is a row of 2 m + 1
-numbers, (w, c, β): weights, scale and temperatures. All points ever measured stay in a pool, and every question (what is best,
-what is it at another threshold) is answered from the pool.
+numbers, (w, c, β): weights, scale and temperatures. All points ever measured stay in a pool, and every question (what
+is best, what is it at another threshold) is answered from the pool.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Space:
     Attributes:
         betas: the m temperatures of the run.
         scales: the grid of scales; the search stays between its ends.
-        spread: how far a temperature may move from the run's, by a factor, while their geometric mean stays; 1: they stay
-            as they are. Their common factor is the scale's business.
+        spread: how far a temperature may move from the run's, by a factor, while their geometric mean stays; 1: they
+            stay as they are. Their common factor is the scale's business.
     """
 
     betas: tuple[float, ...]
@@ -175,13 +175,18 @@ class Pool:
         short = np.maximum(thresholds - self.judged - TOLERANCE, 0) / self.norms
         return np.asarray(np.sqrt((short**2).sum(1)))
 
-    def order(self, thresholds: np.ndarray) -> np.ndarray:
-        """(N,) positions, best first: least violation, then the best goal, then what was measured first."""
-        return np.lexsort((-self.goals, self.violations(thresholds)))
+    def order(self, thresholds: np.ndarray, instead: int | None = None) -> np.ndarray:
+        """(N,) positions, best first: least violation, then the best goal, then what was measured first.
 
-    def best(self, thresholds: np.ndarray) -> tuple[int, bool]:
+        Args:
+            instead: a requirement, whose metric takes the place of the goal.
+        """
+        goals = self.goals if instead is None else self.judged[:, instead]
+        return np.lexsort((-goals, self.violations(thresholds)))
+
+    def best(self, thresholds: np.ndarray, instead: int | None = None) -> tuple[int, bool]:
         """Position of the best point, and whether it meets all requirements."""
-        position = int(self.order(thresholds)[0])
+        position = int(self.order(thresholds, instead)[0])
         return position, bool(self.violations(thresholds)[position] == 0)
 
     def search_grid(self, points: int) -> None:
@@ -192,14 +197,20 @@ class Pool:
             self.norms[r] = width if width > 0 else 1.0
 
     def refine(
-        self, thresholds: np.ndarray, rounds: int, effort: Effort, rng: np.random.Generator, step: float = 0.5
+        self,
+        thresholds: np.ndarray,
+        rounds: int,
+        effort: Effort,
+        rng: np.random.Generator,
+        step: float = 0.5,
+        instead: int | None = None,
     ) -> None:
         """Step from the best points to their neighbours; shorter steps whenever nothing better was found."""
         for _ in range(rounds):
-            before, _ = self.best(thresholds)
-            starts = self._apart(self.order(thresholds), effort.starts, step)
+            before, _ = self.best(thresholds, instead)
+            starts = self._apart(self.order(thresholds, instead), effort.starts, step)
             self.add(np.concatenate([self._steps(self.points[i], step, effort, rng) for i in starts]))
-            after, _ = self.best(thresholds)
+            after, _ = self.best(thresholds, instead)
             if after == before:
                 step /= 2
                 if step < 1 / 64:
@@ -276,17 +287,27 @@ def _distance(first: np.ndarray, second: np.ndarray, m: int) -> float:
     return max(weights, factors)
 
 
+def without(thresholds: np.ndarray, r: int) -> np.ndarray:
+    """The thresholds with one requirement that asks for nothing."""
+    return np.where(np.arange(len(thresholds)) == r, -np.inf, thresholds)
+
+
 def neighbours(pool: Pool, share: float) -> np.ndarray:
     """(R,): how far thresholds are moved for the prices: a share of each required metric's range over the grid."""
     return share * pool.norms
 
 
 def searched(pool: Pool, effort: Effort, seed: int, share: float) -> None:
-    """Fill the pool: the grid, refinement at the thresholds, and at each of them moved either way."""
+    """Fill the pool: the grid, refinement at the thresholds, and at each of them moved either way.
+
+    Where they cannot be met, each metric in turn is made as good as it gets while the others are met.
+    """
     thresholds = pool.thresholds
     pool.search_grid(effort.grid_points(pool.space.m))
     pool.refine(thresholds, effort.rounds, effort, stream(seed, 18))
     if not pool.best(thresholds)[1]:
+        for r in range(len(thresholds)):  # what could be required instead
+            pool.refine(without(thresholds, r), effort.price_rounds, effort, stream(seed, 21, r), instead=r)
         return
     moved = neighbours(pool, share)
     for r in range(len(thresholds)):
