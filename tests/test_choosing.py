@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from helpers import CLICKS, fit_toy, is_one_line, read, toy_table
+from helpers import CLICKS, TINY, fit_toy, is_one_line, read, toy_table
 
 import hyperdpo
-from hyperdpo import InputError
+from hyperdpo import HyperRanker, InputError
 from hyperdpo.choosing.bootstrap import Resamples
 from hyperdpo.choosing.choice import Sample, choose_point
 from hyperdpo.choosing.rankers import rank_sample
@@ -374,6 +374,25 @@ def test_a_run_and_its_groups_can_be_given_from_python(fitted, generated):
     again = hyperdpo.choose(fitted, generated[0], [Requirement("main", ">=", 0.1)], **settings)
     assert again.weights == choice.weights
     assert choice.to_dict()["python"].startswith("HyperRanker.load(")
+
+
+def test_a_ranker_chooses_from_arrays(tmp_path):
+    table = toy_table()
+    X = table.values[:, 1:7]
+    y, labels = table.column("relevance"), {"a": table.column("a"), "b": table.column("b")}
+    qid = np.repeat(table.qids, table.group_sizes)
+    ranker = HyperRanker(["a", "b"], device="cpu", **TINY).fit(X, y, qid=qid, labels=labels)
+    settings = {"maximize": "a", "points": 5, "scales": [1.0, 2.0], "fixed_temperatures": True}
+    choice = ranker.choose(X, y, ["b>=0.3"], qid=qid, labels=labels, **settings)
+    assert choice.met
+    assert set(choice.metrics) == {"a", "b", "main"}
+    front = ranker.run_.front(
+        ranker.run_.examples(Part.whole(ranker._training_table(X, y, qid, labels)[0])),
+        list(choice.weights.values()),
+        [choice.scale],
+    )
+    assert front.metrics[0, 0] == pytest.approx(choice.metrics["a"].value, abs=1e-6)
+    assert len(ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)) == len(X)
 
 
 @pytest.mark.parametrize(

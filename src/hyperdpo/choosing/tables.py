@@ -32,7 +32,7 @@ def print_choice(choice: Choice) -> None:
         by_name.setdefault(verdict.requirement.name, []).append(verdict)
     for name, one in choice.metrics.items():
         marked = f"{name} ({'max' if choice.maximize else 'min'})" if name == choice.goal else name
-        rows = by_name.get(name, [None])  # type: ignore[list-item]
+        rows: list[Verdict | None] = [*by_name[name]] if name in by_name else [None]
         for verdict in rows:
             cells = [marked, f"{one.base:.4f}", f"{one.value:.4f}", f"{one.low:.4f} to {one.high:.4f}"]
             if verdict is None:
