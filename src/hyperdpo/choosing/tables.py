@@ -28,13 +28,13 @@ def print_choice(choice: Choice) -> None:
     if not same:
         table.add_column("where chosen", justify="right")
     by_name: dict[str, list[Verdict]] = {}
-    for verdict in choice.requirements:
-        by_name.setdefault(verdict.requirement.name, []).append(verdict)
-    for name, one in choice.metrics.items():
+    for one in choice.requirements:
+        by_name.setdefault(one.requirement.name, []).append(one)
+    for name, metric in choice.metrics.items():
         marked = f"{name} ({'max' if choice.maximize else 'min'})" if name == choice.goal else name
         rows: list[Verdict | None] = [*by_name[name]] if name in by_name else [None]
         for verdict in rows:
-            cells = [marked, f"{one.base:.4f}", f"{one.value:.4f}", f"{one.low:.4f} to {one.high:.4f}"]
+            cells = [marked, f"{metric.base:.4f}", f"{metric.value:.4f}", f"{metric.low:.4f} to {metric.high:.4f}"]
             if verdict is None:
                 cells += ["", "", ""]
             else:
