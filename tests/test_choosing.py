@@ -225,6 +225,8 @@ def test_one_objective_has_a_scale_to_choose():
     requirement = [parse_requirement("main>=0.7")]
     found = choose_point(sample, Space((1.0,), SCALES), ("a",), requirement, "a")
     assert found.scale == pytest.approx(-math.log(0.3), abs=0.01)
+    assert not found.scale_at_end
+    assert choose_point(sample, Space((1.0,), SCALES), ("a",), [], "a").scale_at_end
     assert found.weights == {"a": 1}
 
 

@@ -97,6 +97,8 @@ class Choice:
     points_measured: int
     resamples: int
     temperatures_searched: bool = False
+    scale_at_end: bool = False
+    """The scale lies at an end of the grid: one beyond it may be better."""
     details: dict[str, Any] = field(default_factory=dict)
     """From commands: how to use the point."""
 
@@ -137,6 +139,7 @@ class Choice:
             "points_measured": self.points_measured,
             "resamples": self.resamples,
             "temperatures_searched": self.temperatures_searched,
+            "scale_at_end": self.scale_at_end,
             **self.details,
         }
 
@@ -250,6 +253,7 @@ def choose_point(
         points_measured=len(pool.points),
         resamples=report_draws.number,
         temperatures_searched=space.spread > 1 and m > 1,
+        scale_at_end=len(space.scales) > 1 and float(point[m]) in (space.scales[0], space.scales[-1]),
     )
 
 

@@ -57,6 +57,8 @@ def print_choice(choice: Choice) -> None:
     if choice.temperatures_searched:
         line += f"; temperatures {', '.join(f'{b:g}' for b in choice.temperatures.values())}"
     say(line)
+    if choice.scale_at_end:
+        say("the scale lies at an end of the grid: --scales can reach further")
     where = "" if same else f" on the groups it was chosen on ({choice.chosen_on['description']})"
     if not choice.met:
         how = f" with {level} confidence" if choice.certain else ""
@@ -67,7 +69,7 @@ def print_choice(choice: Choice) -> None:
         for verdict in choice.requirements:
             say(_price(verdict, choice))
         if not choice.certain and not all(v.holds for v in choice.requirements):
-            say(f"met on average, not with {level} confidence: --certain asks for that")
+            say(f"met on average where the point was chosen, not with {level} confidence: --certain asks for that")
     if len(choice.requirements) > 1:
         say(f"all requirements are met in {choice.joint_share:.0%} of {choice.resamples:,} resamples")
     if choice.details.get("command"):
