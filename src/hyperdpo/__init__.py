@@ -8,6 +8,7 @@ from hyperdpo._version import __version__
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
+    from hyperdpo.choosing.commands import choose
     from hyperdpo.objectives import Objective
     from hyperdpo.ranking.ranker import HyperRanker
     from hyperdpo.ranking.run import RankRun
@@ -17,9 +18,10 @@ _HOMES = {
     "HyperRanker": "hyperdpo.ranking.ranker",
     "Objective": "hyperdpo.objectives",
     "RankRun": "hyperdpo.ranking.run",
+    "choose": "hyperdpo.choosing.commands",
 }
 
-__all__ = ["HyperRanker", "InputError", "Objective", "RankRun", "__version__"]
+__all__ = ["HyperRanker", "InputError", "Objective", "RankRun", "__version__", "choose"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """The command line. Torch and friends are imported where a command needs them, so that ``--help`` is instant.
 
-Exit codes: 0 done; 2 bad input, with one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 done, and the answer is that requirements cannot be met (``choose``); 2 bad input, with one line
+on stderr; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import click
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align, check_extra
+from hyperdpo.choosing.cli import choose
 from hyperdpo.errors import InputError
 from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
 from hyperdpo.ranking.variants import VARIANTS
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
-            cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
+            code = cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
     except (InputError, click.ClickException) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"hyperdpo: {' '.join(message.split())}", err=True)
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("hyperdpo: interrupted; a training goes on where it was when the command is given again", err=True)
         return 130
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -48,6 +50,7 @@ def cli() -> None:
 
 
 cli.add_command(align)
+cli.add_command(choose)
 
 
 @cli.group()

@@ -251,30 +251,15 @@ def front_of_scores(
         scores: for each weighting, (n,) of each group.
         base: (n,) of each group.
     """
-    m, n = len(objectives), max(len(one) for one in base)
-    mask = torch.zeros(len(groups), n, dtype=torch.bool)
-    targets = torch.zeros(len(groups), m, n)
-    for g, group in enumerate(groups):
-        mask[g, : len(base[g])] = True
-        targets[g, :, : len(base[g])] = torch.from_numpy(np.asarray(group.targets))
-    signal = torch.from_numpy(np.stack([group.signal for group in groups]))
-
-    def padded(values: Sequence[np.ndarray]) -> Tensor:
-        out = torch.zeros(len(groups), n, dtype=torch.float64)
-        for g, one in enumerate(values):
-            out[g, : len(one)] = torch.from_numpy(np.asarray(one, dtype=np.float64))
-        return out
-
-    reference = padded(base)
+    padded = PaddedGroups(groups, base)
+    reference, signal = padded.reference, padded.signal
     losses, accuracies, deviations = [], [], []
     for c in scales:
         for one in scores:
-            scaled = linear_transformation(padded(one), reference, float(c))
-            group_losses = listnet_dpo_loss(scaled, reference, targets.double(), mask, betas)
-            counts = signal.sum(0).clamp_min(1)
-            losses.append((group_losses.masked_fill(~signal, 0).sum(0) / counts).numpy())
-            accuracies.append(pair_accuracy(scaled - reference, targets, mask, signal).numpy())
-            deviations.append(np.quantile((scaled - reference)[mask].numpy(), [0.25, 0.5, 0.75]))
+            group_losses, right, scaled = padded.measured(padded.padded(one), betas, float(c))
+            losses.append((group_losses.sum(0) / signal.sum(0).clamp_min(1)).numpy())
+            accuracies.append((right.sum(0) / padded.pairs()[1].sum(0).clamp_min(1)).numpy())
+            deviations.append(np.quantile((scaled - reference)[padded.mask].numpy(), [0.25, 0.5, 0.75]))
     return AlignmentFront(
         objectives=tuple(objectives),
         weights=np.tile(weights, (len(scales), 1)),
@@ -287,6 +272,56 @@ def front_of_scores(
     )
 
 
+class PaddedGroups:
+    """Groups of responses as tensors, to measure scores on.
+
+    Args:
+        base: (n,) scores of each group under the base.
+    """
+
+    def __init__(self, groups: Sequence[TokenGroup], base: Sequence[np.ndarray]):
+        n, m = max(len(one) for one in base), len(groups[0].signal)
+        self.mask = torch.zeros(len(groups), n, dtype=torch.bool)
+        self.targets = torch.zeros(len(groups), m, n)
+        for g, group in enumerate(groups):
+            self.mask[g, : len(base[g])] = True
+            self.targets[g, :, : len(base[g])] = torch.from_numpy(np.asarray(group.targets))
+        self.signal = torch.from_numpy(np.stack([group.signal for group in groups]))
+        self.reference = self.padded(base)
+
+    def padded(self, values: Sequence[np.ndarray]) -> Tensor:
+        """(G, n) float64 of (n,) numbers of each group."""
+        out = torch.zeros(self.mask.shape, dtype=torch.float64)
+        for g, one in enumerate(values):
+            out[g, : len(one)] = torch.from_numpy(np.asarray(one, dtype=np.float64))
+        return out
+
+    def measured(self, scores: Tensor, betas: Sequence[float], scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(G, m) losses, 0 without signal; (G, m) pairs that are ordered alike; (G, n) scores at the scale."""
+        scaled = linear_transformation(scores, self.reference, scale)
+        losses = listnet_dpo_loss(scaled, self.reference, self.targets.double(), self.mask, betas)
+        return losses.masked_fill(~self.signal, 0), self.pairs(scaled - self.reference)[0], scaled
+
+    def pairs(self, rewards: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(G, m) pairs that each objective orders and whose rewards are ordered alike (ties count half), and all that
+        it orders; rewards (G, n) are s - s_base, None: all alike."""
+        rewards = torch.zeros_like(self.reference) if rewards is None else rewards
+        return ordered_pairs(rewards, self.targets, self.mask, self.signal)
+
+
+def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+    """(G, m) and (G, m): how many pairs an objective orders and rewards order alike, and how many it orders.
+
+    Arguments as :func:`pair_accuracy`.
+    """
+    better = targets.unsqueeze(-1) > targets.unsqueeze(-2)  # (G, m, n, n): the first is better
+    real = (mask.unsqueeze(-1) & mask.unsqueeze(-2)).unsqueeze(1)
+    counted = better & real & signal[..., None, None]
+    difference = (rewards.unsqueeze(-1) - rewards.unsqueeze(-2)).unsqueeze(1)
+    right = (difference > 0).float() + 0.5 * (difference == 0).float()
+    return (right * counted).sum((-2, -1)), counted.sum((-2, -1))
+
+
 def pair_accuracy(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> Tensor:
     """(m,): of all pairs that an objective orders, the share whose rewards are ordered alike (ties count half).
 
@@ -296,9 +331,5 @@ def pair_accuracy(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor
         mask: (G, n).
         signal: (G, m).
     """
-    better = targets.unsqueeze(-1) > targets.unsqueeze(-2)  # (G, m, n, n): the first is better
-    real = (mask.unsqueeze(-1) & mask.unsqueeze(-2)).unsqueeze(1)
-    counted = better & real & signal[..., None, None]
-    difference = (rewards.unsqueeze(-1) - rewards.unsqueeze(-2)).unsqueeze(1)
-    right = (difference > 0).float() + 0.5 * (difference == 0).float()
-    return (right * counted).sum((0, 2, 3)) / counted.sum((0, 2, 3)).clamp_min(1)
+    right, counted = ordered_pairs(rewards, targets, mask, signal)
+    return right.sum(0) / counted.sum(0).clamp_min(1)

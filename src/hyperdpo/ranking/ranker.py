@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +24,9 @@ from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import ARRAY_LABEL, BaseSource, RankRun
 from hyperdpo.ranking.training import make_accelerator
+
+if TYPE_CHECKING:
+    from hyperdpo.choosing.choice import Choice
 
 #: The names of what is not a feature, in the tables that are made here.
 LABEL, MAIN, BASE = ARRAY_LABEL, "label: main", "base scores"
@@ -188,6 +191,35 @@ class HyperRanker(BaseEstimator):
         examples = run.examples(Part.whole(table), base_scores=base, device=self._device())
         grid = weight_grid(len(self.objectives_), points)
         return run.front(examples, grid, scales, temperatures=temperatures, device=self._device())
+
+    def choose(
+        self,
+        X: Any,
+        y: Any = None,
+        require: Sequence[str] = (),
+        *,
+        maximize: str,
+        qid: Any,
+        labels: Any,
+        base_scores: Any = None,
+        **settings: Any,
+    ) -> Choice:
+        """The weights and scale (and temperatures) that are best in one metric and meet requirements on others.
+
+        >>> choice = ranker.choose(X, y, ["main>=0.45"], maximize="clicks", qid=qid, labels=labels)
+        >>> ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)
+
+        Args:
+            X, y, qid, labels, base_scores: labelled data that were not trained on, as in :meth:`fit`.
+            require, maximize, settings: of :func:`hyperdpo.choose`.
+        """
+        from hyperdpo.choosing.commands import choose
+
+        run = self._fitted()
+        table, _ = self._training_table(X, y, qid, labels, base_scores)
+        base = None if base_scores is None else to_vector(base_scores, "base_scores")
+        cpu = self._device() == "cpu"
+        return choose(run, Part.whole(table), require, maximize=maximize, base_scores=base, cpu=cpu, **settings)
 
     def save(self, path: str | Path) -> None:
         """Write a run directory, which ``hyperdpo rank`` reads too.

@@ -1,0 +1,1 @@
+"""Which weights and scale to ship: one metric as good as it gets, subject to requirements on others."""

@@ -1,0 +1,77 @@
+"""``hyperdpo choose``: its options. What it does is in :mod:`hyperdpo.choosing.commands`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperdpo.options import PATH, numbers_of
+
+
+@click.command("choose")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option(
+    "--require",
+    multiple=True,
+    metavar="NAME>=X",
+    help="Bound on a metric, NAME>=X or NAME<=X (in quotes: > is the shell's); may be given several times.",
+)
+@click.option("--maximize", metavar="NAME", help="The metric that is to be best.")
+@click.option("--minimize", metavar="NAME", help="The same, for an error.")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(min=0.5, max=1, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Of intervals and requirements.",
+)
+@click.option("--certain", is_flag=True, help="Requirements are to be met with that confidence, not just on average.")
+@click.option(
+    "--holdout",
+    metavar="PART",
+    help="Report on other groups than the point is chosen on: test, or a share such as 0.5 that is set aside.",
+)
+@click.option("--out", type=PATH, help="POINT.json to write.")
+@click.option(
+    "--scales",
+    callback=numbers_of,
+    default="0.5,0.7,1,1.4,2,4,8,16",
+    show_default=True,
+    metavar="C,C",
+    help="Grid of scales; the search stays between its ends. 1: no other scale.",
+)
+@click.option("--points", type=click.IntRange(min=1), help="Weightings of the grid.  [default: by objectives]")
+@click.option(
+    "--fixed-temperatures", is_flag=True, help="Leave β as it is; else a mixture's or temperature run's is searched."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "all", "train", "validation", "test"]),
+    default="auto",
+    show_default=True,
+    help="Groups to choose on. auto: the validation groups of the training data (else its test groups), all groups of "
+    "other data.",
+)
+@click.option("--base-scores", metavar="COLUMN|FILE", help="For a ranker on given scores: a column, or one per row.")
+@click.option(
+    "--format",
+    type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
+    default="auto",
+    help="For a language model: of DATA.",
+)
+@click.option("--model", help="For a language model: the base, instead of the one the run was trained on.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of resamples and steps.")
+@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
+def choose(run_path: Path, source: Path, **options: Any) -> int:
+    """Find the weights and scale of RUN that are best in one metric and meet requirements on others, on labelled DATA.
+
+    No training: the run's own front is searched. Metrics of a ranker: NDCG of main and of every objective, by name.
+    Of a language model: each objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1: the
+    requirements cannot be met, and the nearest point is shown.
+    """
+    from hyperdpo.choosing.commands import choose_command
+
+    return choose_command(run_path, source, **options)

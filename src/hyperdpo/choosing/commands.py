@@ -1,0 +1,357 @@
+"""``hyperdpo choose``, and the same from Python: runs and files in, a choice out."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from hyperdpo.choosing.choice import Choice, Sample, choose_point
+from hyperdpo.choosing.rankers import MAIN, rank_sample, rank_space
+from hyperdpo.choosing.rankers import metric_names as rank_metrics
+from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_requirement
+from hyperdpo.choosing.search import Effort
+from hyperdpo.choosing.tables import print_choice
+from hyperdpo.core.preferences import stream
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part
+from hyperdpo.devices import best_device
+from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_json
+from hyperdpo.ranking.run import RUN, RankRun
+from hyperdpo.ranking.sources import given_base, read_data
+
+if TYPE_CHECKING:
+    from hyperdpo.alignment.data import Preferences
+    from hyperdpo.alignment.run import AlignRun
+
+#: From far off the base to nearly on it.
+SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0)
+SPLITS = ("auto", "all", "train", "validation", "test")
+
+
+def choose(
+    run: str | Path | RankRun | AlignRun,
+    data: Any,
+    require: Sequence[str | Requirement] = (),
+    *,
+    maximize: str | None = None,
+    minimize: str | None = None,
+    confidence: float = 0.95,
+    certain: bool = False,
+    holdout: str | float | Any = None,
+    split: str = "auto",
+    scales: Sequence[float] = SCALES,
+    points: int | None = None,
+    fixed_temperatures: bool = False,
+    base_scores: str | np.ndarray | None = None,
+    format: str = "auto",
+    model: str | None = None,
+    seed: int = 0,
+    resamples: int | None = None,
+    cpu: bool = False,
+) -> Choice:
+    """The weights and scale (and temperatures) of a run that make one metric best under requirements on others.
+
+    >>> choice = hyperdpo.choose("run", "train.txt", ["main>=0.45"], maximize="url_clicks")
+    >>> choice.weights, choice.scale, choice.requirements[0].price
+
+    Args:
+        run: a run directory of ``rank fit`` or ``align fit``, or a run that was loaded.
+        data: a file (or directory), or a :class:`~hyperdpo.data.splits.Part`; for a language model a file or
+            :class:`~hyperdpo.alignment.data.Preferences`.
+        require: such as ``main>=0.45``. For a ranker the metrics are NDCG of ``main`` and of every objective, by name;
+            for a language model each objective's cross-entropy error, by name, and ``accuracy:NAME``, of pairs.
+        maximize, minimize: the metric that is to be best; one of the two.
+        confidence: of the intervals (two-sided) and the requirements (one-sided).
+        certain: requirements are to be met with that confidence, not just on average.
+        holdout: intervals and verdicts come from other groups than those of the choice: a share of the groups (0.5), a
+            split of the run's own data (``test``), or data like ``data``, not a file.
+        split: of the run's own data; ``auto``: its validation groups (its test groups where there are none), and all
+            groups of other data.
+        scales: the grid; the search stays between its ends. A single one is kept.
+        points: weightings of the grid.
+        fixed_temperatures: leave β as it is, also where the ranker answers at any.
+        base_scores: of a ranker, where it has none of its own for the data: a column, a file or an array.
+        format, model: of a language model's data, and its base, as in ``align front``.
+        seed: of resamples, random steps and a share held out.
+        resamples: of the bootstrap; None: 2000.
+        cpu: do not use a GPU.
+
+    Raises:
+        InputError: anything of this that does not fit the run or the data.
+    """
+    requirements = [parse_requirement(r) if isinstance(r, str) else r for r in require]
+    if (maximize is None) == (minimize is None):
+        given = "neither" if maximize is None else "both"
+        raise InputError(f"nothing to optimise: found {given} of maximize and minimize; expected one of them")
+    grid = tuple(sorted({float(c) for c in scales}))
+    if not grid or not all(np.isfinite(grid)) or grid[0] <= 0:
+        raise InputError(f"scales: found {list(scales)}; expected finite numbers > 0")
+    if points is not None and points < 1:
+        raise InputError(f"points: found {points}; expected at least 1")
+    path = Path(run) if isinstance(run, str | Path) else None
+    settings: dict[str, Any] = {
+        "maximize": maximize is not None,
+        "confidence": confidence,
+        "certain": certain,
+        "seed": seed,
+        "resamples": resamples,
+    }
+    goal = str(maximize if maximize is not None else minimize)
+    share = _share(holdout)
+    if share is not None:
+        holdout = share
+    if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
+        for name, value in (("format", format != "auto"), ("model", model is not None)):
+            if value:
+                raise InputError(f"{name}: this is a run of a ranker, which has none; expected it left out")
+        ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
+        requirements, goal = _named_main(ranker, requirements), _main_name(ranker, goal)
+        names = rank_metrics(ranker)
+        check_metrics(
+            requirements, goal, maximize=settings["maximize"], names=names, larger_is_better=[True] * len(names)
+        )
+        device = best_device(cpu)
+        ranker.to(device)
+        chosen, reported = _rank_samples(ranker, data, split, holdout, base_scores, seed, device)
+        space = rank_space(ranker, grid, fixed_temperatures=fixed_temperatures)
+        effort = Effort(points=points)
+        found = choose_point(
+            chosen, space, ranker.objectives, requirements, goal, holdout=reported, effort=effort, **settings
+        )
+        return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
+
+    from hyperdpo.alignment.cli import check_extra
+
+    check_extra()
+    from hyperdpo.alignment.run import AlignRun
+    from hyperdpo.choosing.language import align_effort, align_space
+    from hyperdpo.choosing.language import metric_names as align_metrics
+
+    if base_scores is not None:
+        raise InputError("base scores: this is a run of a language model, which has its own; expected them left out")
+    aligned = AlignRun.load(path, model) if path is not None else run
+    assert isinstance(aligned, AlignRun)
+    m = len(aligned.objectives)
+    check_metrics(
+        requirements,
+        goal,
+        maximize=settings["maximize"],
+        names=align_metrics(aligned),
+        larger_is_better=[False] * m + [True] * m,
+    )
+    chosen, reported = _align_samples(aligned, data, split, holdout, format, seed, best_device(cpu))
+    found = choose_point(
+        chosen,
+        align_space(aligned, grid),
+        aligned.names,
+        requirements,
+        goal,
+        holdout=reported,
+        effort=align_effort(aligned, points),
+        **settings,
+    )
+    return replace(found, details=_align_use(found, path))
+
+
+def choose_command(
+    run_path: Path,
+    source: Path,
+    *,
+    require: Sequence[str],
+    maximize: str | None,
+    minimize: str | None,
+    holdout: str | None,
+    out: Path | None,
+    **settings: Any,
+) -> int:
+    """``hyperdpo choose``: 0, or 1 where the requirements cannot be met."""
+    if maximize is None and minimize is None:
+        raise InputError("nothing to maximize; expected --maximize NAME (or --minimize NAME)")
+    if holdout is not None and _share(holdout) is None and holdout not in SPLITS[2:]:
+        raise InputError(
+            f"--holdout: found {holdout!r}; expected train, validation or test, or a share of the groups such as 0.5"
+        )
+    started = time.monotonic()
+    choice = choose(run_path, source, require, maximize=maximize, minimize=minimize, holdout=holdout, **settings)
+    print_choice(choice)
+    click.echo(f"{choice.points_measured:,} points measured in {time.monotonic() - started:.1f} s")
+    if out is not None:
+        write_json(out, choice.to_dict())
+        click.echo(f"point: {out}")
+    return 0 if choice.met else 1
+
+
+# Rankers --------------------------------------------------------------------------------------------------------------
+
+
+def _main_name(run: RankRun, name: str) -> str:
+    """The main label's metric goes by ``main`` and by the label's own name."""
+    main = run.config.main
+    return MAIN if main is not None and name == main.name and MAIN not in run.objectives else name
+
+
+def _named_main(run: RankRun, requirements: Sequence[Requirement]) -> list[Requirement]:
+    return [replace(r, name=_main_name(run, r.name)) for r in requirements]
+
+
+def _rank_samples(
+    run: RankRun, data: Any, split: str, holdout: Any, base_scores: str | np.ndarray | None, seed: int, device: str
+) -> tuple[Sample, Sample | None]:
+    """The groups to choose on, and those to report on."""
+
+    def base_of(table: GroupedTable) -> np.ndarray | None:
+        return given_base(base_scores, run, table) if isinstance(base_scores, str) else base_scores
+
+    def sample(part: Part, what: str) -> Sample:
+        examples = run.examples(part, base_scores=base_of(part.table), device=device)
+        described = f"{run.config.metric.describe()}, {what}"
+        return rank_sample(run, examples, device=device, description=described)
+
+    def named(wanted: str) -> tuple[str, Part]:
+        if isinstance(data, Part):
+            if wanted in ("auto", "all"):
+                return "given", data
+            return run.part(data.table, wanted)
+        source = Path(data)
+        if source.is_dir():
+            table, name = read_data(source, run, "validation" if wanted == "auto" else wanted)
+            return str(name), Part.whole(table)
+        table, _ = read_data(source, run, wanted)
+        own = [name for name, known in run.data["fingerprints"].items() if known == table.fingerprint != ""]
+        if wanted == "auto":
+            # Validation groups have chosen the epoch at most; the test groups stay for whoever judges the choice.
+            wanted = next((name for name in ("validation", "test") if name in own), "auto")
+        return run.part(table, wanted)
+
+    name, part = named(split)
+    if holdout is None:
+        return sample(part, f"{name} groups"), None
+    if isinstance(holdout, float):
+        first, second = _shared(len(part.groups), holdout, seed)
+        parts = [Part(part.table, part.groups[groups]) for groups in (first, second)]
+        return sample(parts[0], f"part of the {name} groups"), sample(parts[1], f"the rest of the {name} groups")
+    if isinstance(holdout, Part):
+        return sample(part, f"{name} groups"), sample(holdout, "held-out groups")
+    _check_other(str(holdout), name)
+    other, held_out = named(str(holdout))
+    return sample(part, f"{name} groups"), sample(held_out, f"{other} groups")
+
+
+def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
+    weights = list(choice.weights.values())
+    betas = list(choice.temperatures.values())
+    moved = betas != list(run.betas)
+    python = f"predict(X, qid=qid, weights={weights}, scale={choice.scale:g}"
+    python += f", temperatures={betas})" if moved else ")"
+    if path is None:
+        return {"command": None, "python": f"ranker.{python}"}
+    command = ["hyperdpo", "rank", "score", str(path), "DATA", "--weights", _numbers(weights)]
+    command += ["--scale", f"{choice.scale:g}"]
+    if moved:
+        command += ["--temperature", _numbers(betas)]
+    if isinstance(base_scores, str):
+        command += ["--base-scores", base_scores]
+    return {"command": shlex.join(command), "python": f"HyperRanker.load({str(path)!r}).{python}"}
+
+
+# Language models ------------------------------------------------------------------------------------------------------
+
+
+def _align_samples(
+    run: AlignRun, data: Any, split: str, holdout: Any, format: str, seed: int, device: str
+) -> tuple[Sample, Sample | None]:
+    from hyperdpo.alignment.data import Preferences, read_preferences
+    from hyperdpo.alignment.run import fingerprint
+    from hyperdpo.choosing.language import align_sample
+
+    given = isinstance(data, Preferences)
+    preferences = data if given else read_preferences(data, objectives=run.names, format=format)
+
+    def named(wanted: str) -> tuple[str, Preferences]:
+        if wanted == "auto" and fingerprint(preferences) == run.data["fingerprint"]:
+            held_out = run.data["groups"]
+            wanted = next((name for name in ("validation", "test") if held_out.get(name)), "auto")
+        return run.part(preferences, wanted)
+
+    def sample(part: Preferences, what: str) -> Sample:
+        described = f"cross-entropy error and accuracy of pairs, {what}"
+        return align_sample(run, part, device=device, description=described, show=True)
+
+    name, part = named(split)
+    if holdout is None:
+        return sample(part, f"{name} prompts"), None
+    if isinstance(holdout, float):
+        parts = part.split((1 - holdout, 0.0, holdout), seed)
+        return (
+            sample(parts["train"], f"part of the {name} prompts"),
+            sample(parts["test"], f"the rest of the {name} prompts"),
+        )
+    if isinstance(holdout, Preferences):
+        return sample(part, f"{name} prompts"), sample(holdout, "held-out prompts")
+    _check_other(str(holdout), name)
+    other, held_out = named(str(holdout))
+    return sample(part, f"{name} prompts"), sample(held_out, f"{other} prompts")
+
+
+def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:
+    weights = list(choice.weights.values())
+    call = f"generate(prompts, {weights}, {choice.scale:g})"
+    if path is None:
+        return {"command": None, "python": f"run.{call}"}
+    command = ["hyperdpo", "align", "generate", str(path), "--weights", _numbers(weights)]
+    command += ["--scale", f"{choice.scale:g}", "--prompt", "TEXT"]
+    return {"command": shlex.join(command), "python": f"AlignRun.load({str(path)!r}).{call}"}
+
+
+# Both -----------------------------------------------------------------------------------------------------------------
+
+
+def _is_align(path: Path) -> bool:
+    if not (path / RUN).is_file():
+        return False  # the message of a ranker's run says what is expected
+    run = read_json(path / RUN)
+    return isinstance(run, dict) and run.get("kind") == "align"
+
+
+def _share(holdout: Any) -> float | None:
+    """The share that a holdout stands for, None where it is something else.
+
+    Raises:
+        InputError: a number that is no share.
+    """
+    if not isinstance(holdout, str | int | float):
+        return None
+    try:
+        share = float(holdout)
+    except ValueError:
+        return None
+    if not 0 < share < 1:
+        raise InputError(f"holdout: found {holdout}; expected a share between 0 and 1, or a split's name")
+    return share
+
+
+def _shared(groups: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    held = round(groups * share)
+    if not 0 < held < groups:
+        raise InputError(f"holdout: {share:g} of {groups} groups leaves one side empty; expected more groups")
+    order = stream(seed, 20).permutation(groups)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _check_other(holdout: str, chosen_on: str) -> None:
+    if holdout == chosen_on or "all" in (holdout, chosen_on):
+        raise InputError(
+            f"holdout {holdout}: the point is chosen on the {chosen_on} groups; expected other groups to report on"
+        )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

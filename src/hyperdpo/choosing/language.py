@@ -1,0 +1,97 @@
+"""What is chosen among for a language model: cross-entropy errors and accuracies of pairs, prompt by prompt.
+
+Groups of the same prompt are drawn together in the bootstrap. A weighting takes a pass through the model, once; a scale
+takes none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hyperdpo.alignment.batches import padding_token, tokenize_groups
+from hyperdpo.alignment.data import Preferences, to_targets
+from hyperdpo.alignment.evaluation import PaddedGroups, base_scores, conditioned_scores
+from hyperdpo.alignment.run import AlignRun
+from hyperdpo.choosing.choice import Sample
+from hyperdpo.choosing.search import Effort, Space
+
+#: Before an objective's name: its accuracy of pairs.
+ACCURACY = "accuracy:"
+
+
+def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:
+    return Space(betas=tuple(o.beta for o in run.objectives), scales=scales)
+
+
+def align_effort(run: AlignRun, points: int | None) -> Effort:
+    """Fewer points than for a ranker: every weighting is a pass of all texts through the model."""
+    m = len(run.objectives)
+    return Effort(points=points or {1: 1, 2: 11}.get(m, 21), rounds=6, price_rounds=2, starts=1, random=0)
+
+
+def metric_names(run: AlignRun) -> tuple[str, ...]:
+    """Each objective's name, its cross-entropy error; then ``accuracy:NAME``."""
+    return (*run.names, *(ACCURACY + name for name in run.names))
+
+
+def align_sample(
+    run: AlignRun, preferences: Preferences, *, device: str = "cpu", description: str = "", show: bool = False
+) -> Sample:
+    """Preferences as a sample; the metrics are those of :meth:`AlignRun.front`."""
+    measure = _Measure(run, preferences, device, show)
+    m = len(run.objectives)
+    return Sample(
+        names=metric_names(run),
+        larger_is_better=(False,) * m + (True,) * m,
+        counts=measure.counts,
+        measure=measure,
+        base=measure.sums(measure.groups.padded(measure.base), 1.0),
+        description=description,
+    )
+
+
+class _Measure:
+    """(P, 2 m + 1) points -> (P, 2 m, G) sums; temperatures are those of the run."""
+
+    def __init__(self, run: AlignRun, preferences: Preferences, device: str, show: bool):
+        self.run, self.device, self.show = run, device, show
+        tokens = tokenize_groups(preferences, to_targets(preferences, run.objectives), run.tokenizer, **run.limits)
+        self.tokens, self.pad = tokens, padding_token(run.tokenizer)
+        run.model.to(device)
+        self.base = base_scores(run.model, tokens, self.pad, device)
+        self.betas = [o.beta for o in run.objectives]
+        self.groups = PaddedGroups(tokens, self.base)
+        keys: dict[str, int] = {}
+        self._prompt = np.array([keys.setdefault(preferences.groups[t.index].prompt_key, len(keys)) for t in tokens])
+        self._prompts = len(keys)
+        counts = torch.cat([self.groups.signal.double(), self.groups.pairs()[1].double()], dim=1)
+        self.counts = self._by_prompt(counts.numpy())
+        self._scores: dict[bytes, list[np.ndarray]] = {}
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        m = len(self.betas)
+        weights = [np.ascontiguousarray(w) for w in points[:, :m]]
+        new = {w.tobytes(): w for w in weights if w.tobytes() not in self._scores}
+        if new:
+            name = "choose" if self.show else ""
+            grid = np.array(list(new.values()))
+            found = conditioned_scores(self.run.model, self.tokens, grid, self.pad, self.device, name=name)
+            self._scores.update(zip(new, found, strict=True))
+        return np.stack(
+            [
+                self.sums(self.groups.padded(self._scores[w.tobytes()]), float(c))
+                for w, c in zip(weights, points[:, m], strict=True)
+            ]
+        )
+
+    def sums(self, scores: torch.Tensor, scale: float) -> np.ndarray:
+        """(2 m, G)."""
+        losses, right, _ = self.groups.measured(scores, self.betas, scale)
+        return self._by_prompt(torch.cat([losses, right.double()], dim=1).numpy())
+
+    def _by_prompt(self, values: np.ndarray) -> np.ndarray:
+        """(groups, K) -> (K, prompts), summed."""
+        sums = np.zeros((self._prompts, values.shape[1]))
+        np.add.at(sums, self._prompt, values)
+        return sums.T

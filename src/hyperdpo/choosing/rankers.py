@@ -1,0 +1,153 @@
+"""What is chosen among for a ranker: NDCG of every objective and of the main label, group by group, at any points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from hyperdpo.choosing.choice import Sample
+from hyperdpo.choosing.search import Space
+from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.mixture import mixture_scores
+from hyperdpo.data.batching import GroupBatch
+from hyperdpo.ranking.evaluation import ranker_scores
+from hyperdpo.ranking.examples import Batch, Examples
+from hyperdpo.ranking.metrics import ideal_dcg, ndcg
+from hyperdpo.ranking.rankers import MixtureRanker
+from hyperdpo.ranking.run import RankRun
+
+#: The main label's metric, whatever the label is called.
+MAIN = "main"
+#: Scores, of all weightings, whose metrics are computed at once.
+PASS_SCORES = 2_000_000
+#: By which factor temperatures are moved from the run's, at most, where a ranker answers at any.
+MIXTURE_SPREAD = 2.0
+
+
+def rank_space(run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: bool = False) -> Space:
+    """Where the points of a run may lie.
+
+    A mixture answers at any temperatures; each is searched up to twice the run's and down to half of it. A temperature
+    ranker is trained on D(β), and what is searched is as far apart as D(β) gets.
+    """
+    spread = 1.0
+    if run.ranker.takes_temperatures and not fixed_temperatures:
+        spread = MIXTURE_SPREAD
+        if run.config.parametrization == "temperature":
+            low, high = run.config.temperatures.box(len(run.objectives))
+            spread = max(max(high) / min(low), 1.0) ** 0.5
+    return Space(betas=tuple(run.betas), scales=scales, spread=spread)
+
+
+def metric_names(run: RankRun) -> tuple[str, ...]:
+    """The objectives' names, and the main label's (``main``, or its own name where an objective is called that)."""
+    main = run.config.main
+    if main is None:
+        return run.objectives
+    return (*run.objectives, main.name if MAIN in run.objectives else MAIN)
+
+
+def rank_sample(
+    run: RankRun, examples: Examples, *, device: torch.device | str = "cpu", description: str = ""
+) -> Sample:
+    """The groups of :meth:`RankRun.examples` as a sample; the metrics are those of :meth:`RankRun.front`."""
+    measure = _Measure(run, examples, device)
+    names = metric_names(run)
+    if examples.main_gains is None:
+        names = names[: len(run.objectives)]
+    return Sample(
+        names=names,
+        larger_is_better=(True,) * len(names),
+        counts=measure.counts,
+        measure=measure,
+        base=measure.base(),
+        description=description,
+    )
+
+
+class _Measure:
+    """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none.
+
+    The heads of a mixture depend on no point: they are computed once for all calls.
+    """
+
+    def __init__(self, run: RankRun, examples: Examples, device: torch.device | str):
+        self.run, self.examples, self.device = run, examples, device
+        run.ranker.eval()
+        self.settings = run.config.metric
+        main = examples.main_gains
+        self.gains = examples.gains if main is None else np.column_stack([examples.gains, main])
+        self.batches = examples.batches()
+        self.counts = np.zeros((self.gains.shape[1], len(examples.sizes)))
+        self._ideal: list[torch.Tensor] = []
+        for group_batch in self.batches:
+            labels, mask = self._labels(group_batch)
+            ideal = ideal_dcg(labels, mask, self.settings)
+            self._ideal.append(ideal)
+            counted = ideal > 0 if self.settings.empty == "skip" else torch.ones_like(ideal, dtype=torch.bool)
+            self.counts[:, group_batch.groups] = counted.cpu().numpy()
+        self._heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def _labels(self, group_batch: GroupBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        _, mask = self.examples.index(group_batch)
+        labels = self.examples.padded(self.gains, group_batch).to(self.device)
+        return labels, torch.from_numpy(mask).to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        m = len(self.run.objectives)
+        sums = np.zeros((len(points), *self.counts.shape))
+        vectors, of_point = np.unique(points[:, m + 1 :], axis=0, return_inverse=True)
+        for number, group_batch in enumerate(self.batches):
+            batch: Any = None
+            for v, betas in enumerate(vectors):
+                chosen = np.flatnonzero(of_point.reshape(-1) == v)
+                weights, which = np.unique(points[chosen, :m], axis=0, return_inverse=True)
+                mixture = isinstance(self.run.ranker, MixtureRanker)
+                if batch is None and not (mixture and number in self._heads):
+                    batch = self.examples.batch(group_batch, self.device)
+                raw = self._scores(number, group_batch, batch, weights, betas)
+                base = torch.from_numpy(self._base(group_batch)).to(raw)
+                size = max(PASS_SCORES // max(raw[0].numel() * len(self.gains[0]), 1), 1)
+                for start in range(0, len(chosen), size):
+                    part = slice(start, start + size)
+                    scales = torch.as_tensor(points[chosen[part], m], dtype=raw.dtype, device=raw.device)
+                    scaled = linear_transformation(raw[which.reshape(-1)[part]], base, scales[:, None, None])
+                    found = self._ndcg(number, group_batch, scaled)
+                    sums[np.ix_(chosen[part], np.arange(len(self.counts)), group_batch.groups)] = found
+        return sums
+
+    def _scores(
+        self, number: int, group_batch: GroupBatch, batch: Batch | None, weights: np.ndarray, betas: np.ndarray
+    ) -> torch.Tensor:
+        """(P, G, n) before any scale."""
+        ranker = self.run.ranker
+        if not isinstance(ranker, MixtureRanker):
+            assert batch is not None
+            return ranker_scores(ranker, weights, betas.tolist(), self.device)(group_batch, batch).float()
+        if number not in self._heads:
+            assert batch is not None
+            self._heads[number] = (ranker.log_targets(batch), batch.mask)
+        heads, mask = self._heads[number]
+        base = torch.from_numpy(self._base(group_batch)).to(heads)
+        w = torch.as_tensor(weights, dtype=torch.float32, device=heads.device)
+        return mixture_scores(heads, mask, base, w, betas.tolist(), power=ranker.power).float()
+
+    def _base(self, group_batch: GroupBatch) -> np.ndarray:
+        rows, mask = self.examples.index(group_batch)
+        return np.where(mask, self.examples.base_scores[rows], 0).astype(np.float32)
+
+    def _ndcg(self, number: int, group_batch: GroupBatch, scores: torch.Tensor) -> np.ndarray:
+        labels, mask = self._labels(group_batch)
+        found = ndcg(scores[:, None], labels, mask, self.settings, self._ideal[number])
+        return np.asarray(found.double().nan_to_num(0.0).cpu().numpy())
+
+    def base(self) -> np.ndarray:
+        """(K, G) of the base."""
+        sums = np.zeros(self.counts.shape)
+        for number, group_batch in enumerate(self.batches):
+            scores = torch.from_numpy(self._base(group_batch)).to(self.device).unsqueeze(0)
+            sums[:, group_batch.groups] = self._ndcg(number, group_batch, scores)[0]
+        return sums

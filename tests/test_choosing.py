@@ -1,0 +1,432 @@
+"""Choosing a point under requirements: against brute force and closed forms, and from the command line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from helpers import CLICKS, TINY, fit_toy, is_one_line, read, toy_table
+
+import hyperdpo
+from hyperdpo import HyperRanker, InputError
+from hyperdpo.choosing.bootstrap import Resamples
+from hyperdpo.choosing.choice import Sample, choose_point
+from hyperdpo.choosing.rankers import rank_sample
+from hyperdpo.choosing.requirements import Requirement, parse_requirement
+from hyperdpo.choosing.search import Effort, Space, grid, rounded
+from hyperdpo.data.splits import Part
+from hyperdpo.ranking.run import RankRun
+
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def sphere(m, noise=None, *, names=None, sign=1.0, groups=6):
+    """A front on the unit sphere: metric j is w_j / |w|, and less by (log c)^2 / 20 at scales other than 1.
+
+    Args:
+        noise: (K, G), of the groups; None: all groups alike.
+        sign: -1 for errors: less is better.
+    """
+    noise = np.zeros((m, groups)) if noise is None else noise
+
+    def measure(points):
+        w, c = points[:, :m], points[:, m]
+        values = w / np.linalg.norm(w, axis=1, keepdims=True) - (np.log(c) ** 2 / 20)[:, None]
+        return sign * values[:, :, None] + noise
+
+    names = tuple("abcd"[:m]) if names is None else names
+    return Sample(names, (sign > 0,) * m, np.ones_like(noise), measure, noise * 0, "toy groups")
+
+
+def chosen(sample, *required, goal="a", **settings):
+    m = len(sample.names)
+    space = settings.pop("space", Space((1.0,) * m, SCALES))
+    return choose_point(sample, space, sample.names, [parse_requirement(r) for r in required], goal, **settings)
+
+
+# --- the optimum
+
+
+def test_without_requirements_all_weight_lies_on_the_goal():
+    found = chosen(sphere(3), goal="b")
+    assert found.weights == {"a": 0, "b": 1, "c": 0}
+    assert found.scale == 1
+    assert found.met
+    assert found.metrics["b"].value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("t", [0.3, 0.5, 0.8])
+def test_two_objectives_meet_the_closed_form_and_its_price(t):
+    """On the circle: the best a is sqrt(1 - t^2), and a falls by t / a per unit of t."""
+    found = chosen(sphere(2), f"b>={t}")
+    best = math.sqrt(1 - t**2)
+    assert found.metrics["b"].value >= t
+    assert found.metrics["a"].value == pytest.approx(best, abs=1e-3)
+    (verdict,) = found.requirements
+    assert verdict.price == pytest.approx(t / best, rel=0.05)
+    assert verdict.attainable == pytest.approx(1, abs=1e-3)
+
+
+def test_every_requirement_has_a_price_of_its_own():
+    found = chosen(sphere(3), "b>=0.3", "c>=0.6")
+    best = math.sqrt(1 - 0.09 - 0.36)
+    assert found.metrics["a"].value == pytest.approx(best, abs=5e-3)
+    prices = [v.price for v in found.requirements]
+    assert prices == [pytest.approx(0.3 / best, rel=0.15), pytest.approx(0.6 / best, rel=0.15)]
+
+
+def test_the_search_is_as_good_as_a_fine_grid():
+    """On a front with steps, as those of rankings are."""
+
+    def measure(points):
+        w, c = points[:, :3], points[:, 3]
+        steps = np.round(40 * np.sqrt(w) * np.exp(-(np.log(c / 1.5)[:, None] ** 2) / 9)) / 40
+        main = np.round(40 * (1 - (w**2).sum(1) / (1 + np.log(c + 1)))) / 40
+        return np.concatenate([steps, main[:, None]], axis=1)[:, :, None] * np.ones(4)
+
+    names = ("a", "b", "c", "main")
+    sample = Sample(names, (True,) * 4, np.ones((4, 4)), measure, np.zeros((4, 4)))
+    requirements = [parse_requirement(r) for r in ("main>=0.7", "b>=0.3")]
+    found = choose_point(sample, Space((1.0,) * 3, SCALES), names[:3], requirements, "a")
+    weights = np.array([p for p in itertools.product(np.arange(0, 1.001, 0.02), repeat=2) if sum(p) <= 1 + 1e-9])
+    weights = np.column_stack([weights, np.maximum(1 - weights.sum(1), 0)])
+    points = np.concatenate(
+        [
+            np.column_stack([weights, np.full(len(weights), c), np.ones((len(weights), 3))])
+            for c in np.geomspace(0.25, 4, 33)
+        ]
+    )
+    values = measure(points)[:, :, 0]
+    allowed = (values[:, 3] >= 0.7 - 1e-9) & (values[:, 1] >= 0.3 - 1e-9)
+    assert found.met
+    assert found.metrics["a"].value >= values[allowed, 0].max() - 1e-9
+    assert found.points_measured < len(points) / 4
+
+
+def test_temperatures_are_searched_where_they_may_be():
+    """Best where the first temperature is 1.5 times its own, and the other less in proportion."""
+
+    def measure(points):
+        ratio = np.log(points[:, 3] / points[:, 4]) / 2
+        return np.stack([1 - (ratio - math.log(1.5)) ** 2, points[:, 0]], axis=1)[:, :, None] * np.ones(3)
+
+    sample = Sample(("a", "b"), (True, True), np.ones((2, 3)), measure, np.zeros((2, 3)))
+    free = chosen(sample, "b>=0.5", space=Space((1.0, 1.0), SCALES, spread=2.0))
+    assert free.temperatures["a"] == pytest.approx(1.5, rel=0.02)
+    assert free.temperatures["b"] == pytest.approx(1 / 1.5, rel=0.02)
+    assert chosen(sample, space=Space((1.0, 1.0), SCALES)).temperatures == {"a": 1, "b": 1}
+
+
+def test_an_error_is_minimised_under_upper_bounds():
+    found = chosen(sphere(2, sign=-1.0), "b<=-0.6", maximize=False)
+    assert found.metrics["a"].value == pytest.approx(-0.8, abs=1e-3)
+    assert found.requirements[0].price == pytest.approx(0.6 / 0.8, rel=0.05)
+
+
+def test_a_requirement_that_does_not_bind_costs_nothing():
+    found = chosen(sphere(2), "b>=-0.5")
+    assert found.requirements[0].price == 0
+    assert found.requirements[0].price_interval == (0, 0)
+
+
+def test_the_same_seed_gives_the_same_choice():
+    noise = np.random.default_rng(0).normal(size=(2, 50)) * 0.1
+    first, second, other = (chosen(sphere(2, noise), "b>=0.4", seed=s).to_dict() for s in (1, 1, 2))
+    assert first == second
+    assert first != other
+
+
+# --- what cannot be met
+
+
+def test_where_requirements_cannot_be_met_the_nearest_point_is_given():
+    found = chosen(sphere(2), "b>=0.8", "a>=0.8", goal="a")
+    assert not found.met
+    assert found.metrics["a"].value == pytest.approx(math.sqrt(0.5), abs=0.01)  # as far from the one as from the other
+    assert found.metrics["b"].value == pytest.approx(math.sqrt(0.5), abs=0.01)
+    b, a = found.requirements
+    assert b.price is None
+    assert b.attainable == pytest.approx(0.6, abs=0.01)  # with a >= 0.8
+    assert a.attainable == pytest.approx(0.6, abs=0.01)
+
+
+def test_what_is_out_of_reach_of_all_points_is_said():
+    (verdict,) = chosen(sphere(2), "b>=7").requirements
+    assert verdict.attainable == pytest.approx(1)
+    assert not verdict.holds
+
+
+# --- confidence
+
+
+def test_bounds_cover_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    below, inside = [], []
+    for trial in range(400):
+        counts = (rng.random((1, 80)) < 0.8).astype(float)
+        values = rng.beta(2, 3, (1, 80))  # mean 0.4
+        resamples = Resamples(counts, trial, 600)
+        drawn = resamples.resampled(values * counts, 0)[0]
+        below.append(np.quantile(drawn, 0.05) <= 0.4)
+        low, high = np.quantile(drawn, [0.05, 0.95])
+        inside.append(low <= 0.4 <= high)
+        assert resamples.bounds(values * counts, 0, 1.0, 0.95)[0] == pytest.approx(np.quantile(drawn, 0.05))
+    assert 0.92 <= np.mean(below) <= 0.98
+    assert 0.86 <= np.mean(inside) <= 0.94
+
+
+def test_resampled_means_have_the_spread_of_a_mean():
+    values = np.random.default_rng(1).normal(size=(1, 1, 400))
+    resamples = Resamples(np.ones((1, 400)), 0)
+    assert resamples.means(values)[0, 0] == pytest.approx(values.mean())
+    assert resamples.resampled(values[:, 0], 0).std() == pytest.approx(values.std() / 20, rel=0.06)
+
+
+def test_groups_without_a_metric_count_in_no_mean():
+    counts = np.array([[1.0, 1, 0, 0], [1, 1, 1, 3]])
+    sums = np.array([[[0.2, 0.4, 0, 0], [1, 1, 1, 0]]])
+    assert Resamples(counts).means(sums)[0] == pytest.approx([0.3, 0.5])
+
+
+def test_on_average_is_not_with_confidence_unless_it_is_asked_for():
+    noise = np.random.default_rng(2).normal(size=(2, 100)) * 0.3
+    noise -= noise.mean(1, keepdims=True)
+    (loose,) = chosen(sphere(2, noise), "b>=0.5").requirements
+    assert loose.value == pytest.approx(0.5, abs=1e-3)
+    assert not loose.holds
+    assert loose.share == pytest.approx(0.5, abs=0.1)
+    found = chosen(sphere(2, noise), "b>=0.5", certain=True)
+    (sure,) = found.requirements
+    assert sure.holds
+    assert sure.bound == pytest.approx(0.5, abs=1e-3)
+    assert sure.value == pytest.approx(0.5 + 1.645 * 0.03, abs=0.01)
+    assert found.metrics["a"].value < math.sqrt(0.75) - 0.01
+
+
+def test_a_choice_is_reported_on_the_groups_that_were_held_out():
+    bad = np.zeros((2, 60))
+    bad[1] = -0.2
+    found = chosen(sphere(2), "b>=0.5", holdout=sphere(2, bad))
+    assert found.met
+    assert found.chosen_on["metrics"]["b"] == pytest.approx(0.5, abs=1e-3)
+    assert found.metrics["b"].value == pytest.approx(0.3, abs=1e-3)
+    assert not found.requirements[0].holds
+    assert found.reported_on["groups"] == 60
+
+
+def test_one_objective_has_a_scale_to_choose():
+    def measure(points):
+        c = points[:, 1]
+        return np.stack([1 / (1 + c), 1 - np.exp(-c)], axis=1)[:, :, None] * np.ones(3)
+
+    sample = Sample(("a", "main"), (True, True), np.ones((2, 3)), measure, np.zeros((2, 3)))
+    requirement = [parse_requirement("main>=0.7")]
+    found = choose_point(sample, Space((1.0,), SCALES), ("a",), requirement, "a")
+    assert found.scale == pytest.approx(-math.log(0.3), abs=0.01)
+    assert not found.scale_at_end
+    assert choose_point(sample, Space((1.0,), SCALES), ("a",), [], "a").scale_at_end
+    assert found.weights == {"a": 1}
+
+
+# --- parts
+
+
+@pytest.mark.parametrize(
+    ("text", "requirement"),
+    [
+        ("main>=0.45", Requirement("main", ">=", 0.45)),
+        (" quality <= 1e-1 ", Requirement("quality", "<=", 0.1)),
+        ("accuracy:a>=b>=.5", Requirement("accuracy:a>=b", ">=", 0.5)),
+    ],
+)
+def test_requirements_are_read(text, requirement):
+    assert parse_requirement(text) == requirement
+
+
+@pytest.mark.parametrize(
+    "text", ["main", "main>0.4", "main=0.4", ">=0.4", "main>=", "main>=x", "main>=nan", "main>=inf", ""]
+)
+def test_malformed_requirements_are_refused(text):
+    with pytest.raises(InputError) as error:
+        parse_requirement(text)
+    assert is_one_line(error.value, repr(text), "main>=0.45")
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 5])
+def test_points_are_written_down_exactly(m):
+    rng = np.random.default_rng(m)
+    space = Space(tuple(rng.uniform(0.1, 2, m)), (0.5, 16.0), spread=2.0)
+    points = np.column_stack(
+        [rng.dirichlet(np.full(m, 0.3), 200), rng.uniform(0.4, 17, 200), rng.uniform(0.1, 3, (200, m))]
+    )
+    found = rounded(points, space)
+    assert found[:, :m].sum(1) == pytest.approx(1, abs=1e-12)
+    assert (found[:, :m] >= 0).all()
+    assert np.abs(found[:, :m] - points[:, :m]).max() < 1e-4
+    assert found[:, m].min() >= 0.5
+    assert found[:, m].max() <= 16
+    assert (np.array([[float(f"{x:g}") for x in row] for row in found]) == found).all()
+    assert (rounded(found, space) == found).all()
+    assert (grid(space, m + 3)[0, m + 1 :] == space.betas).all()
+
+
+@pytest.mark.parametrize(
+    ("required", "settings", "words"),
+    [
+        (["z>=1"], {}, ["no metric 'z'", "a, b"]),
+        ([], {"goal": "z"}, ["no metric 'z'"]),
+        ([], {"maximize": False}, ["a", "maximize"]),
+        ([], {"confidence": 1.0}, ["confidence", "1"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(required, settings, words):
+    with pytest.raises(InputError) as error:
+        chosen(sphere(2), *required, **settings)
+    assert is_one_line(error.value, *words)
+
+
+def test_a_metric_that_no_group_has_is_refused():
+    sample = sphere(2)
+    sample.counts[1] = 0
+    with pytest.raises(InputError) as error:
+        chosen(sample, "b>=0.1")
+    assert is_one_line(error.value, "toy groups", "b", "labels")
+
+
+# --- rankers
+
+
+@pytest.mark.parametrize("parametrization", ["mixture", "scratch", "temperature"])
+def test_a_rankers_points_have_the_metrics_of_its_front(parametrization):
+    run = fit_toy(parametrization=parametrization)
+    examples = run.examples(Part.whole(toy_table()))
+    sample = rank_sample(run, examples)
+    betas = [0.8, 1.3] if run.ranker.takes_temperatures else run.betas
+    weights = np.array([[1, 0], [0.4, 0.6], [0, 1]])
+    points = [[*w, c, *b] for b in (run.betas, betas) for c in (1.0, 2.5) for w in weights]
+    found = Resamples(sample.counts).means(sample.measure(np.array(points)))
+    for b, rows in zip((run.betas, betas), (found[:6], found[6:]), strict=True):
+        front = run.front(examples, weights, [1.0, 2.5], temperatures=b)
+        assert rows == pytest.approx(np.column_stack([front.metrics, front.main]), abs=1e-6)
+    base = run.base_front(examples)
+    assert Resamples(sample.counts).means(sample.base[None])[0] == pytest.approx([*base.metrics[0], base.main[0]])
+
+
+FAST = ["--points", 5, "--scales", "1,4", "--fixed-temperatures", "--cpu"]
+
+
+def test_a_point_is_chosen_on_the_validation_groups(command, fitted, generated, tmp_path):
+    required = ["--require", "main>=0.1", "--require", f"{CLICKS[0]}>=0.1", "--maximize", CLICKS[1]]
+    done = command("choose", fitted, generated[0], *required, *FAST, "--out", tmp_path / "point.json")
+    assert done.code == 0, done.err
+    point = read(tmp_path / "point.json")
+    assert point["met"]
+    assert point["chosen_on"]["groups"] == 8
+    assert "validation groups" in point["chosen_on"]["description"]
+    assert set(point["metrics"]) == {*CLICKS, "main"}
+    assert [r["requirement"] for r in point["requirements"]] == ["main>=0.1", f"{CLICKS[0]}>=0.1"]
+    assert point["command"] in done.out
+    assert point["python"] in done.out
+
+    run = RankRun.load(fitted)
+    table = hyperdpo.data.cache.read_table(generated[0])
+    front = run.front(run.examples(run.part(table, "validation")[1]), list(point["weights"].values()), [point["scale"]])
+    assert front.main[0] == pytest.approx(point["metrics"]["main"]["value"], abs=1e-6)
+    arguments = [str(generated[0]) if a == "DATA" else a for a in point["command"].split()[1:]]
+    assert command(*arguments, "--cpu").code == 0
+
+
+def test_temperatures_of_a_mixture_are_part_of_the_command(command, fitted, generated, tmp_path):
+    options = ["--maximize", CLICKS[1], "--points", 4, "--scales", "1", "--cpu", "--out", tmp_path / "p.json"]
+    done = command("choose", fitted, generated[0], "--require", "main>=0.1", *options)
+    assert done.code == 0, done.err
+    point = read(tmp_path / "p.json")
+    assert point["temperatures_searched"]
+    assert point["scale"] == 1
+    assert ("--temperature" in point["command"]) == (point["temperature"] != [1.0, 1.0])
+
+
+def test_requirements_that_cannot_be_met_end_with_exit_code_1_and_the_nearest_point(command, fitted, generated):
+    done = command("choose", fitted, generated[0], "--require", "main>=1.5", "--maximize", CLICKS[0], *FAST)
+    assert done.code == 1
+    assert "nearest point" in done.out
+    assert "main is at most" in done.out
+    assert "hyperdpo rank score" in done.out
+
+
+@pytest.mark.parametrize("holdout", ["test", "0.5"])
+def test_groups_can_be_held_out(command, fitted, generated, tmp_path, holdout):
+    options = ["--require", "main>=0.1", "--maximize", CLICKS[0], "--holdout", holdout, "--out", tmp_path / "p.json"]
+    done = command("choose", fitted, generated[0], *options, *FAST)
+    assert done.code == 0, done.err
+    point = read(tmp_path / "p.json")
+    assert point["chosen_on"]["groups"] + (0 if holdout == "test" else 4) == 8
+    assert point["reported_on"]["groups"] == (8 if holdout == "test" else 4)
+    assert "where chosen" in done.out
+
+
+def test_a_run_and_its_groups_can_be_given_from_python(fitted, generated):
+    run = RankRun.load(fitted)
+    _, part = run.part(hyperdpo.data.cache.read_table(generated[0]), "validation")
+    settings = {"maximize": CLICKS[0], "points": 5, "scales": [1.0], "fixed_temperatures": True, "cpu": True}
+    choice = hyperdpo.choose(run, part, ["relevance>=0.1"], **settings)  # the main label by its own name
+    assert choice.requirements[0].requirement.name == "main"
+    again = hyperdpo.choose(fitted, generated[0], [Requirement("main", ">=", 0.1)], **settings)
+    assert again.weights == choice.weights
+    assert choice.to_dict()["python"].startswith("HyperRanker.load(")
+
+
+def test_a_ranker_chooses_from_arrays(tmp_path):
+    table = toy_table()
+    X = table.values[:, 1:7]
+    y, labels = table.column("relevance"), {"a": table.column("a"), "b": table.column("b")}
+    qid = np.repeat(table.qids, table.group_sizes)
+    ranker = HyperRanker(["a", "b"], device="cpu", **TINY).fit(X, y, qid=qid, labels=labels)
+    settings = {"maximize": "a", "points": 5, "scales": [1.0, 2.0], "fixed_temperatures": True}
+    choice = ranker.choose(X, y, ["b>=0.3"], qid=qid, labels=labels, **settings)
+    assert choice.met
+    assert set(choice.metrics) == {"a", "b", "main"}
+    front = ranker.run_.front(
+        ranker.run_.examples(Part.whole(ranker._training_table(X, y, qid, labels)[0])),
+        list(choice.weights.values()),
+        [choice.scale],
+    )
+    assert front.metrics[0, 0] == pytest.approx(choice.metrics["a"].value, abs=1e-6)
+    assert len(ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)) == len(X)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--maximize", "nothing"], ["no metric 'nothing'", "main"]),
+        (["--maximize", "main", "--require", "nothing>=1"], ["no metric 'nothing'"]),
+        (["--maximize", "main", "--require", "main>1"], ["'main>1'", "NAME>=NUMBER"]),
+        ([], ["nothing to maximize", "--maximize"]),
+        (["--maximize", "main", "--minimize", "main"], ["both"]),
+        (["--minimize", "main"], ["more of it is better"]),
+        (["--maximize", "main", "--scales", "0,1"], ["scales"]),
+        (["--maximize", "main", "--holdout", "2"], ["holdout", "share"]),
+        (["--maximize", "main", "--holdout", "nowhere"], ["--holdout", "nowhere"]),
+        (["--maximize", "main", "--holdout", "validation"], ["holdout validation", "other groups"]),
+        (["--maximize", "main", "--model", "x"], ["model", "ranker"]),
+        (["--maximize", "main", "--confidence", "1.5"], ["--confidence"]),
+    ],
+)
+def test_mistakes_get_one_line(command, fitted, generated, arguments, words):
+    done = command("choose", fitted, generated[0], *arguments, "--cpu")
+    assert done.refused(*words), (done.code, done.err)
+
+
+def test_data_without_labels_are_refused(command, fitted, tmp_path):
+    (tmp_path / "new.csv").write_text("qid,1\nq,1\nq,2\n")
+    done = command("choose", fitted, tmp_path / "new.csv", "--maximize", "main", "--cpu")
+    assert done.code == 2
+    assert is_one_line(done.err[:-1])
+    assert command("choose", tmp_path, tmp_path / "new.csv", "--maximize", "main").refused("no run there")
+
+
+def test_effort_knows_how_many_weightings_suit_the_objectives():
+    assert [Effort().grid_points(m) for m in (1, 2, 3, 5)] == [1, 21, 66, 126]
+    assert Effort(points=2).grid_points(3) == 3
