@@ -179,7 +179,7 @@ def export_ranker(
             export.
     """
     beside = out.with_name(out.name + ".json")
-    check_target(out, beside, overwrite=overwrite)
+    _check_target(out, beside, overwrite=overwrite)
     if format == "onnx":
         for package in ("onnx", "onnxscript"):
             if find_spec(package) is None:
@@ -196,7 +196,7 @@ def export_ranker(
     return RankerExport(out, beside, metadata, difference)
 
 
-def check_target(*paths: Path, overwrite: bool) -> None:
+def _check_target(*paths: Path, overwrite: bool) -> None:
     """Refuse what is there already, unless it is to be replaced.
 
     Raises:
