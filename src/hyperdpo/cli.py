@@ -348,7 +348,7 @@ def rank_score(
     "temperatures",
     callback=numbers_of,
     metavar="B,B",
-    help="Ranker: β to freeze, one per objective.  [default: the run's; an input, with the parametrization temperature]",
+    help="Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]",
 )
 @click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")

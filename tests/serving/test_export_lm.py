@@ -61,7 +61,7 @@ inputs = tokenizer([text, text + " w4 w4"], return_tensors="pt", padding=True, p
 with torch.no_grad():
     logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
     written = model.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=None)
-    drawn = model.generate(**inputs, max_new_tokens=30, do_sample=True, top_k=0, temperature=5.0, num_return_sequences=8)
+    drawn = model.generate(**inputs, max_new_tokens=30, do_sample=True, top_k=0, temperature=5.0)
 longest = inputs["input_ids"].shape[1]
 np.savez(out, logits=logits, ids=tokenizer(text)["input_ids"], written=written[:, longest:], drawn=drawn[:, longest:])
 """
@@ -90,7 +90,7 @@ def written(model: ConditionedLM, ids: torch.Tensor, mask: torch.Tensor) -> np.n
     return model.generate(ids, mask, weights=WEIGHTS, **settings)[:, ids.shape[1] :].numpy()
 
 
-@pytest.mark.parametrize(("kind", "tokens"), [("gpt2", "none"), ("llama", "bos"), ("qwen2", "sequence")])
+@pytest.mark.parametrize(("kind", "tokens"), [("gpt2", "sequence"), ("llama", "bos")])
 def test_transformers_alone_has_the_logits_and_texts_of_the_model(tmp_path, kind, tokens):
     model, words = tiny_model(kind), tokenizer(tokens)
     text = "w5 w17 w33"
@@ -119,7 +119,7 @@ def test_a_chat_template_begins_with_the_virtual_tokens(tmp_path):
 
 
 def test_rows_that_no_token_has_are_used_first(tmp_path):
-    model, words = tiny_model("qwen2", base=tiny_base("qwen2", vocab_size=60)), tokenizer()
+    model, words = tiny_model(base=tiny_base(vocab_size=60, tie_word_embeddings=True)), tokenizer()
     export_lm(model, words, WEIGHTS, tmp_path / "out")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert loaded.get_input_embeddings().weight.shape[0] == 60

@@ -1,7 +1,7 @@
 """A conditioned language model at one point of the simplex, as files that are loaded without this package.
 
-``merged``: a transformers checkpoint. LoRA is folded into the weights, and the k virtual tokens are k more tokens of the
-vocabulary, which the tokenizer puts before every text and the chat template before every conversation. ``peft``: an
+``merged``: a transformers checkpoint. LoRA is folded into the weights, and the k virtual tokens are k more tokens of
+the vocabulary, which the tokenizer puts before every text and the chat template before every conversation. ``peft``: an
 adapter that stock PEFT loads; it holds LoRA or virtual tokens, never both.
 """
 
@@ -100,8 +100,8 @@ def export_lm(
     check_directory(out, overwrite=overwrite)
     if format == "peft" and model.prompt is not None and model.lora_names:
         raise InputError(
-            f"--format peft: the run has {model.conditioning.prompt_tokens} virtual tokens beside LoRA, and PEFT loads no "
-            "adapter that holds both; expected --format merged, or a run with conditioning.prompt_tokens=0"
+            f"--format peft: the run has {model.conditioning.prompt_tokens} virtual tokens beside LoRA, and PEFT loads "
+            "no adapter that holds both; expected --format merged, or a run with conditioning.prompt_tokens=0"
         )
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -360,7 +360,7 @@ def _write_peft(
             theirs[layer].lora_B["default"].weight.data.copy_(up)
         details = {"rank": model.conditioning.rank}
     tuned.peft_config["default"].base_model_name_or_path = name
-    tuned.save_pretrained(out)
+    tuned.save_pretrained(str(out))
     if tokenizer is not None:
         tokenizer.save_pretrained(out)
     return details, PeftModel.from_pretrained(model.plain_base(), out).eval(), []
@@ -369,7 +369,10 @@ def _write_peft(
 @torch.no_grad()
 def _difference(model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]) -> float:
     """How far the logits are from the model's, as a part of the largest (at least 1), on random texts."""
-    texts = _texts(model.get_input_embeddings().weight)
+    words: Any = model.get_input_embeddings()
+    texts = _texts(words.weight)
+    taken = torch.isin(texts, torch.tensor(ids, dtype=torch.long, device=texts.device))
+    texts = texts.masked_fill(taken, 0)  # rows that no token had are those of virtual tokens now
     loaded.to(texts.device)
     wanted = model(texts, weights=weights).logits.float()
     start = torch.tensor(ids, dtype=torch.long, device=texts.device).expand(len(texts), -1)

@@ -1,7 +1,7 @@
 """A run of ``hyperdpo rank fit`` as one file that scores raw features at any weights, without this package.
 
-The graph holds the feature transform, the ranker, and the base where the run trained one. Shapes: B groups of a batch, n
-items (padded), F features, m objectives.
+The graph holds the feature transform, the ranker, and the base where the run trained one. Shapes: B groups of a batch,
+n items (padded), F features, m objectives.
 """
 
 from __future__ import annotations
