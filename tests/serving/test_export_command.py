@@ -42,7 +42,7 @@ def test_a_ranker_becomes_onnx(command, ranker, tmp_path):
 
 def test_a_language_model_becomes_a_checkpoint(command, adapter, tmp_path):
     done = command("export", adapter, "--out", tmp_path / "out", "--weights", "b=.7,a=.3")
-    assert done.code == 0, done.err
+    assert (done.code, done.err) == (0, "")
     assert "3 new tokens" in done.out
     assert read(tmp_path / "out" / "hyperdpo_export.json")["weights"] == pytest.approx([0.3, 0.7])
 

@@ -80,16 +80,23 @@ def _export_ranker(path: Path, out: Path, format: str, temperatures: Sequence[fl
 
 def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:
     check_extra()
+    from hyperdpo.alignment.commands import quiet_where_nobody_looks
+    from hyperdpo.alignment.conditioning import ConditioningConfig
     from hyperdpo.serving.export_lm import check_directory, export_lm, load_source
 
     check_directory(out, overwrite=overwrite)
-    source, tokenizer = load_source(path, model)
-    names = source.conditioning.objectives
-    point = None
+    quiet_where_nobody_looks()
+    saved = read_json(path / ADAPTER_FILE)
+    if not isinstance(saved, dict) or not isinstance(saved.get("conditioning"), dict):
+        raise InputError(f"{path / ADAPTER_FILE}: no conditioning, expected a file that save_pretrained wrote")
+    # Before the base model is read, which takes a while.
+    conditioning = ConditioningConfig.from_dict(saved["conditioning"])
+    names, point = conditioning.objectives, None
     if weights is not None:
         point = parse_weights(weights, names, range(len(names))).tolist()
-    elif source.conditioning.hears_weights:
+    elif conditioning.hears_weights:
         raise InputError(f"--weights: missing; expected one per objective, for {', '.join(names)}")
+    source, tokenizer = load_source(path, model)
     written = export_lm(source, tokenizer, point, out, format, overwrite=overwrite)
     tokens = written.metadata.get("virtual_tokens") or []
     more = f", {len(tokens)} new tokens before every text" if tokens else ""
