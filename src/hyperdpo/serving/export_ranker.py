@@ -248,10 +248,25 @@ def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadat
     )
     assert made is not None
     proto = made.model_proto
+    _name_axes(proto.graph, module)
     proto.producer_name, proto.producer_version = "hyperdpo", __version__
     onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
+
+
+def _name_axes(graph: Any, module: ExportedRanker) -> None:
+    """Call the dynamic axes what the metadata calls them; the exporter has names of its own."""
+    called: dict[str, str] = {}
+    for given in graph.input:
+        for dim, name in zip(given.type.tensor_type.shape.dim, module.inputs[given.name], strict=True):
+            if dim.dim_param and name is not None:
+                called[dim.dim_param] = name
+    for given in (*graph.input, *graph.output):
+        for dim in given.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = called.get(dim.dim_param, dim.dim_param)
+    del graph.value_info[:]  # shapes inside, by the old names; whoever reads the file infers them
 
 
 @torch.inference_mode()
