@@ -342,6 +342,41 @@ def rank_score(
     score_command(run_path, source, weights=weights, scale=scale, temperatures=temperatures, out=out, **data)
 
 
+@cli.command("export")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.option("--out", type=PATH, required=True, help="File of a ranker, directory of a language model.")
+@click.option("--format", help="Ranker: onnx, torch; language model: merged, peft.  [default: the first of them]")
+@click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
+@click.option(
+    "--temperature",
+    "temperatures",
+    callback=numbers_of,
+    metavar="B,B",
+    help="Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]",
+)
+@click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
+def export(
+    run_path: Path,
+    out: Path,
+    format: str | None,
+    weights: str | None,
+    temperatures: list[float] | None,
+    model: str | None,
+    overwrite: bool,
+) -> None:
+    """Write RUN as a file that is served without this package; see docs/serving.md.
+
+    A ranker becomes ONNX (or torch.export), with weights and scale as inputs. A language model becomes a transformers
+    checkpoint, or a PEFT adapter, at the weights that are given.
+    """
+    from hyperdpo.serving.commands import export_command
+
+    export_command(
+        run_path, out, format=format, weights=weights, temperatures=temperatures, model=model, overwrite=overwrite
+    )
+
+
 @cli.command("experiment")
 @click.argument("name", required=False)
 @click.option(

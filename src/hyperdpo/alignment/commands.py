@@ -76,7 +76,7 @@ def fit_command(
     overwrite: bool = False,
 ) -> AlignRun:
     """``hyperdpo align fit``."""
-    _quiet_where_nobody_looks()
+    quiet_where_nobody_looks()
     settings = _settings(config_file, overrides or {})
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
@@ -160,7 +160,7 @@ def front_command(
     cpu: bool = False,
 ) -> AlignmentFront:
     """``hyperdpo align front``."""
-    _quiet_where_nobody_looks()
+    quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
     preferences = read_preferences(source, objectives=run.names, format=format)
     name, part = run.part(preferences, split)
@@ -199,7 +199,7 @@ def generate_command(
     Args:
         weights: each as ``.3,.7`` or ``helpful=.3,harmless=.7``.
     """
-    _quiet_where_nobody_looks()
+    quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
     run.model.to(best_device(cpu))
     grid = [parse_weights(text, run.names, range(len(run.names))) for text in weights]
@@ -289,7 +289,7 @@ def compared(
     Raises:
         InputError: data, settings or model that do not fit.
     """
-    _quiet_where_nobody_looks()
+    quiet_where_nobody_looks()
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     check_writable(out)
@@ -358,7 +358,7 @@ class _Bar(ProgressCallback):
             self.training_bar.set_postfix(loss=f"{float(logs['loss']):#.4g}")
 
 
-def _quiet_where_nobody_looks() -> None:
+def quiet_where_nobody_looks() -> None:
     """No progress bars of transformers' own where standard error is not a terminal."""
     if not sys.stderr.isatty():
         from transformers.utils.logging import disable_progress_bar

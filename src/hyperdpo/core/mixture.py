@@ -87,7 +87,8 @@ def mixture_scores(
         raise InputError(f"power is {power}; expected a number from 0 to {LARGEST_POWER:g}")
     groups, m, _ = log_targets.shape
     betas = check_temperatures(temperatures, m)
-    if weights.shape[1:] not in ((m,), (groups, m)):
+    # Not as a comparison of tuples, which would compare a number of groups with m while a graph is traced.
+    if weights.dim() not in (2, 3) or weights.shape[-1] != m or (weights.dim() == 3 and weights.shape[1] != groups):
         raise InputError(f"weights of shape {tuple(weights.shape)}, expected (P, {m}) or (P, {groups}, {m})")
     # The linear part of F needs the targets only as the mixture sum_j v_j p_j, its other part only the temperatures:
     # objectives of one temperature count as one, whose weight is their sum.

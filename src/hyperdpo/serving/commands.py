@@ -1,0 +1,103 @@
+"""What ``hyperdpo export`` does: it looks at what RUN is, and hands it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from hyperdpo.alignment.cli import check_extra
+from hyperdpo.errors import InputError
+from hyperdpo.files import read_json
+from hyperdpo.options import parse_weights
+
+#: What tells an adapter's directory (no run) from others.
+ADAPTER_FILE = "hyperdpo_config.json"
+
+RANKER_FORMATS, LM_FORMATS = ("onnx", "torch"), ("merged", "peft")
+
+
+def kind_of(path: Path) -> str:
+    """``rank`` or ``align``.
+
+    Raises:
+        InputError: neither a run nor an adapter's directory.
+    """
+    if (path / "run.json").is_file():
+        run = read_json(path / "run.json")
+        kind = run.get("kind") if isinstance(run, dict) else None
+        if kind not in ("rank", "align"):
+            raise InputError(f"{path / 'run.json'}: a run of kind {kind}; expected one of rank fit or align fit")
+        return str(kind)
+    if (path / ADAPTER_FILE).is_file():
+        return "align"
+    raise InputError(
+        f"{path}: no run there; expected a directory that `hyperdpo rank fit` or `hyperdpo align fit` has completed"
+    )
+
+
+def export_command(
+    path: Path,
+    out: Path,
+    *,
+    format: str | None = None,
+    weights: str | None = None,
+    temperatures: Sequence[float] | None = None,
+    model: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """``hyperdpo export``."""
+    kind = kind_of(path)
+    known = RANKER_FORMATS if kind == "rank" else LM_FORMATS
+    what = "ranker" if kind == "rank" else "language model"
+    chosen = known[0] if format is None else format
+    if chosen not in known:
+        raise InputError(f"--format: found {chosen!r}; {path} is a {what}, expected {' or '.join(known)}")
+    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--temperature": temperatures}
+    for option, value in foreign.items():
+        if value is not None:
+            why = "are inputs of an exported ranker" if option == "--weights" else f"says nothing about a {what}"
+            raise InputError(f"{option}: {why}; expected it left out")
+    if kind == "rank":
+        _export_ranker(path, out, chosen, temperatures, overwrite)
+    else:
+        _export_lm(path, out, chosen, weights, model, overwrite)
+
+
+def _export_ranker(path: Path, out: Path, format: str, temperatures: Sequence[float] | None, overwrite: bool) -> None:
+    from hyperdpo.ranking.run import RankRun
+    from hyperdpo.serving.export_ranker import export_ranker
+
+    written = export_ranker(RankRun.load(path), out, format, temperatures=temperatures, overwrite=overwrite)
+    if written.difference is None:
+        tried = "not tried: onnxruntime is not installed"
+    else:
+        tried = f"scores within {written.difference:.1g} of the run's on random lists"
+    inputs = ", ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in written.metadata["inputs"].items())
+    click.echo(f"{written.path}, {written.metadata_path}: {inputs} -> scores; {tried}")
+
+
+def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:
+    check_extra()
+    from hyperdpo.alignment.commands import quiet_where_nobody_looks
+    from hyperdpo.alignment.conditioning import ConditioningConfig
+    from hyperdpo.serving.export_lm import check_directory, export_lm, load_source
+
+    check_directory(out, overwrite=overwrite)
+    quiet_where_nobody_looks()
+    saved = read_json(path / ADAPTER_FILE)
+    if not isinstance(saved, dict) or not isinstance(saved.get("conditioning"), dict):
+        raise InputError(f"{path / ADAPTER_FILE}: no conditioning, expected a file that save_pretrained wrote")
+    # Before the base model is read, which takes a while.
+    conditioning = ConditioningConfig.from_dict(saved["conditioning"])
+    names, point = conditioning.objectives, None
+    if weights is not None:
+        point = parse_weights(weights, names, range(len(names))).tolist()
+    elif conditioning.hears_weights:
+        raise InputError(f"--weights: missing; expected one per objective, for {', '.join(names)}")
+    source, tokenizer = load_source(path, model)
+    written = export_lm(source, tokenizer, point, out, format, overwrite=overwrite)
+    tokens = written.metadata.get("virtual_tokens") or []
+    more = f", {len(tokens)} new tokens before every text" if tokens else ""
+    click.echo(f"{out}: {format}{more}; logits within {written.difference:.1g} of the run's on random texts")

@@ -1,0 +1,296 @@
+"""A run of ``hyperdpo rank fit`` as one file that scores raw features at any weights, without this package.
+
+The graph holds the feature transform, the ranker, and the base where the run trained one. Shapes: B groups of a batch,
+n items (padded), F features, m objectives.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from hyperdpo._version import __version__
+from hyperdpo.core.control import linear_transformation
+from hyperdpo.errors import InputError
+from hyperdpo.files import write_atomically, write_json
+from hyperdpo.ranking.examples import Batch
+from hyperdpo.ranking.rankers import MixtureRanker, TemperatureRanker
+from hyperdpo.ranking.run import RankRun
+
+FORMATS = ("onnx", "torch")
+
+#: Of the metadata. Raised whenever inputs or outputs change.
+FORMAT_VERSION = 1
+
+#: Scores on padding: the lowest number of single precision, so that padding is ranked last.
+PADDING_SCORE = float(torch.finfo(torch.float32).min)
+
+#: How far an exported file may be from the run, as a part of the largest score (at least 1).
+TOLERANCE = 1e-4
+
+#: Shapes (B, n) that a written file is tried on.
+TRIALS = ((1, 1), (1, 40), (3, 7))
+
+
+class ExportedRanker(nn.Module):
+    """Raw features in, scores out, as :meth:`RankRun.score` computes them.
+
+    Args:
+        run: on the CPU.
+        temperatures: m numbers to freeze; None: those of the run, or an input where the ranker was trained with many.
+
+    Raises:
+        InputError: temperatures that the run cannot answer at, or that are different in a mixture.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, run: RankRun, temperatures: ArrayLike | None = None):
+        super().__init__()
+        self.ranker, self.base = run.ranker, run.base
+        #: The inputs, in order, and how their axes are called.
+        self.inputs = {
+            "features": ("batch", "items", None),
+            "mask": ("batch", "items"),
+            "weights": ("batch", None),
+            "scale": ("batch",),
+        }
+        if self.base is None:
+            self.inputs["base_scores"] = ("batch", "items")
+        self.betas: list[float] | None
+        self.betas, self.factor = run.answering(temperatures)
+        if isinstance(run.ranker, TemperatureRanker) and temperatures is None:
+            self.betas = None
+            self.inputs["temperatures"] = ("batch", None)
+        if isinstance(run.ranker, MixtureRanker) and len(set(self.betas or ())) > 1:
+            raise InputError(
+                f"--temperature: {', '.join(f'{b:g}' for b in self.betas or ())} are different, for which a mixture "
+                "solves a problem of its own in each group, which has no export; expected equal ones, such as "
+                f"--temperature {','.join(['1'] * len(run.objectives))}"
+            )
+        self.register_buffer("mean", torch.from_numpy(run.transform.mean.copy()))
+        self.register_buffer("deviation", torch.from_numpy(run.transform.scale.copy()))
+        self.eval()
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor,
+        scale: torch.Tensor,
+        base_scores: torch.Tensor | None = None,
+        temperatures: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, n) scores; :data:`PADDING_SCORE` on padding.
+
+        Args:
+            features: (B, n, F) raw; anything on padding.
+            mask: (B, n) bool, True for items.
+            weights: (B, m), on the simplex.
+            scale: (B,), c > 0.
+            base_scores: (B, n), where the run has no base of its own; anything on padding.
+            temperatures: (B, m) > 0, where they are not frozen.
+        """
+        known = features.masked_fill(~mask.unsqueeze(-1), 0)
+        # In double precision: ONNX has no log1p, and log(1 + x) in single precision loses small x.
+        logs = torch.log1p(known.abs().double()).to(known.dtype) * known.sign()
+        batch = Batch((logs - self.mean) * self.deviation, mask, torch.zeros_like(known[..., 0]))
+        if self.base is not None:
+            base = self.base(batch)
+        else:
+            assert base_scores is not None
+            base = base_scores
+        batch = Batch(batch.features, mask, base.masked_fill(~mask, 0))
+        asked = self.betas if self.betas is not None else temperatures
+        assert asked is not None
+        scores = self.ranker.scores(batch, weights.unsqueeze(0), asked)[0]
+        scaled = linear_transformation(scores, batch.base_scores, scale.unsqueeze(-1) * self.factor)
+        return scaled.masked_fill(~mask, PADDING_SCORE)
+
+    def example(self, groups: int, items: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+        """Inputs of the kind that the training saw, in order, with padding in all groups but the first."""
+        rng = torch.Generator().manual_seed(seed)
+        m = self.ranker.num_weights
+        spread = torch.where(self.deviation > 0, 1 / self.deviation.clamp_min(1e-6), 0)
+        logs = self.mean + spread * torch.randn(groups, items, len(self.mean), generator=rng)
+        sizes = torch.randint(1, items + 1, (groups,), generator=rng)
+        sizes[0] = items
+        values = {
+            "features": logs.sign() * torch.expm1(logs.abs().clamp_max(20)),
+            "mask": torch.arange(items) < sizes[:, None],
+            "weights": torch.softmax(2 * torch.randn(groups, m, generator=rng), -1),
+            "scale": 0.5 + 2 * torch.rand(groups, generator=rng),
+            "base_scores": torch.randn(groups, items, generator=rng),
+            "temperatures": 0.5 + torch.rand(groups, m, generator=rng),
+        }
+        return tuple(values[name] for name in self.inputs)
+
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph, for any number of groups and items."""
+        dims = {name: torch.export.Dim(name, min=1) for name in ("batch", "items")}
+        shapes = {
+            name: {axis: dims[called] for axis, called in enumerate(axes) if called is not None}
+            for name, axes in self.inputs.items()
+        }
+        given = dict(zip(self.inputs, self.example(2, 5), strict=True))
+        with torch.no_grad():
+            return torch.export.export(self, (), given, dynamic_shapes=shapes)
+
+
+@dataclass(frozen=True)
+class RankerExport:
+    """What was written."""
+
+    path: Path
+    metadata_path: Path
+    metadata: dict[str, Any]
+    difference: float | None
+    """The largest difference from the run, as a part of the largest score; None where it could not be tried."""
+
+
+def export_ranker(
+    run: RankRun,
+    out: Path,
+    format: str = "onnx",
+    *,
+    temperatures: Sequence[float] | None = None,
+    overwrite: bool = False,
+) -> RankerExport:
+    """Write ``out`` and, beside it, what is to be known about it: ``out.json``.
+
+    Args:
+        format: ``onnx``; ``torch``: a ``.pt2`` file of ``torch.export``, with the same inputs.
+        temperatures: m numbers to freeze, see :class:`ExportedRanker`.
+
+    Raises:
+        InputError: the place is taken or cannot be written to, a package is missing, or temperatures that have no
+            export.
+    """
+    beside = out.with_name(out.name + ".json")
+    _check_target(out, beside, overwrite=overwrite)
+    if format == "onnx":
+        for package in ("onnx", "onnxscript"):
+            if find_spec(package) is None:
+                raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[serve]'")
+    module = ExportedRanker(run.to("cpu"), temperatures)
+    metadata = _metadata(run, module, format)
+    program = module.program()
+    content = _onnx(program, module, metadata) if format == "onnx" else _pt2(program, metadata)
+    difference = _difference(content, module, format)
+    if difference is not None and not difference <= TOLERANCE:
+        raise RuntimeError(f"the exported graph differs from the run by {difference:.2g}; nothing was written")
+    write_atomically(out, content)
+    write_json(beside, metadata)
+    return RankerExport(out, beside, metadata, difference)
+
+
+def _check_target(*paths: Path, overwrite: bool) -> None:
+    """Refuse what is there already, unless it is to be replaced.
+
+    Raises:
+        InputError: it is there, or it is a directory.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; expected the name of a file")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: exists; expected a new name, or --overwrite")
+
+
+def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, Any]:
+    packages = {"torch": str(torch.__version__), "numpy": version("numpy")}
+    if format == "onnx":
+        packages |= {name: version(name) for name in ("onnx", "onnxscript")}
+    lengths = {"features": len(run.transform.columns)}
+    frozen = None if module.betas is None else [beta * module.factor for beta in module.betas]
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "rank",
+        "objectives": list(run.objectives),
+        "directions": {o.name: o.direction for o in run.config.objectives},
+        "features": list(run.transform.columns),
+        "inputs": {
+            name: [called or lengths.get(name, len(run.objectives)) for called in axes]
+            for name, axes in module.inputs.items()
+        },
+        "outputs": {"scores": ["batch", "items"]},
+        "parametrization": run.config.parametrization,
+        "temperatures": frozen,
+        "base": {"kind": run.base_source.kind, "column": run.base_source.column},
+        "padding_score": PADDING_SCORE,
+        "versions": {"hyperdpo": __version__, **packages},
+    }
+
+
+def _pt2(program: torch.export.ExportedProgram, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadata: dict[str, Any]) -> bytes:
+    import onnx
+
+    made = torch.onnx.export(
+        program, dynamo=True, input_names=list(module.inputs), output_names=["scores"], optimize=True, verbose=False
+    )
+    assert made is not None
+    proto = made.model_proto
+    _name_axes(proto.graph, module)
+    proto.producer_name, proto.producer_version = "hyperdpo", __version__
+    onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString()
+
+
+def _name_axes(graph: Any, module: ExportedRanker) -> None:
+    """Call the dynamic axes what the metadata calls them; the exporter has names of its own."""
+    called: dict[str, str] = {}
+    for given in graph.input:
+        for dim, name in zip(given.type.tensor_type.shape.dim, module.inputs[given.name], strict=True):
+            if dim.dim_param and name is not None:
+                called[dim.dim_param] = name
+    for given in (*graph.input, *graph.output):
+        for dim in given.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = called.get(dim.dim_param, dim.dim_param)
+    del graph.value_info[:]  # shapes inside, by the old names; whoever reads the file infers them
+
+
+@torch.inference_mode()
+def _difference(content: bytes, module: ExportedRanker, format: str) -> float | None:
+    """How far the file's scores are from the module's, as a part of the largest (at least 1), on random groups."""
+    if format == "onnx":
+        if find_spec("onnxruntime") is None:
+            return None
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+        def answer(given: dict[str, torch.Tensor]) -> np.ndarray:
+            return np.asarray(session.run(["scores"], {k: v.numpy() for k, v in given.items()})[0])
+    else:
+        loaded = torch.export.load(io.BytesIO(content)).module()
+
+        def answer(given: dict[str, torch.Tensor]) -> np.ndarray:
+            return np.asarray(loaded(**given).numpy())
+
+    worst = 0.0
+    for seed, shape in enumerate(TRIALS):
+        given = dict(zip(module.inputs, module.example(*shape, seed=seed), strict=True))
+        wanted, found, mask = module(**given).numpy(), answer(given), given["mask"].numpy()
+        largest = max(1.0, float(np.abs(wanted[mask]).max()))
+        worst = max(worst, float(np.abs(found - wanted)[mask].max()) / largest)
+    return worst

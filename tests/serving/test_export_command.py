@@ -1,0 +1,89 @@
+"""``hyperdpo export``: one command for both kinds of runs, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import fit_toy, read
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
+from tiny_models import tiny_base, tiny_model
+from toy_preferences import words_tokenizer
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("rank") / "run"
+    fit_toy(out=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter's directory; the tokenizer lies beside its base model."""
+    place = tmp_path_factory.mktemp("align")
+    base = tiny_base()
+    base.save_pretrained(place / "base")
+    words_tokenizer().save_pretrained(place / "base")
+    base.config._name_or_path = str(place / "base")
+    tiny_model(base=base).save_pretrained(place / "adapter")
+    return place / "adapter"
+
+
+def test_a_ranker_becomes_onnx(command, ranker, tmp_path):
+    pytest.importorskip("onnxruntime")
+    done = command("export", ranker, "--out", tmp_path / "a.onnx")
+    assert done.code == 0, done.err
+    assert "features (batch, items, 6)" in done.out
+    assert read(tmp_path / "a.onnx.json")["objectives"] == ["a", "b"]
+
+
+def test_a_language_model_becomes_a_checkpoint(command, adapter, tmp_path):
+    done = command("export", adapter, "--out", tmp_path / "out", "--weights", "b=.7,a=.3")
+    assert (done.code, done.err) == (0, "")
+    assert "3 new tokens" in done.out
+    assert read(tmp_path / "out" / "hyperdpo_export.json")["weights"] == pytest.approx([0.3, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ("--weights", "a, b")),
+        (["--weights", ".3,.8"], ("weights",)),
+        (["--weights", "c=1"], ("--weights", "'c'")),
+        (["--weights", ".3,.7", "--format", "onnx"], ("--format", "merged or peft")),
+        (["--weights", ".3,.7", "--format", "peft"], ("--format", "virtual tokens")),
+        (["--weights", ".3,.7", "--temperature", "1,1"], ("--temperature",)),
+    ],
+)
+def test_a_language_model_refuses(command, adapter, tmp_path, options, words):
+    assert command("export", adapter, "--out", tmp_path / "out", *options).refused(*words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--weights", ".3,.7"], ("--weights", "inputs")),
+        (["--format", "merged"], ("--format", "onnx or torch")),
+        (["--format", "tflite"], ("--format", "'tflite'")),
+        (["--temperature", "1,2"], ("--temperature",)),
+        (["--temperature", "1"], ("temperatures",)),
+        (["--model", "gpt2"], ("--model",)),
+    ],
+)
+def test_a_ranker_refuses(command, ranker, tmp_path, options, words):
+    assert command("export", ranker, "--out", tmp_path / "a.onnx", *options).refused(*words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_without_a_run_is_refused(command, tmp_path):
+    assert command("export", tmp_path, "--out", tmp_path / "a.onnx").refused("no run there")
+    (tmp_path / "run.json").write_text('{"kind": "other"}')
+    assert command("export", tmp_path, "--out", tmp_path / "a.onnx").refused("kind other")
+
+
+def test_a_directory_in_the_place_of_a_file_is_refused(command, ranker, tmp_path):
+    assert command("export", ranker, "--out", tmp_path, "--overwrite").refused("is a directory")

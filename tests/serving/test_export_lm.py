@@ -1,0 +1,194 @@
+"""An exported language model: plain transformers or PEFT has the logits of the run, without this package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from helpers import is_one_line, read, subprocess_environment
+
+from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.errors import InputError
+from hyperdpo.serving import export_lm as module
+from hyperdpo.serving.export_lm import METADATA, export_lm, with_virtual_tokens
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
+from tiny_models import tiny_base, tiny_model
+
+WEIGHTS = [0.3, 0.7]
+PARITY = 1e-4
+TEMPLATE = "{% for turn in messages %}{{ turn['content'] }} {% endfor %}w9"
+
+
+def tokenizer(kind: str = "none", **settings: Any) -> Any:
+    """Words w3 to w49 with the ids of the tiny models; ``bos``: a post-processor puts <s> before a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, 50)}}
+    made = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if kind == "bos":
+        made.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+        )
+    if kind == "sequence":
+        made.post_processor = processors.Sequence([processors.ByteLevel(), processors.ByteLevel()])
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special, **settings)
+
+
+#: What a user's process does, who never heard of this package.
+ALONE = """
+import sys
+sys.modules["hyperdpo"] = None
+import numpy as np, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path, out, text = sys.argv[1:4]
+tokenizer = AutoTokenizer.from_pretrained(path)
+if len(sys.argv) > 4:
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[4]), path)
+else:
+    model = AutoModelForCausalLM.from_pretrained(path)
+model.eval()
+inputs = tokenizer([text, text + " w4 w4"], return_tensors="pt", padding=True, padding_side="left")
+with torch.no_grad():
+    logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
+    written = model.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=None)
+    drawn = model.generate(**inputs, max_new_tokens=30, do_sample=True, top_k=0, temperature=5.0)
+longest = inputs["input_ids"].shape[1]
+np.savez(out, logits=logits, ids=tokenizer(text)["input_ids"], written=written[:, longest:], drawn=drawn[:, longest:])
+"""
+
+
+def alone(tmp_path: Path, *arguments: object) -> dict[str, np.ndarray]:
+    """What transformers does with an export, in a process without this package."""
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    environment = subprocess_environment(HF_HUB_OFFLINE="1")
+    environment.pop("PYTHONPATH", None)
+    out = tmp_path / "out.npz"
+    command = [sys.executable, "-P", str(script), str(arguments[0]), str(out), *map(str, arguments[1:])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(out))
+
+
+def logits(model: ConditionedLM, ids: Any) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.as_tensor(ids)[None], weights=WEIGHTS).logits[0].numpy()
+
+
+def written(model: ConditionedLM, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
+    settings: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    return model.generate(ids, mask, weights=WEIGHTS, **settings)[:, ids.shape[1] :].numpy()
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [("gpt2", "sequence"), ("llama", "bos")])
+def test_transformers_alone_has_the_logits_and_texts_of_the_model(tmp_path, kind, tokens):
+    model, words = tiny_model(kind), tokenizer(tokens)
+    text = "w5 w17 w33"
+    ids = words(text)["input_ids"]
+    done = export_lm(model, words, WEIGHTS, tmp_path / "out")
+    assert done.metadata["virtual_token_ids"] == [50, 51, 52]
+    found = alone(tmp_path, tmp_path / "out", text)
+    assert found["ids"].tolist() == [50, 51, 52, *ids]
+    wanted = logits(model, ids)
+    assert np.abs(found["logits"][3:, :50] - wanted).max() < PARITY * max(1, np.abs(wanted).max())
+    rows = words([text, text + " w4 w4"], return_tensors="pt", padding=True, padding_side="left")
+    assert np.array_equal(found["written"], written(model, rows["input_ids"], rows["attention_mask"]))
+    assert found["drawn"].max() < 50
+    # and without generate's suppression: as likely as the least likely token, which every text finds so
+    virtual, others = found["logits"][3:, 50:], found["logits"][3:, :50]
+    assert (virtual.max(-1) < others.max(-1)).all()
+
+
+def test_a_chat_template_begins_with_the_virtual_tokens(tmp_path):
+    words = tokenizer(chat_template=TEMPLATE)
+    export_lm(tiny_model(), words, WEIGHTS, tmp_path / "out")
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    turns = [{"role": "user", "content": "w7"}]
+    assert list(loaded.apply_chat_template(turns, return_dict=False)) == [50, 51, 52, 7, 9]
+    assert loaded.decode([50, 51, 52, 7], skip_special_tokens=True).strip() == "w7"
+
+
+def test_rows_that_no_token_has_are_used_first(tmp_path):
+    model, words = tiny_model(base=tiny_base(vocab_size=60, tie_word_embeddings=True)), tokenizer()
+    export_lm(model, words, WEIGHTS, tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.get_input_embeddings().weight.shape[0] == 60
+    assert loaded.generation_config.suppress_tokens == [50, 51, 52]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("part", [{"prompt_tokens": 0}, {"lora_rank": 0}])
+def test_peft_alone_has_the_logits_of_lora_and_of_virtual_tokens(tmp_path, kind, part):
+    base = tiny_base(kind)
+    base.save_pretrained(tmp_path / "base")
+    model = tiny_model(kind, base=base, **part)
+    words = tokenizer()
+    export_lm(model, words, WEIGHTS, tmp_path / "out", "peft")
+    found = alone(tmp_path, tmp_path / "out", "w5 w17 w33", tmp_path / "base")
+    wanted = logits(model, [5, 17, 33])
+    assert np.abs(found["logits"][-3:] - wanted).max() < PARITY * max(1, np.abs(wanted).max())
+
+
+def test_a_merged_model_without_virtual_tokens_has_the_vocabulary_of_its_base(tmp_path):
+    model = tiny_model(prompt_tokens=0)
+    export_lm(model, None, WEIGHTS, tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.config.vocab_size == 50
+    with torch.no_grad():
+        found = loaded(torch.tensor([[5, 17, 33]])).logits[0].numpy()
+    assert np.abs(found - logits(model, [5, 17, 33])).max() < 1e-3
+
+
+def refusal(*arguments: Any, **settings: Any) -> str:
+    with pytest.raises(InputError) as error:
+        export_lm(*arguments, **settings)
+    return str(error.value)
+
+
+def test_what_peft_cannot_load_is_refused(tmp_path):
+    message = refusal(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out", "peft")
+    assert is_one_line(message, "virtual tokens", "--format merged")
+    assert not list(tmp_path.iterdir())
+
+
+def test_virtual_tokens_without_a_tokenizer_are_refused(tmp_path):
+    assert is_one_line(refusal(tiny_model(), None, WEIGHTS, tmp_path / "out"), "tokenizer")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_an_earlier_export_is_replaced(tmp_path):
+    model = tiny_model(prompt_tokens=0)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    assert is_one_line(refusal(model, None, WEIGHTS, tmp_path / "mine", overwrite=True), "mine", "new directory")
+    export_lm(model, None, WEIGHTS, tmp_path / "out")
+    assert is_one_line(refusal(model, None, WEIGHTS, tmp_path / "out"), "--overwrite")
+    export_lm(model, None, [1, 0], tmp_path / "out", overwrite=True)
+    assert read(tmp_path / "out" / METADATA)["weights"] == [1, 0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "out"]
+
+
+def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_difference", lambda *_: 0.5)
+    with pytest.raises(RuntimeError, match="differs"):
+        export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_post_processor_is_refused():
+    from tokenizers import processors
+
+    words = tokenizer()
+    words.backend_tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 1))
+    with pytest.raises(InputError, match="BertProcessing"):
+        with_virtual_tokens(words, 2)
