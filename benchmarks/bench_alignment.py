@@ -1,6 +1,7 @@
 """One HyperDPO training against one of TRL's DPOTrainer, and generation with per-row weights against plain LoRA.
 
 python benchmarks/bench_alignment.py [--model MODEL] [--pairs 256] [--rounds 3]
+python benchmarks/bench_alignment.py --gpt2     # generation only, a GPT-2-small-shaped model with random weights
 
 Every figure is a ratio within one run: contestants take turns, and the least of each one's seconds counts. Peak memory
 is that of a process of its own for each contestant, above what imports and data take. MODEL is a local causal LM such
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--pairs", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gpt2", action="store_true")
     parser.add_argument("--alone", nargs=2, metavar=("CONTESTANT", "FILE"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -164,6 +166,12 @@ def main() -> None:
         alone(options.alone[0], options.model, Path(options.alone[1]))
         return
     with tempfile.TemporaryDirectory() as place:
+        if options.gpt2:
+            from transformers import GPT2Config, GPT2LMHeadModel
+
+            GPT2LMHeadModel(GPT2Config()).save_pretrained(place)
+            generation(place, 1, rows=8, tokens=32)
+            return
         if options.model is None:
             from hyperdpo.alignment.demo_lm import train_demo_lm
 

@@ -60,7 +60,7 @@ BASELINE_EPOCHS = 3
 SAMPLING_FACTOR = 4 / 3
 #: The learning rate of conditioned models in a comparison, in multiples of the others'. Each part of a conditioned
 #: adapter works at some w only; models for one w do not get better by more, see docs/alignment.md.
-LEARNING_RATE_FACTOR = 3.0
+LEARNING_RATE_FACTOR = 5 / 3
 
 
 def fit_command(
