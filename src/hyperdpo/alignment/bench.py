@@ -190,8 +190,10 @@ class Bench:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that a measurement depends on, besides the entry's own settings: data, base, shared settings."""
-        told = [asdict(self.settings), fingerprint(self.train), fingerprint(self.test), self._base_print]
+        """Of all that a measurement depends on besides the trainings, whose names tell their settings."""
+        objectives = [asdict(o) for o in self.settings.objectives]
+        data = [fingerprint(self.train), fingerprint(self.test), self.limits]
+        told = [objectives, self.settings.seed, *data, self._base_print]
         return xxhash.xxh3_64_hexdigest(json.dumps(told, sort_keys=True, default=str).encode())
 
     def model(self, entry: Entry, grid: np.ndarray) -> Model:

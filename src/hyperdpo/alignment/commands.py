@@ -304,13 +304,13 @@ def compared(
     training = {k: v for k, v in {**TRAINING, **settings["training"]}.items() if not k.startswith("save_")}
     if "num_train_epochs" not in settings["training"]:
         training["num_train_epochs"] = BASELINE_EPOCHS
-    first_seed = int(training.pop("seed", 0))
+    first_seed = _seed("training.seed", training.pop("seed", 0))
     if format == "auto":
         format = settings.get("format", "auto")
     split = {"seed": first_seed} | dict(settings.get("split", {}))
     repeats, chosen = [], []
     for number in range(seeds):
-        parts, _ = _parts(source, objectives, format, split | {"seed": int(split["seed"]) + number})
+        parts, _ = _parts(source, objectives, format, split | {"seed": _seed("split.seed", split["seed"]) + number})
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
@@ -381,6 +381,12 @@ def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[st
     return settings
 
 
+def _seed(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+        raise InputError(f"{name} is {value!r}; expected an integer of at least 0")
+    return int(value)
+
+
 def _beta(training: Mapping[str, Any]) -> float:
     value = training.get("beta", 0.1)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
@@ -413,14 +419,18 @@ def _parts(
     else:
         preferences = read_preferences(source, objectives=objectives, format=format)
         found = SPLIT | dict(split)
+        for name in ("train", "validation", "test"):
+            if isinstance(found[name], bool) or not isinstance(found[name], int | float):
+                raise InputError(f"split.{name} is {found[name]!r}; expected a part of the groups, from 0 to 1")
         fractions = (float(found["train"]), float(found["validation"]), float(found["test"]))
         if min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
             raise InputError(f"split: the parts are {fractions}; expected numbers of at least 0 that sum to 1")
-        parts = dict(preferences.split(fractions, int(found["seed"])))
+        seed = _seed("split.seed", found["seed"])
+        parts = dict(preferences.split(fractions, seed))
         described = {
             "fingerprint": fingerprint(preferences),
             "fractions": list(fractions),
-            "split_seed": int(found["seed"]),
+            "split_seed": seed,
         }
     described |= {"source": source.name, "groups": {name: len(part) for name, part in parts.items()}}
     return parts, described

@@ -33,7 +33,6 @@ from hyperdpo.ranking.comparison import mean_and_sd
 _TEXTS = 9
 #: What is averaged over repeats; each gets a neighbour ``_sd``. The first ones as for rankers.
 AVERAGED = ("hypervolume", "hypervolume_with_main", "main_mean", "main_sd", "train_seconds", "models", "parameters")
-NAMED = ("control_span",)
 
 
 @dataclass(frozen=True)

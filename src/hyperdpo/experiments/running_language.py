@@ -20,6 +20,7 @@ from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
 from hyperdpo.files import write_atomically, write_json
+from hyperdpo.ranking.config import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
@@ -76,7 +77,7 @@ def run_language_experiment(
     if data is not None and model is None:
         raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
     started, generated = time.time(), data is None
-    settings = _merged(GENERATED if generated else {}, SMALL if small else {}, overrides or {})
+    settings = merged(merged(GENERATED if generated else {}, SMALL if small else {}), overrides or {})
     if model is None:
         model = str(_demo_model(out / "data", small))
     if data is None:
@@ -163,15 +164,6 @@ def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> Non
             row["texts_ratio"] = row["texts"] / other if other else None
         row["rank_correlation"] = min(texts["rank_correlation"].values())
         row["tokens_per_second"] = texts["tokens_per_second"]
-
-
-def _merged(*settings: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for one in settings:
-        for name, value in one.items():
-            both = isinstance(value, Mapping) and isinstance(found.get(name), Mapping)
-            found[name] = {**found[name], **value} if both else value
-    return found
 
 
 def _demo_model(directory: Path, small: bool) -> Path:
