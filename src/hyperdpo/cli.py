@@ -262,11 +262,19 @@ def rank_front(
     "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
 )
 @click.option("--points", type=int, default=11, show_default=True, help="Weightings on each front.")
-@click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed of its own.")
+@click.option(
+    "--seeds", type=int, help="Repeats, each with a seed of its own.  [default: one per fold; 3 of one split]"
+)
 @click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
 @click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
 @click.option("--seed", type=int, help="The first seed.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting, of all methods but those that have it of their own (a note says so).",
+)
 @paper_option
 @data_options
 def rank_compare(
@@ -274,7 +282,7 @@ def rank_compare(
     methods: list[str],
     out: Path,
     points: int,
-    seeds: int,
+    seeds: int | None,
     folds: int,
     oracle: Path | None,
     seed: int | None,
@@ -305,6 +313,7 @@ def rank_compare(
         config,
         out,
         methods=methods,
+        given=overrides,
         points=points,
         seeds=seeds,
         folds=folds,

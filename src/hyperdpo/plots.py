@@ -80,8 +80,10 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def _draw_pair(axis: Axes, fronts: Mapping[str, Front], i: int, j: int, base: Mapping[str, Any] | None) -> None:
     names = next(iter(fronts.values())).objectives
-    looks = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-    for (name, front), (colour, marker) in zip(fronts.items(), looks, strict=False):
+    for position, (name, front) in enumerate(fronts.items()):
+        # The marker moves on by one more with each round of colours: no two of 49 look alike.
+        turn, place = divmod(position, len(COLOURS))
+        colour, marker = COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
         for number, scale in enumerate(dict.fromkeys(front.scales)):
             points = front.metrics[front.scales == scale][:, [i, j]]
             joined = "-" if len(names) == 2 else "none"

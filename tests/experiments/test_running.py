@@ -226,13 +226,43 @@ def test_several_processes_are_refused_before_data_are_generated(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_oracle_loses_nothing_to_itself(out: Path) -> None:
+def test_regret_and_fractions_of_a_report_are_those_of_its_points(out: Path) -> None:
+    """From the points of the JSON alone, written out for two objectives."""
     case = tiny("oracle", out)["cases"][0]
     grid = weight_grid(2, 3).tolist()
     assert [point["weights"] for point in case["oracle"]] == grid
+    names = case["objectives"]
+
+    def area(points: list[dict[str, Any]]) -> float:
+        corners = sorted(([p["metrics"][name] for name in names] for p in points), reverse=True)
+        total = top = 0.0
+        for x, y in corners:
+            total += x * max(y - top, 0)
+            top = max(top, y)
+        return total
+
     for row in case["rows"]:
-        assert row["regret"] > -0.2
-        assert row["fraction"] > 0
+        points = case["comparison"]["methods"][row["label"]]["points"]
+        lost = [
+            sum(w * (best["metrics"][name] - own["metrics"][name]) for w, name in zip(p, names, strict=True))
+            for p, best, own in zip(grid, case["oracle"], points, strict=True)
+        ]
+        assert row["regret"] == pytest.approx(sum(lost) / len(lost), abs=1e-9)
+        assert row["fraction"] == pytest.approx(area(points) / area(case["oracle"]), rel=1e-9)
+
+
+def test_the_papers_figures_stand_beside_its_own_objectives_only(out: Path) -> None:
+    own = tiny("figure6a", out)
+    assert any(row["paper"] for row in own["cases"][0]["rows"])
+    assert "here:" not in own["title"]
+    other = tiny("figure6a", out, objectives=["quality", "quality2"])
+    assert all(row["paper"] is None for row in other["cases"][0]["rows"])
+    assert other["title"].endswith("here: quality, quality2")
+
+
+def test_settings_that_an_entry_keeps_are_named(out: Path) -> None:
+    with pytest.warns(UserWarning, match=r"HyperDPO \(paper\) keeps its own training.alpha=0.5"):
+        tiny("figure2a", out, overrides={"training": {"alpha": 3.0}})
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
 from hyperdpo.ranking import bench as bench_module
 from hyperdpo.ranking.bench import Bench, Repeat, parse_entry
-from hyperdpo.ranking.comparison import SCALES, compare, few_weightings, mean_and_sd, mean_front
+from hyperdpo.ranking.comparison import SCALES, attained, compare, few_weightings, mean_and_sd, mean_front
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.run import BaseSource
@@ -335,6 +335,55 @@ def test_the_exact_variant_is_linear_scalarisation_from_the_base_as_given(tmp_pa
     torch.testing.assert_close(found, (w[:, None] * heads).sum(1), rtol=1e-4, atol=1e-5)
 
 
+def test_the_oracle_loses_nothing_to_itself_and_a_front_what_it_lacks(bench):
+    front = evaluate_front(
+        lambda _, batch: batch.base_scores.unsqueeze(0).expand(3, -1, -1),
+        bench.test(),
+        weight_grid(2, 3),
+        [1.0],
+        bench.prepared.betas,
+        bench.prepared.config.metric,
+    )
+    assert attained(front, front)["regret"] == [0, 0, 0]
+    assert attained(front, front)["fraction"] == attained(front, front)["fraction_with_main"] == 1
+    worse = replace(front, metrics=front.metrics - [0.1, 0.3])
+    found = attained(worse, front)
+    np.testing.assert_allclose(found["regret"], [0.1, 0.2, 0.3])  # w = (1, 0), (0.5, 0.5), (0, 1)
+    a, b = front.metrics[0]
+    assert found["fraction"] == pytest.approx((a - 0.1) * (b - 0.3) / (a * b))
+
+
+def test_a_penalty_is_for_the_methods_that_draw_weights(tmp_path):
+    """A mixture among them does without; one that would have it is refused before anything is trained."""
+    penalty = {"training": {"penalty": 0.1}}
+    result = run(tmp_path, ["hyperdpo:scratch", "hyperdpo:mixture"], count=1, **penalty)
+    assert list(result["methods"]) == ["hyperdpo:scratch", "hyperdpo:mixture"]
+    with pytest.raises(InputError) as error:
+        run(tmp_path / "other", ["hyperdpo:scratch", "hyperdpo"], count=1, **penalty)
+    assert is_one_line(error.value, "hyperdpo", "penalty is 0.1", "mixture")
+    assert not (tmp_path / "other").exists()
+
+
+def test_settings_that_a_training_does_not_read_do_not_train_it_again(tmp_path, monkeypatch):
+    methods = ["hyperdpo:scratch", "hyperdpo:mixture", "dpo-ls"]
+    run(tmp_path, methods, count=1)
+    monkeypatch.setattr(bench_module, "train", None)
+    run(tmp_path, methods, count=1, training={"checkpoint_seconds": 1.0})
+    run(tmp_path, ["hyperdpo:scratch"], count=1, mixture={"power": 0.5}, temperatures={"low": 0.5})
+    run(tmp_path, ["hyperdpo:mixture", "dpo-ls"], count=1, training={"alpha": 2.0, "vertex_share": 0.5})
+    with pytest.raises(TypeError):
+        run(tmp_path, ["hyperdpo:scratch"], count=1, training={"alpha": 2.0})
+
+
+def test_settings_that_a_variant_keeps_are_named(generated, tmp_path, command):
+    arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--objectives", "url_clicks,quality", "--cpu"]
+    arguments += ["--methods", "hyperdpo:paper", "--points", "3", "--seeds", "1", "--out", tmp_path, *TINY_OPTIONS]
+    done = command(*arguments, "--set", "training.alpha=5", "--set", "training.weights_per=batch")
+    assert done.code == 0
+    assert "hyperdpo:paper keeps its own training.alpha=0.5" in done.err
+    assert "weights_per" not in done.err
+
+
 # --- LightGBM
 
 
@@ -465,7 +514,7 @@ def test_an_oracle_that_does_not_fit_is_refused_before_anything_is_trained(gener
 
 def test_folds_test_every_group_once(generated, tmp_path, command):
     arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--objectives", "url_clicks,quality", "--cpu"]
-    arguments += ["--methods", "hyperdpo", "--points", "3", "--seeds", "4", "--folds", "4", "--out", tmp_path / "c"]
+    arguments += ["--methods", "hyperdpo", "--points", "3", "--folds", "4", "--out", tmp_path / "c"]  # one repeat each
     assert command(*arguments, *TINY_OPTIONS).code == 0
     written = read(tmp_path / "c" / "compare.json")
     assert sum(one["groups"]["test"] for one in written["repeats"]) == 40
@@ -479,6 +528,10 @@ def test_folds_test_every_group_once(generated, tmp_path, command):
         (["--seeds", "0"], ["--seeds", "found 0"]),
         (["--methods", "dpo-ls,dpo-ls"], ["named more than once"]),
         (["--points", "1"], ["1 points for 2 objectives"]),
+        (
+            ["--methods", "hyperdpo,lightgbm-ls", "--set", "gbdt.leaves=1000000", *TINY_OPTIONS],
+            ["LightGBM", "num_leaves"],
+        ),
         (["--base-scores", "lightgbm", "--set", "main=null"], ["--base-scores lightgbm", "no main label"]),
     ],
 )

@@ -41,9 +41,18 @@ from hyperdpo.ranking import training
 from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.rankers import Ranker
+from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
 from hyperdpo.ranking.run import BaseSource, RankRun
-from hyperdpo.ranking.training import Draw, Training, _share, dirichlet_weights, learning_rate, train
+from hyperdpo.ranking.training import (
+    Draw,
+    Training,
+    _Loop,
+    _share,
+    dirichlet_weights,
+    learning_rate,
+    train,
+    with_temperatures,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
 
@@ -387,6 +396,59 @@ def test_weights_are_drawn_once_per_batch_or_some_times_per_group(per, draws, sh
     assert draw.shape == shape
     np.testing.assert_allclose(draw.sum(-1), 1)
     assert len(np.unique(draw[..., 0])) == np.prod(shape[:-1], dtype=int), "all different"
+
+
+def test_the_share_of_vertices_and_the_even_cover_reach_the_draws():
+    vertices = dirichlet_weights(TrainingConfig(vertex_share=1.0, draws=2), 3, 0)(1, 0, 50).weights
+    assert np.array_equal(np.sort(vertices.reshape(-1, 3)), np.tile([0.0, 0.0, 1.0], (100, 1)))
+    # Of a Latin hypercube over 200 quantiles, the mean is far nearer to its expectation than of 200 independent draws.
+    config = TrainingConfig(draws=1, alpha=1.0)
+    errors = [
+        [abs(dirichlet_weights(one, 2, seed)(1, 0, 200).weights[:, 0].mean() - 0.5) for seed in range(20)]
+        for one in (replace(config, stratified=True), config)
+    ]
+    assert np.mean(errors[0]) < 0.2 * np.mean(errors[1])
+
+
+@pytest.mark.parametrize("conditioning", ["input", "head"])
+def test_a_step_of_the_temperature_hypernetwork_has_the_loss_of_equation_20(conditioning):
+    """One w and one β ~ D(β) of each group and draw; the loss at them, written out."""
+    low, high, draws = (0.5, 1.0), (2.0, 4.0), 2
+    config = toy_config(
+        parametrization="temperature",
+        temperatures={"low": low, "high": high, "parametrization": "scratch"},
+        scorer={"conditioning": conditioning},
+        training={"draws": draws},
+    )
+    job = toy_job(training={"draws": draws})
+    torch.manual_seed(0)
+    job = replace(
+        job,
+        ranker=conditioned_ranker(config, 6),
+        sampler=with_temperatures(dirichlet_weights(config.training, 2, 0), low, high, 0),
+    )
+    loop = _Loop(job, cpu())
+    loop.epoch, loop.counts = 1, torch.tensor([3.0, 5.0])
+    group_batch = job.train.batches()[0]
+    draw = job.sampler(1, 0, len(group_batch.groups))
+    assert draw.temperatures is not None
+    assert draw.weights.shape == draw.temperatures.shape == (draws, len(group_batch.groups), 2)
+    assert (draw.temperatures >= low).all()
+    assert (draw.temperatures <= high).all()
+    assert np.ptp(draw.temperatures, axis=(0, 1)).min() > 0.5, "they are drawn"
+    w, betas = (torch.from_numpy(x).float() for x in (draw.weights, draw.temperatures))
+    batch = job.train.batch(group_batch)
+    with torch.no_grad():
+        scores = job.ranker(batch, w, betas)
+    expected = 0.0
+    for k in range(draws):
+        for g, mask in enumerate(batch.mask):
+            distance = (scores[k, g] - batch.base_scores[g])[mask]
+            for j in range(2):
+                if batch.signal[g, j]:
+                    cross_entropy = -(batch.targets[g, j][mask] * (betas[k, g, j] * distance).log_softmax(-1)).sum()
+                    expected += float(w[k, g, j] * cross_entropy) / (draws * (3.0, 5.0)[j])
+    assert float(loop._step(0, group_batch)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_draw_depends_on_seed_epoch_and_step_alone():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from hyperdpo.ranking.bench import Entry
 from hyperdpo.ranking.config import merged
-from hyperdpo.ranking.variants import PAPER
+from hyperdpo.ranking.variants import MIXTURE, PAPER
 
 #: Positions of the paper's pairs among its objectives I to V, which are those of the preset ``mslr``.
 SPARSE_PAIR, DENSE_PAIR = (0, 1), (3, 4)
@@ -63,7 +63,7 @@ def paper_settings(**settings: Any) -> dict[str, Any]:
 #: The paper's HyperDPO: w concatenated to the input of a network of its own, one w per batch.
 HYPERDPO_PAPER = Entry("HyperDPO (paper)", "hyperdpo", PAPER)
 #: This project's best: heads that learn the targets, weights and temperatures in closed form.
-HYPERDPO_MIXTURE = Entry("HyperDPO mixture", "hyperdpo", {"parametrization": "mixture"})
+HYPERDPO_MIXTURE = Entry("HyperDPO mixture", "hyperdpo", MIXTURE)
 DPO_LS = Entry("DPO-LS", "dpo-ls")
 DPO_SOUP = Entry("DPO Soup", "dpo-soup")
 MO_DPO = Entry("MO-DPO", "mo-dpo")

@@ -13,8 +13,8 @@ Point = Mapping[str, Any]
 
 #: How many rem a picture would like to have; a row is filled with what fits.
 FULL, MOST, THIRD = 70, 44, 22
-#: The last shared colour is black, which a dark page would hide.
-COLOURS = (*SHARED_COLOURS[:6], "#888888")
+#: The last shared colour is black, which a dark page would hide; grey is that of what is no method.
+COLOURS = (*SHARED_COLOURS[:6], "#A6761D")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "x", "cross")
 GREY = "#888888"
 
@@ -39,8 +39,9 @@ def picture(
 
 def look(number: int, label: str) -> dict[str, Any]:
     """How the method with that number looks, in every chart."""
-    colour = COLOURS[number % len(COLOURS)]
-    marker = {"color": colour, "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8}
+    turn, place = divmod(number, len(COLOURS))  # the symbol moves on by one more with each round of colours
+    colour = COLOURS[place]
+    marker = {"color": colour, "symbol": SYMBOLS[(place + turn) % len(SYMBOLS)], "size": 8}
     return {"type": "scatter", "mode": "lines+markers", "name": label, "line": {"color": colour}, "marker": marker}
 
 

@@ -26,11 +26,11 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
     Returns:
         Rows with ``label``, ``method``, the averages and ``_sd`` over repeats of ``hypervolume``,
         ``hypervolume_with_main``, ``main_mean``, ``train_seconds``; ``main_sd`` (over the points of a front),
-        ``models``, ``parameters``, ``epochs``; ``ratio`` and ``ratio_with_main`` (hypervolumes over those of DPO-LS);
-        ``dense`` (hypervolume of the same model at 101 weightings); ``fraction`` and ``fraction_with_main``, of the
-        oracle's hypervolume, ``regret`` (mean over weightings); ``gap`` (where fronts at several temperatures should
-        meet); ``paper``: the paper's figures, and its ``ratio``. None where there is nothing, such as a deviation of
-        one repeat.
+        ``models``, ``parameters``, ``epochs``, ``epochs_allowed``; ``ratio`` and ``ratio_with_main`` (hypervolumes over
+        those of DPO-LS); ``dense`` (hypervolume of the same model at 101 weightings); ``fraction`` and
+        ``fraction_with_main``, of the oracle's hypervolume, ``regret`` (mean over weightings); ``gap`` (where fronts at
+        several temperatures should meet); ``paper``: the paper's figures, and its ``ratio``. None where there is
+        nothing, such as a deviation of one repeat.
     """
     methods = comparison["methods"]
     reference: Mapping[str, Any] = next((one for one in methods.values() if one["method"] == "dpo-ls"), {})
@@ -47,7 +47,7 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
         row: dict[str, Any] = {"label": label, "method": one["method"]}
         for key in TAKEN:
             row[key], row[f"{key}_sd"] = one[key], one[f"{key}_sd"]
-        row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs")}
+        row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs", "epochs_allowed")}
         row |= {
             "ratio": ratio(one["hypervolume"], reference.get("hypervolume")),
             "ratio_with_main": ratio(one["hypervolume_with_main"], reference.get("hypervolume_with_main")),
@@ -143,7 +143,7 @@ def columns(result: Mapping[str, Any], case: Mapping[str, Any]) -> Iterator[tupl
     yield "models", [f"{row['models']:,.0f}" for row in rows]
     yield "parameters", [f"{row['parameters']:,.0f}" for row in rows]
     yield "paper: parameters", ["-" if "parameters" not in p else f"{p['parameters']:,.0f}" for p in paper]
-    yield "epochs", ["-" if row["epochs"] is None else f"{row['epochs']:.3g}" for row in rows]
+    yield "epochs (allowed)", [epochs_text(row["epochs"], row.get("epochs_allowed")) for row in rows]
     yield "of the oracle", [percent(row["fraction"]) for row in rows]
     yield "of the oracle, with main", [percent(row["fraction_with_main"]) for row in rows]
     yield "mean regret", [figure(row["regret"], 3) for row in rows]
@@ -204,6 +204,10 @@ def spread(value: float | None, sd: float | None) -> str:
 
 def ratio_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def epochs_text(run: float | None, allowed: int | None) -> str:
+    return "-" if run is None else f"{run:.3g}" + ("" if allowed is None else f" ({allowed})")
 
 
 def percent(value: float | None) -> str:

@@ -26,10 +26,10 @@ from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
 from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.bench import Entry, Repeat
+from hyperdpo.ranking.bench import Entry, Repeat, note_kept_settings
 from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
 from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
-from hyperdpo.ranking.repeats import FOLDS, check_repeats, read_repeats
+from hyperdpo.ranking.repeats import check_repeats, natural_seeds, read_repeats
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def run_experiment(
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
     refuse_several_processes(accelerator)  # here, before all of them generate data
     entries = _available(experiment.entries)
+    note_kept_settings(entries, overrides or {})
+    papers = _is_papers(preset, config_file) and list(config.names) == _papers_objectives(experiment)
     check_repeats(config, seeds=1 if seeds is None else seeds, folds=folds, base=base_scores)  # before data are made
     if data is None:
         number = queries if queries is not None else SMALL_QUERIES if small else experiment.queries
@@ -116,27 +118,28 @@ def run_experiment(
     elif not data.exists():
         raise InputError(f"{data}: no such file or directory; expected data, such as MSLR's Fold1/train.txt")
     if seeds is None:
-        seeds = 1 if small else _natural_seeds(data, folds)
+        seeds = 1 if small else natural_seeds(data, folds)
     repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     points = SMALL_POINTS if small else POINTS
+    experiment = replace(experiment, entries=entries, paper=experiment.paper if papers else {})
     with warnings.catch_warnings():
         # Several experiments on one base: that it is there already is no news.
         warnings.filterwarnings("ignore", message="base: resumed")
         cases = [
-            _case(replace(experiment, entries=entries), case, accelerator, out, points, str(base_scores))
+            _case(experiment, case, accelerator, out, points, str(base_scores))
             for case in _cases(experiment, config, repeats, small)
         ]
     comparison = cases[0]["comparison"]
     first = next(iter(comparison["methods"].values()))
     result: dict[str, Any] = {
         "name": experiment.name,
-        "title": experiment.title,
+        "title": experiment.title if papers else f"{experiment.title}; here: {', '.join(config.names)}",
         "question": experiment.question,
         "paper_says": experiment.paper_says,
         "small": small,
         "charts": list(experiment.charts),
         "vary": experiment.vary,
-        "data": describe_data(data, repeats, generated, paper_preset=_is_papers(preset, config_file)),
+        "data": describe_data(data, repeats, generated, paper_preset=papers),
         "metric": first["metric"],
         "points": max(points, *(len(case["comparison"]["weights"]) for case in cases)),
         "seeds": [repeat.seed for repeat in repeats],
@@ -200,6 +203,13 @@ def _config(
     return config
 
 
+def _papers_objectives(experiment: Experiment) -> list[str]:
+    """The names of the objectives that the experiment has in the paper (with its extra ones, which have none there)."""
+    settings = [*PRESETS[PAPER_PRESET]["objectives"], *experiment.extra_objectives]
+    names = [one["name"] for one in settings]
+    return names if experiment.positions is None else [names[position] for position in experiment.positions]
+
+
 def _is_papers(preset: str | None, config_file: Path | None) -> bool:
     """Whether the objectives are the paper's I to V."""
     return config_file is None and preset in (None, PAPER_PRESET)
@@ -222,11 +232,6 @@ def _generated(directory: Path, queries: int) -> tuple[Path, Path]:
         with progress_bar("generate", queries, "queries") as update:
             generate(data, queries, 0, oracle, progress=update)
     return data, oracle
-
-
-def _natural_seeds(data: Path, folds: int) -> int:
-    found = sum((data / name).is_dir() for name in FOLDS) if data.is_dir() else folds
-    return found or 3
 
 
 def _cases(experiment: Experiment, config: RankConfig, repeats: Sequence[Repeat], small: bool) -> list[Case]:
@@ -261,7 +266,6 @@ def _case(
 ) -> dict[str, Any]:
     """One comparison, its table, and the oracle's front where it is known."""
     config, repeats = case.config, case.repeats
-    papers = len(experiment.positions or PRESETS[PAPER_PRESET]["objectives"])
     directory = out / "trainings" / _key(config, repeats, base)
     points = max(points, len(config.names) + 1)
 
@@ -274,7 +278,7 @@ def _case(
         "value": case.value,
         "objectives": list(config.names),
         "groups": {name: len(part.groups) for name, part in repeats[0].parts.items()},
-        "rows": table_rows(comparison, experiment.paper if len(config.names) == papers else {}),
+        "rows": table_rows(comparison, experiment.paper),
         "comparison": comparison,
     }
     if "front" in experiment.charts and comparison["oracle"] is not None:

@@ -5,6 +5,7 @@ A finished training is a file and is never run again; an unfinished one goes on 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,11 +24,11 @@ from hyperdpo.options import parse_method
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
-from hyperdpo.ranking.fitting import conditioned_training, prepare, seeded
+from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.rankers import Ranker, fixed_ranker
 from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.training import History, Training, fingerprint, fixed_weights, train
-from hyperdpo.ranking.variants import VARIANTS
+from hyperdpo.ranking.variants import VARIANTS, kept_settings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -85,6 +86,16 @@ def parse_entry(text: str) -> Entry:
     """
     method, overrides = parse_method(text, VARIANTS)
     return Entry(text, method, overrides, scales=()) if method == "lightgbm-ls" else Entry(text, method, overrides)
+
+
+def note_kept_settings(entries: Sequence[Entry], given: Mapping[str, Any]) -> None:
+    """Say which of the settings that are given for all entries an entry replaces by its own."""
+    labels: dict[str, list[str]] = {}
+    for entry in entries:
+        for kept in kept_settings(entry.overrides, given):
+            labels.setdefault(kept, []).append(entry.label)
+    for kept, named in labels.items():
+        warnings.warn(f"{', '.join(named)} keeps its own {kept}", stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -217,8 +228,9 @@ class Bench:
             validation_betas=(prepared.betas,),
         )
         settings = config.to_dict()
+        unread = {*UNREAD, *SAMPLING, "validation_points"}
         known = {name: settings[name] for name in ("scorer", "seed")} | {
-            "training": {k: v for k, v in settings["training"].items() if k not in CONDITIONED_ONLY},
+            "training": {k: v for k, v in settings["training"].items() if k not in unread},
             "augmentation": config.parametrization == "augmentation",
         }
         with seeded(config.seed, FIXED_INIT):
@@ -292,7 +304,8 @@ class Bench:
         rankers = [self.trained(job, config).ranker for job in answer.jobs]
         if len(rankers) == 1:
             return rankers[0].eval()
-        average = fixed_ranker(config, len(self.prepared.transform.columns))
+        with seeded(config.seed, FIXED_INIT):  # its weights are replaced; the caller's random state stays
+            average = fixed_ranker(config, len(self.prepared.transform.columns))
         states = [ranker.state_dict() for ranker in rankers]
         average.load_state_dict(
             {
@@ -303,20 +316,6 @@ class Bench:
             }
         )
         return average.to(self.accelerator.device).eval()
-
-
-#: Settings of a training that a model for one w does not have.
-CONDITIONED_ONLY = (
-    "alpha",
-    "weights_per",
-    "vertex_share",
-    "stratified",
-    "draws",
-    "penalty",
-    "validation_points",
-    "checkpoint_seconds",
-    "sampling_factor",
-)
 
 
 def _numbers(weights: Sequence[float]) -> str:

@@ -22,12 +22,12 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.options import parse_weights
 from hyperdpo.plots import plot_fronts
-from hyperdpo.ranking.bench import parse_entry
+from hyperdpo.ranking.bench import note_kept_settings, parse_entry
 from hyperdpo.ranking.comparison import attained, compare, mean_front
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.oracle import oracle_front
-from hyperdpo.ranking.repeats import read_repeats
+from hyperdpo.ranking.repeats import natural_seeds, read_repeats
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_comparison, print_fit, print_front
@@ -181,15 +181,24 @@ def compare_command(
     *,
     methods: Sequence[str],
     points: int = 11,
-    seeds: int = 3,
+    seeds: int | None = None,
     folds: int = 0,
     oracle: Path | None = None,
     base_scores: str | None = None,
     cpu: bool = False,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """``hyperdpo rank compare``: the content of ``compare.json``."""
+    """``hyperdpo rank compare``: the content of ``compare.json``.
+
+    Args:
+        seeds: None: as many as there are folds, 3 of one split.
+        given: the settings that were asked for by themselves; a note says which of them a method replaces.
+    """
     entries = [parse_entry(method) for method in methods]
+    note_kept_settings(entries, given or {})
     check_writable(out)
+    if seeds is None:
+        seeds = natural_seeds(source, folds)
     repeats = read_repeats(source, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
     started = time.monotonic()

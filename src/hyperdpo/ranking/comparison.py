@@ -17,7 +17,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.printing import four_digits
 from hyperdpo.ranking.bench import Bench, Entry, Model, Repeat
-from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -76,6 +76,12 @@ def compare(
     with_lightgbm |= any(repeat.base_source.kind == "given" and repeat.given_base is None for repeat in repeats)
     if with_lightgbm and find_spec("lightgbm") is None:
         raise InputError("lightgbm is not installed; expected it, from pip install 'hyperdpo[gbdt]'")
+    for entry in entries:
+        if entry.one_shot:
+            try:
+                with_overrides(config, entry.overrides).check_trainable()
+            except InputError as error:
+                raise InputError(f"{entry.label}: {error}") from None
     grid = weight_grid(len(config.objectives), points)
     results: dict[str, list[dict[str, Any]]] = {label: [] for label in labels}
     bases, described = [], []

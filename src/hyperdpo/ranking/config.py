@@ -193,9 +193,9 @@ class MixtureConfig:
     γ = 0. With smoothing γ > 0 they do so for the smoothed targets p_j = softmax(u_j + β_j γ (u_0 - s_base)), β_j being
     that of the training: exact for these p_j, but no longer the minimiser that starts from the given base.
 
-    Where several numbers are given, the one with the best validation front is taken after the training; they change
-    nothing in it, and the configuration of a run keeps them all (``run.json`` says what was chosen). A single number
-    is always kept.
+    Where several numbers are given, the one with the best validation front is taken after the training. The losses do
+    not depend on them; while training the one in the middle stands in where the epoch is chosen. The configuration of a
+    run keeps them all (``run.json`` says what was chosen). A single number is always kept.
 
     Attributes:
         epochs_factor: a mixture takes so many times the epochs. It samples no weights, and its heads overfit sooner
@@ -331,6 +331,13 @@ class RankConfig:
                 raise InputError(f"objectives: the name {name!r} is used more than once (the main label counts too)")
         self.training.alphas(len(self.objectives))
         self.temperatures.box(len(self.objectives))
+
+    def check_trainable(self) -> None:
+        """Refuse settings that the parametrisation has no use for. Not with the rest: a comparison replaces some.
+
+        Raises:
+            InputError: a penalty, of a mixture.
+        """
         if self.parametrization == "mixture" and self.training.penalty:
             raise InputError(
                 f"training: penalty is {self.training.penalty}, but a mixture is trained without weights; expected 0"

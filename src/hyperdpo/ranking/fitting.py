@@ -198,8 +198,6 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         low, high = config.temperatures.box(m)
         sampler = with_temperatures(sampler, low, high, config.seed)
         validation_betas = tuple(dict.fromkeys((low, prepared.betas, high)))
-    names = ("scorer", "training", "parametrization", "temperatures", "mixture", "seed")
-    settings = config.to_dict()
     return Training(
         name="ranker",
         ranker=ranker,
@@ -213,9 +211,19 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         choice=quality,
         validation_betas=validation_betas,
         checkpoint=checkpoint,
-        fingerprint=fingerprint(prepared.fingerprint, {name: settings[name] for name in names}),
+        fingerprint=fingerprint(prepared.fingerprint, conditioned_settings(config)),
         first_step=0 if prepared.base is None else config.base_training.epochs,
     )
+
+
+def conditioned_settings(config: RankConfig) -> dict[str, Any]:
+    """The settings that the conditioned ranker of this configuration depends on: two that agree in them are one."""
+    settings = config.to_dict()
+    unread = UNREAD | (SAMPLING if config.parametrization == "mixture" else set())
+    known = {name: settings[name] for name in ("scorer", "parametrization", "seed")}
+    known["training"] = {name: value for name, value in settings["training"].items() if name not in unread}
+    section = {"mixture": "mixture", "temperature": "temperatures"}.get(config.parametrization)
+    return known if section is None else known | {section: settings[section]}
 
 
 def fit_run(
@@ -234,6 +242,7 @@ def fit_run(
 
     Otherwise as :func:`prepare`.
     """
+    config.check_trainable()
     started = time.monotonic()
     prepared = prepare(
         config,
@@ -295,6 +304,12 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
         )
         metrics["validation_front"] = front.to_dict()
     return metrics
+
+
+#: Settings of a training that say how w is drawn and what follows from it: nothing to one without sampled w.
+SAMPLING = {"alpha", "weights_per", "vertex_share", "stratified", "draws", "penalty", "sampling_factor"}
+#: Settings of a training that no result depends on.
+UNREAD = {"checkpoint_seconds"}
 
 
 @contextlib.contextmanager

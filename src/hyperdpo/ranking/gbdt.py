@@ -451,13 +451,16 @@ def _boost(
         "eval_at": [metric.k or LARGEST_GROUP],
     }
     stops_early = len(rows.datasets) > 1 and config.patience > 0
-    booster = lightgbm.train(
-        settings,
-        rows.datasets[0],
-        config.trees,
-        valid_sets=rows.datasets[1:] if stops_early else None,
-        callbacks=[lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else None,
-    )
+    try:
+        booster = lightgbm.train(
+            settings,
+            rows.datasets[0],
+            config.trees,
+            valid_sets=rows.datasets[1:] if stops_early else None,
+            callbacks=[lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else None,
+        )
+    except lightgbm.basic.LightGBMError as error:
+        raise InputError(f"gbdt: LightGBM refuses ({str(error).splitlines()[0]}); expected other settings") from None
     return booster.model_to_string()  # up to the best number of trees
 
 

@@ -44,7 +44,8 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
             no share.
 
     Returns:
-        ``seconds`` counts the P models; those of the search for the share are in ``details``.
+        ``seconds`` counts the bins and the P models; the models of the search for the share are in ``details`` (those
+        at the chosen share count in both).
     """
     prepared, config = bench.prepared, bench.prepared.config.gbdt
     with_base = bool(entry.overrides.get("with_base"))
@@ -74,6 +75,9 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
         )
         return float("nan") if front.main is None else float(np.nanmean(front.main))
 
+    binned = time.monotonic()
+    data.rows(with_base)  # the bins serve all models; they are part of what the P models cost
+    binned = time.monotonic() - binned
     share, spent = 0.0, 0.0
     tried: list[tuple[float, float]] = []
     if main_target is not None:
@@ -89,7 +93,7 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
         scores=scores,
         models=len(models),
         parameters=sum(one.parameters for one in models.values()),
-        seconds=sum(seconds for _, seconds in trained.values()),
+        seconds=binned + sum(seconds for _, seconds in trained.values()),
         epochs=[],
         details={
             "main_share": share,
@@ -139,9 +143,13 @@ def _kept(
 ) -> tuple[GbdtModel, float]:
     """A model and the seconds of its training: from its files, or made now and written."""
     text, facts = directory / f"{name}.txt", directory / f"{name}.json"
-    if facts.exists():
+    if facts.exists() and text.exists():
         found: Mapping[str, Any] = read_json(facts)
-        return GbdtModel.load(text.read_text(), columns, with_base=with_base), float(found["seconds"])
+        try:
+            seconds = float(found["seconds"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{facts}: not the facts of a finished training; expected seconds in it") from None
+        return GbdtModel.load(text.read_text(), columns, with_base=with_base), seconds
     started = time.monotonic()
     model = make()
     seconds = time.monotonic() - started

@@ -88,6 +88,12 @@ def check_repeats(config: RankConfig, *, seeds: int = 3, folds: int = 0, base: s
         raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
 
 
+def natural_seeds(source: Path, folds: int) -> int:
+    """Repeats where none are asked for: one for each fold, 3 of one split."""
+    found = sum((source / name).is_dir() for name in FOLDS) if source.is_dir() else folds
+    return found or 3
+
+
 def _splits(source: Path, config: RankConfig, folds: int, show: bool) -> list[dict[str, Part]]:
     """One split, or one for each fold."""
     if source.is_dir():

@@ -322,12 +322,14 @@ class RankRun:
         try:
             columns = tuple(run["features"])
             transform = FeatureTransform(columns, tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy())
-            ranker = conditioned_ranker(config, len(columns))
+            base, base_state = None, without_prefix("base", tensors)
+            with torch.random.fork_rng(devices=[]):  # networks draw their weights before they are given others
+                ranker = conditioned_ranker(config, len(columns))
+                if base_state:
+                    base = Ranker(config.base_scorer, len(columns))
             ranker.load_state_dict(without_prefix("ranker", tensors))
             ranker.use(**run["chosen"])
-            base = None
-            if base_state := without_prefix("base", tensors):
-                base = Ranker(config.base_scorer, len(columns))
+            if base is not None:
                 base.load_state_dict(base_state)
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
             metrics = read_json(path / METRICS)

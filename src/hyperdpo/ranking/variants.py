@@ -20,12 +20,15 @@ PAPER: dict[str, Any] = {
     },
 }
 
+#: Trained without sampled weights, and so without the penalty on them.
+MIXTURE: dict[str, Any] = {"parametrization": "mixture", "training": {"penalty": 0.0}}
+
 #: Method, variant: the settings that differ from the comparison's own (of ``lightgbm-ls``, arguments of its own).
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "hyperdpo": {
-        "mixture": {"parametrization": "mixture"},
-        "exact": {"parametrization": "mixture", "mixture": {"smoothing": 0.0, "power": 1.0}},
-        "power": {"parametrization": "mixture", "mixture": {"power": (0.25, 0.5, 1.0)}},
+        "mixture": MIXTURE,
+        "exact": {**MIXTURE, "mixture": {"smoothing": 0.0, "power": 1.0}},
+        "power": {**MIXTURE, "mixture": {"power": (0.25, 0.5, 1.0)}},
         "scratch": {"parametrization": "scratch"},
         "augmentation": {"parametrization": "augmentation"},
         "temperature": {"parametrization": "temperature"},
@@ -37,3 +40,15 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "mo-dpo": {},
     "lightgbm-ls": {"base": {"with_base": True}},
 }
+
+
+def kept_settings(own: Mapping[str, Any], given: Mapping[str, Any], where: str = "") -> list[str]:
+    """Settings that a method has of its own and keeps, whatever is given for all: ``training.alpha=0.5``."""
+    kept = []
+    for name, value in own.items():
+        if name in given:
+            if isinstance(value, Mapping) and isinstance(given[name], Mapping):
+                kept += kept_settings(value, given[name], f"{where}{name}.")
+            elif given[name] != value:
+                kept.append(f"{where}{name}={value}")
+    return kept
