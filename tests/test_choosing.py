@@ -16,6 +16,7 @@ from hyperdpo.choosing.choice import Sample, choose_point
 from hyperdpo.choosing.rankers import rank_sample
 from hyperdpo.choosing.requirements import Requirement, parse_requirement
 from hyperdpo.choosing.search import Effort, Space, grid, rounded
+from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.ranking.run import RankRun
 
@@ -376,6 +377,28 @@ def test_a_run_and_its_groups_can_be_given_from_python(fitted, generated):
     again = hyperdpo.choose(fitted, generated[0], [Requirement("main", ">=", 0.1)], **settings)
     assert again.weights == choice.weights
     assert choice.to_dict()["python"].startswith("HyperRanker.load(")
+
+
+def test_a_run_of_a_file_chooses_from_arrays_by_the_names_of_its_objectives(fitted, generated):
+    """Its columns are those of the file; the labels of the arrays are called as the objectives are."""
+    table, run = read_table(generated[0]), RankRun.load(fitted)
+    labels = {o.name: table.column(o.column) for o in run.config.objectives}
+    assert set(labels).isdisjoint(o.column for o in run.config.objectives)
+    choice = HyperRanker.load(fitted).choose(
+        table.values[:, table.column_indices(run.transform.columns)],
+        table.column("relevance"),
+        ["main>=0.1"],
+        qid=np.repeat(table.qids, table.group_sizes),
+        labels=labels,
+        maximize=CLICKS[0],
+        points=3,
+        scales=[1.0],
+        fixed_temperatures=True,
+    )
+    same = hyperdpo.choose(
+        run, Part.whole(table), ["main>=0.1"], maximize=CLICKS[0], points=3, scales=[1.0], fixed_temperatures=True
+    )
+    assert choice.to_dict() == same.to_dict()
 
 
 def test_a_ranker_chooses_from_arrays(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,14 @@ from hyperdpo.objectives import Objective
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import ARRAY_LABEL, BaseSource, RankRun
+from hyperdpo.ranking.run import ARRAY_LABEL, ARRAY_MAIN, BaseSource, RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
     from hyperdpo.choosing.choice import Choice
 
 #: The names of what is not a feature, in the tables that are made here.
-LABEL, MAIN, BASE = ARRAY_LABEL, "label: main", "base scores"
+LABEL, MAIN, BASE = ARRAY_LABEL, ARRAY_MAIN, "base scores"
 
 
 class HyperRanker(BaseEstimator):
@@ -186,9 +186,8 @@ class HyperRanker(BaseEstimator):
     ) -> Front:
         """Metrics on labelled data at ``points`` weightings and the scales; of temperatures as in :meth:`predict`."""
         run = self._fitted()
-        table, _ = self._training_table(X, y, qid, labels, base_scores)
-        base = None if base_scores is None else to_vector(base_scores, "base_scores")
-        examples = run.examples(Part.whole(table), base_scores=base, device=self._device())
+        part, base = self._labelled(X, y, qid, labels, base_scores)
+        examples = run.examples(part, base_scores=base, device=self._device())
         grid = weight_grid(len(self.objectives_), points)
         return run.front(examples, grid, scales, temperatures=temperatures, device=self._device())
 
@@ -216,10 +215,9 @@ class HyperRanker(BaseEstimator):
         from hyperdpo.choosing.commands import choose
 
         run = self._fitted()
-        table, _ = self._training_table(X, y, qid, labels, base_scores)
-        base = None if base_scores is None else to_vector(base_scores, "base_scores")
+        part, base = self._labelled(X, y, qid, labels, base_scores)
         cpu = self._device() == "cpu"
-        return choose(run, Part.whole(table), require, maximize=maximize, base_scores=base, cpu=cpu, **settings)
+        return choose(run, part, require, maximize=maximize, base_scores=base, cpu=cpu, **settings)
 
     def save(self, path: str | Path) -> None:
         """Write a run directory, which ``hyperdpo rank`` reads too.
@@ -327,8 +325,11 @@ class HyperRanker(BaseEstimator):
             else:
                 settings = {"name": objective} if isinstance(objective, str) else dict(objective)
             name = str(settings.get("name", ""))
-            # A label is found by the objective's column, else its name; an array's labels by their position.
+            # A label is found by the objective's column, else its name (a run of files knows other columns than the
+            # labels given here); an array's labels by their position.
             wanted = str(settings.get("column") or name).removeprefix(LABEL)
+            if wanted not in label_names:
+                wanted = name
             if not named and position < len(label_names):
                 wanted = label_names[position]
             if wanted not in label_names:
@@ -338,17 +339,34 @@ class HyperRanker(BaseEstimator):
             raise InputError(f"labels: found {len(label_names)} columns; expected {len(chosen)}, one per objective")
         return chosen
 
+    def _labelled(self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any) -> tuple[Part, np.ndarray | None]:
+        """Labelled data as the fitted run knows it, and the base scores given with it."""
+        table, _ = self._training_table(X, y, qid, labels, base_scores)
+        width = to_columns(X, "X", "x")[0].shape[1]
+        known = self._known_names(table.columns[:width])
+        part = Part.whole(replace(table, columns=(*known, *table.columns[width:])))
+        return part, None if base_scores is None else to_vector(base_scores, "base_scores")
+
+    def _known_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The names by which fit knew the features: of an array, which has none, by position.
+
+        Raises:
+            InputError: another number of features, or another name.
+        """
+        if len(names) != self.n_features_in_:
+            raise InputError(f"X: found {len(names)} features; expected {self.n_features_in_}, as in fit")
+        known = tuple(self.feature_names_in_)
+        if set(names) == set(known):
+            return tuple(names)
+        unnamed = tuple(f"x{i}" for i in range(len(known)))  # what fit called the columns of an array
+        if tuple(names) != unnamed and known != unnamed:
+            missing = sorted(set(known) - set(names))[0]
+            raise InputError(f"X: no column {missing!r}; expected the columns of fit")
+        return known
+
     def _feature_table(self, X: Any, qid: Any) -> GroupedTable:
         features, names = to_columns(X, "X", "x")
-        if features.shape[1] != self.n_features_in_:
-            raise InputError(f"X: found {features.shape[1]} features; expected {self.n_features_in_}, as in fit")
-        known = tuple(self.feature_names_in_)
-        if set(names) != set(known):
-            unnamed = tuple(f"x{i}" for i in range(len(known)))  # what fit called the columns of an array
-            if names != unnamed and known != unnamed:
-                missing = sorted(set(known) - set(names))[0]
-                raise InputError(f"X: no column {missing!r}; expected the columns of fit")
-            names = known  # arrays have no names: by position
+        names = self._known_names(names)
         rows = len(features)
         if qid is None:
             if rows > 1 and sum(self._fitted().data["groups"].values()) > 1:  # not one list, most likely

@@ -49,6 +49,8 @@ FORMAT_VERSION = 2
 
 #: What label columns start with in tables made from arrays, where a feature may have any name.
 ARRAY_LABEL = "label:"
+#: And the main label's: no label that a user names has a space there.
+ARRAY_MAIN = ARRAY_LABEL + " main"
 
 RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
 
@@ -165,7 +167,7 @@ class RankRun:
     ) -> Examples:
         """A labelled part with its base scores, to measure fronts on."""
         objectives = [_found_in(part.table, objective) for objective in self.config.objectives]
-        main = None if self.config.main is None else _found_in(part.table, self.config.main)
+        main = None if self.config.main is None else _found_in(part.table, self.config.main, ARRAY_MAIN)
         if main is not None and main.column not in part.table.columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
@@ -443,14 +445,17 @@ def read_scores(path: str | Path) -> np.ndarray:
     return scores
 
 
-def _found_in(table: GroupedTable, label: Label) -> Label:
+def _found_in(table: GroupedTable, label: Label, *others: str) -> Label:
     """The label with the column that it has in this table.
 
     A run made from arrays knows its labels under names of its own; a file calls them by their column or name, and the
     other way round.
+
+    Args:
+        others: more columns that it may be in.
     """
     plain = label.column.removeprefix(ARRAY_LABEL)
-    for column in (label.column, plain, label.name, ARRAY_LABEL + plain, ARRAY_LABEL + label.name):
+    for column in (label.column, plain, label.name, ARRAY_LABEL + plain, ARRAY_LABEL + label.name, *others):
         if column in table.columns:
             return replace(label, column=column)
     return label
