@@ -83,6 +83,10 @@ def test_every_method_is_measured_in_the_same_places(tmp_path):
     for name, one in result["methods"].items():
         assert [point["weights"] for point in one["points"]] == weights
         assert len(one["generated"]["points"]) == 3
+        scaled = one["views"]["scales"]
+        assert [point["scale"] for point in scaled["points"]] == [0.5] * 3 + [1.0] * 3 + [2.0] * 3
+        assert [p["metrics"] for p in scaled["points"][3:6]] == [p["metrics"] for p in one["points"]]
+        assert scaled["hypervolume"] >= one["hypervolume"]
         assert one["epochs"] == (2 if name == "hyperdpo" else 1)
         assert one["hypervolume"] == pytest.approx(np.mean([seed["hypervolume"] for seed in one["seeds"]]))
         assert np.isfinite(one["train_seconds"])

@@ -6,6 +6,7 @@ for its cross-entropy errors, and, where a scorer is known, for texts that it sa
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import xxhash
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
-from hyperdpo.alignment.bench import Bench, Entry, Model, Settings, Speaker
+from hyperdpo.alignment.bench import Bench, Entry, Settings, Speaker
 from hyperdpo.alignment.data import Preferences
 from hyperdpo.alignment.evaluation import AlignmentFront, control_spans, front_of_scores
 from hyperdpo.alignment.run import versions
@@ -150,6 +151,8 @@ def compare(
     }
 
 
+#: Scales at which every front is measured once more: they cost no pass, Eq. (14).
+SCALES = (0.5, 1.0, 2.0)
 #: What the reference point of generated texts is.
 REFERENCE = "the base's mean minus one standard deviation of its texts"
 
@@ -180,9 +183,9 @@ class Measurements:
         """Front, spans, cost, and texts of an entry.
 
         Returns:
-            The keys of an alignment run's ``FRONT.json``, cost, and, with texts, ``generated``: ``points`` (mean
-            scores), ``hypervolume``, ``reference_point``, ``control_span``, ``rank_correlation`` of each objective's
-            score with its weight, ``tokens_per_second``.
+            The keys of an alignment run's ``FRONT.json``, cost, ``views`` (``scales``: the same weightings at three
+            scales) and, with texts, ``generated``: ``points`` (mean scores), ``hypervolume``, ``reference_point``,
+            ``control_span``, ``rank_correlation`` of each objective's score with its weight, ``tokens_per_second``.
         """
         model = self.bench.model(entry, self.grid)
         cost = {
@@ -192,20 +195,30 @@ class Measurements:
             "epochs": model.epochs,
         }
         key = repr((model.trainings, entry.overrides.get("soup")))
-        return self._kept(entry.label, key, lambda: self._measure(model)) | cost
+        speakers: Callable[[], list[Speaker]] = functools.cache(lambda: [model.at(w) for w in self.grid])
+        scores = functools.cache(lambda: [self.bench.scores(speaker) for speaker in speakers()])
+        result = self._kept(entry.label, key, lambda: self._measure(speakers(), scores()))
+        view = self._kept(f"{entry.label}-scales", repr((key, SCALES)), lambda: self._view(scores()))
+        return result | cost | {"views": {"scales": view}}
 
-    def _measure(self, model: Model) -> dict[str, Any]:
-        speakers = [model.at(w) for w in self.grid]
-        front = self._front([self.bench.scores(speaker) for speaker in speakers], self.grid)
+    def _measure(self, speakers: Sequence[Speaker], scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+        front = self._front(scores, self.grid)
         result = front.to_dict() | {"hypervolume_with_main": None, "main_mean": None, "main_sd": None}
         if self.texts is not None:
             result["generated"] = self._generated(speakers)
         return result
 
-    def _front(self, scores: Sequence[Sequence[np.ndarray]], grid: np.ndarray) -> AlignmentFront:
+    def _view(self, scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+        """The same weightings at other scales, too."""
+        front = self._front(scores, self.grid, SCALES).to_dict()
+        return {name: front[name] for name in ("points", "hypervolume", "hypervolume_with_main")}
+
+    def _front(
+        self, scores: Sequence[Sequence[np.ndarray]], grid: np.ndarray, scales: Sequence[float] = (1.0,)
+    ) -> AlignmentFront:
         bench = self.bench
         names, betas = bench.settings.names, bench.settings.betas
-        return front_of_scores(names, bench.test_groups, scores, bench.test_base, grid, betas)
+        return front_of_scores(names, bench.test_groups, scores, bench.test_base, grid, betas, scales)
 
     def _base_texts(self, speaker: Speaker) -> dict[str, Any]:
         scores, _ = self._sampled(speaker)
@@ -287,7 +300,7 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in AVERAGED:
         result[name], result[f"{name}_sd"] = mean_and_sd([seed[name] for seed in seeds])
     result["epochs"] = mean_and_sd([seed["epochs"] for seed in seeds])[0]
-    result["points"] = _mean_points(seeds)
+    result["points"] = _mean_points([seed["points"] for seed in seeds])
     result["control_span"], result["control_span_sd"] = _named([seed["control_span"] for seed in seeds])
     generated = [seed["generated"] for seed in seeds if "generated" in seed]
     if generated:
@@ -299,6 +312,11 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             one[name], one[f"{name}_sd"] = _named([g[name] for g in generated])
         one["points"] = [_named([g["points"][p] for g in generated])[0] for p in range(len(result["points"]))]
     result["views"] = {}
+    for view in first["views"]:
+        found = [seed["views"][view] for seed in seeds]
+        volume, sd = mean_and_sd([one["hypervolume"] for one in found])
+        points = _mean_points([one["points"] for one in found])
+        result["views"][view] = {"points": points, "hypervolume": volume, "hypervolume_sd": sd}
     result["seeds"] = [dict(seed) for seed in seeds]
     return result
 
@@ -335,9 +353,9 @@ def _named(values: Sequence[Mapping[str, float]]) -> tuple[dict[str, Any], dict[
     return {n: mean for n, (mean, _) in both.items()}, {n: sd for n, (_, sd) in both.items()}
 
 
-def _mean_points(seeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _mean_points(fronts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     averaged = []
-    for points in zip(*(seed["points"] for seed in seeds), strict=True):
+    for points in zip(*fronts, strict=True):
         one: dict[str, Any] = {k: points[0][k] for k in ("weights", "scale", "temperature", "main")}
         for key in ("metrics", "accuracy"):
             one[key], one[f"{key}_sd"] = _named([point[key] for point in points])

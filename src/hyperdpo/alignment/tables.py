@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hyperdpo.alignment.comparison import REFERENCE, span_ratios
+from hyperdpo.alignment.comparison import REFERENCE, SCALES, span_ratios
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.printing import four_digits
 
@@ -73,12 +73,13 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     )
     table.add_column("")
     with_texts = all("generated" in one for one in methods.values())
-    headings = ["hypervolume", "control span"]
+    headings = ["hypervolume", "at c = " + ", ".join(f"{c:g}" for c in SCALES), "control span"]
     headings += ["of texts: hypervolume", "control span", "rank correlation"] if with_texts else []
     for heading in (*headings, "models", "parameters", "epochs", "seconds"):
         table.add_column(heading, justify="right", overflow="fold")
     for name, one in methods.items():
-        cells = [_with_sd(one, "hypervolume"), _each(one["control_span"], ".3f")]
+        cells = [_with_sd(one, "hypervolume"), _with_sd(one["views"]["scales"], "hypervolume")]
+        cells.append(_each(one["control_span"], ".3f"))
         if with_texts:
             texts = one["generated"]
             cells += [
