@@ -1,0 +1,243 @@
+"""What the page of a ranker shows, without the page: lists re-ranked at a point, metrics, the front.
+
+K metrics: those of the m objectives and, where the label is known, main.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hyperdpo.choosing.rankers import PointMeasure, metric_names
+from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.splits import Part, split_groups
+from hyperdpo.data.transform import column_values
+from hyperdpo.errors import InputError
+from hyperdpo.explorer.front import Front
+from hyperdpo.explorer.point import Point
+from hyperdpo.ranking.metrics import NdcgSettings
+from hyperdpo.ranking.run import RankRun
+
+#: Weightings of the front for 1, 2, 3 objectives; more have MOST_POINTS.
+FRONT_POINTS = {1: 1, 2: 21, 3: 66}
+MOST_POINTS = 126
+#: Scales of the curve from the front to the base.
+CURVE_SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
+#: Lists whose features and heads are kept.
+KEPT_LISTS = 32
+#: How far the temperatures of a mixture can be moved on the page, by a factor.
+MIXTURE_RANGE = 8.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One document of a ranked list."""
+
+    place: int
+    """From 1."""
+    moved: int
+    """Places it went up since the pinned point; negative: down."""
+    document: int
+    """Its row in DATA, from 1."""
+    labels: tuple[float, ...]
+    """(K,) as they stand in DATA."""
+    score: float
+
+
+class QueryList:
+    """The documents of one query, scored at any point."""
+
+    def __init__(self, measure: PointMeasure, rows: np.ndarray, labels: np.ndarray):
+        self._measure = measure
+        self.rows, self.labels = rows, labels
+        self._counted = measure.counts[:, 0] > 0
+        self.base_scores = np.asarray(measure.examples.base_scores)
+
+    def scores(self, point: Point | None) -> np.ndarray:
+        """(n,) scores in the order of DATA; of None: the base's."""
+        return self.base_scores if point is None else self._measure.scores(point.row())
+
+    def metrics(self, point: Point | None) -> np.ndarray:
+        """(K,) on this list, NaN where it has none."""
+        found = self._measure.base() if point is None else self._measure(point.row()[None])[0]
+        return np.where(self._counted, found[:, 0], np.nan)
+
+    def ranked(self, scores: np.ndarray, pinned: np.ndarray) -> list[Row]:
+        """The list by falling score; equal scores keep the order of DATA.
+
+        Args:
+            scores, pinned: (n,) at the current and the pinned point.
+        """
+        order = ranking(scores)
+        before = np.empty(len(order), dtype=np.int64)
+        before[ranking(pinned)] = np.arange(len(order))
+        return [
+            Row(
+                place=place + 1,
+                moved=int(before[i]) - place,
+                document=int(self.rows[i]) + 1,
+                labels=tuple(self.labels[i].tolist()),
+                score=float(scores[i]),
+            )
+            for place, i in enumerate(order.tolist())
+        ]
+
+
+def ranking(scores: np.ndarray) -> np.ndarray:
+    """(n,) positions by falling score, ties in the order given."""
+    return np.argsort(-scores, kind="stable")
+
+
+class RankExplorer:
+    """A ranker on the groups of one split; safe to use from several threads.
+
+    Args:
+        path: of the run, as the user named it.
+        split: what the groups are called.
+        base_scores: (N of the table,), where the run has none of its own.
+        settings: another NDCG than the run's own.
+
+    Raises:
+        InputError: the data lack a column, or base scores are missing.
+    """
+
+    kind = "rank"
+
+    def __init__(
+        self,
+        run: RankRun,
+        path: Path,
+        part: Part,
+        split: str,
+        *,
+        base_scores: np.ndarray | None = None,
+        settings: NdcgSettings | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.run, self.path, self.part, self.split = run, path, part, split
+        self.settings = settings or run.config.metric
+        self._given, self._device = base_scores, device
+        run.to(device)
+        self._whole = PointMeasure(run, run.examples(part, base_scores=base_scores, device=device), device, settings)
+        examples = self._whole.examples
+        self.objectives = run.objectives
+        self.betas = tuple(run.betas)
+        names = metric_names(run)
+        self.metrics = names if examples.main_gains is not None else names[: len(self.objectives)]
+        main = run.config.main
+        labels = [*examples.labels, *([main] if main is not None and examples.main_gains is not None else [])]
+        self._columns = tuple(label.column for label in labels)
+        self.minimized = tuple(label.direction == "minimize" for label in labels)
+        """(K,): less of the label is better. Its metric is turned round, so that more is better always."""
+        self._counts = self._whole.counts.sum(1)
+        self._base: np.ndarray | None = None
+        self._lists: OrderedDict[int, QueryList] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """The metric and what it is measured on."""
+        return f"{self.settings.describe()}, {len(self.part.groups)} {self.split} groups"
+
+    @property
+    def temperature_range(self) -> tuple[tuple[float, float], ...] | None:
+        """(m,) ends of the temperatures that the ranker answers at; None: it has those of its training only."""
+        if not self.run.ranker.takes_temperatures:
+            return None
+        if self.run.config.parametrization == "temperature":
+            low, high = self.run.config.temperatures.box(len(self.objectives))
+            return tuple(zip(low, high, strict=True))
+        return tuple((beta / MIXTURE_RANGE, beta * MIXTURE_RANGE) for beta in self.betas)
+
+    def start(self) -> Point:
+        """Equal weights, the run's temperatures."""
+        m = len(self.objectives)
+        return Point(tuple(1 / m for _ in range(m)), 1.0, self.betas)
+
+    def queries(self) -> list[str]:
+        """What each group is called, with its size."""
+        qids, sizes = self.part.table.qids[self.part.groups], self.part.sizes
+        return [f"{qid} · {n} documents" for qid, n in zip(qids.tolist(), sizes.tolist(), strict=True)]
+
+    def list_of(self, group: int) -> QueryList:
+        """The list of a group of the split, by position; the last ones asked for are kept."""
+        with self._lock:
+            if group not in self._lists:
+                part = Part(self.part.table, self.part.groups[[group]])
+                examples = self.run.examples(part, base_scores=self._given, device=self._device)
+                measure = PointMeasure(self.run, examples, self._device, self.settings)
+                self._lists[group] = QueryList(measure, part.rows(), column_values(part, self._columns))
+                if len(self._lists) > KEPT_LISTS:
+                    self._lists.popitem(last=False)
+            self._lists.move_to_end(group)
+            return self._lists[group]
+
+    def list_view(
+        self, group: int, point: Point, pinned: Point | None
+    ) -> tuple[list[Row], np.ndarray, np.ndarray]:
+        """The ranked list, and its (K,) metrics at the point and at the pinned one."""
+        found = self.list_of(group)
+        with self._lock:
+            rows = found.ranked(found.scores(point), found.scores(pinned))
+            return rows, found.metrics(point), found.metrics(pinned)
+
+    def measure(self, rows: np.ndarray) -> np.ndarray:
+        """(P, K) metrics on all groups of the split, of (P, 2 m + 1) points; NaN where no group counts."""
+        with self._lock:
+            return self._mean(self._whole(np.atleast_2d(rows)))
+
+    def at(self, point: Point | None) -> np.ndarray:
+        """(K,) metrics on all groups; of None: the base's, measured once."""
+        if point is not None:
+            return self.measure(point.row())[0]
+        with self._lock:
+            if self._base is None:
+                self._base = self._mean(self._whole.base())
+            return self._base
+
+    def _mean(self, sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(sums.sum(-1) / self._counts)
+
+    def front(self, temperatures: tuple[float, ...]) -> Front:
+        """At scale 1, over a grid of weights."""
+        m = len(self.objectives)
+        weights = weight_grid(m, max(FRONT_POINTS.get(m, MOST_POINTS), m))
+        points = [Point(tuple(w), 1.0, temperatures) for w in weights.tolist()]
+        values = self.measure(np.array([p.row() for p in points]))
+        return Front(str(self.path), tuple(points), values, self.at(None))
+
+    def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) metrics at a point on all groups; (C + 1, K) with its weights at :data:`CURVE_SCALES`, and the base."""
+        rows = np.tile(point.row(), (len(CURVE_SCALES) + 1, 1))
+        rows[1:, len(self.objectives)] = CURVE_SCALES
+        found = self.measure(rows)
+        return found[0], np.concatenate([found[1:], self.at(None)[None]])
+
+
+def check_comparable(first: RankExplorer, second: RankRun, path: Path) -> None:
+    """Raise unless the second run is about the same objectives.
+
+    Raises:
+        InputError: it is not.
+    """
+    if second.objectives != first.objectives:
+        raise InputError(
+            f"--compare {path}: found the objectives {', '.join(second.objectives)}; expected those of {first.path}: "
+            f"{', '.join(first.objectives)}"
+        )
+
+
+def trained_on(run: RankRun, part: Part) -> int:
+    """How many groups of a part the run was trained on, as far as it knows the table."""
+    if run.data["fingerprints"].get("train") != part.table.fingerprint or not part.table.fingerprint:
+        return 0
+    if "fractions" not in run.data:
+        return len(part.groups)
+    groups = split_groups(part.table.num_groups, tuple(run.data["fractions"]), run.data["split_seed"])
+    return int(np.isin(part.groups, groups["train"]).sum())

@@ -1,0 +1,252 @@
+"""The page of a ranker: sliders, the front, and a query's list re-ranked at the point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nicegui import run as threads
+from nicegui import ui
+
+from hyperdpo.explorer.controls import PointControls
+from hyperdpo.explorer.front import Front, Marks
+from hyperdpo.explorer.front_view import FrontView
+from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox
+from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.rank_state import RankExplorer
+from hyperdpo.explorer.snippets import rank_snippets
+from hyperdpo.explorer.tables import list_table, metric_table
+
+#: More queries than this are found by their name first.
+MOST_QUERIES = 300
+BOTH = "both"
+
+
+class RankView:
+    """What one visitor looks at.
+
+    Args:
+        explorers: one run, or two to compare.
+        fronts: of each, at its own temperatures.
+        data: as the user named it.
+        base_scores: the option that was given, for the commands to copy.
+    """
+
+    def __init__(
+        self, explorers: Sequence[RankExplorer], fronts: Sequence[Front], data: Path, base_scores: str | None
+    ):
+        self.explorers, self._data, self._base_option = list(explorers), data, base_scores
+        self.first = first = self.explorers[0]
+        self._pinned: Point | None = None
+        self._pinned_values = [one.at(None) for one in self.explorers]
+        self._group = 0
+        self._shown = str(first.path)
+        self._whole: list[tuple[np.ndarray, np.ndarray]] = []
+        self._lists: list[tuple[np.ndarray, np.ndarray]] = []
+        self._whole_seconds = 0.0
+        self._front_temperatures = [front.points[0].temperatures for front in fronts]
+        self._queries = first.queries()
+        with ui.element("main").classes("page rank") as root:
+            self._latest = Latest(self._react, root)
+            self._head()
+            with ui.element("section").classes("card area-controls").props('aria-label="operating point"'):
+                self._control_card()
+            with ui.element("section").classes("card area-front").props('aria-label="front"'):
+                self._front = FrontView(
+                    fronts,
+                    first.objectives,
+                    first.metrics,
+                    [True] * len(first.metrics),
+                    self._go,
+                    f"{first.description}. A click on a point of the front goes there.",
+                )
+            with ui.element("section").classes("card area-list").props('aria-label="ranked list"'):
+                self._list_card()
+            with ui.element("section").classes("card area-copy").props('aria-label="copy"'):
+                self._snippets = SnippetBox()
+        self._changed()
+
+    # What is on the page
+
+    def _head(self) -> None:
+        names = " and ".join(str(one.path) for one in self.explorers)
+        with ui.element("header").classes("area-head"):
+            ui.label(names).props("role=heading aria-level=1").classes("text-lg font-bold").style(
+                "overflow-wrap: anywhere"
+            )
+            ui.label(f"ranker ({self.first.run.config.parametrization}) on {self._data}").classes("note")
+
+    def _control_card(self) -> None:
+        first = self.first
+        self._controls = PointControls(first.objectives, first.start(), first.temperature_range, self._changed)
+        with ui.element("div").classes("row"):
+            pin = ui.button("pin this point", icon="push_pin", on_click=self._pin).props("outline dense no-caps")
+            pin.props["aria-label"] = "pin this point"
+            ui.button("compare with base", on_click=self._unpin).props("flat dense no-caps")
+        self._pin_note = ui.label("moves are against the base").classes("note").props("role=status")
+
+    def _list_card(self) -> None:
+        with ui.element("div").classes("row"):
+            many = len(self._queries) > MOST_QUERIES
+            options = dict(list(enumerate(self._queries))[:MOST_QUERIES])
+            if many:
+                find = ui.input("find a query", on_change=lambda e: self._find(str(e.value or "")))
+                find.props("dense outlined clearable debounce=200").classes("grow")
+            self._select = ui.select(
+                options, value=0, label="query", with_input=not many, on_change=self._chose_query
+            )
+            self._select.props("dense outlined options-dense").classes("grow")
+            if len(self.explorers) > 1:
+                choices = [*(str(one.path) for one in self.explorers), BOTH]
+                shown = ui.select(choices, value=self._shown, label="list of", on_change=self._chose_run)
+                shown.props("dense outlined options-dense").classes("grow")
+        self._metrics = ui.html("", sanitize=False).classes("w-full overflow-x-auto").props("data-part=metrics")
+        with ui.element("div").classes("sides w-full"):
+            self._tables = [self._table(number) for number in range(len(self.explorers))]
+
+    def _table(self, number: int) -> ui.html:
+        with ui.element("div").classes("scroll").props('tabindex=0 role=region aria-label="list"') as box:
+            table = ui.html("", sanitize=False).props(f"data-part=list{number}")
+        box.set_visibility(number == 0)
+        return table
+
+    # What the visitor does
+
+    def _changed(self) -> None:
+        point = self._controls.point
+        base = self._base_option
+        self._snippets.show(
+            rank_snippets(self.first.path, self._data, self.first.objectives, point, self.first.betas, base)
+        )
+        self._latest.ask()
+
+    def _go(self, point: Point) -> None:
+        # The scale stays: it is another question.
+        current = self._controls.point
+        self._controls.set(replace(current, weights=point.weights, scale=1.0))
+
+    def _pin(self) -> None:
+        self._pinned = self._controls.point
+        self._pin_note.set_text(f"moves are against {self._pinned.describe(self.first.objectives)}")
+        self._pinned_values = []
+        self._latest.ask()
+
+    def _unpin(self) -> None:
+        self._pinned, self._pinned_values = None, []
+        self._pin_note.set_text("moves are against the base")
+        self._latest.ask()
+
+    def _find(self, text: str) -> None:
+        found = {i: name for i, name in enumerate(self._queries) if text.lower() in name.split(" · ")[0].lower()}
+        options = dict(list(found.items())[:MOST_QUERIES])
+        if options:
+            self._select.set_options(options, value=self._group if self._group in options else next(iter(options)))
+
+    def _chose_query(self, event: Any) -> None:
+        if isinstance(event.value, int):
+            self._group = event.value
+            self._latest.ask()
+
+    def _chose_run(self, event: Any) -> None:
+        self._shown = str(event.value)
+        for number, (table, one) in enumerate(zip(self._tables, self.explorers, strict=True)):
+            table.parent_slot.parent.set_visibility(self._shows(number, one))  # type: ignore[union-attr]
+        self._latest.ask()
+
+    def _shows(self, number: int, one: RankExplorer) -> bool:
+        if self._shown == BOTH:
+            return True
+        same = [str(other.path) for other in self.explorers].index(self._shown)
+        return number == same and str(one.path) == self._shown
+
+    # What follows
+
+    def _point_of(self, one: RankExplorer, point: Point | None) -> Point | None:
+        """The same point for a run with temperatures of its own."""
+        if point is None or one is self.first or (one.temperature_range and self.first.temperature_range):
+            return point
+        return replace(point, temperatures=one.betas)
+
+    async def _react(self) -> None:
+        point = self._controls.point
+        shown = [(n, one) for n, one in enumerate(self.explorers) if self._shows(n, one)]
+
+        def lists() -> list[Any]:
+            return [
+                one.list_view(self._group, self._given(one, point), self._point_of(one, self._pinned))
+                for _, one in shown
+            ]
+
+        views = await threads.io_bound(lists)
+        if views is None:  # the server is going down
+            return
+        for (number, one), (rows, _, _) in zip(shown, views, strict=True):
+            caption = f"{self._queries[self._group]}, {one.path}" if len(self.explorers) > 1 else ""
+            html = list_table(rows, one.metrics, one.minimized, caption or self._queries[self._group])
+            self._tables[number].set_content(html)
+        self._show_metrics(shown, views, None if self._whole_seconds > LIVE_SECONDS or not self._whole else self._whole)
+        if self._whole_seconds > LIVE_SECONDS:
+            self._front.busy(True)
+            if not await self._latest.pause():
+                return
+        started = time.monotonic()
+        whole = await threads.io_bound(self._measure, point)
+        if whole is None:
+            return
+        self._whole_seconds = time.monotonic() - started
+        if self._latest.stale and self._whole_seconds > LIVE_SECONDS:
+            return
+        self._whole = whole
+        self._show_metrics(shown, views, whole)
+        await self._move_front(point)
+
+    def _given(self, one: RankExplorer, point: Point) -> Point:
+        found = self._point_of(one, point)
+        assert found is not None
+        return found
+
+    def _measure(self, point: Point) -> list[tuple[np.ndarray, np.ndarray]]:
+        if not self._pinned_values:
+            self._pinned_values = [one.at(self._point_of(one, self._pinned)) for one in self.explorers]
+        return [one.here(self._given(one, point)) for one in self.explorers]
+
+    def _show_metrics(
+        self, shown: Sequence[tuple[int, RankExplorer]], views: Sequence[Any], whole: Sequence[Any] | None
+    ) -> None:
+        pinned = "base" if self._pinned is None else "pinned"
+        content = ""
+        for (number, one), (_, here, before) in zip(shown, views, strict=True):
+            everywhere = None
+            if whole is not None and self._pinned_values:
+                everywhere = (whole[number][0], self._pinned_values[number])
+            caption = one.settings.describe() + (f", {one.path}" if len(self.explorers) > 1 else "")
+            content += metric_table(one.metrics, (here, before), everywhere, caption, pinned)
+        self._metrics.set_content(content)
+
+    async def _move_front(self, point: Point) -> None:
+        wanted = [self._given(one, point).temperatures for one in self.explorers]
+        several = len(self.explorers) > 1
+        marks = [
+            Marks(str(one.path) if several else "now", number, value, curve)
+            for number, (one, (value, curve)) in enumerate(zip(self.explorers, self._whole, strict=True))
+        ]
+        pinned = self._pinned_values[0] if self._pinned is not None and self._pinned_values else None
+        if wanted == self._front_temperatures:
+            self._front.move(marks, pinned)
+            self._front.busy(False)
+            return
+        self._front.busy(True)
+        self._front.move(marks, pinned)
+        if not await self._latest.pause():
+            return
+        fronts = await threads.io_bound(
+            lambda: [one.front(betas) for one, betas in zip(self.explorers, wanted, strict=True)]
+        )
+        if fronts is not None:
+            self._front_temperatures = wanted
+            self._front.draw(fronts)
+            self._front.busy(self._latest.stale)
