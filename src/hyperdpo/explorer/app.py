@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from hyperdpo.errors import InputError
+from hyperdpo.plots import COLOURS
 
 STYLE = Path(__file__).with_name("page.css")
 
@@ -40,6 +41,7 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
     from nicegui import app, ui
 
     def root() -> None:
+        ui.colors(primary=COLOURS[0])
         ui.add_css(STYLE.read_text(encoding="utf-8"))
         page()
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from hyperdpo.alignment.cli import check_extra
 from hyperdpo.choosing.rankers import rank_part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.app import check_port, serve
-from hyperdpo.explorer.rank_state import RankExplorer, check_comparable, trained_on
+from hyperdpo.explorer.rank_state import RankExplorer, trained_on
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
 from hyperdpo.serving.commands import kind_of
@@ -65,7 +66,7 @@ def _rank_page(
     explorers = [RankExplorer(run, path, part, name, base_scores=given, device=device)]
     if compare is not None:
         second = RankRun.load(compare)
-        check_comparable(explorers[0], second, compare)
+        check_objectives(run.objectives, path, second.objectives, compare)
         if seen := trained_on(second, part):
             click.echo(
                 f"hyperdpo: note: {compare} was trained on {seen} of the {len(part.groups)} groups looked at", err=True
@@ -92,4 +93,41 @@ def _align_page(
     model: str | None,
     device: str,
 ) -> Any:
-    raise InputError("not yet")
+    check_extra()
+    from hyperdpo.alignment.commands import quiet_where_nobody_looks
+    from hyperdpo.alignment.data import read_preferences
+    from hyperdpo.alignment.run import AlignRun
+    from hyperdpo.choosing.language import align_part
+    from hyperdpo.explorer.lm_state import AlignExplorer
+
+    quiet_where_nobody_looks()
+    run = AlignRun.load(path, model)
+    name, part = "", None
+    if source is not None:
+        name, part = align_part(run, read_preferences(source, objectives=run.names, format=format), split)
+    explorers = [AlignExplorer(run, path, part, name, device=device)]
+    if compare is not None:
+        second = AlignRun.load(compare, model)
+        check_objectives(run.names, path, second.names, compare)
+        explorers.append(AlignExplorer(second, compare, part, name, device=device))
+    fronts = []
+    if part is not None:
+        started = time.monotonic()
+        fronts = [one.front() for one in explorers]
+        click.echo(f"front measured on {len(part)} {name} groups in {time.monotonic() - started:.1f} s")
+    from hyperdpo.explorer.lm_view import LmView
+
+    return lambda: LmView(explorers, fronts)
+
+
+def check_objectives(names: tuple[str, ...], path: Path, others: tuple[str, ...], compare: Path) -> None:
+    """Raise unless the second run is about the same objectives, in the same order.
+
+    Raises:
+        InputError: it is not.
+    """
+    if others != names:
+        raise InputError(
+            f"--compare {compare}: found the objectives {', '.join(others)}; expected those of {path}: "
+            f"{', '.join(names)}"
+        )

@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nicegui import ui
+from nicegui.element import Element
 
 from hyperdpo.explorer.point import SCALES, Point, written
 from hyperdpo.explorer.simplex import Simplex
 from hyperdpo.plots import COLOURS
 
+#: A slider that is dragged is heard this often.
+SLIDE_SECONDS = 0.05
 #: Of a slider of logarithms, and of one of weights: what an arrow key moves.
 LOG_STEP, WEIGHT_STEP = 0.02, 0.01
 
@@ -39,7 +42,6 @@ class PointControls:
         self._simplex = Simplex(start.weights)
         self._scale = start.scale
         self._temperatures = list(start.temperatures)
-        self._setting = False
         prefix = f"{label}: " if label else ""
         with ui.column().classes("controls"):
             self._weights = [
@@ -49,14 +51,13 @@ class PointControls:
                     (0.0, 1.0),
                     lambda value, j=j: self._move_weight(j, value),
                     colour=COLOURS[j % len(COLOURS)],
-                    step=WEIGHT_STEP,
                 )
                 for j, name in enumerate(objectives)
             ]
             if len(objectives) == 1:
                 self._weights[0].disable()
             self._scales = _Pair(
-                "scale c", f"{prefix}scale", SCALES, self._move_scale, logarithmic=True, hint="above 1: nearer to base"
+                "scale c", f"{prefix}scale", SCALES, self._move_scale, middle=1.0, hint="above 1: nearer to base"
             )
             self._betas = []
             if temperature_range is not None:
@@ -64,9 +65,8 @@ class PointControls:
                     for j, (name, ends) in enumerate(zip(objectives, temperature_range, strict=True)):
                         colour = COLOURS[j % len(COLOURS)]
                         move = lambda value, j=j: self._move_beta(j, value)  # noqa: E731
-                        pair = _Pair(
-                            name, f"{prefix}temperature of {name}", ends, move, colour=colour, logarithmic=True
-                        )
+                        middle = start.temperatures[j]
+                        pair = _Pair(name, f"{prefix}temperature of {name}", ends, move, colour=colour, middle=middle)
                         self._betas.append(pair)
         self._show()
 
@@ -86,28 +86,46 @@ class PointControls:
 
     def _move_weight(self, index: int, value: float) -> None:
         self._simplex.move(index, value)
-        self._after(self._weights[index])
+        self._after()
 
     def _move_scale(self, value: float) -> None:
-        self._scale = written(min(max(value, SCALES[0]), SCALES[1]))
-        self._after(self._scales)
+        self._scale = written(value)
+        self._after()
 
     def _move_beta(self, index: int, value: float) -> None:
-        low, high = self._betas[index].ends
-        self._temperatures[index] = written(min(max(value, low), high))
-        self._after(self._betas[index])
+        self._temperatures[index] = written(value)
+        self._after()
 
-    def _after(self, moved: _Pair) -> None:
-        self._show(moved)
+    def _after(self) -> None:
+        self._show()
         self._changed()
 
-    def _show(self, moved: _Pair | None = None) -> None:
-        """Bring the controls to the state; the slider that is being dragged stays under the finger."""
+    def _show(self) -> None:
+        """Bring sliders and boxes to the state."""
         for pair, weight in zip(self._weights, self._simplex.weights, strict=True):
-            pair.show(weight, f"{weight:.4g}", pair is moved)
-        self._scales.show(self._scale, f"{self._scale:g}", self._scales is moved)
+            pair.show(weight)
+        self._scales.show(self._scale)
         for pair, beta in zip(self._betas, self._temperatures, strict=True):
-            pair.show(beta, f"{beta:g}", pair is moved)
+            pair.show(beta)
+
+
+class Slider(Element, component="range.js"):
+    """A range input that sends where it is at most twenty times a second, the last place for certain.
+
+    Args:
+        slid: called with the number, which the user chose.
+    """
+
+    def __init__(self, low: float, high: float, step: float, slid: Callable[[float], None], spoken: str):
+        super().__init__()
+        self._props |= {"min": low, "max": high, "step": step, "value": low, "aria-label": spoken}
+        self.on("slide", lambda event: slid(float(event.args)), throttle=SLIDE_SECONDS)
+
+    def show(self, place: float, spoken: str) -> None:
+        """Go to a place, which is read out as ``spoken``."""
+        if self._props["value"] != place or self._props.get("aria-valuetext") != spoken:
+            self._props |= {"value": place, "aria-valuetext": spoken}
+            self.update()
 
 
 class _Pair:
@@ -115,7 +133,9 @@ class _Pair:
 
     Args:
         name, spoken: what it is called on the page, and by a screen reader.
+        ends: of the number.
         move: called with the number that the user chose.
+        middle: the slider has the logarithm of the number over this one, which it can hit; None: the number itself.
     """
 
     def __init__(
@@ -126,13 +146,16 @@ class _Pair:
         move: Callable[[float], None],
         *,
         colour: str | None = None,
-        logarithmic: bool = False,
-        step: float = LOG_STEP,
+        middle: float | None = None,
         hint: str = "",
     ):
-        self.ends, self._move, self._logarithmic = ends, move, logarithmic
-        self._showing = False
-        low, high = (math.log10(end) if logarithmic else end for end in ends)
+        self.ends, self._move, self._middle = ends, move, middle
+        places, step = ends, WEIGHT_STEP
+        if middle is not None:
+            step = LOG_STEP
+            low, high = (math.log10(end / middle) / step for end in ends)
+            places = (math.floor(low + 1e-9) * step, math.ceil(high - 1e-9) * step)
+        self._places = places
         with ui.element("div").classes("pair"):
             with ui.element("div").classes("pair-name"):
                 if colour is not None:
@@ -140,42 +163,42 @@ class _Pair:
                 ui.label(name).classes("ellipsis").props["title"] = name
                 if hint:
                     ui.label(hint).classes("hint")
-            # The value is set by `show`, so that nothing is announced before there is somebody to hear it.
-            self._slider = ui.slider(min=low, max=high, step=step, value=low, on_change=self._slid)
-            self._slider.props["aria-label"] = spoken
+            self._slider = Slider(*places, step, self._slid, spoken)
             if colour is not None:
-                self._slider.style(f"--track:{colour}").classes("tinted")
+                self._slider.style(f"accent-color:{colour}")
             self._box = ui.number(min=ends[0], max=ends[1], value=ends[0]).props("dense outlined step=any")
             self._box.props["aria-label"] = f"{spoken}, number"
             self._box.on("change", self._typed, [None])
 
     def disable(self) -> None:
-        self._slider.disable()
+        """There is nothing to choose."""
+        self._slider.props("disabled")
         self._box.disable()
 
-    def show(self, value: float, text: str, moved: bool) -> None:
-        """Show a number; a slider that was ``moved`` stays where it is, if that is the number."""
-        place = math.log10(value) if self._logarithmic else value
-        self._showing = True
-        try:
-            if not moved or abs(float(self._slider.value or 0) - place) > 0.011:
-                self._slider.set_value(place)
-            self._slider.props["aria-valuetext"] = text
-            if self._box.value != value:
-                self._box.set_value(value)
-        finally:
-            self._showing = False
+    def show(self, value: float) -> None:
+        """Show a number."""
+        self._slider.show(value if self._middle is None else math.log10(value / self._middle), f"{value:g}")
+        if self._box.value != value:
+            self._box.set_value(value)
 
-    def _slid(self, event: Any) -> None:
-        if not self._showing and event.value is not None:
-            self._move(10.0**event.value if self._logarithmic else float(event.value))
+    def _slid(self, place: float) -> None:
+        low, high = self._places
+        if self._middle is None:
+            value = place
+        elif place <= low + 1e-9:
+            value = self.ends[0]
+        elif place >= high - 1e-9:
+            value = self.ends[1]
+        else:
+            value = self._middle * 10.0**place
+        self._move(min(max(value, self.ends[0]), self.ends[1]))
 
     def _typed(self, event: Any) -> None:
         try:
             value = float(event.args)
         except (TypeError, ValueError):
             value = math.nan
-        if not math.isfinite(value) or (self._logarithmic and value <= 0):
+        if not math.isfinite(value):
             self._box.update()  # back to what it was
             return
-        self._move(value)
+        self._move(min(max(value, self.ends[0]), self.ends[1]))

@@ -56,7 +56,7 @@ class SnippetBox:
 
     def __init__(self, title: str = "This point, to take along", *, folded: bool = False):
         self._texts: dict[str, ui.label] = {}
-        with ui.expansion(title, value=not folded).props("dense").classes("w-full"):
+        with ui.expansion(title, value=not folded).props("dense").classes("w-full expand"):
             for name in ("Command line", "JSON", "Python"):
                 with ui.row().classes("row w-full"):
                     ui.label(name).classes("grow")

@@ -17,7 +17,6 @@ from hyperdpo.choosing.rankers import PointMeasure, metric_names
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import column_values
-from hyperdpo.errors import InputError
 from hyperdpo.explorer.front import Front
 from hyperdpo.explorer.point import Point
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -218,19 +217,6 @@ class RankExplorer:
         rows[1:, len(self.objectives)] = CURVE_SCALES
         found = self.measure(rows)
         return found[0], np.concatenate([found[1:], self.at(None)[None]])
-
-
-def check_comparable(first: RankExplorer, second: RankRun, path: Path) -> None:
-    """Raise unless the second run is about the same objectives.
-
-    Raises:
-        InputError: it is not.
-    """
-    if second.objectives != first.objectives:
-        raise InputError(
-            f"--compare {path}: found the objectives {', '.join(second.objectives)}; expected those of {first.path}: "
-            f"{', '.join(first.objectives)}"
-        )
 
 
 def trained_on(run: RankRun, part: Part) -> int:
