@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
     address = f"[{host}]" if ":" in host else host
     app.on_startup(lambda: click.echo(f"explore: http://{address}:{port} (Ctrl-C ends it)"))
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         ui.run(
             root,
             host=host,
@@ -62,5 +63,3 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
             uvicorn_logging_level="error",
             favicon="⚖️",
         )
-    except KeyboardInterrupt:
-        pass

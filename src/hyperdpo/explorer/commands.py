@@ -59,7 +59,9 @@ def _rank_page(
     path: Path, source: Path | None, compare: Path | None, split: str, base_scores: str | None, device: str
 ) -> Any:
     if source is None:
-        raise InputError(f"DATA: missing; {path} is a ranker, whose run does not hold its data: expected a labelled file")
+        raise InputError(
+            f"DATA: missing; {path} is a ranker, whose run does not hold its data: expected a labelled file"
+        )
     run = RankRun.load(path)
     name, part = rank_part(run, source, split)
     given = given_base(base_scores, run, part.table)
@@ -73,9 +75,7 @@ def _rank_page(
             )
         given = given_base(base_scores, second, part.table)
         settings = explorers[0].settings
-        explorers.append(
-            RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device)
-        )
+        explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
     started = time.monotonic()
     fronts = [one.front(one.betas) for one in explorers]
     click.echo(f"front measured on {len(part.groups)} {name} groups in {time.monotonic() - started:.1f} s")

@@ -1,9 +1,10 @@
-"""Sliders and boxes of one point: weights that stay on the simplex, the scale, and temperatures where they can be had."""
+"""Sliders and boxes of one point: weights that stay on the simplex, the scale, and temperatures where they may move."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from nicegui import ui
@@ -49,7 +50,7 @@ class PointControls:
                     name,
                     f"{prefix}weight of {name}",
                     (0.0, 1.0),
-                    lambda value, j=j: self._move_weight(j, value),
+                    partial(self._move_weight, j),
                     colour=COLOURS[j % len(COLOURS)],
                 )
                 for j, name in enumerate(objectives)
@@ -64,7 +65,7 @@ class PointControls:
                 with ui.expansion("temperatures β").classes("betas").props("dense"):
                     for j, (name, ends) in enumerate(zip(objectives, temperature_range, strict=True)):
                         colour = COLOURS[j % len(COLOURS)]
-                        move = lambda value, j=j: self._move_beta(j, value)  # noqa: E731
+                        move = partial(self._move_beta, j)
                         middle = start.temperatures[j]
                         pair = _Pair(name, f"{prefix}temperature of {name}", ends, move, colour=colour, middle=middle)
                         self._betas.append(pair)
@@ -105,7 +106,7 @@ class PointControls:
         for pair, weight in zip(self._weights, self._simplex.weights, strict=True):
             pair.show(weight)
         self._scales.show(self._scale)
-        for pair, beta in zip(self._betas, self._temperatures, strict=True):
+        for pair, beta in zip(self._betas, self._temperatures, strict=False):  # no sliders: they stay
             pair.show(beta)
 
 

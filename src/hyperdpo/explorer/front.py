@@ -41,7 +41,7 @@ class Marks:
     value: np.ndarray
     """(K,)."""
     curve: np.ndarray | None = None
-    """(C, K): its weights at other scales, the base last."""
+    """(C, K): its weights at growing scales, the base last."""
 
 
 def figure(
@@ -96,7 +96,7 @@ def figure(
         tint = COLOURS[mark.run] if len(fronts) > 1 else COLOURS[1]
         several = len(marks) > 1
         line = {"color": tint, "width": 1.5, "dash": "dot"}
-        curve = xy(mark.curve, axes)
+        curve: dict[str, Any] = xy(mark.curve, axes)
         data.append(
             {
                 "type": "scatter",
@@ -109,7 +109,10 @@ def figure(
             }
         )
         ring = {"symbol": "circle-open", "size": 18, "color": tint, "line": {"width": 3.5}}
-        data.append(_dot(f"now, {mark.name}" if several else "now", mark.value, axes, ring, _text(mark.name)))
+        dot = _dot(f"now, {mark.name}" if several else "now", mark.value, axes, ring, _text(mark.name))
+        if several and len(fronts) == 1:
+            dot |= {"mode": "markers+text", "text": [_text(mark.name)], "textposition": "top center"}
+        data.append(dot)
     better = ["higher is better" if larger else "lower is better" for larger in larger_is_better]
     layout: dict[str, Any] = {
         "xaxis": _axis(f"{names[x]} ({better[x]})"),

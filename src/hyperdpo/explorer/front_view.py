@@ -46,7 +46,7 @@ class FrontView:
                     for i, axis in enumerate(("horizontal", "vertical"))
                 ]
         self._plot = ui.plotly(self._figure()).classes("plot")
-        self._plot.props['role'] = "img"
+        self._plot.props["role"] = "img"
         self._plot.props["aria-label"] = f"Front over {', '.join(names)}"
         self._plot.on("plotly_click", self._clicked, ["points"])
         with ui.element("div").classes("row"):

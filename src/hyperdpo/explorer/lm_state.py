@@ -20,7 +20,6 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.front import Front
 from hyperdpo.explorer.point import Point
-from hyperdpo.explorer.rank_state import CURVE_SCALES
 
 #: Prompts of the data that are offered as examples.
 MOST_PROMPTS = 200
@@ -96,10 +95,8 @@ class AlignExplorer:
         return np.asarray(self.sample.base.sum(-1) / np.maximum(self.sample.counts.sum(-1), 1))
 
     def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) metrics at a point, and (C + 1, K) with its weights at other scales, and the base."""
-        rows = np.tile(point.row(), (len(CURVE_SCALES) + 1, 1))
-        rows[1:, len(self.objectives)] = CURVE_SCALES
-        found = self._mean(rows)
+        """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
+        found = self._mean(point.curve())
         return found[0], np.concatenate([found[1:], self.base()[None]])
 
     def _mean(self, rows: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from nicegui import app, ui
 from nicegui import run as threads
-from nicegui import ui
 
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.controls import PointControls
@@ -86,6 +86,7 @@ class LmView:
                     self._front_card()
         self._show_columns()
         ui.context.client.on_disconnect(self._stop.set)
+        app.on_shutdown(self._stop.set)
 
     # What is on the page
 
@@ -124,7 +125,7 @@ class LmView:
             self._go_to,
             f"Cross-entropy error, and accuracy of pairs, on {note} the answer chosen here:",
         )
-        self._target = ui.toggle({0: "A", 1: "B", 2: "C"}, value=0).props("dense no-caps")
+        self._target = ui.toggle({0: "A", 1: "B", 2: "C"}, value=0).props("dense no-caps").classes("self-start")
 
     def _shown(self) -> list[_Column]:
         return self._columns[: int(self._count.value or 2)]

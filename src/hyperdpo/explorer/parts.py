@@ -62,7 +62,7 @@ class SnippetBox:
                     ui.label(name).classes("grow")
                     button = ui.button("copy", icon="content_copy", on_click=lambda _, n=name: self._copy(n))
                     button.props["aria-label"] = f"copy as {name}"
-                    button.props("flat dense no-caps")
+                    button.props('flat no-caps padding="2px 8px" size="12px"')
                 self._texts[name] = ui.label("").classes("snippet").props(f'data-snippet="{name}"')
 
     def show(self, snippets: Snippets) -> None:

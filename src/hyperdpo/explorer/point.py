@@ -9,6 +9,8 @@ import numpy as np
 
 #: Ends of the slider of the scale.
 SCALES = (0.5, 10.0)
+#: Scales of the curve from a point to the base.
+CURVE_SCALES = (1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 #: Scales and temperatures have so many significant digits, as those of ``hyperdpo choose``.
 DIGITS = 3
 
@@ -30,6 +32,12 @@ class Point:
     def row(self) -> np.ndarray:
         """(2 m + 1,): as the measures of :mod:`hyperdpo.choosing` take it."""
         return np.array([*self.weights, self.scale, *self.temperatures])
+
+    def curve(self) -> np.ndarray:
+        """(1 + C, 2 m + 1): the point, and its weights at growing scales from 1 (from the point's, if less)."""
+        rows = np.tile(self.row(), (1 + len(CURVE_SCALES), 1))
+        rows[1:, len(self.weights)] = [min(self.scale, CURVE_SCALES[0]), *CURVE_SCALES[1:]]
+        return rows
 
     def to_dict(self, objectives: tuple[str, ...]) -> dict[str, Any]:
         """For JSON, weights and temperatures by name."""

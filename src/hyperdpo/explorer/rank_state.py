@@ -25,8 +25,6 @@ from hyperdpo.ranking.run import RankRun
 #: Weightings of the front for 1, 2, 3 objectives; more have MOST_POINTS.
 FRONT_POINTS = {1: 1, 2: 21, 3: 66}
 MOST_POINTS = 126
-#: Scales of the curve from the front to the base.
-CURVE_SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
 #: Lists whose features and heads are kept.
 KEPT_LISTS = 32
 #: How far the temperatures of a mixture can be moved on the page, by a factor.
@@ -176,9 +174,7 @@ class RankExplorer:
             self._lists.move_to_end(group)
             return self._lists[group]
 
-    def list_view(
-        self, group: int, point: Point, pinned: Point | None
-    ) -> tuple[list[Row], np.ndarray, np.ndarray]:
+    def list_view(self, group: int, point: Point, pinned: Point | None) -> tuple[list[Row], np.ndarray, np.ndarray]:
         """The ranked list, and its (K,) metrics at the point and at the pinned one."""
         found = self.list_of(group)
         with self._lock:
@@ -212,10 +208,8 @@ class RankExplorer:
         return Front(str(self.path), tuple(points), values, self.at(None))
 
     def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) metrics at a point on all groups; (C + 1, K) with its weights at :data:`CURVE_SCALES`, and the base."""
-        rows = np.tile(point.row(), (len(CURVE_SCALES) + 1, 1))
-        rows[1:, len(self.objectives)] = CURVE_SCALES
-        found = self.measure(rows)
+        """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
+        found = self.measure(point.curve())
         return found[0], np.concatenate([found[1:], self.at(None)[None]])
 
 

@@ -36,9 +36,7 @@ class RankView:
         base_scores: the option that was given, for the commands to copy.
     """
 
-    def __init__(
-        self, explorers: Sequence[RankExplorer], fronts: Sequence[Front], data: Path, base_scores: str | None
-    ):
+    def __init__(self, explorers: Sequence[RankExplorer], fronts: Sequence[Front], data: Path, base_scores: str | None):
         self.explorers, self._data, self._base_option = list(explorers), data, base_scores
         self.first = first = self.explorers[0]
         self._pinned: Point | None = None
@@ -84,9 +82,8 @@ class RankView:
         first = self.first
         self._controls = PointControls(first.objectives, first.start(), first.temperature_range, self._changed)
         with ui.element("div").classes("row"):
-            pin = ui.button("pin this point", icon="push_pin", on_click=self._pin).props("outline dense no-caps")
-            pin.props["aria-label"] = "pin this point"
-            ui.button("compare with base", on_click=self._unpin).props("flat dense no-caps")
+            ui.button("pin this point", icon="push_pin", on_click=self._pin).props('outline no-caps padding="2px 10px"')
+            ui.button("compare with base", on_click=self._unpin).props('flat no-caps padding="2px 10px"')
         self._pin_note = ui.label("moves are against the base").classes("note").props("role=status")
 
     def _list_card(self) -> None:
@@ -96,9 +93,7 @@ class RankView:
             if many:
                 find = ui.input("find a query", on_change=lambda e: self._find(str(e.value or "")))
                 find.props("dense outlined clearable debounce=200").classes("grow")
-            self._select = ui.select(
-                options, value=0, label="query", with_input=not many, on_change=self._chose_query
-            )
+            self._select = ui.select(options, value=0, label="query", with_input=not many, on_change=self._chose_query)
             self._select.props("dense outlined options-dense").classes("grow")
             if len(self.explorers) > 1:
                 choices = [*(str(one.path) for one in self.explorers), BOTH]

@@ -53,9 +53,7 @@ def align_snippets(run: Path, objectives: tuple[str, ...], point: Point, prompt:
         "from hyperdpo.alignment.run import AlignRun\n\n"
         f"prompts = [{prompt!r}]\ntexts = AlignRun.load({str(run)!r}).{call}"
     )
-    return Snippets(
-        align_command(run, point.weights, point.scale, prompt), _json(run, objectives, point), python
-    )
+    return Snippets(align_command(run, point.weights, point.scale, prompt), _json(run, objectives, point), python)
 
 
 def _json(run: Path, objectives: tuple[str, ...], point: Point) -> str:

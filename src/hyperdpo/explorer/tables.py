@@ -66,7 +66,8 @@ def metric_table(
     head = f'<th class="n" scope="col">now</th><th class="n" scope="col">{escape(pinned)}</th>'
     return (
         f'<table class="metrics"><caption>{escape(caption)}</caption><thead>'
-        '<tr><td></td><th colspan="2" scope="colgroup">this list</th><th colspan="2" scope="colgroup">all groups</th></tr>'
+        '<tr><td></td><th colspan="2" scope="colgroup">this list</th>'
+        '<th colspan="2" scope="colgroup">all groups</th></tr>'
         f"<tr><td></td>{head}{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
