@@ -18,7 +18,7 @@ def list_table(rows: Sequence[Row], names: Sequence[str], minimized: Sequence[bo
         minimized: (K,): less is better.
     """
     labels = "".join(
-        f'<th scope="col" class="n">{escape(name)}{" ↓" if less else ""}</th>'
+        f'<th scope="col" class="n">{_breakable(name)}{" ↓" if less else ""}</th>'
         for name, less in zip(names, minimized, strict=True)
     )
     head = f'<th scope="col" class="n">#</th><th scope="col">moved</th><th scope="col" class="n">row</th>{labels}'
@@ -33,6 +33,11 @@ def list_table(rows: Sequence[Row], names: Sequence[str], minimized: Sequence[bo
         f'<table class="list"><caption>{escape(caption)}</caption>'
         f'<thead><tr>{head}<th scope="col" class="n">score</th></tr></thead><tbody>{body}</tbody></table>'
     )
+
+
+def _breakable(name: str) -> str:
+    """A name that may go on in the next line after an underscore."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _moved(places: int) -> str:
