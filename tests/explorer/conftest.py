@@ -63,14 +63,15 @@ def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=BROWSER)
-        yield started
+        # One context: the pages share what has been loaded, as a user's do.
+        yield started.new_context(permissions=["clipboard-read", "clipboard-write"])
         started.close()
 
 
 @contextmanager
 def looking(browser: Any, url: str, width: int = 1280, height: int = 900) -> Iterator[Looked]:
-    context = browser.new_context(viewport={"width": width, "height": height}, permissions=["clipboard-read"])
-    page = context.new_page()
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": height})
     page.set_default_timeout(15_000)
     looked = Looked(page, url)
     page.on("console", lambda m: looked.errors.append(m.text) if m.type in ("error", "warning") else None)
@@ -80,7 +81,7 @@ def looking(browser: Any, url: str, width: int = 1280, height: int = 900) -> Ite
     try:
         yield looked
     finally:
-        context.close()
+        page.close()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from nicegui import background_tasks, ui
 
@@ -60,15 +61,17 @@ class SnippetBox:
             for name in ("Command line", "JSON", "Python"):
                 with ui.row().classes("row w-full"):
                     ui.label(name).classes("grow")
-                    button = ui.button("copy", icon="content_copy", on_click=lambda _, n=name: self._copy(n))
+                    button = ui.button("copy", icon="content_copy")
                     button.props["aria-label"] = f"copy as {name}"
                     button.props('flat no-caps padding="2px 8px" size="12px"')
-                self._texts[name] = ui.label("").classes("snippet").props(f'data-snippet="{name}"')
+                text = ui.label("").classes("snippet").props(f'data-snippet="{name}"')
+                self._texts[name] = text
+                # In the browser: a way round by the server would be too late for some to let it write.
+                button.on(
+                    "click", js_handler=f"() => navigator.clipboard?.writeText(getHtmlElement({text.id}).textContent)"
+                )
+                button.on("click", partial(ui.notify, f"copied as {name}"), [])
 
     def show(self, snippets: Snippets) -> None:
         for name, text in snippets.named().items():
             self._texts[name].set_text(text)
-
-    def _copy(self, name: str) -> None:
-        ui.clipboard.write(self._texts[name].text)
-        ui.notify(f"copied as {name}")
