@@ -31,6 +31,7 @@ def never_served(monkeypatch):
         (["{fitted}", "{data}", "--compare", "{language}"], ["--compare", "a language model", "expected a ranker"]),
         (["{fitted}", "{data}", "--compare", "{five}"], ["--compare", *CLICKS, "url_dwell_time"]),
         (["{fitted}", "{data}", "--compare", "{tmp}"], ["no run there"]),
+        (["{fitted}", "{data}", "--compare", "{fitted}"], ["--compare", "itself"]),
         (["{fitted}", "{data}", "--model", "x"], ["--model", "ranker"]),
         (["{fitted}", "{data}", "--format", "pku"], ["--format", "ranker"]),
         (["{fitted}", "{toy}", "--split", "test"], ["--split test"]),

@@ -13,6 +13,7 @@ import click
 from hyperdpo.errors import InputError
 from hyperdpo.plots import COLOURS
 
+LOOPBACK = ("127.0.0.1", "localhost")
 STYLE = Path(__file__).with_name("page.css")
 
 
@@ -40,12 +41,16 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
         browser: open it in the user's browser.
     """
     from nicegui import app, ui
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     def root() -> None:
         ui.colors(primary=COLOURS[0])
         ui.add_css(STYLE.read_text(encoding="utf-8"))
         page()
 
+    if host in LOOPBACK:
+        # A page of another site that has its name point here is not answered.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
     address = f"[{host}]" if ":" in host else host
     app.on_startup(lambda: click.echo(f"explore: http://{address}:{port} (Ctrl-C ends it)"))
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

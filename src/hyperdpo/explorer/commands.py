@@ -38,6 +38,8 @@ def explore_command(
     if compare is not None and (other := kind_of(compare)) != kind:
         named = {"rank": "a ranker", "align": "a language model"}
         raise InputError(f"--compare {compare}: found {named[other]}; expected {named[kind]}, as {run_path}")
+    if compare is not None and compare.resolve() == run_path.resolve():
+        raise InputError(f"--compare {compare}: is the run itself; expected another")
     foreign = {"--format": format if format != "auto" else None, "--model": model}
     if kind == "align":
         foreign = {"--base-scores": base_scores}

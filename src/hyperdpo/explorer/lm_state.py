@@ -76,9 +76,9 @@ class AlignExplorer:
         return self._sample
 
     def starts(self, columns: int) -> list[Point]:
-        """The ends of the front, then the middle: points that answer differently."""
+        """Ends of the front, then the middle: points that answer differently."""
         m = len(self.objectives)
-        weights = [*np.eye(m).tolist()[:2], [1 / m] * m]
+        weights = [*np.eye(m).tolist(), [1 / m] * m]
         scales = [1.0] * len(weights) if m > 1 else [1.0, 5.0]
         chosen = zip(weights * columns, scales * columns, strict=False)
         return [Point(tuple(w), c, self.betas) for w, c in list(chosen)[:columns]]
