@@ -72,7 +72,7 @@ def test_moves_are_places_since_the_pinned_point(explorer):
     first, second, *_ = points_of(explorer)
     rows, _, _ = explorer.list_view(0, second, first)
     found = explorer.list_of(0)
-    before = {int(found.rows[i]) + 1: place for place, i in enumerate(ranking(found.scores(first)))}
+    before = {int(found.rows[i]) + 1: place for place, i in enumerate(ranking(found.at(first)[0]))}
     assert [row.moved for row in rows] == [before[row.document] - (row.place - 1) for row in rows]
     assert sum(row.moved for row in rows) == 0
     stayed, _, _ = explorer.list_view(0, second, second)

@@ -157,18 +157,23 @@ class PointMeasure:
         return sums
 
     @torch.inference_mode()
-    def scores(self, point: np.ndarray) -> np.ndarray:
-        """(N,) float32 scores at one point (2 m + 1,), in the order of the examples' rows, as :meth:`RankRun.score`."""
+    def at(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At one point (2 m + 1,): (N,) float32 scores, as :meth:`RankRun.score`, and their (K, G) NDCG.
+
+        Scores are in the order of the examples' rows.
+        """
         m = len(self.run.objectives)
-        found = np.zeros(self.examples.num_items, dtype=np.float32)
+        scores = np.zeros(self.examples.num_items, dtype=np.float32)
+        found = np.zeros(self.counts.shape)
         for number, group_batch in enumerate(self.batches):
             batch = None if number in self._heads else self.examples.batch(group_batch, self.device)
-            raw = self._scores(number, group_batch, batch, point[None, :m], point[m + 1 :])[0]
+            raw = self._scores(number, group_batch, batch, point[None, :m], point[m + 1 :])
             base = torch.from_numpy(self._base(group_batch)).to(raw)
-            scaled = linear_transformation(raw, base, float(point[m])).cpu().numpy()
+            scaled = linear_transformation(raw, base, float(point[m]))
+            found[:, group_batch.groups] = self._ndcg(number, group_batch, scaled)[0]
             rows, mask = self.examples.index(group_batch)
-            found[rows[mask]] = scaled[mask]
-        return found
+            scores[rows[mask]] = scaled[0].cpu().numpy()[mask]
+        return scores, found
 
     def _scores(
         self, number: int, group_batch: GroupBatch, batch: Batch | None, weights: np.ndarray, betas: np.ndarray

@@ -27,6 +27,8 @@ FRONT_POINTS = {1: 1, 2: 21, 3: 66}
 MOST_POINTS = 126
 #: Lists whose features and heads are kept.
 KEPT_LISTS = 32
+#: Points of a list whose scores are kept.
+KEPT_POINTS = 4
 #: How far the temperatures of a mixture can be moved on the page, by a factor.
 MIXTURE_RANGE = 8.0
 
@@ -53,16 +55,23 @@ class QueryList:
         self._measure = measure
         self.rows, self.labels = rows, labels
         self._counted = measure.counts[:, 0] > 0
-        self.base_scores = np.asarray(measure.examples.base_scores)
+        self._known: OrderedDict[Point | None, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
-    def scores(self, point: Point | None) -> np.ndarray:
-        """(n,) scores in the order of DATA; of None: the base's."""
-        return self.base_scores if point is None else self._measure.scores(point.row())
+    def at(self, point: Point | None) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) scores in the order of DATA, and (K,) metrics, NaN where the list has none; of None: the base's.
 
-    def metrics(self, point: Point | None) -> np.ndarray:
-        """(K,) on this list, NaN where it has none."""
-        found = self._measure.base() if point is None else self._measure(point.row()[None])[0]
-        return np.where(self._counted, found[:, 0], np.nan)
+        Those of the last points are kept: a pinned one is asked for again and again.
+        """
+        if point not in self._known:
+            if point is None:
+                scores, found = np.asarray(self._measure.examples.base_scores), self._measure.base()
+            else:
+                scores, found = self._measure.at(point.row())
+            self._known[point] = scores, np.where(self._counted, found[:, 0], np.nan)
+        self._known.move_to_end(point)
+        while len(self._known) > KEPT_POINTS:
+            self._known.popitem(last=False)
+        return self._known[point]
 
     def ranked(self, scores: np.ndarray, pinned: np.ndarray) -> list[Row]:
         """The list by falling score; equal scores keep the order of DATA.
@@ -134,7 +143,8 @@ class RankExplorer:
         self._counts = self._whole.counts.sum(1)
         self._base: np.ndarray | None = None
         self._lists: OrderedDict[int, QueryList] = OrderedDict()
-        self._lock = threading.Lock()
+        # Two, so that a list never waits for the metrics of all groups.
+        self._list_lock, self._whole_lock = threading.RLock(), threading.Lock()
 
     @property
     def description(self) -> str:
@@ -163,7 +173,7 @@ class RankExplorer:
 
     def list_of(self, group: int) -> QueryList:
         """The list of a group of the split, by position; the last ones asked for are kept."""
-        with self._lock:
+        with self._list_lock:
             if group not in self._lists:
                 part = Part(self.part.table, self.part.groups[[group]])
                 examples = self.run.examples(part, base_scores=self._given, device=self._device)
@@ -177,20 +187,20 @@ class RankExplorer:
     def list_view(self, group: int, point: Point, pinned: Point | None) -> tuple[list[Row], np.ndarray, np.ndarray]:
         """The ranked list, and its (K,) metrics at the point and at the pinned one."""
         found = self.list_of(group)
-        with self._lock:
-            rows = found.ranked(found.scores(point), found.scores(pinned))
-            return rows, found.metrics(point), found.metrics(pinned)
+        with self._list_lock:
+            (before, metrics_before), (scores, metrics) = found.at(pinned), found.at(point)
+            return found.ranked(scores, before), metrics, metrics_before
 
     def measure(self, rows: np.ndarray) -> np.ndarray:
         """(P, K) metrics on all groups of the split, of (P, 2 m + 1) points; NaN where no group counts."""
-        with self._lock:
+        with self._whole_lock:
             return self._mean(self._whole(np.atleast_2d(rows)))
 
     def at(self, point: Point | None) -> np.ndarray:
         """(K,) metrics on all groups; of None: the base's, measured once."""
         if point is not None:
             return self.measure(point.row())[0]
-        with self._lock:
+        with self._whole_lock:
             if self._base is None:
                 self._base = self._mean(self._whole.base())
             return self._base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,13 +18,18 @@ from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox
 from hyperdpo.explorer.point import Point
-from hyperdpo.explorer.rank_state import RankExplorer
+from hyperdpo.explorer.rank_state import RankExplorer, Row
 from hyperdpo.explorer.snippets import rank_snippets
 from hyperdpo.explorer.tables import list_table, metric_table
 
 #: More queries than this are found by their name first.
 MOST_QUERIES = 300
 BOTH = "both"
+#: Lists that take no longer are drawn in the answer to the event, without a thread.
+INLINE_SECONDS = 0.015
+
+#: Rows, and (K,) metrics at the point and at the pinned one.
+ListView = tuple[list[Row], np.ndarray, np.ndarray]
 
 
 class RankView:
@@ -44,7 +50,9 @@ class RankView:
         self._group = 0
         self._shown = str(first.path)
         self._whole: list[tuple[np.ndarray, np.ndarray]] = []
-        self._lists: list[tuple[np.ndarray, np.ndarray]] = []
+        self._views: list[ListView] = []
+        self._drawn: object = None
+        self._list_seconds = math.inf
         self._whole_seconds = 0.0
         self._front_temperatures = [front.points[0].temperatures for front in fronts]
         self._queries = first.queries()
@@ -101,13 +109,13 @@ class RankView:
                 shown.props("dense outlined options-dense").classes("grow")
         self._metrics = ui.html("", sanitize=False).classes("w-full overflow-x-auto").props("data-part=metrics")
         with ui.element("div").classes("sides w-full"):
-            self._tables = [self._table(number) for number in range(len(self.explorers))]
-
-    def _table(self, number: int) -> ui.html:
-        with ui.element("div").classes("scroll").props('tabindex=0 role=region aria-label="list"') as box:
-            table = ui.html("", sanitize=False).props(f"data-part=list{number}")
-        box.set_visibility(number == 0)
-        return table
+            self._boxes, self._tables = [], []
+            for number in range(len(self.explorers)):
+                with ui.element("div").classes("scroll").props('tabindex=0 role=region aria-label="list"') as box:
+                    # The tables escape what they hold.
+                    self._tables.append(ui.html("", sanitize=False).props(f"data-part=list{number}"))
+                box.set_visibility(number == 0)
+                self._boxes.append(box)
 
     # What the visitor does
 
@@ -117,6 +125,12 @@ class RankView:
         self._snippets.show(
             rank_snippets(self.first.path, self._data, self.first.objectives, point, self.first.betas, base)
         )
+        self._ask()
+
+    def _ask(self) -> None:
+        """Show what the visitor has asked for: the lists at once, where that is quick, and then all the rest."""
+        if self._list_seconds <= INLINE_SECONDS:
+            self._draw_lists(self._lists(), self._key())
         self._latest.ask()
 
     def _go(self, point: Point) -> None:
@@ -128,12 +142,12 @@ class RankView:
         self._pinned = self._controls.point
         self._pin_note.set_text(f"moves are against {self._pinned.describe(self.first.objectives)}")
         self._pinned_values = []
-        self._latest.ask()
+        self._ask()
 
     def _unpin(self) -> None:
         self._pinned, self._pinned_values = None, []
         self._pin_note.set_text("moves are against the base")
-        self._latest.ask()
+        self._ask()
 
     def _find(self, text: str) -> None:
         found = {i: name for i, name in enumerate(self._queries) if text.lower() in name.split(" · ")[0].lower()}
@@ -144,19 +158,19 @@ class RankView:
     def _chose_query(self, event: Any) -> None:
         if isinstance(event.value, int):
             self._group = event.value
-            self._latest.ask()
+            self._list_seconds = math.inf  # its features are read first
+            self._ask()
 
     def _chose_run(self, event: Any) -> None:
         self._shown = str(event.value)
-        for number, (table, one) in enumerate(zip(self._tables, self.explorers, strict=True)):
-            table.parent_slot.parent.set_visibility(self._shows(number, one))  # type: ignore[union-attr]
-        self._latest.ask()
+        shown = [number for number, _ in self._shown_runs()]
+        for number, box in enumerate(self._boxes):
+            box.set_visibility(number in shown)
+        self._ask()
 
-    def _shows(self, number: int, one: RankExplorer) -> bool:
-        if self._shown == BOTH:
-            return True
-        same = [str(other.path) for other in self.explorers].index(self._shown)
-        return number == same and str(one.path) == self._shown
+    def _shown_runs(self) -> list[tuple[int, RankExplorer]]:
+        """The runs whose lists are shown, with their numbers."""
+        return [(n, one) for n, one in enumerate(self.explorers) if self._shown in (str(one.path), BOTH)]
 
     # What follows
 
@@ -166,24 +180,37 @@ class RankView:
             return point
         return replace(point, temperatures=one.betas)
 
-    async def _react(self) -> None:
+    def _lists(self) -> list[ListView]:
+        """The lists that are shown, at the point."""
+        started = time.monotonic()
         point = self._controls.point
-        shown = [(n, one) for n, one in enumerate(self.explorers) if self._shows(n, one)]
+        found = [
+            one.list_view(self._group, self._given(one, point), self._point_of(one, self._pinned))
+            for _, one in self._shown_runs()
+        ]
+        self._list_seconds = time.monotonic() - started
+        return found
 
-        def lists() -> list[Any]:
-            return [
-                one.list_view(self._group, self._given(one, point), self._point_of(one, self._pinned))
-                for _, one in shown
-            ]
+    def _draw_lists(self, views: list[ListView], key: object) -> None:
+        self._views, self._drawn = views, key
+        for (number, one), (rows, _, _) in zip(self._shown_runs(), views, strict=True):
+            caption = self._queries[self._group] + (f", {one.path}" if len(self.explorers) > 1 else "")
+            self._tables[number].set_content(list_table(rows, one.metrics, one.minimized, caption))
+        self._show_metrics(self._whole if self._whole_seconds <= LIVE_SECONDS and self._whole else None)
 
-        views = await threads.io_bound(lists)
-        if views is None:  # the server is going down
-            return
-        for (number, one), (rows, _, _) in zip(shown, views, strict=True):
-            caption = f"{self._queries[self._group]}, {one.path}" if len(self.explorers) > 1 else ""
-            html = list_table(rows, one.metrics, one.minimized, caption or self._queries[self._group])
-            self._tables[number].set_content(html)
-        self._show_metrics(shown, views, None if self._whole_seconds > LIVE_SECONDS or not self._whole else self._whole)
+    def _key(self) -> object:
+        """What the lists depend on."""
+        return self._controls.point, self._pinned, self._group, self._shown
+
+    async def _react(self) -> None:
+        point, key = self._controls.point, self._key()
+        if self._drawn != key:
+            views = await threads.io_bound(self._lists)
+            if views is None:  # the server is going down
+                return
+            if self._key() != key:
+                return
+            self._draw_lists(views, key)
         if self._whole_seconds > LIVE_SECONDS:
             self._front.busy(True)
             if not await self._latest.pause():
@@ -196,7 +223,7 @@ class RankView:
         if self._latest.stale and self._whole_seconds > LIVE_SECONDS:
             return
         self._whole = whole
-        self._show_metrics(shown, views, whole)
+        self._show_metrics(whole)
         await self._move_front(point)
 
     def _given(self, one: RankExplorer, point: Point) -> Point:
@@ -209,12 +236,10 @@ class RankView:
             self._pinned_values = [one.at(self._point_of(one, self._pinned)) for one in self.explorers]
         return [one.here(self._given(one, point)) for one in self.explorers]
 
-    def _show_metrics(
-        self, shown: Sequence[tuple[int, RankExplorer]], views: Sequence[Any], whole: Sequence[Any] | None
-    ) -> None:
+    def _show_metrics(self, whole: Sequence[tuple[np.ndarray, np.ndarray]] | None) -> None:
         pinned = "base" if self._pinned is None else "pinned"
         content = ""
-        for (number, one), (_, here, before) in zip(shown, views, strict=True):
+        for (number, one), (_, here, before) in zip(self._shown_runs(), self._views, strict=True):
             everywhere = None
             if whole is not None and self._pinned_values:
                 everywhere = (whole[number][0], self._pinned_values[number])
