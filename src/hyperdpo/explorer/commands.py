@@ -13,6 +13,7 @@ from hyperdpo.choosing.rankers import rank_part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.app import check_port, serve
+from hyperdpo.explorer.front import measured_on
 from hyperdpo.explorer.rank_state import RankExplorer, trained_on
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
@@ -80,7 +81,7 @@ def _rank_page(
         explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
     started = time.monotonic()
     fronts = [one.front(one.betas) for one in explorers]
-    click.echo(f"front measured on {len(part.groups)} {name} groups in {time.monotonic() - started:.1f} s")
+    click.echo(f"front measured on {measured_on(len(part.groups), name)} in {time.monotonic() - started:.1f} s")
     from hyperdpo.explorer.rank_view import RankView
 
     return lambda: RankView(explorers, fronts, source, base_scores)
@@ -116,7 +117,7 @@ def _align_page(
     if part is not None:
         started = time.monotonic()
         fronts = [one.front() for one in explorers]
-        click.echo(f"front measured on {len(part)} {name} groups in {time.monotonic() - started:.1f} s")
+        click.echo(f"front measured on {measured_on(len(part), name)} in {time.monotonic() - started:.1f} s")
     from hyperdpo.explorer.lm_view import LmView
 
     return lambda: LmView(explorers, fronts)

@@ -166,8 +166,10 @@ class _Pair:
                     ui.label(hint).classes("hint")
             self._slider = Slider(*places, step, self._slid, spoken)
             if colour is not None:
-                self._slider.style(f"accent-color:{colour}")
-            self._box = ui.number(min=ends[0], max=ends[1], value=ends[0]).props("dense outlined step=any")
+                self._slider.style(f"--tint:{colour}")
+            self._box = ui.number(min=ends[0], max=ends[1], value=ends[0], format="%.4g").props(
+                "dense outlined step=any"
+            )
             self._box.props["aria-label"] = f"{spoken}, number"
             self._box.on("change", self._typed, [None])
 

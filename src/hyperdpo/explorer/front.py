@@ -127,6 +127,11 @@ def figure(
     return {"data": data, "layout": layout, "config": {"displaylogo": False, "displayModeBar": False}}
 
 
+def measured_on(groups: int, split: str) -> str:
+    """In words."""
+    return f"all {groups} groups" if split == "all" else f"{groups} {split} groups"
+
+
 def first_mark(fronts: int) -> int:
     """The trace with which the marks begin: curve, then point, of each."""
     return 2 * fronts + 1

@@ -14,7 +14,7 @@ from nicegui import run as threads
 
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.controls import PointControls
-from hyperdpo.explorer.front import Front, Marks
+from hyperdpo.explorer.front import Front, Marks, measured_on
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.lm_state import AlignExplorer
 from hyperdpo.explorer.parts import Latest, SnippetBox
@@ -111,12 +111,12 @@ class LmView:
             self._seed = ui.number("seed", value=0, min=0, precision=0).props("dense outlined").classes("w-24")
             self._seed.bind_enabled_from(self._sampled, "value")
             self._count = ui.toggle({2: "2 answers", 3: "3 answers"}, value=2, on_change=self._show_columns)
-            self._count.props("no-caps dense")
+            self._count.props('no-caps padding="4px 12px"')
             self._status = ui.label("").classes("note").props("role=status data-status=answers")
 
     def _front_card(self) -> None:
         first = self.first
-        note = f"{first.groups} {first.split} groups. A click on a point of the front moves"
+        note = f"{measured_on(first.groups, first.split)}. A click on a point of the front moves"
         self._front = FrontView(
             self._fronts,
             first.objectives,
@@ -125,7 +125,9 @@ class LmView:
             self._go_to,
             f"Cross-entropy error, and accuracy of pairs, on {note} the answer chosen here:",
         )
-        self._target = ui.toggle({0: "A", 1: "B", 2: "C"}, value=0).props("dense no-caps").classes("self-start")
+        self._target = (
+            ui.toggle({0: "A", 1: "B", 2: "C"}, value=0).props('no-caps padding="2px 12px"').classes("self-start")
+        )
 
     def _shown(self) -> list[_Column]:
         return self._columns[: int(self._count.value or 2)]

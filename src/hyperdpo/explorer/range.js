@@ -19,8 +19,14 @@ export default {
   methods: {
     show() {
       this.$el.value = this.value;
+      this.fill();
+    },
+    fill() {
+      const { value, min, max } = this.$el;
+      this.$el.style.setProperty("--at", `${(100 * (value - min)) / (max - min)}%`);
     },
     slid() {
+      this.fill();
       this.moving = true;
       clearTimeout(this.timer);
       this.timer = setTimeout(() => {

@@ -17,7 +17,7 @@ from hyperdpo.choosing.rankers import PointMeasure, metric_names
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import column_values
-from hyperdpo.explorer.front import Front
+from hyperdpo.explorer.front import Front, measured_on
 from hyperdpo.explorer.point import Point
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.run import RankRun
@@ -149,7 +149,7 @@ class RankExplorer:
     @property
     def description(self) -> str:
         """The metric and what it is measured on."""
-        return f"{self.settings.describe()}, {len(self.part.groups)} {self.split} groups"
+        return f"{self.settings.describe()}, {measured_on(len(self.part.groups), self.split)}"
 
     @property
     def temperature_range(self) -> tuple[tuple[float, float], ...] | None:
