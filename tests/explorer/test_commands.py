@@ -9,9 +9,17 @@ import subprocess
 import sys
 
 import pytest
-from helpers import CLICKS, free_port, run_python, subprocess_environment
+from helpers import CLICKS, fit_toy, free_port, run_python, subprocess_environment
 
 from hyperdpo.explorer import cli as explore_cli
+
+
+@pytest.fixture(scope="module")
+def other_run(tmp_path_factory):
+    """For the names of ``toy_run``, but much of ``b`` is good here."""
+    path = tmp_path_factory.mktemp("other") / "run"
+    fit_toy().save(path)
+    return path
 
 
 @pytest.fixture
@@ -38,16 +46,29 @@ def never_served(monkeypatch):
         (["{fitted}", "{toy}"], ["toy.parquet", "no column"]),
         (["{language}", "--base-scores", "x"], ["--base-scores", "language model"]),
         (["{language}", "{data}"], ["data.txt"]),
+        (["{language}", "--split", "test"], ["--split", "expected DATA"]),
+        (["{toy_run}", "{toy}", "--compare", "{other}"], ["--compare", "maximize b", "expected b (minimize b)"]),
         (["{fitted}", "{data}", "--port", "0"], ["--port"]),
         (["{fitted}", "{data}", "--host", "192.0.2.1"], ["192.0.2.1", "--port"]),
     ],
 )
 def test_mistakes_get_one_line(
-    command, never_served, fitted, fitted_five, generated, language, toy_data, tmp_path, arguments, words
+    command,
+    never_served,
+    fitted,
+    fitted_five,
+    generated,
+    language,
+    toy_run,
+    toy_data,
+    other_run,
+    tmp_path,
+    arguments,
+    words,
 ):
     places = {
         "fitted": fitted, "five": fitted_five, "data": generated[0], "language": language[0], "toy": toy_data,
-        "tmp": tmp_path,
+        "tmp": tmp_path, "toy_run": toy_run, "other": other_run,
     }  # fmt: skip
     done = command("explore", *(a.format(**places) for a in arguments), "--no-browser", "--cpu")
     assert done.refused(*words), (done.code, done.err)

@@ -14,7 +14,7 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.app import check_port, serve
 from hyperdpo.explorer.front import measured_on
-from hyperdpo.explorer.rank_state import RankExplorer, trained_on
+from hyperdpo.explorer.rank_state import RankExplorer, check_same_labels, trained_on
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
 from hyperdpo.serving.commands import kind_of
@@ -44,6 +44,8 @@ def explore_command(
     foreign = {"--format": format if format != "auto" else None, "--model": model}
     if kind == "align":
         foreign = {"--base-scores": base_scores}
+        if source is None and (split != "auto" or format != "auto"):
+            raise InputError(f"{'--split' if split != 'auto' else '--format'}: is about DATA; expected DATA as well")
     for option, value in foreign.items():
         if value is not None:
             what = "a ranker" if kind == "rank" else "a language model"
@@ -79,12 +81,14 @@ def _rank_page(
         given = given_base(base_scores, second, part.table)
         settings = explorers[0].settings
         explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
+        check_same_labels(*explorers)
     started = time.monotonic()
     fronts = [one.front(one.betas) for one in explorers]
     click.echo(f"front measured on {measured_on(len(part.groups), name)} in {time.monotonic() - started:.1f} s")
     from hyperdpo.explorer.rank_view import RankView
 
-    return lambda: RankView(explorers, fronts, source, base_scores)
+    file = Path(part.table.source) if source.is_dir() else source
+    return lambda: RankView(explorers, fronts, file, base_scores)
 
 
 def _align_page(

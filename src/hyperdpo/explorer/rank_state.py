@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hyperdpo.choosing.rankers import PointMeasure, metric_names
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import column_values
+from hyperdpo.errors import InputError
 from hyperdpo.explorer.front import Front, measured_on
 from hyperdpo.explorer.point import Point
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -112,8 +114,6 @@ class RankExplorer:
         InputError: the data lack a column, or base scores are missing.
     """
 
-    kind = "rank"
-
     def __init__(
         self,
         run: RankRun,
@@ -138,6 +138,8 @@ class RankExplorer:
         main = run.config.main
         labels = [*examples.labels, *([main] if main is not None and examples.main_gains is not None else [])]
         self._columns = tuple(label.column for label in labels)
+        self.labels = tuple(f"{label.name} ({label.direction} {label.column})" for label in labels)
+        """(K,): what is measured, in words."""
         self.minimized = tuple(label.direction == "minimize" for label in labels)
         """(K,): less of the label is better. Its metric is turned round, so that more is better always."""
         self._counts = self._whole.counts.sum(1)
@@ -221,6 +223,20 @@ class RankExplorer:
         """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
         found = self.measure(point.curve())
         return found[0], np.concatenate([found[1:], self.at(None)[None]])
+
+
+def check_same_labels(first: RankExplorer, second: RankExplorer) -> None:
+    """Raise unless two runs are measured by the same labels.
+
+    Raises:
+        InputError: a label is another column, has another direction, or is known to one of them only.
+    """
+    for one, other in zip_longest(first.labels, second.labels):
+        if one != other:
+            raise InputError(
+                f"--compare {second.path}: measured by {other or 'no further label'}; expected {one or 'none'}, as of "
+                f"{first.path}"
+            )
 
 
 def trained_on(run: RankRun, part: Part) -> int:

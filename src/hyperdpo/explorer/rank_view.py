@@ -38,7 +38,7 @@ class RankView:
     Args:
         explorers: one run, or two to compare.
         fronts: of each, at its own temperatures.
-        data: as the user named it.
+        data: the file, as the user named it.
         base_scores: the option that was given, for the commands to copy.
     """
 
