@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -173,10 +172,21 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     words_tokenizer().save_pretrained(place / "model")
     data = place / "data.jsonl"
     write_preferences(read_preferences(rows(20)), data)
-    options = ["--epochs", "2", "--cpu", "--set", "training.disable_tqdm=true", "--set", "training.learning_rate=0.05"]
-    where = [str(data), "--model", str(place / "model"), "--out", str(place / "run")]
-    assert main(["align", "fit", *where, *options]) == 0
+    fit_language(place, "run", "--epochs", "2")
     return place / "run", data
+
+
+def fit_language(place: Path, name: str, *options: str) -> None:
+    where = [str(place / "data.jsonl"), "--model", str(place / "model"), "--out", str(place / name)]
+    settings = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "training.learning_rate=0.05"]
+    assert main(["align", "fit", *where, *settings, *options]) == 0
+
+
+@pytest.fixture(scope="session")
+def other_language(language: tuple[Path, Path]) -> Path:
+    """Another run of the same base, data and objectives."""
+    fit_language(language[0].parent, "other", "--epochs", "1", "--seed", "7")
+    return language[0].parent / "other"
 
 
 # --- servers, one for each kind of run
@@ -195,7 +205,6 @@ def compared_url(browser: Any, fitted: Path, scratch_run: Path, generated: tuple
 
 
 @pytest.fixture(scope="session")
-def language_url(browser: Any, language: tuple[Path, Path]) -> Iterator[str]:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with served(*language, "--split", "all") as url:
+def language_url(browser: Any, language: tuple[Path, Path], other_language: Path) -> Iterator[str]:
+    with served(*language, "--split", "all", "--compare", other_language) as url:
         yield url

@@ -110,7 +110,7 @@ def figure(
         )
         ring = {"symbol": "circle-open", "size": 18, "color": tint, "line": {"width": 3.5}}
         dot = _dot(f"now, {mark.name}" if several else "now", mark.value, axes, ring, _text(mark.name))
-        if several and len(fronts) == 1:
+        if len(mark.name) == 1:  # the letter of an answer
             dot |= {"mode": "markers+text", "text": [_text(mark.name)], "textposition": "top center"}
         data.append(dot)
     better = ["higher is better" if larger else "lower is better" for larger in larger_is_better]
