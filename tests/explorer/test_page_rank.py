@@ -226,6 +226,7 @@ def test_a_button_copies_what_is_shown(shared_page):
     text = snippet(page, "Command line")
     assert text.startswith("hyperdpo rank score ")
     wait_until(lambda: page.evaluate("navigator.clipboard.readText()") == text, "the text in the clipboard")
+    page.get_by_text("copied as Command line").wait_for()
 
 
 def test_axes_can_be_chosen(shared_page):

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 from nicegui import background_tasks, ui
 
@@ -14,6 +15,13 @@ from hyperdpo.explorer.snippets import Snippets
 
 #: Shorter work follows a drag; longer work waits for its end, that is, for this long without a change.
 LIVE_SECONDS, PAUSE_SECONDS = 0.05, 0.2
+
+
+#: Copies the text of element ID, and tells the server whether it could.
+COPY = """() => {
+  if (!navigator.clipboard) return emit(false);
+  navigator.clipboard.writeText(getHtmlElement(ID).textContent).then(() => emit(true), () => emit(false));
+}"""
 
 
 class Latest:
@@ -67,11 +75,12 @@ class SnippetBox:
                 text = ui.label("").classes("snippet").props(f'data-snippet="{name}"')
                 self._texts[name] = text
                 # In the browser: a way round by the server would be too late for some to let it write.
-                button.on(
-                    "click", js_handler=f"() => navigator.clipboard?.writeText(getHtmlElement({text.id}).textContent)"
-                )
-                button.on("click", partial(ui.notify, f"copied as {name}"), [])
+                script = COPY.replace("ID", str(text.id))
+                button.on("click", partial(self._told, name), js_handler=script)
 
     def show(self, snippets: Snippets) -> None:
         for name, text in snippets.named().items():
             self._texts[name].set_text(text)
+
+    def _told(self, name: str, event: Any) -> None:
+        ui.notify(f"copied as {name}" if event.args else "this browser does not copy from here: select the text")

@@ -26,7 +26,7 @@ from hyperdpo.explorer.tables import list_table, metric_table
 MOST_QUERIES = 300
 BOTH = "both"
 #: Lists that take no longer are drawn in the answer to the event, without a thread.
-INLINE_SECONDS = 0.015
+INLINE_SECONDS = 0.03
 
 #: Rows, and (K,) metrics at the point and at the pinned one.
 ListView = tuple[list[Row], np.ndarray, np.ndarray]
