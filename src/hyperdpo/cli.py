@@ -18,6 +18,7 @@ from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align, check_extra
 from hyperdpo.choosing.cli import choose
 from hyperdpo.errors import InputError
+from hyperdpo.explorer.cli import explore
 from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
 from hyperdpo.ranking.variants import VARIANTS
 
@@ -51,6 +52,7 @@ def cli() -> None:
 
 cli.add_command(align)
 cli.add_command(choose)
+cli.add_command(explore)
 
 
 @cli.group()

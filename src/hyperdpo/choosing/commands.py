@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ import click
 import numpy as np
 
 from hyperdpo.choosing.choice import Choice, Sample, choose_point
-from hyperdpo.choosing.rankers import MAIN, rank_sample, rank_space
+from hyperdpo.choosing.rankers import MAIN, rank_part, rank_sample, rank_space
 from hyperdpo.choosing.rankers import metric_names as rank_metrics
 from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_requirement
 from hyperdpo.choosing.search import Effort
@@ -25,7 +24,8 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.ranking.run import RUN, RankRun
-from hyperdpo.ranking.sources import given_base, read_data
+from hyperdpo.ranking.sources import given_base
+from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.data import Preferences
@@ -216,20 +216,7 @@ def _rank_samples(
         return rank_sample(run, examples, device=device, description=described)
 
     def named(wanted: str) -> tuple[str, Part]:
-        if isinstance(data, Part):
-            if wanted in ("auto", "all"):
-                return "given", data
-            return run.part(data.table, wanted)
-        source = Path(data)
-        if source.is_dir():
-            table, name = read_data(source, run, "validation" if wanted == "auto" else wanted)
-            return str(name), Part.whole(table)
-        table, _ = read_data(source, run, wanted)
-        own = [name for name, known in run.data["fingerprints"].items() if known == table.fingerprint != ""]
-        if wanted == "auto":
-            # Validation groups have chosen the epoch at most; the test groups stay for whoever judges the choice.
-            wanted = next((name for name in ("validation", "test") if name in own), "auto")
-        return run.part(table, wanted)
+        return rank_part(run, data, wanted)
 
     name, part = named(split)
     if holdout is None:
@@ -248,18 +235,13 @@ def _rank_samples(
 def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
     weights = list(choice.weights.values())
     betas = list(choice.temperatures.values())
-    moved = betas != list(run.betas)
-    python = f"predict(X, qid=qid, weights={weights}, scale={choice.scale:g}"
-    python += f", temperatures={betas})" if moved else ")"
+    moved = betas if betas != list(run.betas) else None
+    call = rank_call(weights, choice.scale, moved)
     if path is None:
-        return {"command": None, "python": f"ranker.{python}"}
-    command = ["hyperdpo", "rank", "score", str(path), "DATA", "--weights", _numbers(weights)]
-    command += ["--scale", f"{choice.scale:g}"]
-    if moved:
-        command += ["--temperature", _numbers(betas)]
-    if isinstance(base_scores, str):
-        command += ["--base-scores", base_scores]
-    return {"command": shlex.join(command), "python": f"HyperRanker.load({str(path)!r}).{python}"}
+        return {"command": None, "python": f"ranker.{call}"}
+    column = base_scores if isinstance(base_scores, str) else None
+    command = rank_command(path, "DATA", weights, choice.scale, moved, column)
+    return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
 
 
 # Language models ------------------------------------------------------------------------------------------------------
@@ -269,17 +251,13 @@ def _align_samples(
     run: AlignRun, data: Any, split: str, holdout: Any, format: str, seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
     from hyperdpo.alignment.data import Preferences, read_preferences
-    from hyperdpo.alignment.run import fingerprint
-    from hyperdpo.choosing.language import align_sample
+    from hyperdpo.choosing.language import align_part, align_sample
 
     given = isinstance(data, Preferences)
     preferences = data if given else read_preferences(data, objectives=run.names, format=format)
 
     def named(wanted: str) -> tuple[str, Preferences]:
-        if wanted == "auto" and fingerprint(preferences) == run.data["fingerprint"]:
-            held_out = run.data["groups"]
-            wanted = next((name for name in ("validation", "test") if held_out.get(name)), "auto")
-        return run.part(preferences, wanted)
+        return align_part(run, preferences, wanted)
 
     def sample(part: Preferences, what: str) -> Sample:
         described = f"cross-entropy error and accuracy of pairs, {what}"
@@ -303,12 +281,11 @@ def _align_samples(
 
 def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:
     weights = list(choice.weights.values())
-    call = f"generate(prompts, {weights}, {choice.scale:g})"
+    call = align_call(weights, choice.scale)
     if path is None:
         return {"command": None, "python": f"run.{call}"}
-    command = ["hyperdpo", "align", "generate", str(path), "--weights", _numbers(weights)]
-    command += ["--scale", f"{choice.scale:g}", "--prompt", "TEXT"]
-    return {"command": shlex.join(command), "python": f"AlignRun.load({str(path)!r}).{call}"}
+    command = align_command(path, weights, choice.scale)
+    return {"command": command, "python": f"AlignRun.load({str(path)!r}).{call}"}
 
 
 # Both -----------------------------------------------------------------------------------------------------------------
@@ -351,7 +328,3 @@ def _check_other(holdout: str, chosen_on: str) -> None:
         raise InputError(
             f"holdout {holdout}: the point is chosen on the {chosen_on} groups; expected other groups to report on"
         )
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ",".join(f"{value:g}" for value in values)

@@ -12,12 +12,28 @@ import torch
 from hyperdpo.alignment.batches import padding_token, tokenize_groups
 from hyperdpo.alignment.data import Preferences, to_targets
 from hyperdpo.alignment.evaluation import PaddedGroups, base_scores, conditioned_scores
-from hyperdpo.alignment.run import AlignRun
+from hyperdpo.alignment.run import AlignRun, fingerprint
 from hyperdpo.choosing.choice import Sample
 from hyperdpo.choosing.search import Effort, Space
 
 #: Before an objective's name: its accuracy of pairs.
 ACCURACY = "accuracy:"
+
+
+def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str, Preferences]:
+    """The groups that a point is chosen on, and what they are called.
+
+    Args:
+        split: ``auto``: the validation groups of the run's own data (its test groups where it has none), all groups of
+            other data. Otherwise as :meth:`AlignRun.part`.
+
+    Raises:
+        InputError: as :meth:`AlignRun.part`.
+    """
+    if split == "auto" and fingerprint(preferences) == run.data["fingerprint"]:
+        held_out = run.data["groups"]
+        split = next((name for name in ("validation", "test") if held_out.get(name)), "auto")
+    return run.part(preferences, split)
 
 
 def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from hyperdpo.choosing.search import Space
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.mixture import mixture_scores
 from hyperdpo.data.batching import GroupBatch
+from hyperdpo.data.splits import Part
 from hyperdpo.ranking.evaluation import ranker_scores
 from hyperdpo.ranking.examples import Batch, Examples
-from hyperdpo.ranking.metrics import ideal_dcg, ndcg
+from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, ndcg
 from hyperdpo.ranking.rankers import MixtureRanker
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.sources import read_data
 
 #: The main label's metric, whatever the label is called.
 MAIN = "main"
@@ -41,6 +44,31 @@ def rank_space(run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: b
     return Space(betas=tuple(run.betas), scales=scales, spread=spread)
 
 
+def rank_part(run: RankRun, data: Any, split: str) -> tuple[str, Part]:
+    """The groups that a point is chosen on, and what they are called.
+
+    Args:
+        data: a file or directory, or a part (for ``auto`` and ``all`` it is taken as it is).
+        split: ``auto``: the validation groups of the run's own data (its test groups where it has none), all groups of
+            other data. Otherwise as :meth:`RankRun.part`.
+
+    Raises:
+        InputError: a split that the data are not part of, or files that cannot be read.
+    """
+    if isinstance(data, Part):
+        return ("given", data) if split in ("auto", "all") else run.part(data.table, split)
+    source = Path(data)
+    if source.is_dir():
+        table, name = read_data(source, run, "validation" if split == "auto" else split)
+        return str(name), Part.whole(table)
+    table, _ = read_data(source, run, split)
+    own = [name for name, known in run.data["fingerprints"].items() if known == table.fingerprint != ""]
+    if split == "auto":
+        # Validation groups have chosen the epoch at most; the test groups stay for whoever judges the choice.
+        split = next((name for name in ("validation", "test") if name in own), "auto")
+    return run.part(table, split)
+
+
 def metric_names(run: RankRun) -> tuple[str, ...]:
     """The objectives' names, and the main label's (``main``, or its own name where an objective is called that)."""
     main = run.config.main
@@ -53,7 +81,7 @@ def rank_sample(
     run: RankRun, examples: Examples, *, device: torch.device | str = "cpu", description: str = ""
 ) -> Sample:
     """The groups of :meth:`RankRun.examples` as a sample; the metrics are those of :meth:`RankRun.front`."""
-    measure = _Measure(run, examples, device)
+    measure = PointMeasure(run, examples, device)
     names = metric_names(run)
     if examples.main_gains is None:
         names = names[: len(run.objectives)]
@@ -67,16 +95,25 @@ def rank_sample(
     )
 
 
-class _Measure:
+class PointMeasure:
     """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none.
 
     The heads of a mixture depend on no point: they are computed once for all calls.
+
+    Args:
+        settings: another NDCG than the run's own.
     """
 
-    def __init__(self, run: RankRun, examples: Examples, device: torch.device | str):
+    def __init__(
+        self,
+        run: RankRun,
+        examples: Examples,
+        device: torch.device | str = "cpu",
+        settings: NdcgSettings | None = None,
+    ):
         self.run, self.examples, self.device = run, examples, device
         run.ranker.eval()
-        self.settings = run.config.metric
+        self.settings = settings or run.config.metric
         main = examples.main_gains
         self.gains = examples.gains if main is None else np.column_stack([examples.gains, main])
         self.batches = examples.batches()
@@ -118,6 +155,25 @@ class _Measure:
                     found = self._ndcg(number, group_batch, scaled)
                     sums[np.ix_(chosen[part], np.arange(len(self.counts)), group_batch.groups)] = found
         return sums
+
+    @torch.inference_mode()
+    def at(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At one point (2 m + 1,): (N,) float32 scores, as :meth:`RankRun.score`, and their (K, G) NDCG.
+
+        Scores are in the order of the examples' rows.
+        """
+        m = len(self.run.objectives)
+        scores = np.zeros(self.examples.num_items, dtype=np.float32)
+        found = np.zeros(self.counts.shape)
+        for number, group_batch in enumerate(self.batches):
+            batch = None if number in self._heads else self.examples.batch(group_batch, self.device)
+            raw = self._scores(number, group_batch, batch, point[None, :m], point[m + 1 :])
+            base = torch.from_numpy(self._base(group_batch)).to(raw)
+            scaled = linear_transformation(raw, base, float(point[m]))
+            found[:, group_batch.groups] = self._ndcg(number, group_batch, scaled)[0]
+            rows, mask = self.examples.index(group_batch)
+            scores[rows[mask]] = scaled[0].cpu().numpy()[mask]
+        return scores, found
 
     def _scores(
         self, number: int, group_batch: GroupBatch, batch: Batch | None, weights: np.ndarray, betas: np.ndarray

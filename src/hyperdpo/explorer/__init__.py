@@ -1,0 +1,1 @@
+"""``hyperdpo explore``: a page that shows what a run answers at any weights, scale and temperatures."""

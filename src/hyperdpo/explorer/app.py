@@ -1,0 +1,70 @@
+"""The server of the page: loopback, quiet, gone on Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from hyperdpo.errors import InputError
+from hyperdpo.plots import COLOURS
+
+LOOPBACK = ("127.0.0.1", "localhost")
+STYLE = Path(__file__).with_name("page.css")
+
+
+def check_port(host: str, port: int) -> None:
+    """Find out before a run is loaded whether the page can be had there.
+
+    Raises:
+        InputError: another program has the port, or the address is none of this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{host}:{port}: cannot be listened on ({reason}); expected a free --port") from None
+
+
+def serve(page: Callable[[], object], title: str, host: str, port: int, *, browser: bool) -> None:
+    """Show a page until Ctrl-C.
+
+    Args:
+        page: builds the page, once for each visitor.
+        browser: open it in the user's browser.
+    """
+    from nicegui import app, ui
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    def root() -> None:
+        ui.colors(primary=COLOURS[0])
+        ui.add_css(STYLE.read_text(encoding="utf-8"))
+        page()
+
+    if host in LOOPBACK:
+        # A page of another site that has its name point here is not answered.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
+    address = f"[{host}]" if ":" in host else host
+    app.on_startup(lambda: click.echo(f"explore: http://{address}:{port} (Ctrl-C ends it)"))
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    with contextlib.suppress(KeyboardInterrupt):
+        ui.run(
+            root,
+            host=host,
+            port=port,
+            title=title,
+            dark=None,
+            language="en-US",
+            reload=False,
+            show=browser,
+            show_welcome_message=False,
+            uvicorn_logging_level="error",
+            favicon="⚖️",
+        )

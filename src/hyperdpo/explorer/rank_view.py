@@ -1,0 +1,272 @@
+"""The page of a ranker: sliders, the front, and a query's list re-ranked at the point."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nicegui import run as threads
+from nicegui import ui
+
+from hyperdpo.explorer.controls import PointControls
+from hyperdpo.explorer.front import Front, Marks
+from hyperdpo.explorer.front_view import FrontView
+from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox
+from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.rank_state import RankExplorer, Row
+from hyperdpo.explorer.snippets import rank_snippets
+from hyperdpo.explorer.tables import list_table, metric_table
+
+#: More queries than this are found by their name first.
+MOST_QUERIES = 300
+BOTH = "both"
+#: Lists that take no longer are drawn in the answer to the event, without a thread.
+INLINE_SECONDS = 0.03
+
+#: Rows, and (K,) metrics at the point and at the pinned one.
+ListView = tuple[list[Row], np.ndarray, np.ndarray]
+
+
+class RankView:
+    """What one visitor looks at.
+
+    Args:
+        explorers: one run, or two to compare.
+        fronts: of each, at its own temperatures.
+        data: the file, as the user named it.
+        base_scores: the option that was given, for the commands to copy.
+    """
+
+    def __init__(self, explorers: Sequence[RankExplorer], fronts: Sequence[Front], data: Path, base_scores: str | None):
+        self.explorers, self._data, self._base_option = list(explorers), data, base_scores
+        self.first = first = self.explorers[0]
+        self._pinned: Point | None = None
+        self._pinned_values = [one.at(None) for one in self.explorers]
+        self._group = 0
+        self._shown = str(first.path)
+        self._whole: list[tuple[np.ndarray, np.ndarray]] = []
+        self._views: list[ListView] = []
+        self._drawn: object = None
+        self._list_seconds = math.inf
+        self._whole_seconds = 0.0
+        self._front_temperatures = [front.points[0].temperatures for front in fronts]
+        self._queries = first.queries()
+        with ui.element("main").classes("page rank") as root:
+            self._latest = Latest(self._react, root)
+            self._head()
+            with ui.element("section").classes("card area-controls").props('aria-label="operating point"'):
+                self._control_card()
+            with ui.element("section").classes("card area-front").props('aria-label="front"'):
+                self._front = FrontView(
+                    fronts,
+                    first.objectives,
+                    first.metrics,
+                    [True] * len(first.metrics),
+                    self._go,
+                    f"{first.description}. A click on a point of the front goes there.",
+                )
+            with ui.element("section").classes("card area-list").props('aria-label="ranked list"'):
+                self._list_card()
+            with ui.element("section").classes("card area-copy").props('aria-label="copy"'):
+                self._snippets = SnippetBox()
+        self._changed()
+
+    # What is on the page
+
+    def _head(self) -> None:
+        names = " and ".join(str(one.path) for one in self.explorers)
+        with ui.element("header").classes("area-head"):
+            ui.label(names).props("role=heading aria-level=1").classes("text-lg font-bold").style(
+                "overflow-wrap: anywhere"
+            )
+            ui.label(f"ranker ({self.first.run.config.parametrization}) on {self._data}").classes("note")
+
+    def _control_card(self) -> None:
+        first = self.first
+        self._controls = PointControls(first.objectives, first.start(), first.temperature_range, self._changed)
+        with ui.element("div").classes("row"):
+            ui.button("pin this point", icon="push_pin", on_click=self._pin).props('outline no-caps padding="2px 10px"')
+            ui.button("compare with base", on_click=self._unpin).props('flat no-caps padding="2px 10px"')
+        self._pin_note = ui.label("moves are against the base").classes("note").props("role=status")
+
+    def _list_card(self) -> None:
+        with ui.element("div").classes("row"):
+            many = len(self._queries) > MOST_QUERIES
+            options = dict(list(enumerate(self._queries))[:MOST_QUERIES])
+            if many:
+                find = ui.input("find a query", on_change=lambda e: self._find(str(e.value or "")))
+                find.props("dense outlined clearable debounce=200").classes("grow")
+            self._select = ui.select(options, value=0, label="query", with_input=not many, on_change=self._chose_query)
+            self._select.props("dense outlined options-dense").classes("grow")
+            if len(self.explorers) > 1:
+                choices = [*(str(one.path) for one in self.explorers), BOTH]
+                shown = ui.select(choices, value=self._shown, label="list of", on_change=self._chose_run)
+                shown.props("dense outlined options-dense").classes("grow")
+        self._metrics = ui.html("", sanitize=False).classes("w-full overflow-x-auto").props("data-part=metrics")
+        with ui.element("div").classes("sides w-full"):
+            self._boxes, self._tables = [], []
+            for number in range(len(self.explorers)):
+                with ui.element("div").classes("scroll").props('tabindex=0 role=region aria-label="list"') as box:
+                    # The tables escape what they hold.
+                    self._tables.append(ui.html("", sanitize=False).props(f"data-part=list{number}"))
+                box.set_visibility(number == 0)
+                self._boxes.append(box)
+
+    # What the visitor does
+
+    def _changed(self) -> None:
+        point = self._controls.point
+        base = self._base_option
+        self._snippets.show(
+            rank_snippets(self.first.path, self._data, self.first.objectives, point, self.first.betas, base)
+        )
+        self._ask()
+
+    def _ask(self) -> None:
+        """Show what the visitor has asked for: the lists at once, where that is quick, and then all the rest."""
+        if self._list_seconds <= INLINE_SECONDS:
+            self._draw_lists(self._lists(), self._key())
+        self._latest.ask()
+
+    def _go(self, point: Point) -> None:
+        # The scale stays: it is another question.
+        current = self._controls.point
+        self._controls.set(replace(current, weights=point.weights, scale=1.0))
+
+    def _pin(self) -> None:
+        self._pinned = self._controls.point
+        self._pin_note.set_text(f"moves are against {self._pinned.describe(self.first.objectives)}")
+        self._pinned_values = []
+        self._ask()
+
+    def _unpin(self) -> None:
+        self._pinned, self._pinned_values = None, []
+        self._pin_note.set_text("moves are against the base")
+        self._ask()
+
+    def _find(self, text: str) -> None:
+        found = {i: name for i, name in enumerate(self._queries) if text.lower() in name.split(" · ")[0].lower()}
+        options = dict(list(found.items())[:MOST_QUERIES])
+        if options:
+            self._select.set_options(options, value=self._group if self._group in options else next(iter(options)))
+
+    def _chose_query(self, event: Any) -> None:
+        if isinstance(event.value, int):
+            self._group = event.value
+            self._list_seconds = math.inf  # its features are read first
+            self._ask()
+
+    def _chose_run(self, event: Any) -> None:
+        self._shown = str(event.value)
+        shown = [number for number, _ in self._shown_runs()]
+        for number, box in enumerate(self._boxes):
+            box.set_visibility(number in shown)
+        self._ask()
+
+    def _shown_runs(self) -> list[tuple[int, RankExplorer]]:
+        """The runs whose lists are shown, with their numbers."""
+        return [(n, one) for n, one in enumerate(self.explorers) if self._shown in (str(one.path), BOTH)]
+
+    # What follows
+
+    def _point_of(self, one: RankExplorer, point: Point | None) -> Point | None:
+        """The same point for a run with temperatures of its own."""
+        if point is None or one is self.first or (one.temperature_range and self.first.temperature_range):
+            return point
+        return replace(point, temperatures=one.betas)
+
+    def _lists(self) -> list[ListView]:
+        """The lists that are shown, at the point."""
+        started = time.monotonic()
+        point = self._controls.point
+        found = [
+            one.list_view(self._group, self._given(one, point), self._point_of(one, self._pinned))
+            for _, one in self._shown_runs()
+        ]
+        self._list_seconds = time.monotonic() - started
+        return found
+
+    def _draw_lists(self, views: list[ListView], key: object) -> None:
+        self._views, self._drawn = views, key
+        for (number, one), (rows, _, _) in zip(self._shown_runs(), views, strict=True):
+            caption = self._queries[self._group] + (f", {one.path}" if len(self.explorers) > 1 else "")
+            self._tables[number].set_content(list_table(rows, one.metrics, one.minimized, caption))
+        self._show_metrics(self._whole if self._whole_seconds <= LIVE_SECONDS and self._whole else None)
+
+    def _key(self) -> object:
+        """What the lists depend on."""
+        return self._controls.point, self._pinned, self._group, self._shown
+
+    async def _react(self) -> None:
+        point, key = self._controls.point, self._key()
+        if self._drawn != key:
+            views = await threads.io_bound(self._lists)
+            if views is None:  # the server is going down
+                return
+            if self._key() != key:
+                return
+            self._draw_lists(views, key)
+        if self._whole_seconds > LIVE_SECONDS:
+            self._front.busy(True)
+            if not await self._latest.pause():
+                return
+        started = time.monotonic()
+        whole = await threads.io_bound(self._measure, point)
+        if whole is None:
+            return
+        self._whole_seconds = time.monotonic() - started
+        if self._latest.stale and self._whole_seconds > LIVE_SECONDS:
+            return
+        self._whole = whole
+        self._show_metrics(whole)
+        await self._move_front(point)
+
+    def _given(self, one: RankExplorer, point: Point) -> Point:
+        found = self._point_of(one, point)
+        assert found is not None
+        return found
+
+    def _measure(self, point: Point) -> list[tuple[np.ndarray, np.ndarray]]:
+        if not self._pinned_values:
+            self._pinned_values = [one.at(self._point_of(one, self._pinned)) for one in self.explorers]
+        return [one.here(self._given(one, point)) for one in self.explorers]
+
+    def _show_metrics(self, whole: Sequence[tuple[np.ndarray, np.ndarray]] | None) -> None:
+        pinned = "base" if self._pinned is None else "pinned"
+        content = ""
+        for (number, one), (_, here, before) in zip(self._shown_runs(), self._views, strict=True):
+            everywhere = None
+            if whole is not None and self._pinned_values:
+                everywhere = (whole[number][0], self._pinned_values[number])
+            caption = one.settings.describe() + (f", {one.path}" if len(self.explorers) > 1 else "")
+            content += metric_table(one.metrics, (here, before), everywhere, caption, pinned)
+        self._metrics.set_content(content)
+
+    async def _move_front(self, point: Point) -> None:
+        wanted = [self._given(one, point).temperatures for one in self.explorers]
+        several = len(self.explorers) > 1
+        marks = [
+            Marks(str(one.path) if several else "now", number, value, curve)
+            for number, (one, (value, curve)) in enumerate(zip(self.explorers, self._whole, strict=True))
+        ]
+        pinned = self._pinned_values[0] if self._pinned is not None and self._pinned_values else None
+        if wanted == self._front_temperatures:
+            self._front.move(marks, pinned)
+            self._front.busy(False)
+            return
+        self._front.busy(True)
+        self._front.move(marks, pinned)
+        if not await self._latest.pause():
+            return
+        fronts = await threads.io_bound(
+            lambda: [one.front(betas) for one, betas in zip(self.explorers, wanted, strict=True)]
+        )
+        if fronts is not None:
+            self._front_temperatures = wanted
+            self._front.draw(fronts)
+            self._front.busy(self._latest.stale)

@@ -1,0 +1,60 @@
+"""The point that is looked at, to take along: as a command line, as JSON and as a call in Python."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperdpo.explorer.point import Point
+from hyperdpo.usage import align_call, align_command, rank_call, rank_command
+
+
+@dataclass(frozen=True)
+class Snippets:
+    """Three texts of one point."""
+
+    command: str
+    json: str
+    python: str
+
+    def named(self) -> dict[str, str]:
+        """By what the page calls them."""
+        return {"Command line": self.command, "JSON": self.json, "Python": self.python}
+
+
+def rank_snippets(
+    run: Path,
+    data: Path,
+    objectives: tuple[str, ...],
+    point: Point,
+    betas: tuple[float, ...],
+    base_scores: str | None = None,
+) -> Snippets:
+    """Of a ranker.
+
+    Args:
+        betas: (m,) temperatures of the run; others are written out.
+        base_scores: the column or file that the data's base scores come from, where the run has none for them.
+    """
+    moved = None if point.temperatures == betas else point.temperatures
+    call = rank_call(point.weights, point.scale, moved)
+    if base_scores is not None:
+        call = call.removesuffix(")") + ", base_scores=base_scores)"
+    python = f"from hyperdpo import HyperRanker\n\nscores = HyperRanker.load({str(run)!r}).{call}"
+    command = rank_command(run, data, point.weights, point.scale, moved, base_scores)
+    return Snippets(command, _json(run, objectives, point), python)
+
+
+def align_snippets(run: Path, objectives: tuple[str, ...], point: Point, prompt: str) -> Snippets:
+    """Of a language model; the prompt is the one on the page."""
+    call = align_call(point.weights, point.scale)
+    python = (
+        "from hyperdpo.alignment.run import AlignRun\n\n"
+        f"prompts = [{prompt!r}]\ntexts = AlignRun.load({str(run)!r}).{call}"
+    )
+    return Snippets(align_command(run, point.weights, point.scale, prompt), _json(run, objectives, point), python)
+
+
+def _json(run: Path, objectives: tuple[str, ...], point: Point) -> str:
+    return json.dumps({"run": str(run), **point.to_dict(objectives)}, ensure_ascii=False)
