@@ -109,6 +109,11 @@ def tokenize_groups(
         if common < len(prompt):
             merged.append(index)
         prompt, completions = prompt[:common], [whole[common:] for whole in completions]
+        if not prompt:
+            raise InputError(
+                f"{preferences.place(index)}: no token of the prompt stands before the responses; expected a longer prompt, "
+                "or a tokenizer that begins texts with a token of its own"
+            )
         if truncate:
             prompt, completions = _cut(prompt, completions, max_prompt_length, max_length, tokenizer.bos_token_id)
         else:
@@ -333,13 +338,13 @@ def _reject_long(
     if max_prompt_length is not None and len(prompt) > max_prompt_length:
         raise InputError(
             f"{place}: the prompt has {len(prompt)} tokens; "
-            f"expected at most {max_prompt_length}, or truncation to be on"
+            f"expected at most {max_prompt_length}, or training.truncate=true"
         )
     for number, ids in enumerate(completions, 1):
         if max_length is not None and len(prompt) + len(ids) > max_length:
             raise InputError(
                 f"{place}: prompt and response {number} have {len(prompt)} + {len(ids)} tokens; "
-                f"expected at most {max_length} together, or truncation to be on"
+                f"expected at most {max_length} together, or training.truncate=true"
             )
 
 

@@ -21,7 +21,6 @@ import torch
 import xxhash
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from hyperdpo.alignment.batches import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -30,7 +29,7 @@ from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.logit_mixing import LogitMixture
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
-from hyperdpo.alignment.run import fingerprint
+from hyperdpo.alignment.run import fingerprint, last_checkpoint
 from hyperdpo.alignment.soup import soup
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, longest_text, training_arguments
 from hyperdpo.alignment.variants import PLAIN, VARIANTS
@@ -308,7 +307,7 @@ class Bench:
         trainer.remove_callback(PrinterCallback)  # a table says it at the end
         clock = _Clock()
         trainer.add_callback(clock)
-        last = get_last_checkpoint(str(unfinished)) if unfinished.is_dir() else None
+        last = last_checkpoint(unfinished)
         clock.start(last)
         trainer.train(resume_from_checkpoint=last)
         return Trained(trainer.own_model.eval(), clock.seconds, float(args.num_train_epochs), path.name)

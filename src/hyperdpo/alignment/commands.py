@@ -29,7 +29,7 @@ from hyperdpo.alignment.data import (
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.model import load_base
 from hyperdpo.alignment.plots import plot_comparison, plot_front
-from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, parse_objectives
+from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.tables import print_comparison, print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of, training_arguments
@@ -83,9 +83,11 @@ def fit_command(
     check_writable(out)
     if format == "auto":
         format = settings.get("format", "auto")
-    parts, described = _parts(source, objectives, format, settings.get("split", {}))
+    beta = _beta(settings["training"])
+    columns = _columns(settings.get("objectives"), objectives, beta)
+    parts, described = _parts(source, columns, format, settings.get("split", {}))
     train, test = parts["train"], parts.get("test")
-    chosen = _objectives(settings.get("objectives"), objectives, train, _beta(settings["training"]))
+    chosen = _objectives(settings.get("objectives"), objectives, train, beta)
     arguments = TRAINING | settings["training"]
     if cpu:
         arguments["use_cpu"] = True
@@ -116,7 +118,7 @@ def fit_command(
         write_json(checkpoints / FIT, told)
     trainer.accelerator.wait_for_everyone()
     started = time.monotonic()
-    last = _last_checkpoint(checkpoints)
+    last = last_checkpoint(checkpoints)
     if last is not None and trainer.is_world_process_zero():
         click.echo(f"hyperdpo: note: resumed from {last}", err=True)
     trainer.train(resume_from_checkpoint=last)
@@ -162,7 +164,7 @@ def front_command(
     """``hyperdpo align front``."""
     quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
-    preferences = read_preferences(source, objectives=run.names, format=format)
+    preferences = run.read(source, format=format)
     name, part = run.part(preferences, split)
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
     print_front(front, f"{len(part)} groups ({name})")
@@ -309,8 +311,9 @@ def compared(
         format = settings.get("format", "auto")
     split = {"seed": first_seed} | dict(settings.get("split", {}))
     repeats, chosen = [], []
+    columns = _columns(settings.get("objectives"), objectives, _beta(training))
     for number in range(seeds):
-        parts, _ = _parts(source, objectives, format, split | {"seed": _seed("split.seed", split["seed"]) + number})
+        parts, _ = _parts(source, columns, format, split | {"seed": _seed("split.seed", split["seed"]) + number})
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
@@ -394,14 +397,28 @@ def _beta(training: Mapping[str, Any]) -> float:
     return float(value)
 
 
+def _columns(configured: Any, names: Sequence[str] | None, beta: float) -> list[str] | None:
+    """The labels to read: those of the objectives that will be trained on; None for all."""
+    if configured is None:
+        return None if names is None else list(names)
+    known = _chosen(_configured(configured, beta), names)
+    return list(dict.fromkeys(objective.column for objective in known))
+
+
+def _configured(configured: Any, beta: float) -> tuple[Objective, ...]:
+    if not isinstance(configured, Sequence) or not all(isinstance(o, Mapping) for o in configured):
+        raise InputError("objectives: expected a list of settings, each with a name")
+    return parse_objectives([{"beta": beta, **o} for o in configured], "configuration")
+
+
 def _objectives(configured: Any, names: Sequence[str] | None, train: Preferences, beta: float) -> tuple[Objective, ...]:
     """Those of the configuration, or one for each label; --objectives chooses among them."""
     if configured is None:
-        known = tuple(replace(o, beta=beta) for o in default_objectives(train))
-    else:
-        if not isinstance(configured, Sequence) or not all(isinstance(o, Mapping) for o in configured):
-            raise InputError("objectives: expected a list of settings, each with a name")
-        known = parse_objectives([{"beta": beta, **o} for o in configured], "configuration")
+        return _chosen(tuple(replace(o, beta=beta) for o in default_objectives(train)), names)
+    return _chosen(_configured(configured, beta), names)
+
+
+def _chosen(known: tuple[Objective, ...], names: Sequence[str] | None) -> tuple[Objective, ...]:
     by_name = {o.name: o for o in known}
     for name in names or ():
         if name not in by_name:
@@ -432,7 +449,11 @@ def _parts(
             "fractions": list(fractions),
             "split_seed": seed,
         }
-    described |= {"source": source.name, "groups": {name: len(part) for name, part in parts.items()}}
+    described |= {
+        "source": source.name,
+        "groups": {name: len(part) for name, part in parts.items()},
+        "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
+    }
     return parts, described
 
 
@@ -454,9 +475,3 @@ def _refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
                 f"{path.parent.parent}: holds an unfinished training with another {what}; expected the same command, "
                 "another directory, or --overwrite"
             )
-
-
-def _last_checkpoint(directory: Path) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    return get_last_checkpoint(str(directory)) if directory.is_dir() else None

@@ -67,8 +67,10 @@ class AlignmentFront:
 
     @property
     def control_span(self) -> dict[str, float]:
-        """See :func:`control_spans`; of the losses at scale 1, turned so that more is better."""
+        """See :func:`control_spans`; of the losses at scale 1, turned so that more is better; empty without that scale."""
         unscaled = self.scales == 1
+        if not unscaled.any():
+            return {}
         return dict(
             zip(self.objectives, control_spans(self.weights[unscaled], -self.losses[unscaled]).tolist(), strict=True)
         )

@@ -205,6 +205,9 @@ def prompt_rows(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tu
     mask = mask.to(model.device)
     if mask.shape != ids.shape:
         raise InputError(f"attention_mask of shape {tuple(mask.shape)}, expected {tuple(ids.shape)}")
+    empty = ~mask.any(-1)
+    if bool(empty.any()):
+        raise InputError(f"prompt {int(empty.nonzero()[0])} is empty, expected at least one token")
     wrong = (mask[:, -1] == 0) | (mask[:, 1:] < mask[:, :-1]).any(-1)
     if bool(wrong.any()):
         raise InputError(f"prompt {int(wrong.nonzero()[0])} is padded on the right; expected padding on the left")

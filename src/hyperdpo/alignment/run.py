@@ -18,10 +18,11 @@ import torch
 import xxhash
 from pydantic import TypeAdapter, ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.trainer import TRAINER_STATE_NAME
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.batches import padding_token, tokenize_groups
-from hyperdpo.alignment.data import Preferences, to_targets
+from hyperdpo.alignment.data import Preferences, read_preferences, read_splits, to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.core.preferences import check_weights
@@ -55,6 +56,24 @@ class AlignRun:
         """Of the m objectives, in the order of w."""
         return tuple(o.name for o in self.objectives)
 
+    def read(self, source: Any, *, format: str = "auto") -> Preferences:
+        """Preferences with the labels that this run was trained on; of a directory in parts, its test part.
+
+        Args:
+            source, format: as of :func:`~hyperdpo.alignment.data.read_preferences`; or a directory.
+
+        Raises:
+            InputError: as there; a directory without a part to test on.
+        """
+        columns = list(dict.fromkeys(o.column for o in self.objectives))
+        if not isinstance(source, str | Path) or not Path(source).is_dir():
+            return read_preferences(source, objectives=columns, format=format)
+        parts = read_splits(source, objectives=columns, format=format)
+        held_out = parts.get("test") or parts.get("validation")
+        if held_out is None:
+            raise InputError(f"{source}: has only training groups; expected a test file in it, or a file")
+        return held_out
+
     def part(self, preferences: Preferences, split: str = "auto") -> tuple[str, Preferences]:
         """The groups to measure on, and what they are called.
 
@@ -74,6 +93,11 @@ class AlignRun:
                 f"--split {split}: {preferences.source} is not the data of this run; expected that, or all"
             )
         wanted = "test" if split == "auto" else split
+        if "fractions" not in self.data:  # data that came in parts
+            raise InputError(
+                f"{preferences.source}: this run was trained on all of it; expected the test file that lies beside it, "
+                "or --split all"
+            )
         parts = preferences.split(tuple(self.data["fractions"]), self.data["split_seed"])
         if wanted not in parts or not len(parts[wanted]):
             raise InputError(
@@ -111,7 +135,8 @@ class AlignRun:
         """A continuation of each prompt.
 
         Args:
-            prompts: B texts; the tokenizer's chat template is put around them where it has one.
+            prompts: B texts; the tokenizer's chat template is put around them where it has one, unless the run was
+                trained on plain texts.
             weights: (m,), or (B, m) for weights of each prompt's own.
             scale: c of Eq. (14), on the level of tokens.
             seed: of the sampling; the caller's random state is left alone.
@@ -130,7 +155,7 @@ class AlignRun:
             tokenizer.padding_side = "left"
             if pad is None:
                 tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_token(tokenizer))
-            special = not bool(getattr(tokenizer, "chat_template", None))
+            special = not self._speaks_in_turns
             inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
         finally:
             tokenizer.padding_side = side
@@ -145,11 +170,16 @@ class AlignRun:
                 pad_token_id=padding_token(tokenizer),
                 **settings,
             )
-        new = found[:, inputs["input_ids"].shape[1] :]
-        return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return decoded_continuations(tokenizer, inputs["input_ids"].tolist(), found)
+
+    @property
+    def _speaks_in_turns(self) -> bool:
+        """Whether prompts go through the chat template: as in training, where they were conversations or not."""
+        conversations = bool(self.data.get("conversations", True))
+        return conversations and bool(getattr(self.tokenizer, "chat_template", None))
 
     def _templated(self, prompt: str) -> str:
-        if not getattr(self.tokenizer, "chat_template", None):
+        if not self._speaks_in_turns:
             return prompt
         turns = [{"role": "user", "content": prompt}]
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
@@ -215,6 +245,25 @@ def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[O
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where}: objectives.{place}: {first['msg']}; found {first['input']!r}") from None
+
+
+def decoded_continuations(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], found: Any
+) -> list[str]:
+    """The new texts of rows (B, T + new) that begin with their prompts (B, T), spaces at their beginnings included.
+
+    Decoded together with the prompt, because some tokenizers drop the space before a text's first word.
+    """
+    alone = tokenizer.batch_decode(list(prompts), skip_special_tokens=True)
+    together = tokenizer.batch_decode(found, skip_special_tokens=True)
+    return [str(text)[len(start) :] for text, start in zip(together, alone, strict=True)]
+
+
+def last_checkpoint(directory: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the trainer's state comes last. None where there is none."""
+    found = [path for path in directory.glob("checkpoint-*") if (path / TRAINER_STATE_NAME).is_file()]
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in found if path.name[11:].isdigit()}
+    return str(steps[max(steps)]) if steps else None
 
 
 def fingerprint(preferences: Preferences) -> str:

@@ -96,6 +96,6 @@ def scorer_of(name: str | None, columns: Sequence[str]) -> tuple[str, Scorer] | 
         return name, classifiers(paths)
     try:
         found: Any = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"--scorer {name}: {error}; expected a function that can be imported") from None
     return name, found

@@ -250,11 +250,11 @@ def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str 
 def _align_samples(
     run: AlignRun, data: Any, split: str, holdout: Any, format: str, seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
-    from hyperdpo.alignment.data import Preferences, read_preferences
+    from hyperdpo.alignment.data import Preferences
     from hyperdpo.choosing.language import align_part, align_sample
 
     given = isinstance(data, Preferences)
-    preferences = data if given else read_preferences(data, objectives=run.names, format=format)
+    preferences = data if given else run.read(data, format=format)
 
     def named(wanted: str) -> tuple[str, Preferences]:
         return align_part(run, preferences, wanted)

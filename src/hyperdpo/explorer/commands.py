@@ -102,7 +102,6 @@ def _align_page(
 ) -> Any:
     check_extra()
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
-    from hyperdpo.alignment.data import read_preferences
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_part
     from hyperdpo.explorer.lm_state import AlignExplorer
@@ -111,7 +110,7 @@ def _align_page(
     run = AlignRun.load(path, model)
     name, part = "", None
     if source is not None:
-        name, part = align_part(run, read_preferences(source, objectives=run.names, format=format), split)
+        name, part = align_part(run, run.read(source, format=format), split)
     explorers = [AlignExplorer(run, path, part, name, device=device)]
     if compare is not None:
         second = AlignRun.load(compare, model)
