@@ -75,10 +75,11 @@ def whole_words(text: str) -> str:
 
 def has_ended(model: Any, tokenizer: Any, new: Tensor) -> list[bool]:
     """Per row of new tokens (B, T): whether it holds an end-of-text token."""
-    return torch.isin(new, torch.tensor(sorted(_end_tokens(model, tokenizer)), dtype=torch.long)).any(1).tolist()
+    return torch.isin(new, torch.tensor(sorted(end_tokens(model, tokenizer)), dtype=torch.long)).any(1).tolist()
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Ids that end a text; none if neither the model nor the tokenizer has one."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = configured if configured is not None else tokenizer.eos_token_id
     return set() if ends is None else set(ends) if isinstance(ends, list | tuple) else {int(ends)}
@@ -88,4 +89,4 @@ def _pad_token(model: Any, tokenizer: Any) -> int:
     """Any token will do: the mask hides it."""
     if tokenizer.pad_token_id is not None:
         return int(tokenizer.pad_token_id)
-    return min(_end_tokens(model, tokenizer), default=0)
+    return min(end_tokens(model, tokenizer), default=0)

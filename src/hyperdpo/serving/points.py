@@ -1,0 +1,102 @@
+"""A point, as requests name it: weights as a list or by name, a scale, temperatures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hyperdpo.core.control import check_temperatures
+from hyperdpo.core.preferences import check_weights
+from hyperdpo.errors import InputError, shown
+
+#: How much of a wrong value a message shows.
+SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a request is answered.
+
+    Attributes:
+        weights: (m,) float64, sum 1; None where nothing is conditioned.
+        scale: c > 0.
+        temperatures: (m,) or None for the run's.
+    """
+
+    weights: np.ndarray | None
+    scale: float = 1.0
+    temperatures: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Points:
+    """Reads points; what a request leaves out is taken from the server's own point, if it has one.
+
+    Attributes:
+        names: of the m objectives, in the order of the weights.
+        default: the server's.
+    """
+
+    names: tuple[str, ...]
+    default: Point
+
+    def read(self, weights: Any, scale: Any = None, temperatures: Any = None, where: str = "") -> Point:
+        """A point from plain values of JSON, None for those that are left out.
+
+        Args:
+            where: what messages begin with, such as ``groups[3].``.
+
+        Raises:
+            InputError: weights are missing or off the simplex, an unknown name, or a number out of its range.
+        """
+        try:
+            w = self.default.weights if weights is None else self._weights(weights)
+            betas = self.default.temperatures if temperatures is None else self._temperatures(temperatures)
+        except InputError as error:
+            raise InputError(where + str(error)) from None
+        c = self.default.scale if scale is None else scale
+        if isinstance(c, bool) or not isinstance(c, int | float) or not 0 < c < math.inf:
+            raise InputError(f"{where}scale: found {brief(c)}; expected a finite number > 0")
+        return Point(w, float(c), betas)
+
+    def missing(self, where: str = "") -> InputError:
+        """What to say where weights are needed."""
+        return InputError(f"{where}weights: missing; expected one per objective, for {', '.join(self.names)}")
+
+    def named(self, weights: np.ndarray) -> dict[str, float]:
+        """Weights by objective."""
+        return dict(zip(self.names, map(float, weights), strict=True))
+
+    def _weights(self, value: Any) -> np.ndarray:
+        if isinstance(value, Mapping):
+            for name in value:
+                if name not in self.names:
+                    raise InputError(f"weights: no objective {brief(name)}; expected some of {', '.join(self.names)}")
+            value = [value.get(name, 0.0) for name in self.names]
+        return check_weights(self._numbers("weights", value), len(self.names))
+
+    def _temperatures(self, value: Any) -> np.ndarray:
+        return check_temperatures(self._numbers("temperatures", value), len(self.names))
+
+    def _numbers(self, what: str, value: Any) -> list[float]:
+        expected = f"expected {len(self.names)} numbers, for {', '.join(self.names)}"
+        if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != len(self.names):
+            raise InputError(f"{what}: found {brief(value)}; {expected}")
+        if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value):
+            raise InputError(f"{what}: found {brief(value)}; {expected}")
+        try:
+            return [float(number) for number in value]
+        except OverflowError:
+            raise InputError(f"{what}: found {brief(value)}; expected finite numbers") from None
+
+
+def brief(value: Any) -> str:
+    """A value in a message: one line, cut where it is long."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 8:
+        return f"{len(value)} values"
+    text = shown(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
