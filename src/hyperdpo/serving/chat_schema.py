@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hyperdpo.serving.errors import Refusal
+from hyperdpo.serving.points import brief
 
 #: Settings of OpenAI's that are accepted where they ask for nothing, and the values that do so. None always does.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -208,7 +208,7 @@ def parse_request(kind: type[Sampling], body: bytes) -> Any:
         first = error.errors(include_url=False, include_context=False)[0]
         names = [str(part) for part in first["loc"]]
         place = ".".join(names)
-        found = "" if first["type"] in ("missing", "json_invalid") else f"; found {_brief(first['input'])}"
+        found = "" if first["type"] in ("missing", "json_invalid") else f"; found {brief(first['input'])}"
         where = f"{place}: " if place else "the body: "
         raise Refusal(400, f"{where}{first['msg']}{found}", parameter=names[0] if names else None) from None
     for name, value in (request.model_extra or {}).items():
@@ -217,18 +217,10 @@ def parse_request(kind: type[Sampling], body: bytes) -> Any:
         if name not in NEUTRAL:
             raise Refusal(400, f"{name[:60]!r}: not a parameter that is known here", parameter=name[:60])
         if not any(type(value) is type(plain) and value == plain for plain in _forms(NEUTRAL[name])):
-            raise Refusal(400, f"{name}: not supported; found {_brief(value)}, expected it left out", parameter=name)
+            raise Refusal(400, f"{name}: not supported; found {brief(value)}, expected it left out", parameter=name)
     return request
 
 
 def _forms(plain: tuple[Any, ...]) -> tuple[Any, ...]:
     """0 may come as 0.0."""
     return plain + tuple(float(value) for value in plain if type(value) is int)
-
-
-def _brief(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=True)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."

@@ -95,8 +95,13 @@ class Points:
 
 
 def brief(value: Any) -> str:
-    """A value in a message: one line, cut where it is long."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 8:
-        return f"{len(value)} values"
-    text = shown(value)
+    """A value of JSON in a message: short, on one line, however large or deep it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        plain = len(value) <= 8 and all(isinstance(one, int | float) for one in value)
+        return shown(list(value)) if plain else f"a list of {len(value)}"
+    if isinstance(value, Mapping):
+        return "an object"
+    text = shown(value[:SHOWN] if isinstance(value, str) else value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
