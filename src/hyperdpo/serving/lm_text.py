@@ -23,7 +23,7 @@ class GrowingText:
 
     def __init__(self, tokenizer: Any, context: Sequence[int] = (), stops: Sequence[str] = ()):
         self._tokenizer, self._stops = tokenizer, tuple(stops)
-        self._ids = list(context[-CONTEXT:])
+        self._ids = _tail(tokenizer, context)
         self._start, self._read = 0, len(self._ids)  # ids that are decoded again, ids whose text is known
         self._kept = ""  # may be the beginning of a stop string
         #: Whether a stop string was found.
@@ -75,6 +75,13 @@ def whole_text(tokenizer: Any, context: Sequence[int], tokens: Sequence[int]) ->
     """As :class:`GrowingText` of all tokens, decoded at once."""
     if not context:
         return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
-    tail = list(context[-CONTEXT:])
+    tail = _tail(tokenizer, context)
     before = str(tokenizer.decode(tail, skip_special_tokens=True))
     return str(tokenizer.decode(tail + list(tokens), skip_special_tokens=True))[len(before) :]
+
+
+def _tail(tokenizer: Any, context: Sequence[int]) -> list[int]:
+    """The last tokens of a prompt, or all of them where these begin amid a character."""
+    tail = list(context[-CONTEXT:])
+    broken = bool(tail) and BROKEN in tokenizer.decode(tail, skip_special_tokens=True)
+    return list(context) if broken else tail

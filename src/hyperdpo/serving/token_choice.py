@@ -28,6 +28,7 @@ class TokenChoice:
     rng: np.random.Generator
 
 
+@torch.inference_mode()
 def next_tokens(logits: Tensor, choices: Sequence[TokenChoice]) -> list[int]:
     """N tokens from (N, V) logits. Every row's is the one that it would have alone."""
     tokens = logits.argmax(-1)
@@ -49,7 +50,7 @@ def _drawn(logits: Tensor, choices: Sequence[TokenChoice], nucleus: bool) -> Ten
     probabilities = (shifted / column([max(c.temperature, 1e-6) for c in choices])).softmax(-1)
     order = None
     if nucleus:
-        probabilities, order = probabilities.sort(-1, descending=True, stable=True)
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= column([c.top_p for c in choices]), 0)
     heights = probabilities.cumsum(-1)
