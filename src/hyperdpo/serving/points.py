@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,9 @@ import numpy as np
 from hyperdpo.core.control import check_temperatures
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.errors import InputError, shown
+
+#: Least and largest scale and temperature: far beyond what makes a difference, and single precision bears it.
+RANGE = (1e-6, 1e9)
 
 #: How much of a wrong value a message shows.
 SHOWN = 80
@@ -59,8 +61,8 @@ class Points:
         except InputError as error:
             raise InputError(where + str(error)) from None
         c = self.default.scale if scale is None else scale
-        if isinstance(c, bool) or not isinstance(c, int | float) or not 0 < c < math.inf:
-            raise InputError(f"{where}scale: found {brief(c)}; expected a finite number > 0")
+        if isinstance(c, bool) or not isinstance(c, int | float) or not RANGE[0] <= c <= RANGE[1]:
+            raise InputError(f"{where}scale: found {brief(c)}; expected a number from {RANGE[0]:g} to {RANGE[1]:g}")
         return Point(w, float(c), betas)
 
     def missing(self, where: str = "") -> InputError:
@@ -80,7 +82,10 @@ class Points:
         return check_weights(self._numbers("weights", value), len(self.names))
 
     def _temperatures(self, value: Any) -> np.ndarray:
-        return check_temperatures(self._numbers("temperatures", value), len(self.names))
+        betas = check_temperatures(self._numbers("temperatures", value), len(self.names))
+        if betas.min() < RANGE[0] or betas.max() > RANGE[1]:
+            raise InputError(f"temperatures: found {brief(value)}; expected from {RANGE[0]:g} to {RANGE[1]:g}")
+        return betas
 
     def _numbers(self, what: str, value: Any) -> list[float]:
         expected = f"expected {len(self.names)} numbers, for {', '.join(self.names)}"

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request, Response
 
 from hyperdpo.serving.app import Server, body_of, build_app, check_json, error_responses
@@ -85,6 +86,9 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
         check_json(request)
         asked = read_groups(await request.body(), model, points, limits)
         scores = await engine.submit([group.work for group in asked])
+        for number, row in enumerate(scores):
+            if not np.isfinite(row).all():  # JSON has no words for it
+                raise Refusal(422, f"group {number}: scores beyond single precision; expected smaller numbers")
         return Response(written(asked, scores, points), media_type="application/json")
 
     @app.get(
