@@ -22,6 +22,9 @@ from hyperdpo.serving.app import Server
 #: For which requests are still taken after the signal.
 LAME_DUCK_SECONDS = 0.5
 
+#: Within which the request of a connection that was accepted last has to arrive.
+SETTLE_SECONDS = 0.3
+
 
 def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> None:
     """Serve until TERM or INT; returns when all that was under way is done, or after ``grace`` seconds."""
@@ -60,6 +63,25 @@ class GracefulServer(uvicorn.Server):
             for number in signals:
                 loop.remove_signal_handler(number)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the connections that wait to be accepted, and no more; then let uvicorn finish what is under way."""
+        loop, listeners = asyncio.get_running_loop(), sockets or []
+        late = [connection for listener in listeners for connection in _waiting(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        for connection in late:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        # uvicorn closes connections that no request has come on.
+        await asyncio.sleep(SETTLE_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> Any:
+        """As uvicorn makes it for the connections that it accepts itself."""
+        made: Any = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     def drain(self) -> None:
         """Begin to end; a second time, end at once."""
         if self._shared.draining:
@@ -71,6 +93,17 @@ class GracefulServer(uvicorn.Server):
 
     def _leave(self) -> None:
         self.should_exit = True
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that the system has made and nobody has accepted."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # none left
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def listen(host: str, port: int) -> socket.socket:
