@@ -97,7 +97,9 @@ def test_the_documents_own_examples_are_answered(kind: str, request: pytest.Fixt
             for method, operation in methods.items():
                 content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
                 for example in content.get("examples", {"none": {"value": None}}).values():
-                    body = example["value"] | ({"max_tokens": 4} if kind == "chat" else {}) if example["value"] else None
+                    body = (
+                        example["value"] | ({"max_tokens": 4} if kind == "chat" else {}) if example["value"] else None
+                    )
                     answer = client.request(method, path, json=body)
                     assert answer.status_code == 200, (path, answer.text)
 

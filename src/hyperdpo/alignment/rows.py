@@ -88,7 +88,7 @@ class ConditionedRows:
         return logits.float().index_copy(0, self.extra, scaled)
 
     def joined(self, other: ConditionedRows) -> tuple[ConditionedRows, Tensor]:
-        """Both batches' rows, and the order (N + E,) in which they stand among all computed rows of one, then the other.
+        """Both batches' rows, and the places (N + E,) that they have among all computed rows of one, then the other.
 
         The virtual tokens are left out: rows that are joined have read them.
         """

@@ -243,4 +243,6 @@ class BodyLimit:
         await self._app(scope, receiving, send)
 
     def _refusal(self) -> Refusal:
-        return Refusal(413, f"the body: too large; expected at most {self._most} bytes", headers={"Connection": "close"})
+        return Refusal(
+            413, f"the body: too large; expected at most {self._most} bytes", headers={"Connection": "close"}
+        )

@@ -1,4 +1,4 @@
-"""OpenAI's API for a conditioned language model: chats, completions and models, with weights and scale in the request."""
+"""OpenAI's API for a conditioned language model: chats, completions, models; weights and scale are in the request."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
     app = build_app(
         server,
         title=f"HyperDPO: {language.name}",
-        description=f"A language model at any weights of {', '.join(language.objectives)}. OpenAI's API, with `weights` "
-        "and `scale` in the request.",
+        description=f"A language model at any weights of {', '.join(language.objectives)}. OpenAI's API, with "
+        "`weights` and `scale` in the request.",
         error_body=error_body,
         lifespan=lifespan,
         request_models=[ChatRequest, CompletionRequest],
@@ -132,9 +132,7 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         summary="Continue texts",
         response_model=CompletionAnswer,
         responses=error_responses(ErrorAnswer, ERRORS),
-        openapi_extra=body_of(
-            CompletionRequest, {"a text": {"prompt": "Once upon a time", "max_tokens": 32, **point}}
-        ),
+        openapi_extra=body_of(CompletionRequest, {"a text": {"prompt": "Once upon a time", "max_tokens": 32, **point}}),
         tags=["text"],
     )
     async def completions(request: Request) -> Response:
@@ -169,8 +167,8 @@ class _Service:
         if isinstance(given, str):
             return [self._language.text(given)]
         if given and isinstance(given[0], int):
-            given = [given]  # type: ignore[list-item]
-        size = self._language.model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+            given = [given]
+        size = self._language.vocabulary
         found = []
         for number, one in enumerate(given):
             if isinstance(one, str):
@@ -238,7 +236,7 @@ class _Service:
         if len(stops) > MOST_STOPS or any(not 0 < len(stop) <= LONGEST_STOP for stop in stops):
             message = f"stop: expected at most {MOST_STOPS} texts of 1 to {LONGEST_STOP} characters"
             raise Refusal(400, message, parameter="stop")
-        work = []
+        work: list[TextRequest] = []
         for prompt in prompts:
             wanted = self._room(prompt, tokens, CHAT_TOKENS if chat else COMPLETION_TOKENS, name)
             for _ in range(answers):
@@ -278,9 +276,7 @@ class _Service:
             raise Refusal(400, message, parameter=name, code="context_length_exceeded")
         left = limits.max_tokens if context is None else context - len(prompt)
         if left < (tokens or 1):
-            message = (
-                f"{name}: {len(prompt)} tokens, and {tokens or 1} to generate; the model takes {context} together"
-            )
+            message = f"{name}: {len(prompt)} tokens, and {tokens or 1} to generate; the model takes {context} together"
             raise Refusal(400, message, parameter=name, code="context_length_exceeded")
         return tokens or min(usual, limits.max_tokens, left)
 

@@ -54,10 +54,17 @@ class LanguageModel:
         """The m names, in the order of the weights."""
         return self.model.conditioning.objectives
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has an embedding for."""
+        weight: Any = self.model.get_input_embeddings().weight
+        return int(weight.shape[0])
+
     def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of a conversation, up to where the answer begins.
 
-        The tokenizer's chat template is used. Without one, the messages' contents stand under each other, without roles.
+        The tokenizer's chat template is used. Without one, the messages' contents stand under each other, without
+        roles.
 
         Raises:
             InputError: the template does not take these messages.

@@ -14,9 +14,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "hyperdpo_requests", "Answered requests.", ("route", "code"), registry=self.registry
-        )
+        self.requests = Counter("hyperdpo_requests", "Answered requests.", ("route", "code"), registry=self.registry)
         self.seconds = Histogram(
             "hyperdpo_request_seconds",
             "From a request's head to the end of its answer.",

@@ -48,9 +48,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     Args:
         default: the point of lists that name none.
     """
-    engine = RankEngine(
-        model.score, server.metrics, max_lists=limits.max_lists, max_waiting=limits.max_waiting
-    )
+    engine = RankEngine(model.score, server.metrics, max_lists=limits.max_lists, max_waiting=limits.max_waiting)
     points = Points(model.objectives, default or Point(None))
 
     @contextlib.asynccontextmanager
@@ -76,7 +74,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     @app.post(
         "/rank",
         summary="Rank one or many lists",
-        description="A body is either `{\"groups\": [...]}` or one group.",
+        description='A body is either `{"groups": [...]}` or one group.',
         response_model=RankAnswer,
         responses=error_responses(Problem, ERRORS),
         openapi_extra=extra,

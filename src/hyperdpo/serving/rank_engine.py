@@ -1,4 +1,8 @@
-"""Dynamic batching: lists that arrive while others are scored are scored together, next. Nobody waits for company."""
+"""Dynamic batching: lists that arrive while others are scored are scored together, next. Nobody waits for company.
+
+A request that is alone is scored at once by the event loop itself: handing it to a thread and back can take longer than
+scoring it, where other processes want the cores.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.metrics import Metrics
 from hyperdpo.serving.rank_model import ListToScore
 
+#: Items that the event loop scores itself; more would keep other requests, such as those for health, waiting.
+DIRECT_ITEMS = 512
+
 Score = Callable[[Sequence[ListToScore]], list[np.ndarray]]
 
 
@@ -25,6 +32,10 @@ class _Job:
     lists: Sequence[ListToScore]
     future: asyncio.Future[list[np.ndarray]]
     loop: asyncio.AbstractEventLoop
+
+
+#: The future of a request, its scores, and what went wrong.
+_Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], str | None]
 
 
 class RankEngine:
@@ -41,7 +52,7 @@ class RankEngine:
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._busy = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -54,12 +65,12 @@ class RankEngine:
         """Score what waits and end the thread."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
 
     async def submit(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
-        """The scores of a request's lists.
+        """The scores of a request's lists. From one event loop.
 
         Raises:
             Refusal: 429, the queue is full; 500, scoring failed; 503, the engine has ended.
@@ -73,20 +84,38 @@ class RankEngine:
                 raise Refusal(429, f"the queue is full ({self._waiting} lists wait); try again later")
             self._jobs.append(job)
             self._waiting += len(lists)
+        await asyncio.sleep(0)  # requests that have arrived with this one get in line
+        with self._changed:
+            alone = not self._busy and len(self._jobs) == 1 and self._jobs[0] is job
+            direct = self._taken() if alone and sum(map(len, lists)) <= DIRECT_ITEMS else []
+            self._busy = self._busy or bool(direct)
             self._changed.notify()
+        if direct:
+            _hand_over(self._done(direct))
+            self._free()
         return await job.future
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._jobs or self._closing):
+                while self._busy or not (self._jobs or self._closing):
                     self._changed.wait()
                 if not self._jobs:
                     return
                 jobs = self._taken()
+                self._busy = True
             self._metrics.queue.set(self._waiting)
-            if jobs:
-                self._work(jobs)
+            done = self._done(jobs)
+            for loop in {job.loop for job in jobs}:
+                mine = [entry for job, entry in zip(jobs, done, strict=True) if job.loop is loop]
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(_hand_over, mine)
+            self._free()
+
+    def _free(self) -> None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify()
 
     def _taken(self) -> list[_Job]:
         """The first of those that wait, as many as go together."""
@@ -100,8 +129,11 @@ class RankEngine:
                 count += len(job.lists)
         return jobs
 
-    def _work(self, jobs: Sequence[_Job]) -> None:
+    def _done(self, jobs: Sequence[_Job]) -> list[_Done]:
+        """Score the lists of some requests, and whom to tell."""
         lists = [one for job in jobs for one in job.lists]
+        if not lists:
+            return []
         self._metrics.batch.observe(len(lists))
         for one in lists:
             self._metrics.lengths.observe(len(one))
@@ -115,13 +147,10 @@ class RankEngine:
         for job in jobs:
             done.append((job.future, scores[start : start + len(job.lists)], failure))
             start += len(job.lists)
-        for loop in {job.loop for job in jobs}:
-            mine = [entry for job, entry in zip(jobs, done, strict=True) if job.loop is loop]
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(_hand_over, mine)
+        return done
 
 
-def _hand_over(done: Sequence[tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], str | None]]) -> None:
+def _hand_over(done: Sequence[_Done]) -> None:
     for future, scores, failure in done:
         if future.done():
             continue

@@ -99,7 +99,7 @@ class RankModel:
         from hyperdpo.ranking.run import RankRun
 
         run = RankRun.load(path)
-        described = {
+        described: dict[str, Any] = {
             "objectives": run.objectives,
             "features": run.transform.columns,
             "base": {"kind": run.base_source.kind if run.base is None else "trained"},

@@ -5,7 +5,6 @@ Bodies are read without pydantic, which would check 16,000 numbers of a list one
 
 from __future__ import annotations
 
-import base64
 import binascii
 import struct
 from collections.abc import Mapping
@@ -48,7 +47,8 @@ class RankGroup(BaseModel):
         None, description="A row of raw features for each item, in the order that /info says."
     )
     features_base64: str | None = Field(
-        None, description="Instead of features: the rows as little-endian float32, in base64. Read several times faster."
+        None,
+        description="Instead of features: the rows as little-endian float32, in base64. Read several times faster.",
     )
     weights: list[float] | dict[str, float] | None = Field(
         None,
@@ -124,8 +124,6 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         raise Refusal(422, f"the body: not JSON ({error})") from None
     if not isinstance(request, dict):
         raise Refusal(422, "the body: expected an object: a group, or groups")
-    # What is neither a number nor a string is rare in a body, and looked for once in all of it.
-    literals = b"true" in body or b"false" in body
     groups, named = [request], False
     if "groups" in request:
         groups, named = request["groups"], True
@@ -135,6 +133,7 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         if not isinstance(groups, list) or not 1 <= len(groups) <= limits.max_groups:
             found = f"{len(groups)} groups" if isinstance(groups, list) else brief(groups)
             raise Refusal(422, f"groups: found {found}; expected a list of 1 to {limits.max_groups}")
+    literals = _may_hold_literals(body, groups, named)
     try:
         return [
             _group(group, f"groups[{i}]." if named else "", model, points, limits, literals)
@@ -144,9 +143,16 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         raise Refusal(422, str(error)) from None
 
 
-def _group(
-    group: Any, where: str, model: RankModel, points: Points, limits: RankLimits, literals: bool
-) -> AskedGroup:
+def _may_hold_literals(body: bytes, groups: list[Any], named: bool) -> bool:
+    """Whether there may be a true or a false among the numbers: letters of theirs that no field's name accounts for.
+
+    Counting a byte takes a tenth of the time that looking for the words does.
+    """
+    names = "".join(name for group in groups if isinstance(group, dict) for name in group) + "groups" * named
+    return any(body.count(letter.encode()) != names.count(letter) for letter in "ul")
+
+
+def _group(group: Any, where: str, model: RankModel, points: Points, limits: RankLimits, literals: bool) -> AskedGroup:
     if not isinstance(group, dict):
         raise InputError(f"{where.rstrip('.')}: found {brief(group)}; expected an object")
     for name in group:
@@ -195,7 +201,7 @@ def _matrix(rows: Any, width: int, where: str, most: int, literals: bool) -> np.
     buffer, step = bytearray(4 * width * len(rows)), 4 * width
     pack = struct.Struct(f"={width}f").pack_into
     try:
-        # Checks the width, takes numbers only, and refuses those beyond single precision: the fastest of what was tried.
+        # Checks the width, takes numbers only, refuses those beyond single precision: the fastest of what was tried.
         for i, row in enumerate(rows):
             pack(buffer, i * step, *row)
     except (struct.error, TypeError, OverflowError):
@@ -224,8 +230,8 @@ def _wrong_value(rows: list[Any], width: int, where: str) -> InputError:
 def _unpacked(packed: Any, width: int, where: str, most: int) -> np.ndarray:
     """(n, width) float32 from base64."""
     try:
-        content = base64.b64decode(packed, validate=True)
-    except (TypeError, ValueError, binascii.Error):
+        content = binascii.a2b_base64(packed, strict_mode=True)
+    except (TypeError, ValueError):
         raise InputError(f"{where}: found {brief(packed)}; expected base64") from None
     items, rest = divmod(len(content), 4 * width)
     if rest or not 1 <= items <= most:

@@ -1,7 +1,8 @@
 """An app as a process: uvicorn, and an end that loses nothing.
 
-On TERM or INT the server first says so (``/readyz`` is 503, answers close their connections) and goes on taking requests
-for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends with 0.
+On TERM or INT the server first says so (``/readyz`` is 503, answers close their connections) and goes on taking
+requests for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends
+with 0.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(2048)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"--host {host} --port {port}: cannot be listened on ({reason}); expected a free one") from None
+        raise InputError(
+            f"--host {host} --port {port}: cannot be listened on ({reason}); expected a free one"
+        ) from None
     listener.setblocking(False)
     return listener
 

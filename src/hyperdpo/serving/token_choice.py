@@ -1,4 +1,4 @@
-"""The next token of every row of a batch: the most likely one, or one that is drawn with random numbers of the row's own.
+"""The next token of every row of a batch: the most likely, or one that is drawn with random numbers of the row's own.
 
 Shapes: N rows, V vocabulary.
 """
