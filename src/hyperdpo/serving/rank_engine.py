@@ -88,8 +88,10 @@ class RankEngine:
         with self._changed:
             alone = not self._busy and len(self._jobs) == 1 and self._jobs[0] is job
             direct = self._taken() if alone and sum(map(len, lists)) <= DIRECT_ITEMS else []
-            self._busy = self._busy or bool(direct)
-            self._changed.notify()
+            if direct:
+                self._busy = True
+            else:
+                self._changed.notify()
         if direct:
             _hand_over(self._done(direct))
             self._free()
@@ -115,7 +117,8 @@ class RankEngine:
     def _free(self) -> None:
         with self._changed:
             self._busy = False
-            self._changed.notify()
+            if self._jobs or self._closing:  # waking the thread for nothing costs as much as reading a request
+                self._changed.notify()
 
     def _taken(self) -> list[_Job]:
         """The first of those that wait, as many as go together."""
