@@ -37,7 +37,7 @@ class Server:
         draining: the process is about to end: answers close their connections, /readyz says 503.
     """
 
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     max_body: int = 16 * 2**20
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False

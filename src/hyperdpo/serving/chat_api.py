@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from fastapi.responses import StreamingResponse
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
 from hyperdpo.serving.app import Server, body_of, build_app, check_json, error_responses
+from hyperdpo.serving.chat_answers import AnswerWriter, error_body, whole_text_of
 from hyperdpo.serving.chat_schema import (
     ChatAnswer,
     ChatRequest,
@@ -50,8 +50,6 @@ ERRORS = {
     503: "The server is shutting down.",
 }
 
-_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-
 
 @dataclass(frozen=True)
 class TextLimits:
@@ -70,14 +68,6 @@ class TextLimits:
     max_choices: int = 16
     max_rows: int = 16
     max_waiting: int = 128
-
-
-def error_body(refusal: Refusal) -> dict[str, Any]:
-    """OpenAI's shape."""
-    kind = _TYPES.get(refusal.status, "server_error" if refusal.status >= 500 else "invalid_request_error")
-    return {
-        "error": {"message": refusal.message, "type": kind, "param": refusal.parameter, "code": refusal.code},
-    }
 
 
 def chat_app(language: LanguageModel, server: Server, limits: TextLimits, default: Point | None = None) -> FastAPI:
@@ -195,7 +185,7 @@ class _Service:
         work = self._work(asked, prompts, tokens, point, chat)
         generations = self._engine.submit(work)
         used = sum(map(len, prompts))
-        writer = _Writer(self._language.name, chat, used, self._points, point)
+        writer = AnswerWriter(self._language.name, chat, used, self._points, point)
         if asked.stream:
             counted = bool(asked.stream_options and asked.stream_options.include_usage)
             return StreamingResponse(
@@ -204,7 +194,7 @@ class _Service:
                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
             )
         gone = asyncio.create_task(_disconnected(request))
-        made = asyncio.ensure_future(asyncio.gather(*map(_whole, generations)))
+        made = asyncio.ensure_future(asyncio.gather(*map(whole_text_of, generations)))
         try:
             await asyncio.wait((gone, made), return_when=asyncio.FIRST_COMPLETED)
             if not made.done():
@@ -281,66 +271,6 @@ class _Service:
         return tokens or min(usual, limits.max_tokens, left)
 
 
-class _Writer:
-    """One request's answer, whole or as events."""
-
-    def __init__(self, model: str, chat: bool, prompt_tokens: int, points: Points, point: Point):
-        self._chat, self._prompt_tokens = chat, prompt_tokens
-        self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": model,
-        }
-        named = None if point.weights is None else points.named(point.weights)
-        self._point = {"weights": named, "scale": point.scale}
-
-    def whole(self, texts: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
-        """Of (text, reason, tokens) of each answer."""
-        choices = []
-        for index, (text, reason, _) in enumerate(texts):
-            content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-            choices.append({"index": index, **content, "finish_reason": reason, "logprobs": None})
-        name = "chat.completion" if self._chat else "text_completion"
-        usage = self._usage(sum(tokens for *_, tokens in texts))
-        return {**self._head, "object": name, "choices": choices, "usage": usage, **self._point}
-
-    async def events(self, generations: Sequence[Generation], counted: bool) -> AsyncIterator[bytes]:
-        """Server-sent events, the pieces of all answers as they come."""
-        usage: dict[str, Any] = {"usage": None} if counted else {}
-        name = "chat.completion.chunk" if self._chat else "text_completion"
-        head = {**self._head, "object": name}
-
-        def event(index: int, text: str | None, reason: str | None, role: bool = False) -> bytes:
-            if self._chat:
-                delta = ({"role": "assistant"} if role else {}) | ({} if text is None else {"content": text})
-                content: dict[str, Any] = {"delta": delta}
-            else:
-                content = {"text": text or ""}
-            choice = {"index": index, **content, "finish_reason": reason, "logprobs": None}
-            return _event({**head, "choices": [choice], **usage})
-
-        try:
-            if self._chat:
-                for index in range(len(generations)):
-                    yield event(index, "", None, role=True)
-            total = 0
-            async for index, piece in _merged(generations):
-                if piece.text:
-                    yield event(index, piece.text, None)
-                if piece.reason is not None:
-                    total += piece.tokens
-                    yield event(index, None, piece.reason)
-            if counted:
-                yield _event({**head, "choices": [], "usage": self._usage(total)})
-            yield b"data: [DONE]\n\n"
-        except Refusal as refusal:
-            yield _event(error_body(refusal))
-
-    def _usage(self, tokens: int) -> dict[str, int]:
-        prompt = self._prompt_tokens
-        return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
-
-
 async def _read(request: Request, kind: type[Sampling]) -> Any:
     check_json(request)
     return parse_request(kind, await request.body())
@@ -353,44 +283,6 @@ def _bad_request(parameter: str) -> Any:
         yield
     except InputError as error:
         raise Refusal(400, str(error), parameter=parameter) from None
-
-
-async def _whole(generation: Generation) -> tuple[str, str, int]:
-    """Text, reason and tokens."""
-    texts, reason, tokens = [], "stop", 0
-    async for piece in generation.pieces():
-        texts.append(piece.text)
-        reason, tokens = piece.reason or reason, piece.tokens
-    return "".join(texts), reason, tokens
-
-
-async def _merged(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, Any]]:
-    """Pieces of several texts with their index, as they come."""
-    if len(generations) == 1:
-        async for piece in generations[0].pieces():
-            yield 0, piece
-        return
-    queue: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def forward(index: int, generation: Generation) -> None:
-        try:
-            async for piece in generation.pieces():
-                queue.put_nowait((index, piece))
-        except Refusal as refusal:
-            queue.put_nowait(refusal)
-
-    tasks = [asyncio.create_task(forward(i, g)) for i, g in enumerate(generations)]
-    try:
-        left = len(generations)
-        while left:
-            item = await queue.get()
-            if isinstance(item, Refusal):
-                raise item
-            left -= item[1].reason is not None
-            yield item
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 async def _cancelling(generations: Sequence[Generation], events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -411,7 +303,3 @@ async def _disconnected(request: Request) -> None:
 
 def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
-
-
-def _event(value: Any) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"

@@ -86,8 +86,7 @@ class GracefulServer(uvicorn.Server):
     def drain(self) -> None:
         """Begin to end; a second time, end at once."""
         if self._shared.draining:
-            self.force_exit = self.should_exit
-            self.should_exit = True
+            self.force_exit = self.should_exit = True
             return
         self._shared.draining = True
         asyncio.get_running_loop().call_later(self._lame_duck, self._leave)
