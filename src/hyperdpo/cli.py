@@ -21,6 +21,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.explorer.cli import explore
 from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
 from hyperdpo.ranking.variants import VARIANTS
+from hyperdpo.serving.serve_cli import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +54,7 @@ def cli() -> None:
 cli.add_command(align)
 cli.add_command(choose)
 cli.add_command(explore)
+cli.add_command(serve)
 
 
 @cli.group()

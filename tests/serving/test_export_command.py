@@ -2,34 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-from helpers import fit_toy, read
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
-from tiny_models import tiny_base, tiny_model
-from toy_preferences import words_tokenizer
-
-
-@pytest.fixture(scope="module")
-def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("rank") / "run"
-    fit_toy(out=out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter's directory; the tokenizer lies beside its base model."""
-    place = tmp_path_factory.mktemp("align")
-    base = tiny_base()
-    base.save_pretrained(place / "base")
-    words_tokenizer().save_pretrained(place / "base")
-    base.config._name_or_path = str(place / "base")
-    tiny_model(base=base).save_pretrained(place / "adapter")
-    return place / "adapter"
+from helpers import read
 
 
 def test_a_ranker_becomes_onnx(command, ranker, tmp_path):

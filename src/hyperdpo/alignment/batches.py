@@ -111,8 +111,8 @@ def tokenize_groups(
         prompt, completions = prompt[:common], [whole[common:] for whole in completions]
         if not prompt:
             raise InputError(
-                f"{preferences.place(index)}: no token of the prompt stands before the responses; expected a longer prompt, "
-                "or a tokenizer that begins texts with a token of its own"
+                f"{preferences.place(index)}: no token of the prompt stands before the responses; expected a longer "
+                "prompt, or a tokenizer that begins texts with a token of its own"
             )
         if truncate:
             prompt, completions = _cut(prompt, completions, max_prompt_length, max_length, tokenizer.bos_token_id)

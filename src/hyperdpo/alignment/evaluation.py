@@ -67,7 +67,7 @@ class AlignmentFront:
 
     @property
     def control_span(self) -> dict[str, float]:
-        """See :func:`control_spans`; of the losses at scale 1, turned so that more is better; empty without that scale."""
+        """See :func:`control_spans`; of the losses at scale 1, turned so that more is better. Empty without it."""
         unscaled = self.scales == 1
         if not unscaled.any():
             return {}

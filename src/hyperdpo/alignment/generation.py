@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.conditioned_lora import use_gates
 from hyperdpo.alignment.conditioning import Weights
-from hyperdpo.core.control import linear_transformation
+from hyperdpo.alignment.rows import ConditionedRows
 from hyperdpo.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class ConditionedForward:
 
     def __init__(self, model: ConditionedLM, condition: Condition, scales: Tensor):
         self.model, self.condition, self.scales = model, condition, scales
-        self._rows: _Rows | None = None
+        self._rows: ConditionedRows | None = None
 
     def __call__(
         self,
@@ -110,7 +109,7 @@ class ConditionedForward:
     ) -> Any:
         rows = self._rows
         if rows is None or rows.count != len(input_ids):
-            rows = self._rows = _Rows(self.model, self.condition, self.scales, len(input_ids))
+            rows = self._rows = ConditionedRows.spread(self.model, self.condition, self.scales, len(input_ids))
         k, extra = rows.k, rows.extra
         before = 0 if past_key_values is None else past_key_values.get_seq_length()
         first, length = before == 0, input_ids.shape[1]
@@ -135,50 +134,12 @@ class ConditionedForward:
             embedded = self.model.get_input_embeddings()(input_ids)
             inputs = {"inputs_embeds": torch.cat((rows.prefix.to(embedded.dtype), embedded), 1)}
             positions = torch.cat((torch.arange(k, device=positions.device).expand(len(positions), k), positions), 1)
-        with use_gates(rows.gates):
+        with rows.gating:
             outputs = self.model.base(
                 **inputs, attention_mask=mask, position_ids=positions, past_key_values=past_key_values, **settings
             )
-        logits = outputs.logits[:, -length:]
-        if len(extra):
-            logits, base = logits[: rows.count], logits[rows.count :]
-            both = (logits[extra].float().log_softmax(-1), base.float().log_softmax(-1))
-            logits = logits.float().index_copy(0, extra, linear_transformation(*both, rows.scales[:, None, None]))
-        outputs.logits = logits
+        outputs.logits = rows.mixed(outputs.logits[:, -length:])
         return outputs
-
-
-class _Rows:
-    """A condition spread over the rows that ``generate`` decodes: each prompt's rows follow each other.
-
-    Attributes:
-        count: N.
-        extra: (E,) indices of rows that need the base model; scales: (E,), their c.
-        prefix: (N + E, k, d) or None; gates: (L, N + E, r), (L, 1, r) or None.
-    """
-
-    def __init__(self, model: ConditionedLM, condition: Condition, scales: Tensor, count: int):
-        self.count = count
-        scales = scales.to(model.device).repeat_interleave(count // len(scales))
-        self.extra = (scales != 1).nonzero().squeeze(-1)
-        self.scales = scales[self.extra]
-        e = len(self.extra)
-        self.prefix = self.gates = None
-        self.k = 0
-        if condition.prefix is not None:
-            prefix = condition.prefix
-            prefix = (
-                prefix.expand(count, -1, -1) if len(prefix) == 1 else prefix.repeat_interleave(count // len(prefix), 0)
-            )
-            self.prefix, self.k = torch.cat((prefix, prefix.new_zeros(e, *prefix.shape[1:]))), prefix.shape[1]
-        gates, lora = condition.gates, len(model.lora_names)
-        if gates is not None and gates.shape[1] > 1:
-            gates = gates.repeat_interleave(count // gates.shape[1], 1)
-        if e and lora:
-            shape = (lora, count, model.conditioning.rank)
-            gates = torch.ones(shape, device=model.device) if gates is None else gates.expand(shape)
-            gates = torch.cat((gates, gates.new_zeros(lora, e, shape[2])), 1)
-        self.gates = gates
 
 
 def prompt_rows(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from hyperdpo.alignment.batches import padding_token, tokenize_groups
 from hyperdpo.alignment.data import Preferences, read_preferences, read_splits, to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
@@ -170,7 +171,7 @@ class AlignRun:
                 pad_token_id=padding_token(tokenizer),
                 **settings,
             )
-        return decoded_continuations(tokenizer, inputs["input_ids"].tolist(), found)
+        return new_texts(tokenizer, inputs["input_ids"].tolist(), found.tolist())
 
     @property
     def _speaks_in_turns(self) -> bool:
@@ -245,18 +246,6 @@ def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[O
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where}: objectives.{place}: {first['msg']}; found {first['input']!r}") from None
-
-
-def decoded_continuations(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], found: Any
-) -> list[str]:
-    """The new texts of rows (B, T + new) that begin with their prompts (B, T), spaces at their beginnings included.
-
-    Decoded together with the prompt, because some tokenizers drop the space before a text's first word.
-    """
-    alone = tokenizer.batch_decode(list(prompts), skip_special_tokens=True)
-    together = tokenizer.batch_decode(found, skip_special_tokens=True)
-    return [str(text)[len(start) :] for text, start in zip(together, alone, strict=True)]
 
 
 def last_checkpoint(directory: Path) -> str | None:

@@ -54,13 +54,19 @@ def continue_rows(
 
 def continuation_texts(model: Any, tokenizer: Any, encoded: list[list[int]], new: Tensor) -> list[str]:
     """The text of each row's new tokens (B, T), cut back to a whole word where it did not end by itself."""
-    # Decoded together with the prompt, because some tokenizers drop the space before a text's first word.
-    both = [ids + more for ids, more in zip(encoded, new.tolist(), strict=True)]
-    alone = tokenizer.batch_decode(encoded, skip_special_tokens=True)
-    together = tokenizer.batch_decode(both, skip_special_tokens=True)
-    texts = [text[len(start) :] for text, start in zip(together, alone, strict=True)]
+    texts = new_texts(tokenizer, encoded, [ids + more for ids, more in zip(encoded, new.tolist(), strict=True)])
     ended = has_ended(model, tokenizer, new)
     return [(text if over else whole_words(text)).rstrip() for text, over in zip(texts, ended, strict=True)]
+
+
+def new_texts(tokenizer: Any, prompts: list[list[int]], rows: list[list[int]]) -> list[str]:
+    """What rows of tokens that begin with their prompts add to them, a space at its beginning included.
+
+    Decoded together with the prompt, because some tokenizers drop the space before a text's first word.
+    """
+    alone = tokenizer.batch_decode(prompts, skip_special_tokens=True)
+    together = tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [str(text)[len(start) :] for text, start in zip(together, alone, strict=True)]
 
 
 def whole_words(text: str) -> str:
@@ -75,10 +81,11 @@ def whole_words(text: str) -> str:
 
 def has_ended(model: Any, tokenizer: Any, new: Tensor) -> list[bool]:
     """Per row of new tokens (B, T): whether it holds an end-of-text token."""
-    return torch.isin(new, torch.tensor(sorted(_end_tokens(model, tokenizer)), dtype=torch.long)).any(1).tolist()
+    return torch.isin(new, torch.tensor(sorted(end_tokens(model, tokenizer)), dtype=torch.long)).any(1).tolist()
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Ids that end a text; none if neither the model nor the tokenizer has one."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = configured if configured is not None else tokenizer.eos_token_id
     return set() if ends is None else set(ends) if isinstance(ends, list | tuple) else {int(ends)}
@@ -88,4 +95,4 @@ def _pad_token(model: Any, tokenizer: Any) -> int:
     """Any token will do: the mask hides it."""
     if tokenizer.pad_token_id is not None:
         return int(tokenizer.pad_token_id)
-    return min(_end_tokens(model, tokenizer), default=0)
+    return min(end_tokens(model, tokenizer), default=0)

@@ -105,8 +105,8 @@ def figure(
                 "line": line,
                 "hoverinfo": "skip",
                 "showlegend": not several,
-                **curve,
             }
+            | curve
         )
         ring = {"symbol": "circle-open", "size": 18, "color": tint, "line": {"width": 3.5}}
         dot = _dot(f"now, {mark.name}" if several else "now", mark.value, axes, ring, _text(mark.name))

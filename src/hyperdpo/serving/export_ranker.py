@@ -18,23 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
 
 from hyperdpo._version import __version__
-from hyperdpo.core.control import linear_transformation
 from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically, write_json
-from hyperdpo.ranking.examples import Batch
 from hyperdpo.ranking.rankers import MixtureRanker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.serving.raw_ranker import PADDING_SCORE, RawRanker
 
 FORMATS = ("onnx", "torch")
 
 #: Of the metadata. Raised whenever inputs or outputs change.
 FORMAT_VERSION = 1
-
-#: Scores on padding: the lowest number of single precision, so that padding is ranked last.
-PADDING_SCORE = float(torch.finfo(torch.float32).min)
 
 #: How far an exported file may be from the run, as a part of the largest score (at least 1).
 TOLERANCE = 1e-4
@@ -43,7 +38,7 @@ TOLERANCE = 1e-4
 TRIALS = ((1, 1), (1, 40), (3, 7))
 
 
-class ExportedRanker(nn.Module):
+class ExportedRanker(RawRanker):
     """Raw features in, scores out, as :meth:`RankRun.score` computes them.
 
     Args:
@@ -54,12 +49,8 @@ class ExportedRanker(nn.Module):
         InputError: temperatures that the run cannot answer at, or that are different in a mixture.
     """
 
-    mean: torch.Tensor
-    deviation: torch.Tensor
-
     def __init__(self, run: RankRun, temperatures: ArrayLike | None = None):
-        super().__init__()
-        self.ranker, self.base = run.ranker, run.base
+        super().__init__(run)
         #: The inputs, in order, and how their axes are called.
         self.inputs = {
             "features": ("batch", "items", None),
@@ -80,9 +71,6 @@ class ExportedRanker(nn.Module):
                 "solves a problem of its own in each group, which has no export; expected equal ones, such as "
                 f"--temperature {','.join(['1'] * len(run.objectives))}"
             )
-        self.register_buffer("mean", torch.from_numpy(run.transform.mean.copy()))
-        self.register_buffer("deviation", torch.from_numpy(run.transform.scale.copy()))
-        self.eval()
 
     def forward(
         self,
@@ -93,31 +81,10 @@ class ExportedRanker(nn.Module):
         base_scores: torch.Tensor | None = None,
         temperatures: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B, n) scores; :data:`PADDING_SCORE` on padding.
-
-        Args:
-            features: (B, n, F) raw; anything on padding.
-            mask: (B, n) bool, True for items.
-            weights: (B, m), on the simplex.
-            scale: (B,), c > 0.
-            base_scores: (B, n), where the run has no base of its own; anything on padding.
-            temperatures: (B, m) > 0, where they are not frozen.
-        """
-        known = features.masked_fill(~mask.unsqueeze(-1), 0)
-        # In double precision: ONNX has no log1p, and log(1 + x) in single precision loses small x.
-        logs = torch.log1p(known.abs().double()).to(known.dtype) * known.sign()
-        batch = Batch((logs - self.mean) * self.deviation, mask, torch.zeros_like(known[..., 0]))
-        if self.base is not None:
-            base = self.base(batch)
-        else:
-            assert base_scores is not None
-            base = base_scores
-        batch = Batch(batch.features, mask, base.masked_fill(~mask, 0))
+        """(B, n) scores, as :meth:`RawRanker.scores`; ``temperatures`` (B, m) > 0 where they are not frozen."""
         asked = self.betas if self.betas is not None else temperatures
         assert asked is not None
-        scores = self.ranker.scores(batch, weights.unsqueeze(0), asked)[0]
-        scaled = linear_transformation(scores, batch.base_scores, scale.unsqueeze(-1) * self.factor)
-        return scaled.masked_fill(~mask, PADDING_SCORE)
+        return self.scores(features, mask, weights, scale * self.factor, base_scores, asked)
 
     def example(self, groups: int, items: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Inputs of the kind that the training saw, in order, with padding in all groups but the first."""
@@ -180,6 +147,20 @@ def export_ranker(
     """
     beside = out.with_name(out.name + ".json")
     _check_target(out, beside, overwrite=overwrite)
+    content, metadata, difference = exported_ranker(run, format, temperatures)
+    write_atomically(out, content)
+    write_json(beside, metadata)
+    return RankerExport(out, beside, metadata, difference)
+
+
+def exported_ranker(
+    run: RankRun, format: str = "onnx", temperatures: Sequence[float] | None = None
+) -> tuple[bytes, dict[str, Any], float | None]:
+    """The file's content, its metadata, and :attr:`RankerExport.difference`; arguments as of :func:`export_ranker`.
+
+    Raises:
+        InputError: a package is missing, or temperatures that have no export.
+    """
     if format == "onnx":
         for package in ("onnx", "onnxscript"):
             if find_spec(package) is None:
@@ -191,9 +172,7 @@ def export_ranker(
     difference = _difference(content, module, format)
     if difference is not None and not difference <= TOLERANCE:
         raise RuntimeError(f"the exported graph differs from the run by {difference:.2g}; nothing was written")
-    write_atomically(out, content)
-    write_json(beside, metadata)
-    return RankerExport(out, beside, metadata, difference)
+    return content, metadata, difference
 
 
 def _check_target(*paths: Path, overwrite: bool) -> None:

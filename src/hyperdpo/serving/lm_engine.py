@@ -1,0 +1,250 @@
+"""One thread that decodes all requests to a language model in one batch, which they join and leave token by token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from hyperdpo.alignment.continuous import ContinuousBatch
+from hyperdpo.serving.errors import Refusal
+from hyperdpo.serving.lm_text import GrowingText, whole_text
+from hyperdpo.serving.metrics import Metrics
+from hyperdpo.serving.token_choice import TokenChoice, next_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRequest:
+    """One text that is to be generated.
+
+    Attributes:
+        prompt: token ids, at least one.
+        weights: (m,), or None where nothing is conditioned.
+        scale: c.
+        max_tokens: at least 1.
+        choice: how tokens are chosen.
+        stops: strings that end the text.
+        streaming: pieces are wanted as they come, not the whole at the end.
+        continued: the text goes on from the prompt's (its first space counts), instead of standing alone.
+    """
+
+    prompt: tuple[int, ...]
+    weights: np.ndarray | None
+    scale: float
+    max_tokens: int
+    choice: TokenChoice
+    stops: tuple[str, ...] = ()
+    streaming: bool = False
+    continued: bool = False
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some more text; ``reason`` is ``stop`` or ``length`` on the last one.
+
+    Attributes:
+        tokens: generated so far.
+    """
+
+    text: str
+    tokens: int
+    reason: str | None = None
+    error: str | None = None
+
+
+@dataclass(eq=False)
+class Generation:
+    """A request under way. :meth:`pieces` is for the event loop that submitted it; the rest is the engine's."""
+
+    request: TextRequest
+    loop: asyncio.AbstractEventLoop
+    queue: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
+    cancelled: bool = False
+    growing: GrowingText | None = None
+    tokens: list[int] = field(default_factory=list)
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """All pieces, the last of which has a reason.
+
+        Raises:
+            Refusal: 500, the model failed.
+        """
+        while True:
+            piece = await self.queue.get()
+            if piece.error is not None:
+                raise Refusal(500, piece.error)
+            yield piece
+            if piece.reason is not None:
+                return
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more; its row is given to another. For any thread, at any time."""
+        self.cancelled = True
+
+
+class LMEngine:
+    """The decoder thread and what waits for it.
+
+    Args:
+        model: a :class:`~hyperdpo.alignment.model.ConditionedLM`, which this engine alone uses.
+        tokenizer: of which the engine makes a copy for its thread.
+        ends: ids that end a text.
+        max_rows: texts that are decoded together.
+        max_waiting: texts that wait for a place.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, ends: frozenset[int], metrics: Metrics, *, max_rows: int, max_waiting: int
+    ):
+        self._model, self._tokenizer, self._ends = model.eval(), copy.deepcopy(tokenizer), ends
+        self._metrics, self.max_rows, self.max_waiting = metrics, max_rows, max_waiting
+        self._batch = ContinuousBatch(model)
+        self._active: list[Generation] = []
+        self._waiting: deque[Generation] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is under way and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def submit(self, requests: Sequence[TextRequest]) -> list[Generation]:
+        """Queue some requests, all of them or none. From a coroutine.
+
+        Raises:
+            Refusal: 429, the queue is full; 503, the engine has ended.
+        """
+        loop = asyncio.get_running_loop()
+        made = [Generation(request, loop) for request in requests]
+        with self._changed:
+            if self._closing or self._thread is None:
+                raise Refusal(503, "the server is shutting down")
+            # Places in the batch that are free count too: the thread takes them from the queue in a moment.
+            free = max(0, self.max_rows - len(self._active))
+            if len(self._waiting) + len(made) > self.max_waiting + free:
+                raise Refusal(
+                    429, f"the queue is full ({len(self._waiting)} texts wait); try again later", code="queue_full"
+                )
+            self._waiting.extend(made)
+            self._metrics.queue.set(len(self._waiting))
+            self._changed.notify_all()
+        return made
+
+    def _run(self) -> None:
+        torch.set_grad_enabled(False)
+        while True:
+            with self._changed:
+                while not (self._waiting or self._active or self._closing):
+                    self._changed.wait()
+                if not (self._waiting or self._active):
+                    return
+                new = self._taken()
+                self._metrics.queue.set(len(self._waiting))
+            try:
+                self._round(new)
+            except Exception as error:  # whatever the model raises: these requests fail, the server goes on
+                line = " ".join(str(error).split()) or type(error).__name__
+                failed = dict.fromkeys([*self._active, *new])
+                self._active = []
+                self._batch.clear()
+                _deliver([(g, Piece("", len(g.tokens), error=f"the model failed: {line}")) for g in failed])
+
+    def _taken(self) -> list[Generation]:
+        """Those of the waiting that there is room for."""
+        room = self.max_rows - sum(not g.cancelled for g in self._active)
+        new: list[Generation] = []
+        while self._waiting and len(new) < room:
+            generation = self._waiting.popleft()
+            if not generation.cancelled:
+                new.append(generation)
+        return new
+
+    def _round(self, new: list[Generation]) -> None:
+        """One more token for all rows, and the first one of new rows."""
+        self._keep([i for i, g in enumerate(self._active) if not g.cancelled])
+        logits = [self._batch.step([g.tokens[-1] for g in self._active])] if self._active else []
+        if new:
+            logits.append(self._admitted(new))
+            self._active.extend(new)
+        if not self._active:
+            return
+        tokens = next_tokens(torch.cat(logits), [g.request.choice for g in self._active])
+        self._metrics.batch.observe(len(tokens))
+        self._metrics.tokens.inc(len(tokens))
+        pieces, kept = [], []
+        for i, (generation, token) in enumerate(zip(self._active, tokens, strict=True)):
+            piece = self._accepted(generation, token)
+            if piece is None or piece.reason is None:
+                kept.append(i)
+            if piece is not None:
+                pieces.append((generation, piece))
+        _deliver(pieces)
+        self._keep(kept)
+
+    def _admitted(self, new: Sequence[Generation]) -> torch.Tensor:
+        """(B, V) logits of the first tokens."""
+        requests = [generation.request for generation in new]
+        self._metrics.prompt_tokens.inc(sum(len(request.prompt) for request in requests))
+        given = [request.weights for request in requests if request.weights is not None]
+        weights = np.stack(given) if len(given) == len(requests) else None
+        return self._batch.admit([r.prompt for r in requests], weights, [r.scale for r in requests])
+
+    def _accepted(self, generation: Generation, token: int) -> Piece | None:
+        """What the one who waits is to know after this token."""
+        request, ended = generation.request, token in self._ends
+        context = request.prompt if request.continued else ()
+        generation.tokens.append(token)
+        count = len(generation.tokens)
+        full = count >= request.max_tokens
+        if not (request.streaming or request.stops):
+            if not (ended or full):
+                return None
+            known = generation.tokens[:-1] if ended else generation.tokens
+            return Piece(whole_text(self._tokenizer, context, known), count, "stop" if ended else "length")
+        if generation.growing is None:
+            generation.growing = GrowingText(self._tokenizer, context, request.stops)
+        growing = generation.growing
+        text = "" if ended else growing.push(token)
+        if not growing.stopped and (ended or full):
+            text += growing.finish()
+        if growing.stopped or ended or full:
+            return Piece(text, count, "stop" if growing.stopped or ended else "length")
+        return Piece(text, count) if text else None
+
+    def _keep(self, kept: list[int]) -> None:
+        if len(kept) < len(self._active):
+            self._batch.keep(kept)
+            self._active = [self._active[i] for i in kept]
+
+
+def _deliver(pieces: Sequence[tuple[Generation, Piece]]) -> None:
+    """Hand pieces to the event loops that wait for them, at one call each."""
+    loops = {generation.loop for generation, _ in pieces}
+    for loop in loops:
+        mine = [(generation.queue, piece) for generation, piece in pieces if generation.loop is loop]
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_put, mine)
+
+
+def _put(pieces: Sequence[tuple[asyncio.Queue[Piece], Piece]]) -> None:
+    for queue, piece in pieces:
+        queue.put_nowait(piece)

@@ -1,0 +1,163 @@
+"""Dynamic batching: lists that arrive while others are scored are scored together, next. Nobody waits for company.
+
+A request that is alone is scored at once by the event loop itself: handing it to a thread and back can take longer than
+scoring it, where other processes want the cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyperdpo.serving.errors import Refusal
+from hyperdpo.serving.metrics import Metrics
+from hyperdpo.serving.rank_model import ListToScore
+
+#: Items that the event loop scores itself; more would keep other requests, such as those for health, waiting.
+DIRECT_ITEMS = 512
+
+Score = Callable[[Sequence[ListToScore]], list[np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """The lists of one request, and who waits for them."""
+
+    lists: Sequence[ListToScore]
+    future: asyncio.Future[list[np.ndarray]]
+    loop: asyncio.AbstractEventLoop
+
+
+#: The future of a request, its scores, and what went wrong.
+_Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], str | None]
+
+
+class RankEngine:
+    """A thread that scores what waits.
+
+    Args:
+        score: lists -> their scores.
+        max_lists: lists that are scored together, unless one request has more.
+        max_waiting: lists that wait.
+    """
+
+    def __init__(self, score: Score, metrics: Metrics, *, max_lists: int, max_waiting: int):
+        self._score, self._metrics, self._max_lists, self._max_waiting = score, metrics, max_lists, max_waiting
+        self._jobs: deque[_Job] = deque()
+        self._waiting = 0
+        self._changed = threading.Condition()
+        self._closing = self._busy = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Score what waits and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    async def submit(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
+        """The scores of a request's lists. From one event loop.
+
+        Raises:
+            Refusal: 429, the queue is full; 500, scoring failed; 503, the engine has ended.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(lists, loop.create_future(), loop)
+        with self._changed:
+            if self._closing or self._thread is None:
+                raise Refusal(503, "the server is shutting down")
+            if self._waiting + len(lists) > self._max_waiting:
+                raise Refusal(429, f"the queue is full ({self._waiting} lists wait); try again later")
+            self._jobs.append(job)
+            self._waiting += len(lists)
+        await asyncio.sleep(0)  # requests that have arrived with this one get in line
+        with self._changed:
+            alone = not self._busy and len(self._jobs) == 1 and self._jobs[0] is job
+            direct = self._taken() if alone and sum(map(len, lists)) <= DIRECT_ITEMS else []
+            if direct:
+                self._busy = True
+            else:
+                self._changed.notify()
+        if direct:
+            _hand_over(self._done(direct))
+            self._free()
+        return await job.future
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while self._busy or not (self._jobs or self._closing):
+                    self._changed.wait()
+                if not self._jobs:
+                    return
+                jobs = self._taken()
+                self._busy = True
+            self._metrics.queue.set(self._waiting)
+            done = self._done(jobs)
+            for loop in {job.loop for job in jobs}:
+                mine = [entry for job, entry in zip(jobs, done, strict=True) if job.loop is loop]
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(_hand_over, mine)
+            self._free()
+
+    def _free(self) -> None:
+        with self._changed:
+            self._busy = False
+            if self._jobs or self._closing:  # waking the thread for nothing costs as much as reading a request
+                self._changed.notify()
+
+    def _taken(self) -> list[_Job]:
+        """The first of those that wait, as many as go together."""
+        jobs: list[_Job] = []
+        count = 0
+        while self._jobs and (not jobs or count + len(self._jobs[0].lists) <= self._max_lists):
+            job = self._jobs.popleft()
+            self._waiting -= len(job.lists)
+            if not job.future.cancelled():  # else nobody waits for it any more
+                jobs.append(job)
+                count += len(job.lists)
+        return jobs
+
+    def _done(self, jobs: Sequence[_Job]) -> list[_Done]:
+        """Score the lists of some requests, and whom to tell."""
+        lists = [one for job in jobs for one in job.lists]
+        if not lists:
+            return []
+        self._metrics.batch.observe(len(lists))
+        for one in lists:
+            self._metrics.lengths.observe(len(one))
+        scores: list[np.ndarray] = []
+        failure = None
+        try:
+            scores = self._score(lists)
+        except Exception as error:  # whatever the ranker raises: these requests fail, the server goes on
+            failure = f"scoring failed: {' '.join(str(error).split()) or type(error).__name__}"
+        done, start = [], 0
+        for job in jobs:
+            done.append((job.future, scores[start : start + len(job.lists)], failure))
+            start += len(job.lists)
+        return done
+
+
+def _hand_over(done: Sequence[_Done]) -> None:
+    for future, scores, failure in done:
+        if future.done():
+            continue
+        if failure is None:
+            future.set_result(scores)
+        else:
+            future.set_exception(Refusal(500, failure))

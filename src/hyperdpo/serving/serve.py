@@ -1,0 +1,136 @@
+"""What ``hyperdpo serve`` does: it looks at what RUN is, and serves it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperdpo.alignment.cli import check_extra
+from hyperdpo.errors import InputError
+from hyperdpo.options import parse_weights
+from hyperdpo.serving.commands import kind_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from hyperdpo.serving.app import Server
+    from hyperdpo.serving.points import Point
+
+KEY_VARIABLE = "HYPERDPO_API_KEY"
+
+#: Options that say nothing about the other kind of run.
+RANK_ONLY = ("temperatures", "backend", "max_items", "max_groups")
+ALIGN_ONLY = ("model", "max_tokens", "max_prompt")
+
+
+def serve_command(
+    path: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_key_env: str | None = None,
+    api_key_file: Path | None = None,
+    max_body: int = 16 * 2**20,
+    grace: float = 30,
+    access_log: bool = False,
+    **options: Any,
+) -> None:
+    """``hyperdpo serve``."""
+    for package in ("fastapi", "uvicorn", "prometheus_client", "orjson"):
+        if find_spec(package) is None:
+            raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[serve]'")
+    kind = "rank" if path.is_file() else kind_of(path)
+    for name in ALIGN_ONLY if kind == "rank" else RANK_ONLY:
+        if options.get(name) is not None:
+            option = "--" + name.replace("_", "-").removesuffix("s" if name == "temperatures" else "")
+            what = "a ranker" if kind == "rank" else "a language model"
+            raise InputError(f"{option}: says nothing about {what}; expected it left out")
+    key = api_key(api_key_env, api_key_file, os.environ)
+    from hyperdpo.serving.app import Server
+    from hyperdpo.serving.server import address_of, listen, serve_app
+
+    # Taken before the model is read, which takes a while; nobody is answered until it has been.
+    listener = listen(host, port)
+    server = Server(api_key=key, max_body=max_body)
+    app = (_rank_app if kind == "rank" else _chat_app)(path, server, options)
+    note = "" if key is not None else "; no API key"
+    click.echo(f"{app.title} on {address_of(listener)} (documentation at /docs{note})")
+    serve_app(app, server, listener, grace=grace, access_log=access_log)
+
+
+def api_key(variable: str | None, file: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The key that requests have to bring, from where it was said to be.
+
+    Raises:
+        InputError: it is not there, or it is no text that a header could hold.
+    """
+    if file is not None:
+        if variable is not None:
+            raise InputError("--api-key-file and --api-key-env: expected one of the two")
+        try:
+            key, where = file.read_text(encoding="utf-8").strip(), str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    else:
+        where = variable or KEY_VARIABLE
+        if where not in environment:
+            if variable is None:
+                return None
+            raise InputError(f"--api-key-env: no environment variable {variable}; expected one that holds the key")
+        key = environment[where].strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise InputError(f"{where}: no key; expected printable ASCII characters without spaces")
+    return key
+
+
+def _rank_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI:
+    from hyperdpo.serving.rank_api import rank_app
+    from hyperdpo.serving.rank_model import RankModel
+    from hyperdpo.serving.rank_schema import RankLimits
+
+    model = RankModel.load(path, options.get("backend"), options.get("threads") or 1)
+    given = {"max_items": "max_items", "max_groups": "max_groups", "max_batch": "max_lists", "max_queue": "max_waiting"}
+    point = _point(model.objectives, options)
+    if point.temperatures is not None:
+        model.check(point)
+    return rank_app(model, server, RankLimits(**_limits(options, given)), point)
+
+
+def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI:
+    check_extra()
+    from hyperdpo.alignment.commands import quiet_where_nobody_looks
+    from hyperdpo.devices import best_device
+    from hyperdpo.serving.chat_api import TextLimits, chat_app
+    from hyperdpo.serving.lm_source import LanguageModel
+
+    quiet_where_nobody_looks()
+    language = LanguageModel.load(path, options.get("model"), device=best_device(bool(options.get("cpu"))))
+    given = {
+        "max_tokens": "max_tokens",
+        "max_prompt": "max_prompt_tokens",
+        "max_batch": "max_rows",
+        "max_queue": "max_waiting",
+    }
+    return chat_app(language, server, TextLimits(**_limits(options, given)), _point(language.objectives, options))
+
+
+def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
+    """The point of requests that name none."""
+    from hyperdpo.core.control import check_temperatures
+    from hyperdpo.serving.points import Point
+
+    weights, betas = options.get("weights"), options.get("temperatures")
+    return Point(
+        None if weights is None else parse_weights(weights, names, range(len(names))),
+        options.get("scale") or 1.0,
+        None if betas is None else check_temperatures(betas, len(names)),
+    )
+
+
+def _limits(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, int]:
+    return {limit: options[option] for option, limit in names.items() if options.get(option) is not None}

@@ -1,0 +1,54 @@
+"""``hyperdpo serve``: its options. What it does is in :mod:`hyperdpo.serving.serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperdpo.options import PATH, numbers_of
+
+COUNT = click.IntRange(min=1)
+
+
+@click.command("serve")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 for all of this machine's.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option(
+    "--weights", metavar="W,W", help="Of requests that name none: one per objective, sum 1, or NAME=W,NAME=W."
+)
+@click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Of requests that name none.  [default: 1]")
+@click.option("--temperature", "temperatures", callback=numbers_of, metavar="B,B", help="A ranker's β, likewise.")
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="Environment variable that holds the key requests have to bring.  [default: HYPERDPO_API_KEY, if it is set]",
+)
+@click.option("--api-key-file", type=PATH, help="File that holds the key, instead.")
+@click.option("--model", help="A language model's base, instead of the one the run was trained on.")
+@click.option("--backend", type=click.Choice(["onnx", "torch"]), help="A ranker's.  [default: onnx where it can be]")
+@click.option("--threads", type=COUNT, default=1, show_default=True, help="Of one pass over a batch of lists.")
+@click.option("--max-batch", type=COUNT, help="Lists or texts in one pass.  [default: 32 lists, 16 texts]")
+@click.option("--max-queue", type=COUNT, help="Lists or texts that wait.  [default: 256 lists, 128 texts]")
+@click.option("--max-body", type=COUNT, default=16 * 2**20, show_default=True, help="Bytes of a request.")
+@click.option("--max-items", type=COUNT, help="Items of a list.  [default: 1000]")
+@click.option("--max-groups", type=COUNT, help="Lists of a request.  [default: 64]")
+@click.option("--max-tokens", type=COUNT, help="Tokens of an answer.  [default: 1024]")
+@click.option("--max-prompt", type=COUNT, help="Tokens of a prompt.  [default: 4096]")
+@click.option(
+    "--grace", type=click.FloatRange(min=1), default=30, show_default=True, help="Seconds to finish in, after TERM."
+)
+@click.option("--access-log", is_flag=True, help="A line for every request.")
+@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
+def serve(run_path: Path, **options: Any) -> None:
+    """Answer requests at any weights: POST /rank, or OpenAI's API.
+
+    RUN is a run of `rank fit` or a ranker.onnx of `export`, a run of `align fit` or an adapter's directory. The OpenAPI
+    document is at /docs and /openapi.json, health at /healthz, counters for Prometheus at /metrics. Ends on TERM when
+    what is under way is done.
+    """
+    from hyperdpo.serving.serve import serve_command
+
+    serve_command(run_path, **options)

@@ -1,0 +1,136 @@
+"""An app as a process: uvicorn, and an end that loses nothing.
+
+On TERM or INT the server first says so (``/readyz`` is 503, answers close their connections) and goes on taking
+requests for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends
+with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from hyperdpo.errors import InputError
+from hyperdpo.serving.app import Server
+
+#: For which requests are still taken after the signal.
+LAME_DUCK_SECONDS = 0.5
+
+#: Within which the request of a connection that was accepted last has to arrive.
+SETTLE_SECONDS = 0.3
+
+
+def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> None:
+    """Serve until TERM or INT; returns when all that was under way is done, or after ``grace`` seconds."""
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        timeout_graceful_shutdown=max(1, round(grace)),
+        server_header=False,
+    )
+    GracefulServer(config, server).run(sockets=[listener])
+
+
+class GracefulServer(uvicorn.Server):
+    """uvicorn's server with a lame duck, and without raising the signal again after it has been obeyed."""
+
+    def __init__(self, config: uvicorn.Config, server: Server, lame_duck: float = LAME_DUCK_SECONDS):
+        super().__init__(config)
+        self._shared, self._lame_duck = server, lame_duck
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Obey TERM and INT, in the main thread."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        try:
+            for number in signals:
+                loop.add_signal_handler(number, self.drain)
+        except (ValueError, RuntimeError):  # another thread: whoever started it sets should_exit
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the connections that wait to be accepted, and no more; then let uvicorn finish what is under way."""
+        loop, listeners = asyncio.get_running_loop(), sockets or []
+        late = [connection for listener in listeners for connection in _waiting(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        for connection in late:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        # uvicorn closes connections that no request has come on.
+        await asyncio.sleep(SETTLE_SECONDS)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> Any:
+        """As uvicorn makes it for the connections that it accepts itself."""
+        made: Any = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def drain(self) -> None:
+        """Begin to end; a second time, end at once."""
+        if self._shared.draining:
+            self.force_exit = self.should_exit = True
+            return
+        self._shared.draining = True
+        asyncio.get_running_loop().call_later(self._lame_duck, self._leave)
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that the system has made and nobody has accepted."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # none left
+            return
+        connection.setblocking(False)
+        yield connection
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        InputError: the address is taken, or not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"--host {host} --port {port}: cannot be listened on ({reason}); expected a free one"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """As a URL."""
+    name: Any = listener.getsockname()
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"

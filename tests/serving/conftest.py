@@ -1,0 +1,74 @@
+"""A tiny ranker and a tiny language model, and servers of them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from helpers import fit_toy, free_port
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
+from tiny_models import tiny_base, tiny_model
+from toy_preferences import words_tokenizer
+
+
+@pytest.fixture(scope="session")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ``rank fit``: 6 features f0 to f5, objectives a and b; not to be changed."""
+    out = tmp_path_factory.mktemp("rank") / "run"
+    fit_toy(out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter's directory, objectives a and b; the tokenizer lies beside its base model. Not to be changed."""
+    place = tmp_path_factory.mktemp("align")
+    base = tiny_base()
+    base.save_pretrained(place / "base")
+    words_tokenizer().save_pretrained(place / "base")
+    base.config._name_or_path = str(place / "base")
+    tiny_model(base=base).save_pretrained(place / "adapter")
+    return place / "adapter"
+
+
+@pytest.fixture(scope="session")
+def rank_model(ranker: Path) -> Any:
+    """The ranker as a graph."""
+    pytest.importorskip("onnxruntime")
+    from hyperdpo.serving.rank_model import RankModel
+
+    return RankModel.load(ranker)
+
+
+@pytest.fixture(scope="session")
+def language(adapter: Path) -> Any:
+    from hyperdpo.serving.lm_source import LanguageModel
+
+    return LanguageModel.load(adapter)
+
+
+@contextlib.contextmanager
+def running(app: Any) -> Iterator[str]:
+    """A real server in a thread; its URL."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="on"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)

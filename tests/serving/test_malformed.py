@@ -1,0 +1,240 @@
+"""Requests that nobody should send: generated from the OpenAPI document, and good ones with something broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from hyperdpo.serving.app import Server
+from hyperdpo.serving.chat_api import TextLimits, chat_app
+from hyperdpo.serving.lm_source import LanguageModel
+from hyperdpo.serving.rank_api import rank_app
+from hyperdpo.serving.rank_model import RankModel
+from hyperdpo.serving.rank_schema import RankLimits
+
+#: Of each kind of server.
+BODIES = 10_000
+
+GOOD_RANK = {
+    "groups": [
+        {"features": [[0.5, -1, 2, 0, 1e3, 4]] * 3, "weights": [0.3, 0.7], "scale": 2.0, "ids": ["x", "y", 3]},
+        {"features": [[1, 2, 3, 4, 5, 6.0]], "weights": {"a": 1}, "temperatures": [1, 1]},
+    ]
+}
+GOOD_CHAT = {
+    "messages": [{"role": "system", "content": "w3"}, {"role": "user", "content": "w4 w5"}],
+    "weights": {"a": 0.5, "b": 0.5},
+    "scale": 1.5,
+    "max_tokens": 1,
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "stop": ["w7"],
+    "seed": 3,
+    "n": 1,
+    "stream": False,
+}
+GOOD_TEXT = {"prompt": ["w3 w4"], "weights": [0.5, 0.5], "max_tokens": 1, "stream": True}
+
+
+@pytest.fixture
+def rank(rank_model: RankModel) -> FastAPI:
+    return rank_app(rank_model, Server(), RankLimits())
+
+
+@pytest.fixture
+def chat(language: LanguageModel) -> FastAPI:
+    return chat_app(language, Server(), TextLimits(max_tokens=8))
+
+
+@pytest.mark.parametrize("kind", ["rank", "chat"])
+@pytest.mark.filterwarnings("ignore")
+def test_requests_made_from_the_document_get_no_server_error(kind: str, request: pytest.FixtureRequest) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    import hypothesis
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+    app = request.getfixturevalue(kind)
+    seen: Counter[tuple[str, int]] = Counter()
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    for operation in schema.get_all_operations():
+        api = operation.ok()
+        for mode in schemathesis.GenerationMode:
+
+            @hypothesis.seed(0)
+            @hypothesis.settings(
+                max_examples=12, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+            )
+            @hypothesis.given(case=api.as_strategy(generation_mode=mode))
+            def check(case: Any) -> None:
+                response = case.call()
+                seen[case.operation.path, response.status_code] += 1
+                checks = [not_a_server_error, response_schema_conformance]
+                if case.method == case.operation.method.upper():
+                    checks.append(status_code_conformance)
+                case.validate_response(response, checks=checks)
+
+            try:
+                check()
+            except hypothesis.errors.Unsatisfiable:
+                continue  # nothing can be wrong about a request without parameters
+    assert seen["/healthz", 200]
+    assert sum(seen.values()) >= 25
+
+
+@pytest.mark.parametrize("kind", ["rank", "chat"])
+def test_the_documents_own_examples_are_answered(kind: str, request: pytest.FixtureRequest) -> None:
+    with TestClient(request.getfixturevalue(kind)) as client:
+        for path, methods in client.get("/openapi.json").json()["paths"].items():
+            for method, operation in methods.items():
+                content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+                for example in content.get("examples", {"none": {"value": None}}).values():
+                    body = (
+                        example["value"] | ({"max_tokens": 4} if kind == "chat" else {}) if example["value"] else None
+                    )
+                    answer = client.request(method, path, json=body)
+                    assert answer.status_code == 200, (path, answer.text)
+
+
+def broken(rng: random.Random, good: dict[str, Any]) -> tuple[bytes, bytes]:
+    """A body and its content type: a good one with something broken."""
+    body, kind = json.dumps(good).encode(), b"application/json"
+    way = rng.randrange(9)
+    if way == 0:
+        body = body[: rng.randrange(len(body))]
+    elif way == 1:  # other bytes
+        changed = bytearray(body)
+        for _ in range(rng.randint(1, 8)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        body = bytes(changed)
+    elif way == 2:
+        body = b'{"a":' * rng.randint(1, 50_000) + b"1"
+    elif way == 3:
+        body = b"[" * rng.randint(1, 50_000)
+    elif way == 4:
+        body = body.decode().encode(rng.choice(["utf-16", "utf-32", "utf-8-sig"]))
+    elif way == 5:
+        kind = rng.choice([b"text/plain", b"", b"multipart/form-data; boundary=x", b"application/json; charset=\xff"])
+    else:
+        changed_value = json.loads(body)
+        for _ in range(rng.randint(1, 3)):
+            _replace(rng, changed_value)
+        body = json.dumps(changed_value).encode()
+        if way == 8:
+            body = body.replace(b"0.5", rng.choice([b"NaN", b"-Infinity", b"1e999", b"9" * 400, b"0x1", b"1_0", b".5"]))
+    return body, kind
+
+
+def _replace(rng: random.Random, value: Any) -> None:
+    """Put something of a wrong type or size somewhere."""
+    odd: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: True,
+        lambda: "x" * rng.randint(0, 300),
+        lambda: -1,
+        lambda: 2**63,
+        lambda: 10**300,
+        lambda: 1e308,
+        lambda: 1e-320,
+        lambda: [],
+        lambda: {},
+        lambda: [[[]]],
+        lambda: {"a": {"a": "\ud800"}},
+        lambda: [0.0] * rng.randint(0, 2000),
+        lambda: "\x00\ud83d",
+    ]
+    while True:
+        places = list(value.keys()) if isinstance(value, dict) else list(range(len(value)))
+        if not places:
+            return
+        place = rng.choice(places)
+        inside = value[place]
+        if isinstance(inside, dict | list) and inside and rng.random() < 0.7:
+            value = inside
+            continue
+        if isinstance(value, dict) and rng.random() < 0.2:
+            value[rng.choice(["", "x" * 100, "\x00", "features", "logprobs", "tools", "prompt"])] = value.pop(place)
+        else:
+            value[place] = rng.choice(odd)()
+        return
+
+
+async def ask(app: Any, path: str, body: bytes, kind: bytes) -> tuple[int, bytes]:
+    """Status and body, without a network."""
+    sent = [{"type": "http.request", "body": body, "more_body": False}]
+    gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    answer: list[bytes] = []
+    status = 0
+
+    async def receive() -> Any:
+        if sent:
+            return sent.pop()
+        await gone
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        answer.append(message.get("body", b""))
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", kind)],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "scheme": "http",
+        "root_path": "",
+    }
+    await app(scope, receive, send)
+    gone.cancel()
+    return status, b"".join(answer)
+
+
+def statuses(app: FastAPI, paths: dict[str, dict[str, Any]], count: int) -> Counter[int]:
+    """Of so many broken requests; then a good one must still be answered."""
+    rng = random.Random(0)
+    found: Counter[int] = Counter()
+
+    async def every(client: TestClient) -> None:
+        for number in range(count):
+            path = list(paths)[number % len(paths)]
+            body, kind = broken(rng, paths[path])
+            status, answer = await ask(app, path, body, kind)
+            assert status < 500, (body[:500], answer)
+            if status >= 400:
+                assert b"\\n" not in answer
+                assert len(answer) < 2000
+            found[status] += 1
+
+    with TestClient(app) as client:
+        asyncio.run(every(client))
+        for path, good in paths.items():
+            assert client.post(path, json=good).status_code == 200
+        assert client.get("/healthz").status_code == 200
+    return found
+
+
+def test_malformed_bodies_leave_a_ranking_server_up(rank: FastAPI) -> None:
+    found = statuses(rank, {"/rank": GOOD_RANK}, BODIES)
+    assert found[422] > BODIES / 2
+    assert found[415]
+
+
+def test_malformed_bodies_leave_a_chat_server_up(chat: FastAPI) -> None:
+    found = statuses(chat, {"/v1/chat/completions": GOOD_CHAT, "/v1/completions": GOOD_TEXT}, BODIES)
+    assert found[400] > BODIES / 2
+    assert found[415]
