@@ -139,35 +139,44 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_result(tmp_path, monke
         other = parts["methods"][name]
         assert other["hypervolume"] == pytest.approx(one["hypervolume"], rel=1e-6)
         assert other["generated"]["points"] == one["generated"]["points"]
-    assert not list((tmp_path / "cut").rglob("*.unfinished"))
+    assert not list((tmp_path / "cut").rglob("*.partial"))
 
 
-def test_the_margin_is_equation_18(tmp_path):
-    """β_i r_i minus what the other experts' rewards are worth, written out for each group."""
-    bench = bench_of(tmp_path)
-    experts = (Fixed((1.0, 0.0)), Fixed((0.0, 1.0)))
-    job = Margin((0.3, 0.7), 1, experts)
+@pytest.mark.parametrize("w", [(0.3, 0.7), (0.2, 0.5, 0.3)])
+def test_the_margin_is_equation_18(tmp_path, w):
+    """β_i r_i minus what the other experts' rewards are worth, written out; of two and of three objectives."""
+    m, i = len(w), 1
+    names = ("low", "high", "many")[:m]
+    data = rows(12)
+    for row in data:
+        row["labels"]["many"] = [float(len(text.split())) for text in row["completions"]]
+    train = read_preferences(data, objectives=names)
+    objectives = fit_objectives(train, [Objective(name=name, beta=0.1) for name in names])
+    settings = Settings("toy", objectives, TRAINING, CONDITIONING, 2.0, 1.5, 0)
+    bench = Bench(settings, tiny_base(), words_tokenizer(), train, train, tmp_path, cpu=True, show=False)
+    experts = tuple(Fixed(tuple(row)) for row in np.eye(m).tolist())
     entry = parse_entry("mo-dpo")
-    margins = bench._margin(job, entry)
-    other = bench.trained(experts[0], entry).model
+    margins = bench._margin(Margin(w, i, experts), entry)
     from hyperdpo.alignment.batches import Collator
 
     group = bench.train_groups[2]
     batch = Collator(bench.pad)([group])
     with torch.no_grad():
-        scores, own = row_logps(other, batch), torch.randn(len(group.completion_ids))
-        base = torch.as_tensor(bench.train_base[2])
-        beta, w = 0.1, (0.3, 0.7)
+        own, base, beta = torch.randn(len(group.completion_ids)), torch.as_tensor(bench.train_base[2]), 0.1
         # (18): (beta / w_i) (r_i - sum_j w_j r_j), with r = s - s_base, in a listwise cross entropy
-        logits = beta / w[1] * (own - base - w[0] * (scores - base))
-        target = torch.as_tensor(group.targets[1])
+        logits = beta / w[i] * (own - base)
+        for j in range(m):
+            if j != i:
+                scores = row_logps(bench.trained(experts[j], entry).model, batch)
+                logits = logits - beta / w[i] * w[j] * (scores - base)
+        target = torch.as_tensor(group.targets[i])
         expected = -(target * logits.log_softmax(-1)).sum()
     found = listnet_dpo_loss(
         own[None],
         torch.as_tensor(margins[2])[None],
         target[None, None],
         torch.ones(1, len(own), dtype=bool),
-        [beta / w[1]],
+        [beta / w[i]],
     )
     assert float(found) == pytest.approx(float(expected), rel=1e-4)
 
@@ -260,6 +269,7 @@ def test_a_classifier_per_objective_scores_texts(tmp_path):
         ("no_such_module:f", ["no_such_module"]),
         ("hyperdpo.alignment.scorers:nothing", ["nothing"]),
         ("classifiers:one", ["1 classifiers", "expected 2"]),
+        (":f", ["--scorer :f", "expected a function"]),
     ],
 )
 def test_scorers_that_are_not_there_get_one_line(name, words):

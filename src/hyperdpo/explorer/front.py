@@ -66,7 +66,7 @@ def figure(
     """
     x, y = axes
     joined = len(objectives) == 2 and set(axes) <= {0, 1}
-    data = []
+    data: list[dict[str, Any]] = []
     for number, front in enumerate(fronts):
         tint: Any = COLOURS[number]
         marker: dict[str, Any] = {"size": 8, "color": tint, "symbol": ("circle", "square")[number % 2]}
