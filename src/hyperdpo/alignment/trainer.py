@@ -286,10 +286,11 @@ class HyperDPOTrainer(Trainer):
         if eval_dataset is not None:
             sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
             self.eval_sets = {name: self._tokenized(_preferences(one), processing_class) for name, one in sets.items()}
-        if not self.eval_sets and args.eval_strategy != "no":
+        strategy = IntervalStrategy(args.eval_strategy).value
+        if not self.eval_sets and strategy != "no":
             raise InputError(
-                f"eval_strategy is {IntervalStrategy(args.eval_strategy).value}, and eval_dataset has nothing; expected preferences to "
-                "measure on, or eval_strategy no"
+                f"eval_strategy is {strategy}, and eval_dataset has nothing; expected preferences to measure on, or "
+                "eval_strategy no"
             )
         share = worth_sharing(self.train_groups) if args.share_prompts is None else args.share_prompts
         if args.gradient_checkpointing and args.share_prompts:
@@ -578,11 +579,12 @@ class HyperDPOTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Not the trainer's own: it knows other files than the adapter's, and pushes its arguments as a pickle.
-        strategy, running = self.args.hub_strategy, cast(PushInProgress | None, self.push_in_progress)
-        if running is not None and running.is_done():
-            running = None
+        strategy = self.args.hub_strategy
         if not self.is_world_process_zero() or strategy == HubStrategy.END:
             return
+        running = cast(PushInProgress | None, self.push_in_progress)
+        if running is not None and running.is_done():
+            running = None
         if running is not None and not self.args.hub_always_push:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
