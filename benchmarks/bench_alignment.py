@@ -173,7 +173,7 @@ def main() -> None:
             from transformers import GPT2Config, GPT2LMHeadModel
 
             GPT2LMHeadModel(GPT2Config()).save_pretrained(place)
-            generation(place, 1, rows=8, tokens=32)
+            generation(place, options.rounds, rows=8, tokens=32)
             return
         if options.model is None:
             from hyperdpo.alignment.demo_lm import train_demo_lm
