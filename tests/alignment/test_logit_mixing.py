@@ -7,6 +7,7 @@ import torch
 from helpers import is_one_line
 from tiny_models import PLAIN, padded, texts, tiny_base, tiny_model
 
+from hyperdpo.alignment import logit_mixing
 from hyperdpo.alignment.bench import shared_copy
 from hyperdpo.alignment.logit_mixing import LogitMixture
 from hyperdpo.errors import InputError
@@ -27,19 +28,42 @@ def mixed_by_hand(models, shares, ids):
     return total - torch.logsumexp(total, -1, keepdim=True)
 
 
+@pytest.mark.parametrize("chunk", [None, 200])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_response_is_scored_with_the_normalised_average(kind):
+def test_a_response_is_scored_with_the_normalised_average(monkeypatch, kind, chunk):
     models, rows, prompt = experts(kind), texts(), 2
+    if chunk is not None:  # logits at a time: two tokens of two experts
+        monkeypatch.setattr(logit_mixing, "CHUNK_LOGITS", chunk)
     ids, mask = padded(rows, "right")
     completion = mask.clone()
     completion[:, :prompt] = 0
-    found = LogitMixture(models, (0.3, 0.7)).row_logps(
-        {"input_ids": ids, "attention_mask": mask, "completion_mask": completion}
-    )
+    with torch.no_grad():
+        found = LogitMixture(models, (0.3, 0.7)).row_logps(
+            {"input_ids": ids, "attention_mask": mask, "completion_mask": completion}
+        )
     for row, text in enumerate(rows):
         logps = mixed_by_hand(models, (0.3, 0.7), text)
         expected = sum(float(logps[t - 1, text[t]]) for t in range(prompt, len(text)))
         assert float(found[row]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_never_are_there_more_logits_than_a_chunk(monkeypatch):
+    models, made = experts("llama"), []
+    monkeypatch.setattr(logit_mixing, "CHUNK_LOGITS", 4 * 50 * 2)
+    for model in models:
+        head = model.head
+        monkeypatch.setattr(model, "head", lambda states, head=head: (made.append(len(states)), head(states))[1])
+    ids, mask = padded(texts(), "right")
+    completion = mask.clone()
+    completion[:, :2] = 0
+    with torch.no_grad():
+        batch = {"input_ids": ids, "attention_mask": mask, "completion_mask": completion}
+        LogitMixture(models, (0.3, 0.7)).row_logps(batch)
+        assert sum(made) == 2 * int(completion.sum())
+        assert max(made) == 4
+        batch["completion_mask"] = mask
+        with pytest.raises(InputError, match="row 0: the first token is part of the response"):
+            LogitMixture(models, (0.3, 0.7)).row_logps(batch)
 
 
 @pytest.mark.parametrize("kind", KINDS)

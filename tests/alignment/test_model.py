@@ -16,7 +16,7 @@ from tiny_models import KINDS, MIXED, PLAIN, padded, randomise, texts, tiny_base
 from hyperdpo.alignment.conditioned_lora import RankGates, lora_layers, weight_change
 from hyperdpo.alignment.conditioning import ConditioningConfig, centred
 from hyperdpo.alignment.logps import weights_influence
-from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.model import ConditionedLM, Responses
 from hyperdpo.alignment.soup import soup
 from hyperdpo.errors import InputError
 
@@ -362,6 +362,37 @@ def test_a_saved_adapter_knows_its_base_model(tmp_path: Path) -> None:
     loaded.save_pretrained(tmp_path / "adapter")  # again, over the old one
 
 
+def test_an_adapter_is_fetched_from_the_hub_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = tiny_model(), []
+    model.save_pretrained(tmp_path / "fetched")
+
+    def fetch(name: str, **settings: Any) -> str:
+        asked.append((name, settings["allow_patterns"]))
+        return str(tmp_path / "fetched")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    loaded, row = ConditionedLM.from_pretrained("someone/adapter", tiny_base()), texts()[0]
+    assert asked == [("someone/adapter", ["adapter.safetensors", "hyperdpo_config.json"])]
+    assert torch.equal(logits(loaded, row, [0.3, 0.7]), logits(model, row, [0.3, 0.7]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "someone").mkdir()
+    (tmp_path / "fetched").rename(tmp_path / "someone" / "adapter")
+    ConditionedLM.from_pretrained("someone/adapter", tiny_base())
+    assert len(asked) == 1, "a directory is no name"
+
+
+def test_an_adapter_that_the_hub_does_not_give_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(name: str, **_: Any) -> str:
+        raise ConnectionError("no route to host\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(InputError, match=r"adapter someone/adapter: no such directory.*no route to host") as error:
+        ConditionedLM.from_pretrained("someone/adapter", tiny_base())
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"^nowhere.hyperdpo_config.json: cannot be read"):
+        ConditionedLM.from_pretrained("nowhere", tiny_base())
+
+
 def damaged(path: Path, name: str) -> str:
     """Damage an adapter in a named way; what the error says."""
     config, tensors = path / "hyperdpo_config.json", path / "adapter.safetensors"
@@ -463,6 +494,16 @@ def test_soups_at_the_ends_are_the_models_and_a_soup_of_soups_is_a_soup(tmp_path
     mixed.save_pretrained(tmp_path)
     loaded = ConditionedLM.from_pretrained(tmp_path, tiny_base())
     assert torch.equal(logits(loaded, row, None), logits(mixed, row, None))
+
+
+@pytest.mark.parametrize("definition", ["exact", "linear", "svd"])
+def test_a_soup_of_prompts_alone_is_the_average_of_the_prompts(definition: str) -> None:
+    models = [tiny_model(seed=s, lora_rank=0, **PLAIN) for s in (1, 2)]
+    mixed = soup(models, [0.3, 0.7], definition)
+    first, second = (model.adapter_state()["prompt.prefix"] for model in models)
+    assert set(mixed.adapter_state()) == {"prompt.prefix"}
+    torch.testing.assert_close(mixed.adapter_state()["prompt.prefix"], 0.3 * first + 0.7 * second)
+    assert mixed.conditioning == models[0].conditioning
 
 
 def test_other_definitions_of_a_soup_have_names() -> None:
@@ -570,6 +611,24 @@ def test_labels_and_logits_to_keep_count_without_the_prompt() -> None:
         found = model(row[None], None, [0.5, 0.5], logits_to_keep=kept).logits
         expected = full.logits[:, kept] if isinstance(kept, torch.Tensor) else full.logits[:, -kept:]
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_hidden_states_are_what_the_head_makes_logits_of(part: str) -> None:
+    model, (ids, mask) = tiny_model(**PARTS[part]), padded(texts(), "right")
+    expected = model(ids, mask, MIXED).logits
+    torch.testing.assert_close(model.head(model.hidden_states(ids, mask, MIXED)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["both", "LoRA alone"])
+def test_a_shared_prompt_without_tokens_is_refused(part: str) -> None:
+    model, (ids, mask) = tiny_model(**PARTS[part]), padded(texts((3, 2)), "right")
+    mask[1] = 0
+    responses = Responses(ids, torch.ones_like(ids), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="prompt 1: no tokens; expected a prompt of at least one token"):
+        model(ids, mask, MIXED[:2], responses=responses)
+    with pytest.raises(InputError, match="prompt 0: no tokens"), model.base_only():
+        model(ids[:1, :0], mask[:1, :0], responses=Responses(ids[:1], torch.ones_like(ids[:1]), torch.tensor([0])))
 
 
 def test_past_key_values_are_refused_with_a_hint() -> None:

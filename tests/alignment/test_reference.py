@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import PLAIN, tiny_base, tiny_model
 from toy_preferences import rows, words_tokenizer
 
@@ -55,3 +57,39 @@ def test_a_process_that_is_not_to_write_does_not(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     reference.kept_base_scores(tiny_model(**PLAIN), groups_of(0), 0, path=path, write=False)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_base_is_known_by_every_weight_and_not_by_the_adapter_in_it(kind: str, dtype: torch.dtype) -> None:
+    expected = reference.base_print(tiny_base(kind).to(dtype))
+    assert reference.base_print(tiny_model(kind, base=tiny_base(kind).to(dtype)).base) == expected
+    for name in ("self_attn.q_proj.weight", "norm.weight") if kind == "llama" else ("c_attn.bias", "ln_f.weight"):
+        other = tiny_base(kind).to(dtype)
+        tensor = next(p for n, p in other.named_parameters() if n.endswith(name))
+        with torch.no_grad():
+            tensor.view(-1)[0] += 0.5
+        assert reference.base_print(other) != expected, name
+
+
+def test_the_print_tells_precisions_of_the_weights_apart() -> None:
+    assert reference.base_print(tiny_base()) != reference.base_print(tiny_base().to(torch.bfloat16))
+
+
+def test_a_base_with_other_layers_under_the_same_embeddings_is_scored_anew(tmp_path: Path) -> None:
+    path, other = tmp_path / "base.safetensors", tiny_base()
+    first = reference.kept_base_scores(tiny_model(**PLAIN), groups_of(0), 0, path=path)
+    with torch.no_grad():
+        other.model.layers[0].self_attn.q_proj.weight.mul_(-1)
+    found = reference.kept_base_scores(tiny_model(base=other, **PLAIN), groups_of(0), 0, path=path)
+    assert np.abs(np.concatenate(found) - np.concatenate(first)).max() > 1e-3
+
+
+def test_scores_of_another_precision_are_replaced(tmp_path: Path) -> None:
+    model, path = tiny_model(**PLAIN), tmp_path / "base.safetensors"
+    half: Any = SimpleNamespace(mixed_precision="bf16", autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    plain = np.concatenate(reference.kept_base_scores(model, groups_of(0), 0, path=path))
+    rounded = np.concatenate(reference.kept_base_scores(model, groups_of(0), 0, path=path, accelerator=half))
+    assert 0 < np.abs(rounded - plain).max() < 1
+    again = np.concatenate(reference.kept_base_scores(model, groups_of(0), 0, path=path))
+    np.testing.assert_array_equal(again, plain)

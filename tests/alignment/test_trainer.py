@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from concurrent.futures import Future
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,7 +30,13 @@ from hyperdpo.alignment.evaluation import (
 )
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
-from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, best_and_worst, group_of_rows
+from hyperdpo.alignment.trainer import (
+    HyperDPOConfig,
+    HyperDPOTrainer,
+    best_and_worst,
+    group_of_rows,
+    training_arguments,
+)
 from hyperdpo.errors import InputError
 
 
@@ -45,22 +54,27 @@ def arguments(out: Path, **settings: Any) -> HyperDPOConfig:
     return HyperDPOConfig(str(out), **{**defaults, **settings})
 
 
+SIZES: dict[str, Any] = {"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4}
+
+
 def trainer(
-    out: Path, data: Any = None, *, model: Any = None, conditioning: dict[str, Any] | None = None, **settings: Any
+    out: Path,
+    data: Any = None,
+    *,
+    model: Any = None,
+    conditioning: dict[str, Any] | None = None,
+    held_out: Any = "some",
+    **settings: Any,
 ):
     """A trainer on toy preferences."""
-    names = ("low", "high")
-    chosen = ConditioningConfig(
-        names, **{"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4, **(conditioning or {})}
-    )
-    data = rows() if data is None else data
+    chosen = ConditioningConfig(("low", "high"), **{**SIZES, **(conditioning or {})})
     return HyperDPOTrainer(
         tiny_base() if model is None else model,
         arguments(out, **settings),
-        data,
-        rows(6, seed=1),
+        rows() if data is None else data,
+        rows(6, seed=1) if isinstance(held_out, str) else held_out,
         words_tokenizer(),
-        conditioning=chosen,
+        conditioning=None if isinstance(model, ConditionedLM) else chosen,
     )
 
 
@@ -163,6 +177,23 @@ def test_groups_of_different_sizes_and_missing_labels_train(tmp_path):
     assert np.isfinite([entry["loss"] for entry in job.state.log_history if "loss" in entry]).all()
 
 
+def test_in_half_precision_an_untrained_adapter_is_the_base_whose_loss_is_ln_n(tmp_path):
+    """Policy and base in the same arithmetic; a base in float32 would be further away."""
+    job = trainer(tmp_path, bf16=True, beta=1.0, max_steps=1, conditioning={"prompt_tokens": 0})
+    job.train()
+    first = next(entry for entry in job.state.log_history if "loss" in entry)
+    for name in ("low", "high"):
+        assert first[f"loss/{name}"] == pytest.approx(math.log(3), abs=1e-3)
+        assert first[f"rewards/{name}/margins"] == pytest.approx(0, abs=2e-3)
+    assert first["rewards/chosen"] == pytest.approx(0, abs=2e-3)
+    group = job.train_groups[0]
+    whole = torch.tensor([group.prompt_ids + ids for ids in group.completion_ids[:1]])
+    with torch.no_grad():
+        logps = tiny_base()(whole).logits[0, :-1].log_softmax(-1).gather(-1, whole[0, 1:, None])
+    exact = float(logps[len(group.prompt_ids) - 1 :].sum())
+    assert 1e-3 < abs(float(group.reference_logps[0]) - exact) < 1, "the base was scored in half precision too"
+
+
 # --- training
 
 
@@ -184,10 +215,100 @@ def test_logs_have_trls_keys_and_one_set_for_each_objective(tmp_path):
     job.train()
     logged = {key for entry in job.state.log_history for key in entry}
     expected = {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}
+    expected |= {"logps/chosen", "logps/rejected"}
     for name in ("low", "high"):
         expected |= {f"loss/{name}", f"rewards/{name}/margins", f"rewards/{name}/accuracies"}
-        expected |= {f"eval_loss/{name}", f"eval_control_span/{name}"}
-    assert expected | {"eval_loss", "eval_hypervolume"} <= logged
+    expected |= {f"eval_{name}" for name in expected}
+    expected |= {"eval_control_span/low", "eval_control_span/high", "eval_loss", "eval_hypervolume"}
+    assert expected <= logged
+
+
+def test_rewards_and_logps_are_those_of_the_best_and_the_worst_response(tmp_path):
+    """Written out for each group, at each weighting of the evaluation."""
+    job = trainer(tmp_path, model=None, beta=0.5)
+    randomise(job.model)
+    metrics = job.evaluate()
+    groups, points = job.eval_sets[""], 5
+    found: dict[str, list[float]] = {key: [] for key in ("chosen", "rejected", "right", "best", "worst")}
+    for w in np.linspace(0, 1, points):
+        weights = torch.tensor([1 - w, w], dtype=torch.float32)
+        for group in groups:
+            scores, base = [], []
+            for ids in group.completion_ids:
+                whole = torch.tensor([group.prompt_ids + ids])
+                for logits, kept in (
+                    (job.own_model(whole, None, weights).logits, scores),
+                    (tiny_base()(whole).logits, base),
+                ):
+                    logps = logits[0, :-1].log_softmax(-1).gather(-1, whole[0, 1:, None])
+                    kept.append(float(logps[len(group.prompt_ids) - 1 :].detach().sum()))
+            targets = (group.targets * weights.numpy()[:, None]).sum(0)
+            best, worst = int(targets.argmax()), int(targets.argmin())
+            if np.ptp(targets) < 1e-6:  # in the middle these targets are alike
+                continue
+            found["chosen"].append(0.5 * (scores[best] - base[best]))
+            found["rejected"].append(0.5 * (scores[worst] - base[worst]))
+            found["right"].append(found["chosen"][-1] > found["rejected"][-1])
+            found["best"].append(scores[best])
+            found["worst"].append(scores[worst])
+    means = {key: float(np.mean(values)) for key, values in found.items()}
+    assert len(found["best"]) == points * len(groups)
+    assert metrics["eval_rewards/chosen"] == pytest.approx(means["chosen"], abs=1e-4)
+    assert metrics["eval_rewards/rejected"] == pytest.approx(means["rejected"], abs=1e-4)
+    assert metrics["eval_rewards/accuracies"] == pytest.approx(means["right"])
+    assert metrics["eval_logps/chosen"] == pytest.approx(means["best"], abs=1e-3)
+    assert metrics["eval_logps/rejected"] == pytest.approx(means["worst"], abs=1e-3)
+
+
+def test_several_evaluation_sets_are_measured_one_by_one(tmp_path):
+    sets = {"near": rows(6, seed=1), "far": rows(5, seed=2)}
+    job = trainer(
+        tmp_path, held_out=sets, eval_strategy="epoch", save_strategy="epoch", num_train_epochs=2,
+        load_best_model_at_end=True, metric_for_best_model="eval_far_loss",
+    )  # fmt: skip
+    job.train()
+    logged = {key for entry in job.state.log_history for key in entry}
+    assert {"eval_near_loss", "eval_far_loss", "eval_far_rewards/chosen", "eval_near_hypervolume"} <= logged
+    assert "eval_loss" not in logged
+    assert job.state.best_model_checkpoint is not None
+    both = job.evaluate()
+    for name, data in sets.items():
+        alone = job.evaluate(data, metric_key_prefix="own")
+        assert both[f"eval_{name}_loss"] == pytest.approx(alone["own_loss"], rel=1e-5)
+        assert job.evaluate(name)["eval_loss"] == pytest.approx(alone["own_loss"], rel=1e-5)
+    assert both["eval_near_loss"] != both["eval_far_loss"]
+
+
+def test_a_peft_config_reaches_the_adapter(tmp_path):
+    from peft import LoraConfig
+
+    lora = LoraConfig(r=3, lora_alpha=12, target_modules=["o_proj", "up_proj"])
+    plain = ConditioningConfig(("low", "high"), lora_rank=7, target_modules=("q_proj",), **(SIZES | PLAIN))
+    job = HyperDPOTrainer(
+        tiny_base(), arguments(tmp_path), rows(), None, words_tokenizer(), peft_config=lora, conditioning=plain
+    )
+    layers = lora_layers(job.own_model.base)
+    assert {name.rpartition(".")[2] for name in layers} == {"o_proj", "up_proj"}
+    assert len(layers) == 4
+    for layer in layers.values():
+        assert layer.lora_A[ADAPTER].weight.shape[0] == 3
+        assert layer.scaling[ADAPTER] == 4
+    assert job.own_model.conditioning.prompt_tokens == 3, "what peft_config does not say is that of conditioning"
+
+
+def test_training_goes_on_from_a_saved_adapter(tmp_path):
+    first = trainer(tmp_path / "first")
+    first.train()
+    first.save_model(str(tmp_path / "saved"))
+    saved = {name: tensor.clone() for name, tensor in first.own_model.adapter_state().items()}
+    loaded = ConditionedLM.from_pretrained(tmp_path / "saved", tiny_base())
+    job = trainer(tmp_path / "second", model=loaded, max_steps=1)
+    for name, tensor in job.own_model.adapter_state().items():
+        assert torch.equal(tensor, saved[name]), name
+    before = job.front(points=2).losses
+    np.testing.assert_allclose(before, first.front(points=2).losses, rtol=1e-5)
+    job.train()
+    assert any(not torch.equal(tensor, saved[name]) for name, tensor in job.own_model.adapter_state().items())
 
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_adapter(tmp_path):
@@ -269,6 +390,139 @@ def test_a_span_is_the_own_vertex_minus_the_mean_of_the_others():
 
 
 # --- mistakes
+
+
+@pytest.mark.parametrize("given", ["conditioning", "peft_config"])
+def test_settings_of_an_adapter_beside_one_are_refused(tmp_path, given):
+    from peft import LoraConfig
+
+    names = ("low", "high")
+    settings = {"conditioning": ConditioningConfig(names), "peft_config": LoraConfig(r=2)}
+    ready = ConditionedLM.create(tiny_base(), ConditioningConfig(names, **SIZES))
+    with pytest.raises(InputError) as error:
+        HyperDPOTrainer(ready, arguments(tmp_path), rows(), None, words_tokenizer(), **{given: settings[given]})
+    assert is_one_line(error.value, given, "ConditionedLM")
+
+
+def test_an_evaluation_strategy_without_data_is_refused(tmp_path):
+    for nothing in (None, {}):
+        with pytest.raises(InputError) as error:
+            trainer(tmp_path, held_out=nothing, eval_strategy="epoch")
+        assert is_one_line(error.value, "eval_strategy is epoch", "eval_dataset")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("alpha", "abc", "expected a number above 0"),
+        ("alpha", 0, "expected a number above 0"),
+        ("alpha", [], "expected a number above 0"),
+        ("max_length", "abc", "expected an integer"),
+        ("max_length", 1, "expected at least 2"),
+        ("max_length", 10.5, "expected an integer"),
+        ("max_prompt_length", 0, "expected at least 1"),
+        ("num_train_epochs", "abc", "expected a number"),
+        ("num_train_epochs", -1, "expected at least 0"),
+        ("per_device_train_batch_size", 0, "expected at least 1"),
+        ("per_device_train_batch_size", "four", "expected an integer"),
+        ("gradient_accumulation_steps", 0, "expected at least 1"),
+        ("eval_points", 0, "expected at least 1"),
+        ("learning_rate", "fast", "expected a number"),
+        ("learning_rate", math.nan, "expected a number"),
+        ("learning_rate", -1.0, "expected a number above 0"),
+        ("seed", True, "expected an integer"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_name_in_one_line(tmp_path, name, value, expected):
+    with pytest.raises(InputError) as error:
+        HyperDPOConfig(str(tmp_path), use_cpu=True, **{name: value})
+    assert is_one_line(error.value, f"{name} is", expected)
+    assert str(error.value).startswith(name)
+    with pytest.raises(InputError) as error:
+        training_arguments(tmp_path, {"use_cpu": True, name: value})
+    assert is_one_line(error.value, f"training.{name} is", expected)
+
+
+def test_numbers_may_be_written_as_text(tmp_path):
+    """YAML reads 1e-4 as such."""
+    args = HyperDPOConfig(
+        str(tmp_path), use_cpu=True, learning_rate="1e-4", max_length="32", max_steps=1e2, alpha="0.3, 0.7"
+    )
+    assert (args.learning_rate, args.max_length, args.max_steps) == (1e-4, 32, 100)
+    assert args.alphas(2) == (0.3, 0.7)
+    assert HyperDPOConfig(str(tmp_path), use_cpu=True, alpha=np.array([1.0, 2.0])).alphas(2) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "alphas"), [([], (0.5, 0.5)), (["--alpha", "0.3"], (0.3, 0.3)), (["--alpha", "0.3", "1"], (0.3, 1.0))]
+)
+def test_transformers_parser_reads_the_settings(tmp_path, given, alphas):
+    parser = transformers.HfArgumentParser(HyperDPOConfig)
+    line = ["--output_dir", str(tmp_path), "--use_cpu", "--max_length", "40", "--weights", "0.2", "0.8", *given]
+    (args,) = parser.parse_args_into_dataclasses(line, look_for_args_file=False)
+    assert args.alphas(2) == alphas
+    assert (args.max_length, args.weights, args.share_prompts) == (40, [0.2, 0.8], None)
+
+
+# --- the hub
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What would have been pushed: names of files and the card, at the time of the call."""
+    found: list[dict[str, Any]] = []
+
+    def upload(self: Any, *, folder_path: Any, ignore_patterns: Any = (), run_as_future: bool = False, **told: Any):
+        folder = Path(folder_path)
+        names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        kept = {name for name in names if not any(fnmatch(name, pattern) for pattern in ignore_patterns)}
+        found.append({**told, "files": kept, "card": (folder / "README.md").read_text()})
+        done: Future[str] = Future()
+        done.set_result("done")
+        return done if run_as_future else "done"
+
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", upload)
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi.create_repo", lambda self, name, **_: SimpleNamespace(repo_id=f"me/{Path(name).name}")
+    )
+    return found
+
+
+def test_pushes_hold_the_adapter_and_no_pickle(tmp_path, pushed):
+    job = trainer(tmp_path, push_to_hub=True, hub_model_id="me/adapter", save_strategy="epoch", hub_always_push=True)
+    job.train()
+    assert len(pushed) >= 2
+    job.push_to_hub(tags="stories", license="mit", model_name="Any trade-off")
+    for one in pushed:
+        assert one["repo_id"] == "me/adapter"
+        assert {"adapter.safetensors", "hyperdpo_config.json", "tokenizer.json", "README.md"} <= one["files"]
+        assert not [name for name in one["files"] if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+        assert not [name for name in one["files"] if "base" in name or "checkpoint" in name]
+        assert 'ConditionedLM.from_pretrained("me/adapter"' in one["card"]
+    assert "step 3" in pushed[0]["commit_message"]
+    card = pushed[-1]["card"]
+    assert "# Any trade-off\n" in card
+    assert "license: mit\n" in card
+    assert "- stories\n" in card
+    assert "- hyperdpo\n" in card
+
+
+def test_a_card_names_a_base_of_the_hub_and_no_directory_of_this_machine(tmp_path):
+    from huggingface_hub import ModelCard
+
+    tiny_base().save_pretrained(tmp_path / "secret")
+    for name, known in ((str(tmp_path / "secret"), False), ("some/model-1.5B", True), ("", False)):
+        job = trainer(tmp_path / "out")
+        job.model.config._name_or_path = name
+        job.create_model_card(tags=["one", "dpo"])
+        text = (tmp_path / "out" / "README.md").read_text()
+        data = ModelCard(text).data
+        assert data.base_model == ("some/model-1.5B" if known else None)
+        assert "secret" not in text
+        assert str(tmp_path) not in text
+        assert ("# model-1.5B, aligned to" in text) == known
+        assert sorted(data.tags) == ["dpo", "hyperdpo", "lora", "multi-objective", "one"]
+        assert data.license is None
 
 
 @pytest.mark.parametrize(
@@ -427,6 +681,11 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(place, tmp_path, command, 
         ("learning_rat=9", ["did you mean training.learning_rate?"]),
         ("output_dir=x", ["training.output_dir is not a setting"]),
         ("eval_strategy=x", ["training: x is not a valid"]),
+        ("alpha=abc", ["training.alpha is 'abc'"]),
+        ("max_length=abc", ["training.max_length is 'abc'"]),
+        ("num_train_epochs=abc", ["num_train_epochs is 'abc'"]),
+        ("per_device_train_batch_size=0", ["training.per_device_train_batch_size is 0"]),
+        ("gradient_accumulation_steps=0", ["training.gradient_accumulation_steps is 0"]),
     ],
 )
 def test_a_mistaken_training_setting_gets_one_line(place, tmp_path, command, setting, words):
@@ -470,13 +729,13 @@ def test_an_unfinished_training_goes_on_as_what_it_was_or_not_at_all(place, tmp_
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_adapter_that_one_trains(place, tmp_path):
+def test_two_processes_train_the_adapter_that_one_trains_and_log_its_losses(place, tmp_path):
     """At a fixed w, so that draws do not depend on the process: twice two groups a step, or four."""
 
-    def fitted(processes: int, batch: int) -> dict[str, torch.Tensor]:
+    def fitted(processes: int, batch: int) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
         out = tmp_path / f"run{processes}"
         settings = [
-            "training.weights=[0.5,0.5]", "training.num_train_epochs=1",
+            "training.weights=[0.3,0.7]", "training.num_train_epochs=1", "training.logging_steps=1",
             f"training.per_device_train_batch_size={batch}",
             "conditioning.prompt_tokens=2", "training.learning_rate=0.01", "training.disable_tqdm=true",
             "conditioning.lora_conditioned=false", "conditioning.prompt_conditioned=false",
@@ -486,12 +745,19 @@ def test_two_processes_train_the_adapter_that_one_trains(place, tmp_path):
         arguments = ["align", "fit", *where, *options]
         done = launch(processes, arguments) if processes > 1 else run_python("-m", "hyperdpo", *arguments)
         assert done.code == 0, done.err[-2000:]
-        return AlignRun.load(out).model.adapter_state()
+        return AlignRun.load(out).model.adapter_state(), read(out / "metrics.json")["history"]
 
-    one, two = fitted(1, 4), fitted(2, 2)
+    (one, losses), (two, others) = fitted(1, 4), fitted(2, 2)
     start = ConditionedLM.create(
         tiny_base(), AlignRun.load(tmp_path / "run1").model.conditioning, seed=42
     ).adapter_state()
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-2, atol=1e-3)
     assert any(float((one[name] - start[name]).abs().max()) > 0.01 for name in one)
+    assert len(losses) == len(others) > 2
+    for expected, found in zip(losses, others, strict=True):
+        assert 0 < expected["loss"] < 2 * math.log(3)
+        names = {name for name in expected if name.startswith(("loss", "rewards", "logps")) and "acc" not in name}
+        assert names == {name for name in found if name.startswith(("loss", "rewards", "logps")) and "acc" not in name}
+        for name in names:
+            assert found[name] == pytest.approx(expected[name], rel=2e-3, abs=1e-3), name

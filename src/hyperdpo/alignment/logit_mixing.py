@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from hyperdpo.alignment.generation import ConditionedForward, prompt_rows
-from hyperdpo.alignment.logps import sequence_logps
+from hyperdpo.alignment.logps import CHUNK_LOGITS
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.errors import InputError
@@ -43,14 +43,25 @@ class LogitMixture:
         self.shares = [float(share) for share in found if share > 0]
 
     def row_logps(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B,) summed log-probabilities of the responses of a batch, as the collator makes it."""
-        mixed = self._average(
-            [
-                model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-                for model in self.models
-            ]
-        )
-        return sequence_logps(mixed, batch["input_ids"], batch["completion_mask"])
+        """(B,) summed log-probabilities of the responses of a batch, as the collator makes it.
+
+        Raises:
+            InputError: a row's first token is part of a response: nothing predicts it.
+        """
+        ids, counted = batch["input_ids"], batch["completion_mask"].bool()
+        if counted[:, 0].any():
+            row = int(counted[:, 0].nonzero()[0])
+            raise InputError(f"row {row}: the first token is part of the response; expected a prompt before it")
+        rows, places = counted[:, 1:].nonzero(as_tuple=True)  # of the N tokens before those that are scored
+        targets = ids[rows, places + 1]
+        states = [model.hidden_states(ids, batch["attention_mask"])[rows, places] for model in self.models]  # (N, d)
+        size = max(1, CHUNK_LOGITS // (self.models[0].get_input_embeddings().weight.shape[0] * len(states)))
+        values = [torch.zeros(0, device=ids.device)]
+        # The logits of a few tokens at a time: those of a whole batch would be many GB for a real vocabulary.
+        for some, *parts in zip(targets.split(size), *(one.split(size) for one in states), strict=True):
+            mixed = self._average([m.head(part) for m, part in zip(self.models, parts, strict=True)]).float()
+            values.append(mixed.gather(-1, some[:, None]).squeeze(-1) - mixed.logsumexp(-1))
+        return torch.zeros(len(ids), device=ids.device).index_add(0, rows, torch.cat(values))
 
     @torch.no_grad()
     def generate(self, input_ids: Any, attention_mask: Tensor | None = None, **settings: Any) -> Any:

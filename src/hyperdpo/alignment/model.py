@@ -90,13 +90,14 @@ class ConditionedLM(nn.Module):
         conditioning: its :class:`ConditioningConfig`; target modules are those that were found.
         prompt, gates: the two functions of w, or None.
         lora_names: the L layers with LoRA, in the order of the gates.
+        head: last hidden states (..., d) -> logits (..., V).
     """
 
     def __init__(self, base: Any, config: ConditioningConfig, prompt: HyperPrompt | None, gates: RankGates | None):
         super().__init__()
         self.base, self.conditioning, self.prompt, self.gates = base, config, prompt, gates
         self.lora_names = tuple(lora_layers(base))
-        self._head = OutputHead(base)
+        self.head = OutputHead(base)
         self._base_only = 0
         self._positions = _position_limit(base)
 
@@ -145,7 +146,8 @@ class ConditionedLM(nn.Module):
         """Load what :meth:`save_pretrained` wrote.
 
         Args:
-            directory: it holds ``adapter.safetensors`` and ``hyperdpo_config.json``.
+            directory: it holds ``adapter.safetensors`` and ``hyperdpo_config.json``; or, as text, a name on the hub
+                such as ``somebody/adapter``.
             base_model: as for :meth:`create`; None for the one whose name was saved.
             model_settings: as for :meth:`create`.
 
@@ -155,7 +157,7 @@ class ConditionedLM(nn.Module):
         """
         from hyperdpo.alignment.adapters import load_adapter
 
-        return load_adapter(Path(directory), base_model, **model_settings)
+        return load_adapter(_adapter_directory(directory), base_model, **model_settings)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``adapter.safetensors`` and ``hyperdpo_config.json``, each whole or not at all; not the base model.
@@ -217,13 +219,27 @@ class ConditionedLM(nn.Module):
             if completion_mask is not None:
                 hidden = self.base.base_model(**inputs, **settings).last_hidden_state[:, k:]
                 # Nothing else: accelerate turns all that comes out into float32.
-                return LogpsOutput(logps=sequence_logps(hidden, input_ids, completion_mask, self._head))
+                return LogpsOutput(logps=sequence_logps(hidden, input_ids, completion_mask, self.head))
             outputs = self.base(**inputs, **settings)
         if not isinstance(kept, Tensor):
             outputs.logits = outputs.logits[:, -min(kept, input_ids.shape[1]) :] if kept else outputs.logits[:, k:]
         if k and getattr(outputs, "hidden_states", None) is not None:
             outputs.hidden_states = tuple(states[:, k:] for states in outputs.hidden_states)
         return outputs
+
+    def hidden_states(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, weights: Weights | None = None
+    ) -> Tensor:
+        """(B, T, d), the last hidden states, aligned with the input: what :attr:`head` makes logits of.
+
+        Arguments and errors as of :meth:`forward`.
+        """
+        condition = self.condition(weights, len(input_ids))
+        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        inputs = self._inputs(condition, input_ids, attention_mask, None)
+        with use_gates(condition.gates):
+            hidden: Tensor = self.base.base_model(**inputs, use_cache=False).last_hidden_state[:, k:]
+        return hidden
 
     def _response_logps(
         self,
@@ -233,14 +249,16 @@ class ConditionedLM(nn.Module):
     ) -> Tensor:
         """(B,) log-probabilities of responses that go on from the cache of their prompts."""
         owner, length = responses.owner, responses.ids.shape[1]
-        cache = DynamicCache(config=self.base.config)
-        with use_gates(condition.gates):
-            hidden = self.base.base_model(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
         mask, positions = inputs["attention_mask"], inputs["position_ids"]
         assert mask is not None
         assert positions is not None
         ends = mask.long().sum(-1) - 1  # (G,) of the last real token, the virtual ones counted
         k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        if int(ends.min()) < k:
+            raise InputError(f"prompt {int(ends.argmin())}: no tokens; expected a prompt of at least one token")
+        cache = DynamicCache(config=self.base.config)
+        with use_gates(condition.gates):
+            hidden = self.base.base_model(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
         self.check_length(int(ends.max()) + 1 - k + length, k)
         cache.batch_select_indices(owner)
         gates = condition.gates
@@ -260,7 +278,7 @@ class ConditionedLM(nn.Module):
         ids = nn.functional.pad(responses.ids, (1, 0))
         counted = nn.functional.pad(responses.mask.long(), (1, 0))
         states = torch.cat((states, states[:, -1:]), 1)  # what stands last predicts nothing
-        return sequence_logps(states, ids, counted, self._head)
+        return sequence_logps(states, ids, counted, self.head)
 
     def condition(self, weights: Weights | None, rows: int) -> Condition:
         """The virtual tokens and the gates at these weights; nothing in :meth:`base_only`.
@@ -524,6 +542,30 @@ def check_base(base_model: str | PathLike[str]) -> None:
             f"base model {name}: no such directory, and the hub cannot be asked for it ({reason}); expected a local "
             "checkpoint, or a connection"
         ) from None
+
+
+def _adapter_directory(name: str | Path) -> Path:
+    """A directory, or where the files of an adapter on the hub are after they were fetched.
+
+    Raises:
+        InputError: the hub has no such adapter, or cannot be asked.
+    """
+    path = Path(name)
+    if isinstance(name, Path) or path.exists() or name.count("/") != 1 or not HUB_NAME.fullmatch(name):
+        return path
+    import huggingface_hub
+
+    from hyperdpo.alignment.adapters import CONFIG, TENSORS
+
+    try:
+        found = huggingface_hub.snapshot_download(name, allow_patterns=[TENSORS, CONFIG], etag_timeout=HUB_SECONDS)
+    except Exception as error:  # of the connection or the hub; they have no common class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"adapter {name}: no such directory, and the hub does not give it ({reason}); expected what "
+            "save_pretrained wrote, or a name on the hub"
+        ) from None
+    return Path(found)
 
 
 def load_base(base_model: Any, **model_settings: Any) -> Any:

@@ -23,6 +23,8 @@ def soup(
 ) -> ConditionedLM:
     """The model whose changes to the base, ΔW and the prompt, are the average of the models' changes.
 
+    Models without LoRA, which have a prompt alone, have the average of the prompts.
+
     Args:
         models: not conditioned, on one base, with adapters at the same layers and of the same rank.
         shares: (number of models,), a point of the simplex.
@@ -53,9 +55,8 @@ def soup(
             )
     rank = {"exact": len(models) * first.lora_rank, "svd": 2 * first.lora_rank, "linear": first.lora_rank}[definition]
     # alpha / r stays: 1 would do as well, but this is what a reader of the configuration expects.
-    config = replace(
-        first, lora_rank=rank, lora_alpha=first.lora_alpha * rank / max(first.lora_rank, 1), lora_dropout=0.0
-    )
+    alpha = first.lora_alpha * rank / first.lora_rank if rank else first.lora_alpha
+    config = replace(first, lora_rank=rank, lora_alpha=alpha, lora_dropout=0.0)
     result = ConditionedLM.create(models[0].plain_base() if base_model is None else base_model, config)
     if result.prompt is not None:
         prefixes = [model.prompt.prefix for model in models if model.prompt is not None]

@@ -6,15 +6,19 @@ log-probability; the base's scores do not depend on w, so they are computed once
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from types import NoneType
+from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi, ModelCardData
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -24,19 +28,22 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, IntervalStrategy
+from transformers.utils import PushInProgress
 
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.batches import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.data import Preferences, default_objectives, fit_objectives, read_preferences, to_targets
 from hyperdpo.alignment.evaluation import (
     AlignmentFront,
+    PaddedGroups,
     base_scores,
     conditioned_scores,
     front_of_scores,
-    pair_accuracy,
+    ordered_pairs,
     row_logps,
 )
-from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig, check_base
+from hyperdpo.alignment.model import HUB_NAME, ConditionedLM, ConditioningConfig, check_base
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
@@ -49,6 +56,17 @@ if TYPE_CHECKING:
 
 #: Random stream of a run for the sampled weights.
 WEIGHTS = 2
+#: The least value of settings that TrainingArguments takes as they are.
+LEAST = {
+    "num_train_epochs": 0,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_length": 2,
+    "max_prompt_length": 1,
+    "eval_points": 1,
+}
+TAGS = ("hyperdpo", "dpo", "multi-objective", "lora")
 
 
 @dataclass
@@ -60,7 +78,7 @@ class HyperDPOConfig(TrainingArguments):
     Attributes:
         beta: β of the objectives that do not bring their own; one for all.
         weights: None samples w anew; m numbers train for this w alone, as a baseline.
-        alpha: Dirichlet(α) from which w is drawn; one number, or one per objective.
+        alpha: Dirichlet(α) from which w is drawn; one number, or one per objective (as a list, or as "0.3,0.7").
         weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per step.
         vertex_share: part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen.
         stratified: the draws of a batch cover the simplex evenly.
@@ -75,7 +93,10 @@ class HyperDPOConfig(TrainingArguments):
 
     beta: float = field(default=0.1, metadata={"help": "Temperature of objectives without one of their own."})
     weights: list[float] | None = field(default=None, metadata={"help": "Train for this w alone (a baseline)."})
-    alpha: Any = field(default=0.5, metadata={"help": "Concentration of the Dirichlet distribution: one number, or m."})
+    # The list first: transformers' HfArgumentParser takes the first type of a union with str.
+    alpha: list[float] | str | float = field(
+        default_factory=lambda: [0.5], metadata={"help": "Concentration of the Dirichlet distribution: one, or m."}
+    )
     weights_per: str = field(default="group", metadata={"help": "One w per group or per batch."})
     vertex_share: float = field(default=0.3, metadata={"help": "Part of the draws that is a vertex."})
     stratified: bool = field(default=False, metadata={"help": "Draws of a batch cover the simplex evenly."})
@@ -93,6 +114,8 @@ class HyperDPOConfig(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by this trainer."})
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        self.alpha = _alpha(self.alpha)
         super().__post_init__()
         if self.weights_per not in ("group", "batch"):
             raise InputError(f"weights_per is {self.weights_per!r}; expected group or batch")
@@ -110,11 +133,47 @@ class HyperDPOConfig(TrainingArguments):
         Raises:
             InputError: another length, or a number that is not positive.
         """
-        values = self.alpha if isinstance(self.alpha, Sequence) else [self.alpha] * num_objectives
-        alphas = tuple(map(float, values))
-        if len(alphas) != num_objectives or not all(a > 0 for a in alphas):
+        found = _alpha(self.alpha)
+        alphas = tuple(found) if isinstance(found, list) else (found,) * num_objectives
+        if len(alphas) != num_objectives:
             raise InputError(f"alpha is {self.alpha}; expected {num_objectives} numbers above 0, or one")
         return alphas
+
+    def _check_numbers(self) -> None:
+        """Numbers are numbers; those that are written as text (YAML reads 1e-4 as such) become numbers."""
+        names = {one.name for one in fields(self)}
+        for name, hint in get_type_hints(type(self)).items():
+            kinds = set(get_args(hint) or (hint,)) - {NoneType}
+            value = getattr(self, name, None)
+            if name not in names or value is None or kinds not in ({int}, {float}):
+                continue
+            whole = kinds == {int}
+            try:
+                number = math.nan if isinstance(value, bool) else float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            if math.isnan(number) or (whole and not number.is_integer()):
+                raise InputError(f"{name} is {value!r}; expected {'an integer' if whole else 'a number'}")
+            if not isinstance(value, Real):
+                setattr(self, name, int(number) if whole else number)
+            if number < LEAST.get(name, -math.inf):
+                raise InputError(f"{name} is {value}; expected at least {LEAST[name]}")
+
+
+def _alpha(given: Any) -> float | list[float]:
+    """One number, or a list of several.
+
+    Raises:
+        InputError: something else, or a number that is not positive.
+    """
+    values = given.strip("[] ").split(",") if isinstance(given, str) else given
+    try:
+        found = [float(one) for one in (values if isinstance(values, Sequence | np.ndarray) else [values])]
+    except (TypeError, ValueError):
+        found = []
+    if not found or not all(0 < one < math.inf for one in found):
+        raise InputError(f"alpha is {given!r}; expected a number above 0, or one for each objective")
+    return found[0] if len(found) == 1 else found
 
 
 def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> HyperDPOConfig:
@@ -134,6 +193,8 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
     on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
     try:
         return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
+    except InputError as error:  # it begins with the setting's name
+        raise InputError(f"training.{error}") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"training: {' '.join(str(error).split())}") from None
 
@@ -147,17 +208,24 @@ class HyperDPOTrainer(Trainer):
     >>> inputs = tokenizer(["Hello"], return_tensors="pt")
     >>> trainer.model.generate(**inputs, weights=[0.3, 0.7], scale=2.0, max_new_tokens=64)
 
-    Logs what users of TRL's DPO trainer expect (``rewards/chosen`` and the like: a group's best and worst response by
-    the weighted targets), and ``loss/{objective}``, ``rewards/{objective}/margins``,
-    ``rewards/{objective}/accuracies``.
+    Logs what users of TRL's DPO trainer expect, and the same per objective, as means over the groups of all processes
+    since the last log; an evaluation logs the same with ``eval_`` before it, as means over its weightings:
+
+    - ``rewards/chosen``, ``rewards/rejected``: β (s - s_base) of a group's best and worst response by the weighted
+      targets, where β is the weighted temperature; ``rewards/margins``, their difference; ``rewards/accuracies``, how
+      often it is positive;
+    - ``logps/chosen``, ``logps/rejected``: s of these two responses; ``logps/mean``, of all responses;
+    - ``loss/{objective}``, ``rewards/{objective}/margins`` (of the objective's own best and worst response),
+      ``rewards/{objective}/accuracies`` (of all pairs that it orders).
 
     Args:
         model: a causal LM, its name or path, or a :class:`~hyperdpo.alignment.model.ConditionedLM` to go on with.
         train_dataset, eval_dataset: columns ``prompt``, ``completions``, ``labels``; or whatever
-            :func:`~hyperdpo.alignment.data.read_preferences` takes.
+            :func:`~hyperdpo.alignment.data.read_preferences` takes. A dictionary of several ``eval_dataset`` is
+            measured one by one, as ``eval_{name}_loss`` and so on.
         processing_class: the tokenizer; None: that of the model's path.
         peft_config: a ``LoraConfig`` for rank, α, dropout and target modules; None: those of ``conditioning``.
-        conditioning: how w enters the model.
+        conditioning: how w enters the model. Neither of them beside a ``ConditionedLM``, which has its own.
         objectives: with targets and temperatures; None: one for each label. Names alone choose among them.
 
     Raises:
@@ -197,6 +265,9 @@ class HyperDPOTrainer(Trainer):
                 kept.pop("objectives", None)
                 conditioning = ConditioningConfig.from_lora_config(peft_config, names, **kept)
             model = ConditionedLM.create(model, conditioning, seed=args.seed)
+        elif conditioning is not None or peft_config is not None:
+            given = "conditioning" if peft_config is None else "peft_config"
+            raise InputError(f"{given}: the model is a ConditionedLM, which has its own; expected none beside it")
         elif model.conditioning.objectives != names:
             raise InputError(
                 f"model: was conditioned on {', '.join(model.conditioning.objectives)}; found data for "
@@ -210,17 +281,27 @@ class HyperDPOTrainer(Trainer):
         }
         self.settings = args
         self.train_groups = self._tokenized(train, processing_class)
-        self.eval_groups = [] if eval_dataset is None else self._tokenized(_preferences(eval_dataset), processing_class)
+        #: By name; one that has none is called "".
+        self.eval_sets: dict[str, list[TokenGroup]] = {}
+        if eval_dataset is not None:
+            sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+            self.eval_sets = {name: self._tokenized(_preferences(one), processing_class) for name, one in sets.items()}
+        strategy = IntervalStrategy(args.eval_strategy).value
+        if not self.eval_sets and strategy != "no":
+            raise InputError(
+                f"eval_strategy is {strategy}, and eval_dataset has nothing; expected preferences to measure on, or "
+                "eval_strategy no"
+            )
         share = worth_sharing(self.train_groups) if args.share_prompts is None else args.share_prompts
         if args.gradient_checkpointing and args.share_prompts:
             raise InputError("share_prompts: not with gradient checkpointing, which has no cache; expected one of them")
-        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._sums: dict[str, Tensor] = {}
         super().__init__(
             model=model,
             args=args,
             data_collator=Collator(self.pad_token_id, share_prompts=share and not args.gradient_checkpointing),
             train_dataset=cast(Any, self.train_groups),  # lists of groups: not datasets in name, but in what they do
-            eval_dataset=cast(Any, self.eval_groups or None),
+            eval_dataset=cast(Any, self.eval_sets.get("", self.eval_sets or None)),
             processing_class=processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -240,17 +321,22 @@ class HyperDPOTrainer(Trainer):
     def score_base(self) -> None:
         """Score all groups that are not yet with the base, or read what was scored before in the output directory;
         :meth:`train` does it itself."""
-        for name, groups in (("train", self.train_groups), ("eval", self.eval_groups)):
-            if any(g.reference_logps is None for g in groups):
+        for name, sets in (("train", [self.train_groups]), ("eval", list(self.eval_sets.values()))):
+            groups = [group for one in sets for group in one]
+            if any(group.reference_logps is None for group in groups):
                 scored = kept_base_scores(
                     self.own_model,
                     groups,
                     self.pad_token_id,
                     self.args.device,
-                    path=Path(str(self.args.output_dir)) / f"base-{name}.safetensors",
+                    # A push to the hub leaves out what begins like this.
+                    path=Path(str(self.args.output_dir)) / f"_base-{name}.safetensors",
                     write=self.is_world_process_zero(),
+                    accelerator=self.accelerator,
                 )
-                groups[:] = [replace(g, reference_logps=s) for g, s in zip(groups, scored, strict=True)]
+                left = iter(scored)
+                for one in sets:
+                    one[:] = [replace(group, reference_logps=next(left)) for group in one]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`transformers.Trainer.train`."""
@@ -275,10 +361,12 @@ class HyperDPOTrainer(Trainer):
         scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
         losses = listnet_dpo_loss(scores, base, targets, mask, self.betas)
         reduce = _sum_over_processes if self.accelerator.num_processes > 1 else None
-        loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce) * self.accelerator.num_processes
+        loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce)
+        # DDP takes the mean of the processes' gradients, and this is the loss of all their groups together.
+        loss = loss + (self.accelerator.num_processes - 1) * (loss - loss.detach())
         if model.training:
             with torch.no_grad():
-                self._note(losses, scores - base, scores, targets, signal, mask, per_group)
+                self._note(logged_sums(self.objectives, losses, scores, base, targets, signal, mask, per_group))
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def _draw(self, groups: int) -> Tensor:
@@ -301,39 +389,16 @@ class HyperDPOTrainer(Trainer):
         )
         return torch.from_numpy(drawn[0] if per_batch else drawn)
 
-    def _note(
-        self, losses: Tensor, rewards: Tensor, scores: Tensor, targets: Tensor, signal: Tensor, mask: Tensor, w: Tensor
-    ) -> None:
-        """Collect what is logged: rewards are β (s - s_base)."""
-        counts = signal.sum(0).clamp_min(1)
-        betas = torch.tensor(self.betas, device=rewards.device)
-        weighted = betas @ w.mT  # (G,): of the scalarised objective
-        best, worst, margins = best_and_worst(
-            (targets * w.unsqueeze(-1)).sum(1), rewards * weighted.unsqueeze(-1), mask
-        )
-        values = {
-            "rewards/chosen": best.mean(),
-            "rewards/rejected": worst.mean(),
-            "rewards/margins": margins.mean(),
-            "rewards/accuracies": (margins > 0).float().mean(),
-            "logps/mean": scores[mask].mean(),
-        }
-        per_objective = (losses.masked_fill(~signal, 0).sum(0) / counts).tolist()
-        accuracies = pair_accuracy(rewards, targets, mask, signal).tolist()
-        for j, objective in enumerate(self.objectives):
-            if not signal[:, j].any():
-                continue
-            own = best_and_worst(targets[:, j], rewards * objective.beta, mask)[2][signal[:, j]]
-            self._sums[f"loss/{objective.name}"].append(per_objective[j])
-            self._sums[f"rewards/{objective.name}/margins"].append(float(own.mean()))
-            self._sums[f"rewards/{objective.name}/accuracies"].append(accuracies[j])
-        for name, value in values.items():
-            self._sums[name].append(float(value))
+    def _note(self, sums: Mapping[str, Tensor]) -> None:
+        """Collect what is logged."""
+        for name, both in sums.items():
+            self._sums[name] = both if name not in self._sums else self._sums[name] + both
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the trainer's, with the means since the last log."""
-        if "loss" in logs:
-            logs = logs | {name: sum(values) / len(values) for name, values in self._sums.items()}
+        """As the trainer's, with the means over all processes since the last log."""
+        if "loss" in logs and self._sums:
+            total = self.accelerator.reduce(torch.stack(list(self._sums.values())), "sum")
+            logs = logs | _means(dict(zip(self._sums, total, strict=True)))
             self._sums.clear()
         super().log(logs, start_time)
 
@@ -351,7 +416,7 @@ class HyperDPOTrainer(Trainer):
         """Losses at a fixed grid of weights.
 
         Args:
-            dataset: None: the evaluation groups.
+            dataset: None: all evaluation groups; or the name of an evaluation set.
             points: of the grid.
             weights: (P, m), instead of the grid.
             show: a progress bar.
@@ -359,27 +424,31 @@ class HyperDPOTrainer(Trainer):
         Raises:
             InputError: there are no groups to measure on.
         """
-        model = self.own_model
-        tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
-        groups = self.eval_groups if dataset is None else self._tokenized(_preferences(dataset), tokenizer)
-        if not groups:
-            raise InputError("eval_dataset: found none; expected preferences to measure on")
-        known = [g.reference_logps for g in groups if g.reference_logps is not None]
-        base = known if len(known) == len(groups) else base_scores(model, groups, self.pad_token_id, self.args.device)
+        groups = [group for one in self._eval_sets(dataset).values() for group in one]
         grid = weight_grid(len(self.objectives), points) if weights is None else np.atleast_2d(weights)
-        scores = conditioned_scores(
-            model, groups, grid, self.pad_token_id, self.args.device, name="front" if show else ""
-        )
+        scores, base = self._scores(groups, grid, "front" if show else "")
         names = [o.name for o in self.objectives]
         return front_of_scores(names, groups, scores, base, grid, self.betas, scales)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss (the mean of w·L over the grid), hypervolume, and each objective's loss and control span."""
+        """Loss (the mean of w·L over the grid), hypervolume, each objective's loss and control span, and what training
+        logs of rewards. Of several sets each has its name in the prefix, as in transformers."""
+        metrics: dict[str, float] = {}
+        for name, groups in self._eval_sets(eval_dataset).items():
+            found = self._measured(groups, f"{metric_key_prefix}_{name}" if name else metric_key_prefix)
+            self.log(found)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+            metrics |= found
+        return metrics
+
+    def _measured(self, groups: list[TokenGroup], prefix: str) -> dict[str, float]:
+        """The metrics of :meth:`evaluate` of one set."""
         m = len(self.objectives)
-        front = self.front(eval_dataset, points=max(self.settings.eval_points, m))
-        prefix = metric_key_prefix
+        grid = weight_grid(m, max(self.settings.eval_points, m))
+        scores, base = self._scores(groups, grid)
+        front = front_of_scores([o.name for o in self.objectives], groups, scores, base, grid, self.betas)
         metrics = {
             f"{prefix}_loss": float((front.weights * front.losses).sum(1).mean()),
             f"{prefix}_hypervolume": front.hypervolume,
@@ -389,9 +458,44 @@ class HyperDPOTrainer(Trainer):
             metrics[f"{prefix}_loss/{name}"] = float(front.losses[:, j].mean())
             if name in spans:
                 metrics[f"{prefix}_control_span/{name}"] = spans[name]
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        padded = PaddedGroups(groups, base)
+        targets, signal, mask = padded.targets.double(), padded.signal, padded.mask
+        sums: dict[str, Tensor] = {}
+        for w, one in zip(torch.from_numpy(grid), scores, strict=True):
+            each = w.expand(len(groups), -1)
+            for name, both in reward_sums(
+                self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each
+            ).items():
+                sums[name] = both if name not in sums else sums[name] + both
+        return metrics | {f"{prefix}_{name}": value for name, value in _means(sums).items()}
+
+    def _scores(
+        self, groups: list[TokenGroup], grid: np.ndarray, name: str = ""
+    ) -> tuple[list[list[np.ndarray]], list[np.ndarray]]:
+        """(n,) scores of each group, at each of the (P, m) weights and under the base."""
+        model, pad, device = self.own_model, self.pad_token_id, self.args.device
+        known = [group.reference_logps for group in groups if group.reference_logps is not None]
+        with self.accelerator.autocast():  # as in training
+            base = known if len(known) == len(groups) else base_scores(model, groups, pad, device)
+            return conditioned_scores(model, groups, grid, pad, device, name=name), base
+
+    def _eval_sets(self, given: Any) -> dict[str, list[TokenGroup]]:
+        """Groups to measure on, by name: those of the constructor, one of them, or others.
+
+        Raises:
+            InputError: there are none.
+        """
+        if isinstance(given, str) and given in self.eval_sets:
+            found = {"": self.eval_sets[given]}
+        elif given is None:
+            found = self.eval_sets
+        else:
+            tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
+            sets = given if isinstance(given, dict) else {"": given}
+            found = {name: self._tokenized(_preferences(one), tokenizer) for name, one in sets.items()}
+        if not found:
+            raise InputError("eval_dataset: found none; expected preferences to measure on")
+        return found
 
     # --- optimiser, files
 
@@ -435,31 +539,123 @@ class HyperDPOTrainer(Trainer):
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """A README.md beside the adapter: objectives, base, how to generate."""
-        if self.is_world_process_zero():
-            out = Path(str(self.settings.output_dir))
-            out.mkdir(parents=True, exist_ok=True)
-            (out / "README.md").write_text(model_card(self.own_model, self.objectives))
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """A README.md beside the adapter: objectives, base, how to generate.
+
+        Args:
+            language, license: for the card's head.
+            tags: beside those of every adapter.
+            model_name: the card's title.
+            finetuned_from: the base's name; None: that of the model, unless it is a directory.
+            tasks: the first one is the card's pipeline tag.
+            dataset_tags, dataset: names of data sets on the hub.
+            dataset_args: not used.
+        """
+        if not self.is_world_process_zero():
+            return
+        out = Path(str(self.settings.output_dir))
+        out.mkdir(parents=True, exist_ok=True)
+        told: dict[str, Any] = {
+            "language": language,
+            "license": license,
+            "pipeline_tag": tasks[0] if isinstance(tasks, list) and tasks else tasks or None,
+            "datasets": dataset_tags or dataset,
+            "base_model": finetuned_from,
+        }
+        place = getattr(self, "hub_model_id", None)
+        card = model_card(self.own_model, self.objectives, model_name, tags, place=place, **told)
+        (out / "README.md").write_text(card, encoding="utf-8")
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # Not the trainer's own: it knows other files than the adapter's, and pushes its arguments as a pickle.
+        strategy = self.args.hub_strategy
+        if not self.is_world_process_zero() or strategy == HubStrategy.END:
+            return
+        running = cast(PushInProgress | None, self.push_in_progress)
+        if running is not None and running.is_done():
+            running = None
+        if running is not None and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        out = str(self.args.output_dir)
+        self._save(out)
+        self.create_model_card(model_name=str(self.hub_model_id).rpartition("/")[2])
+        told: dict[str, Any] = {
+            "repo_id": self.hub_model_id,
+            "token": self.args.hub_token,
+            "revision": self.args.hub_revision,
+        }
+        message = f"Training in progress, step {self.state.global_step}"
+        ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
+        api = HfApi()
+        jobs: Any = [
+            api.upload_folder(
+                folder_path=out, commit_message=message, run_as_future=True, ignore_patterns=ignored, **told
+            )
+        ]
+        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):  # asked for: all that resuming needs
+            folder = Path(checkpoint_folder)
+            place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
+            told |= {"folder_path": folder, "path_in_repo": place, "commit_message": f"{message}, checkpoint"}
+            jobs.append(api.upload_folder(run_as_future=True, **told))
+        if running is None:
+            self.push_in_progress = cast(Any, PushInProgress(jobs))
+        else:
+            running.jobs.extend(jobs)
 
 
-def model_card(model: ConditionedLM, objectives: Sequence[Objective]) -> str:
-    """Markdown for the hub."""
+def model_card(
+    model: ConditionedLM,
+    objectives: Sequence[Objective],
+    name: str | None = None,
+    tags: str | Sequence[str] | None = None,
+    *,
+    place: str | None = None,
+    **metadata: Any,
+) -> str:
+    """Markdown for the hub. A base that is a directory of this machine is not named.
+
+    Args:
+        name: the title; None: made of the base's name.
+        tags: beside those of every adapter.
+        place: the adapter's name on the hub.
+        metadata: of the head, such as ``license`` or ``base_model``; None leaves it out.
+    """
     names = ", ".join(o.name for o in objectives)
-    base = str(getattr(model.config, "_name_or_path", "") or "a local model")
+    base = str(metadata.pop("base_model", None) or getattr(model.config, "_name_or_path", "") or "")
+    known = bool(HUB_NAME.fullmatch(base)) and not Path(base).exists()
+    shown = base if known else "a local model"
+    more = [tags] if isinstance(tags, str) else list(tags or ())
+    head = ModelCardData(
+        base_model=base if known else None,
+        library_name="hyperdpo",
+        tags=list(dict.fromkeys((*TAGS, *more))),
+        **metadata,
+    )
+    title = f"{shown.rpartition('/')[2]}, aligned to {names} at any weighting" if name is None else name
+    source = json.dumps(place or "path") + ("" if known else ", base_model=...")
     equal = ", ".join(["..."] * len(objectives))
     lines = [f"| {o.name} | {o.target} | {o.beta:g} |" for o in objectives]
     return "\n".join(
         [
             "---",
-            "library_name: hyperdpo",
-            f"base_model: {base}",
-            "tags: [hyperdpo, dpo, multi-objective, lora]",
+            head.to_yaml(),
             "---",
             "",
-            f"# {Path(base).name}, aligned to {names} at any weighting",
+            f"# {title}",
             "",
-            "One adapter for every trade-off of its objectives, trained with HyperDPO (arXiv:2410.08316).",
+            f"One adapter of {shown} for every trade-off of {names}, trained with HyperDPO (arXiv:2410.08316).",
             "",
             "| objective | target | β |",
             "|---|---|---|",
@@ -468,7 +664,7 @@ def model_card(model: ConditionedLM, objectives: Sequence[Objective]) -> str:
             "```python",
             "from hyperdpo.alignment.model import ConditionedLM",
             "",
-            'model = ConditionedLM.from_pretrained("path")',
+            f"model = ConditionedLM.from_pretrained({source})",
             f"model.generate(**inputs, weights=[{equal}], max_new_tokens=64)  # weights of {names}",
             "```",
             "",
@@ -501,6 +697,76 @@ def group_of_rows(rows: Tensor, mask: Tensor) -> Tensor:
     groups = torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)
     owner[rows[mask]] = groups[mask]
     return owner
+
+
+def logged_sums(
+    objectives: Sequence[Objective],
+    losses: Tensor,
+    scores: Tensor,
+    base: Tensor,
+    targets: Tensor,
+    signal: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+) -> dict[str, Tensor]:
+    """What is logged of a training batch: :func:`reward_sums`, and of the (G, m) losses."""
+    found = reward_sums(objectives, scores, base, targets, signal, mask, weights)
+    totals = losses.masked_fill(~signal, 0).sum(0)
+    for j, objective in enumerate(objectives):
+        found[f"loss/{objective.name}"] = torch.stack((totals[j], signal[:, j].sum().to(totals)))
+    return found
+
+
+def reward_sums(
+    objectives: Sequence[Objective],
+    scores: Tensor,
+    base: Tensor,
+    targets: Tensor,
+    signal: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+) -> dict[str, Tensor]:
+    """Rewards β (s - s_base) and log-probabilities s as they are logged, each as a sum and the number of its terms.
+
+    Args:
+        objectives: m of them.
+        scores, base: (G, n), s and s_base.
+        targets: (G, m, n).
+        signal: (G, m).
+        mask: (G, n).
+        weights: (G, m).
+
+    Returns:
+        (2,) by name.
+    """
+    rewards = scores - base
+    betas = weights.new_tensor([o.beta for o in objectives])
+    overall = (targets * weights.unsqueeze(-1)).sum(1)
+    best, worst, margins = best_and_worst(overall, rewards * (weights @ betas).unsqueeze(-1), mask)
+    likely, unlikely, _ = best_and_worst(overall, scores, mask)
+    values = {
+        "rewards/chosen": best,
+        "rewards/rejected": worst,
+        "rewards/margins": margins,
+        "rewards/accuracies": margins > 0,
+        "logps/chosen": likely,
+        "logps/rejected": unlikely,
+        "logps/mean": scores[mask],
+    }
+    pairs = {name: (one.sum(), scores.new_tensor(one.numel())) for name, one in values.items()}
+    right, counted = ordered_pairs(rewards, targets, mask, signal)
+    for j, objective in enumerate(objectives):
+        has = signal[:, j]
+        own = best_and_worst(targets[:, j], rewards * objective.beta, mask)[2]
+        pairs[f"rewards/{objective.name}/margins"] = (own * has).sum(), has.sum()
+        pairs[f"rewards/{objective.name}/accuracies"] = right[:, j].sum(), counted[:, j].sum()
+    return {name: torch.stack((total.to(scores), count.to(scores))) for name, (total, count) in pairs.items()}
+
+
+def _means(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of (2,) sums and numbers of terms; without what has no term."""
+    found = {name: both.tolist() for name, both in sums.items()}
+    return {name: total / count for name, (total, count) in found.items() if count}
 
 
 def best_and_worst(targets: Tensor, rewards: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
