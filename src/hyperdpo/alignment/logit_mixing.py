@@ -55,8 +55,8 @@ class LogitMixture:
         rows, places = counted[:, 1:].nonzero(as_tuple=True)  # of the N tokens before those that are scored
         targets = ids[rows, places + 1]
         states = [model.hidden_states(ids, batch["attention_mask"])[rows, places] for model in self.models]  # (N, d)
-        words: Any = self.models[0].get_input_embeddings().weight
-        size = max(1, CHUNK_LOGITS // (len(words) * len(states)))
+        vocabulary = int(self.models[0].config.get_text_config().vocab_size)
+        size = max(1, CHUNK_LOGITS // (vocabulary * len(states)))
         values = [torch.zeros(0, device=ids.device)]
         # The logits of a few tokens at a time: those of a whole batch would be many GB for a real vocabulary.
         for some, *parts in zip(targets.split(size), *(one.split(size) for one in states), strict=True):

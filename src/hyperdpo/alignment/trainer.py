@@ -612,7 +612,7 @@ class HyperDPOTrainer(Trainer):
         if running is None:
             self.push_in_progress = cast(Any, PushInProgress(jobs))
         else:
-            cast(list[Any], running.jobs).extend(jobs)
+            running.jobs = [*cast(Any, running.jobs), *jobs]
 
 
 def model_card(
