@@ -19,6 +19,7 @@ from helpers import is_one_line, launch, read, run_python
 from tiny_models import PLAIN, randomise, tiny_base
 from toy_preferences import rows, text, words_tokenizer
 
+from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import read_preferences
@@ -28,15 +29,10 @@ from hyperdpo.alignment.evaluation import (
     pair_accuracy,
     reference_point,
 )
+from hyperdpo.alignment.logged import best_and_worst, group_of_rows
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
-from hyperdpo.alignment.trainer import (
-    HyperDPOConfig,
-    HyperDPOTrainer,
-    best_and_worst,
-    group_of_rows,
-    training_arguments,
-)
+from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.errors import InputError
 
 

@@ -22,6 +22,7 @@ import xxhash
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
+from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.batches import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import Preferences, to_targets
@@ -31,7 +32,7 @@ from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.run import fingerprint, last_checkpoint
 from hyperdpo.alignment.soup import soup
-from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer, longest_text, training_arguments
+from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.variants import PLAIN, VARIANTS
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json

@@ -16,6 +16,7 @@ import click
 import numpy as np
 from transformers import PrinterCallback, ProgressCallback
 
+from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -32,7 +33,7 @@ from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.tables import print_comparison, print_front
-from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of, training_arguments
+from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError

@@ -6,19 +6,14 @@ log-probability; the base's scores do not depend on w, so they are computed once
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
-from numbers import Real
+from dataclasses import replace
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub import HfApi
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -26,13 +21,14 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, IntervalStrategy
 from transformers.utils import PushInProgress
 
 from hyperdpo.alignment.adapters import TENSORS
+from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.batches import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
+from hyperdpo.alignment.cards import model_card
 from hyperdpo.alignment.data import Preferences, default_objectives, fit_objectives, read_preferences, to_targets
 from hyperdpo.alignment.evaluation import (
     AlignmentFront,
@@ -40,10 +36,10 @@ from hyperdpo.alignment.evaluation import (
     base_scores,
     conditioned_scores,
     front_of_scores,
-    ordered_pairs,
     row_logps,
 )
-from hyperdpo.alignment.model import HUB_NAME, ConditionedLM, ConditioningConfig, check_base
+from hyperdpo.alignment.logged import group_of_rows, logged_sums, means, reward_sums
+from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig, check_base
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
@@ -54,149 +50,10 @@ from hyperdpo.objectives import Objective
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+__all__ = ["HyperDPOConfig", "HyperDPOTrainer", "tokenizer_of"]
+
 #: Random stream of a run for the sampled weights.
 WEIGHTS = 2
-#: The least value of settings that TrainingArguments takes as they are.
-LEAST = {
-    "num_train_epochs": 0,
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_length": 2,
-    "max_prompt_length": 1,
-    "eval_points": 1,
-}
-TAGS = ("hyperdpo", "dpo", "multi-objective", "lora")
-
-
-@dataclass
-class HyperDPOConfig(TrainingArguments):
-    """Settings of a :class:`HyperDPOTrainer`, beside those of :class:`transformers.TrainingArguments`.
-
-    A batch of ``per_device_train_batch_size`` groups has all their responses.
-
-    Attributes:
-        beta: β of the objectives that do not bring their own; one for all.
-        weights: None samples w anew; m numbers train for this w alone, as a baseline.
-        alpha: Dirichlet(α) from which w is drawn; one number, or one per objective (as a list, or as "0.3,0.7").
-        weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per step.
-        vertex_share: part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen.
-        stratified: the draws of a batch cover the simplex evenly.
-        penalty: λ, the factor of the cosine penalty.
-        max_length, max_prompt_length: in tokens; None: the model's own limit. Longer ones are refused, unless
-            ``truncate`` cuts them (the prompt's end and the response's start are kept).
-        eval_points: weightings at which ``evaluate`` measures; the vertices are among them.
-        share_prompts: compute a prompt once for its responses; None: where that leaves out a fifth of the tokens. Not
-            with gradient checkpointing.
-        conditioning_learning_rate: learning rate of what turns w into a mask and gates, in multiples of the others'.
-    """
-
-    beta: float = field(default=0.1, metadata={"help": "Temperature of objectives without one of their own."})
-    weights: list[float] | None = field(default=None, metadata={"help": "Train for this w alone (a baseline)."})
-    # The list first: transformers' HfArgumentParser takes the first type of a union with str.
-    alpha: list[float] | str | float = field(
-        default_factory=lambda: [0.5], metadata={"help": "Concentration of the Dirichlet distribution: one, or m."}
-    )
-    weights_per: str = field(default="group", metadata={"help": "One w per group or per batch."})
-    vertex_share: float = field(default=0.3, metadata={"help": "Part of the draws that is a vertex."})
-    stratified: bool = field(default=False, metadata={"help": "Draws of a batch cover the simplex evenly."})
-    penalty: float = field(default=0.0, metadata={"help": "Factor of the cosine penalty."})
-    max_length: int | None = field(default=None, metadata={"help": "Most tokens of prompt and response."})
-    max_prompt_length: int | None = field(default=None, metadata={"help": "Most tokens of the prompt."})
-    truncate: bool = field(default=False, metadata={"help": "Cut what is longer instead of refusing it."})
-    eval_points: int = field(default=5, metadata={"help": "Weightings of the evaluation."})
-    share_prompts: bool | None = field(default=None, metadata={"help": "Compute a prompt once for its responses."})
-    conditioning_learning_rate: float = field(
-        default=1.0, metadata={"help": "Learning-rate multiplier of what sees w."}
-    )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Initial learning rate of AdamW."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two logs."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by this trainer."})
-
-    def __post_init__(self) -> None:
-        self._check_numbers()
-        self.alpha = _alpha(self.alpha)
-        super().__post_init__()
-        if self.weights_per not in ("group", "batch"):
-            raise InputError(f"weights_per is {self.weights_per!r}; expected group or batch")
-        for name in ("beta", "conditioning_learning_rate", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0")
-        if not 0 <= self.vertex_share <= 1:
-            raise InputError(f"vertex_share is {self.vertex_share}; expected a part of the draws, from 0 to 1")
-        if not self.penalty >= 0:
-            raise InputError(f"penalty is {self.penalty}; expected at least 0")
-
-    def alphas(self, num_objectives: int) -> tuple[float, ...]:
-        """α as m numbers.
-
-        Raises:
-            InputError: another length, or a number that is not positive.
-        """
-        found = _alpha(self.alpha)
-        alphas = tuple(found) if isinstance(found, list) else (found,) * num_objectives
-        if len(alphas) != num_objectives:
-            raise InputError(f"alpha is {self.alpha}; expected {num_objectives} numbers above 0, or one")
-        return alphas
-
-    def _check_numbers(self) -> None:
-        """Numbers are numbers; those that are written as text (YAML reads 1e-4 as such) become numbers."""
-        names = {one.name for one in fields(self)}
-        for name, hint in get_type_hints(type(self)).items():
-            kinds = set(get_args(hint) or (hint,)) - {NoneType}
-            value = getattr(self, name, None)
-            if name not in names or value is None or kinds not in ({int}, {float}):
-                continue
-            whole = kinds == {int}
-            try:
-                number = math.nan if isinstance(value, bool) else float(value)
-            except (TypeError, ValueError):
-                number = math.nan
-            if math.isnan(number) or (whole and not number.is_integer()):
-                raise InputError(f"{name} is {value!r}; expected {'an integer' if whole else 'a number'}")
-            if not isinstance(value, Real):
-                setattr(self, name, int(number) if whole else number)
-            if number < LEAST.get(name, -math.inf):
-                raise InputError(f"{name} is {value}; expected at least {LEAST[name]}")
-
-
-def _alpha(given: Any) -> float | list[float]:
-    """One number, or a list of several.
-
-    Raises:
-        InputError: something else, or a number that is not positive.
-    """
-    values = given.strip("[] ").split(",") if isinstance(given, str) else given
-    try:
-        found = [float(one) for one in (values if isinstance(values, Sequence | np.ndarray) else [values])]
-    except (TypeError, ValueError):
-        found = []
-    if not found or not all(0 < one < math.inf for one in found):
-        raise InputError(f"alpha is {given!r}; expected a number above 0, or one for each objective")
-    return found[0] if len(found) == 1 else found
-
-
-def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> HyperDPOConfig:
-    """The settings of a configuration file or of ``--set training.*``, for a training that writes to ``directory``.
-
-    On a CPU no memory is pinned, unless it is asked for: there is nothing to copy it to, and PyTorch would say so.
-
-    Raises:
-        InputError: a name that is not a setting, or a value that cannot be.
-    """
-    known = [one.name for one in fields(HyperDPOConfig) if one.init and one.name != "output_dir"]
-    for name in settings:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean training.{near[0]}?" if near else ""
-            raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
-    on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
-    try:
-        return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
-    except InputError as error:  # it begins with the setting's name
-        raise InputError(f"training.{error}") from None
-    except (TypeError, ValueError) as error:
-        raise InputError(f"training: {' '.join(str(error).split())}") from None
 
 
 class HyperDPOTrainer(Trainer):
@@ -398,7 +255,7 @@ class HyperDPOTrainer(Trainer):
         """As the trainer's, with the means over all processes since the last log."""
         if "loss" in logs and self._sums:
             total = self.accelerator.reduce(torch.stack(list(self._sums.values())), "sum")
-            logs = logs | _means(dict(zip(self._sums, total, strict=True)))
+            logs = logs | means(dict(zip(self._sums, total, strict=True)))
             self._sums.clear()
         super().log(logs, start_time)
 
@@ -467,7 +324,7 @@ class HyperDPOTrainer(Trainer):
                 self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each
             ).items():
                 sums[name] = both if name not in sums else sums[name] + both
-        return metrics | {f"{prefix}_{name}": value for name, value in _means(sums).items()}
+        return metrics | {f"{prefix}_{name}": value for name, value in means(sums).items()}
 
     def _scores(
         self, groups: list[TokenGroup], grid: np.ndarray, name: str = ""
@@ -615,63 +472,6 @@ class HyperDPOTrainer(Trainer):
             running.jobs = [*cast(Any, running.jobs), *jobs]
 
 
-def model_card(
-    model: ConditionedLM,
-    objectives: Sequence[Objective],
-    name: str | None = None,
-    tags: str | Sequence[str] | None = None,
-    *,
-    place: str | None = None,
-    **metadata: Any,
-) -> str:
-    """Markdown for the hub. A base that is a directory of this machine is not named.
-
-    Args:
-        name: the title; None: made of the base's name.
-        tags: beside those of every adapter.
-        place: the adapter's name on the hub.
-        metadata: of the head, such as ``license`` or ``base_model``; None leaves it out.
-    """
-    names = ", ".join(o.name for o in objectives)
-    base = str(metadata.pop("base_model", None) or getattr(model.config, "_name_or_path", "") or "")
-    known = bool(HUB_NAME.fullmatch(base)) and not Path(base).exists()
-    shown = base if known else "a local model"
-    more = [tags] if isinstance(tags, str) else list(tags or ())
-    head = ModelCardData(
-        base_model=base if known else None,
-        library_name="hyperdpo",
-        tags=list(dict.fromkeys((*TAGS, *more))),
-        **metadata,
-    )
-    title = f"{shown.rpartition('/')[2]}, aligned to {names} at any weighting" if name is None else name
-    source = json.dumps(place or "path") + ("" if known else ", base_model=...")
-    equal = ", ".join(["..."] * len(objectives))
-    lines = [f"| {o.name} | {o.target} | {o.beta:g} |" for o in objectives]
-    return "\n".join(
-        [
-            "---",
-            head.to_yaml(),
-            "---",
-            "",
-            f"# {title}",
-            "",
-            f"One adapter of {shown} for every trade-off of {names}, trained with HyperDPO (arXiv:2410.08316).",
-            "",
-            "| objective | target | β |",
-            "|---|---|---|",
-            *lines,
-            "",
-            "```python",
-            "from hyperdpo.alignment.model import ConditionedLM",
-            "",
-            f"model = ConditionedLM.from_pretrained({source})",
-            f"model.generate(**inputs, weights=[{equal}], max_new_tokens=64)  # weights of {names}",
-            "```",
-            "",
-        ]
-    )
-
-
 def longest_text(model: ConditionedLM, wanted: int | None) -> int | None:
     """Tokens that a prompt and its response may have: what is asked for, if the model's positions are enough."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -684,97 +484,6 @@ def longest_text(model: ConditionedLM, wanted: int | None) -> int | None:
             f"virtual tokens, expected at most {limit}"
         )
     return limit if wanted is None else wanted
-
-
-def group_of_rows(rows: Tensor, mask: Tensor) -> Tensor:
-    """(B,): the group that each row belongs to.
-
-    Args:
-        rows: (G, n) places of a group's rows in the batch.
-        mask: (G, n).
-    """
-    owner = torch.empty(int(mask.sum()), dtype=torch.long, device=rows.device)
-    groups = torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)
-    owner[rows[mask]] = groups[mask]
-    return owner
-
-
-def logged_sums(
-    objectives: Sequence[Objective],
-    losses: Tensor,
-    scores: Tensor,
-    base: Tensor,
-    targets: Tensor,
-    signal: Tensor,
-    mask: Tensor,
-    weights: Tensor,
-) -> dict[str, Tensor]:
-    """What is logged of a training batch: :func:`reward_sums`, and of the (G, m) losses."""
-    found = reward_sums(objectives, scores, base, targets, signal, mask, weights)
-    totals = losses.masked_fill(~signal, 0).sum(0)
-    for j, objective in enumerate(objectives):
-        found[f"loss/{objective.name}"] = torch.stack((totals[j], signal[:, j].sum().to(totals)))
-    return found
-
-
-def reward_sums(
-    objectives: Sequence[Objective],
-    scores: Tensor,
-    base: Tensor,
-    targets: Tensor,
-    signal: Tensor,
-    mask: Tensor,
-    weights: Tensor,
-) -> dict[str, Tensor]:
-    """Rewards β (s - s_base) and log-probabilities s as they are logged, each as a sum and the number of its terms.
-
-    Args:
-        objectives: m of them.
-        scores, base: (G, n), s and s_base.
-        targets: (G, m, n).
-        signal: (G, m).
-        mask: (G, n).
-        weights: (G, m).
-
-    Returns:
-        (2,) by name.
-    """
-    rewards = scores - base
-    betas = weights.new_tensor([o.beta for o in objectives])
-    overall = (targets * weights.unsqueeze(-1)).sum(1)
-    best, worst, margins = best_and_worst(overall, rewards * (weights @ betas).unsqueeze(-1), mask)
-    likely, unlikely, _ = best_and_worst(overall, scores, mask)
-    values = {
-        "rewards/chosen": best,
-        "rewards/rejected": worst,
-        "rewards/margins": margins,
-        "rewards/accuracies": margins > 0,
-        "logps/chosen": likely,
-        "logps/rejected": unlikely,
-        "logps/mean": scores[mask],
-    }
-    pairs = {name: (one.sum(), scores.new_tensor(one.numel())) for name, one in values.items()}
-    right, counted = ordered_pairs(rewards, targets, mask, signal)
-    for j, objective in enumerate(objectives):
-        has = signal[:, j]
-        own = best_and_worst(targets[:, j], rewards * objective.beta, mask)[2]
-        pairs[f"rewards/{objective.name}/margins"] = (own * has).sum(), has.sum()
-        pairs[f"rewards/{objective.name}/accuracies"] = right[:, j].sum(), counted[:, j].sum()
-    return {name: torch.stack((total.to(scores), count.to(scores))) for name, (total, count) in pairs.items()}
-
-
-def _means(sums: Mapping[str, Tensor]) -> dict[str, float]:
-    """Of (2,) sums and numbers of terms; without what has no term."""
-    found = {name: both.tolist() for name, both in sums.items()}
-    return {name: total / count for name, (total, count) in found.items() if count}
-
-
-def best_and_worst(targets: Tensor, rewards: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards (G,) of the response with the largest target and of the one with the least, and their difference."""
-    top = targets.masked_fill(~mask, -torch.inf).argmax(-1, keepdim=True)
-    low = targets.masked_fill(~mask, torch.inf).argmin(-1, keepdim=True)
-    best, worst = rewards.gather(-1, top).squeeze(-1), rewards.gather(-1, low).squeeze(-1)
-    return best, worst, best - worst
 
 
 def _preferences(data: Any) -> Preferences:

@@ -1,0 +1,102 @@
+"""What a training logs of a batch, as sums that add up over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hyperdpo.alignment.evaluation import ordered_pairs
+from hyperdpo.objectives import Objective
+
+
+def group_of_rows(rows: Tensor, mask: Tensor) -> Tensor:
+    """(B,): the group that each row belongs to.
+
+    Args:
+        rows: (G, n) places of a group's rows in the batch.
+        mask: (G, n).
+    """
+    owner = torch.empty(int(mask.sum()), dtype=torch.long, device=rows.device)
+    groups = torch.arange(len(rows), device=rows.device).unsqueeze(1).expand_as(rows)
+    owner[rows[mask]] = groups[mask]
+    return owner
+
+
+def logged_sums(
+    objectives: Sequence[Objective],
+    losses: Tensor,
+    scores: Tensor,
+    base: Tensor,
+    targets: Tensor,
+    signal: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+) -> dict[str, Tensor]:
+    """What is logged of a training batch: :func:`reward_sums`, and of the (G, m) losses."""
+    found = reward_sums(objectives, scores, base, targets, signal, mask, weights)
+    totals = losses.masked_fill(~signal, 0).sum(0)
+    for j, objective in enumerate(objectives):
+        found[f"loss/{objective.name}"] = torch.stack((totals[j], signal[:, j].sum().to(totals)))
+    return found
+
+
+def reward_sums(
+    objectives: Sequence[Objective],
+    scores: Tensor,
+    base: Tensor,
+    targets: Tensor,
+    signal: Tensor,
+    mask: Tensor,
+    weights: Tensor,
+) -> dict[str, Tensor]:
+    """Rewards β (s - s_base) and log-probabilities s as they are logged, each as a sum and the number of its terms.
+
+    Args:
+        objectives: m of them.
+        scores, base: (G, n), s and s_base.
+        targets: (G, m, n).
+        signal: (G, m).
+        mask: (G, n).
+        weights: (G, m).
+
+    Returns:
+        (2,) by name.
+    """
+    rewards = scores - base
+    betas = weights.new_tensor([o.beta for o in objectives])
+    overall = (targets * weights.unsqueeze(-1)).sum(1)
+    best, worst, margins = best_and_worst(overall, rewards * (weights @ betas).unsqueeze(-1), mask)
+    likely, unlikely, _ = best_and_worst(overall, scores, mask)
+    values = {
+        "rewards/chosen": best,
+        "rewards/rejected": worst,
+        "rewards/margins": margins,
+        "rewards/accuracies": margins > 0,
+        "logps/chosen": likely,
+        "logps/rejected": unlikely,
+        "logps/mean": scores[mask],
+    }
+    pairs = {name: (one.sum(), scores.new_tensor(one.numel())) for name, one in values.items()}
+    right, counted = ordered_pairs(rewards, targets, mask, signal)
+    for j, objective in enumerate(objectives):
+        has = signal[:, j]
+        own = best_and_worst(targets[:, j], rewards * objective.beta, mask)[2]
+        pairs[f"rewards/{objective.name}/margins"] = (own * has).sum(), has.sum()
+        pairs[f"rewards/{objective.name}/accuracies"] = right[:, j].sum(), counted[:, j].sum()
+    return {name: torch.stack((total.to(scores), count.to(scores))) for name, (total, count) in pairs.items()}
+
+
+def means(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """Of (2,) sums and numbers of terms; without what has no term."""
+    found = {name: both.tolist() for name, both in sums.items()}
+    return {name: total / count for name, (total, count) in found.items() if count}
+
+
+def best_and_worst(targets: Tensor, rewards: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rewards (G,) of the response with the largest target and of the one with the least, and their difference."""
+    top = targets.masked_fill(~mask, -torch.inf).argmax(-1, keepdim=True)
+    low = targets.masked_fill(~mask, torch.inf).argmin(-1, keepdim=True)
+    best, worst = rewards.gather(-1, top).squeeze(-1), rewards.gather(-1, low).squeeze(-1)
+    return best, worst, best - worst
