@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import CLICKS, TINY, fit_toy, is_one_line, read, toy_table
+from helpers import CLICKS, TINY, TINY_OPTIONS, fit_toy, is_one_line, read, toy_table
 
 import hyperdpo
 from hyperdpo import HyperRanker, InputError
@@ -399,6 +399,33 @@ def test_a_run_of_a_file_chooses_from_arrays_by_the_names_of_its_objectives(fitt
         run, Part.whole(table), ["main>=0.1"], maximize=CLICKS[0], points=3, scales=[1.0], fixed_temperatures=True
     )
     assert choice.to_dict() == same.to_dict()
+
+
+def test_what_is_printed_of_a_run_on_given_base_scores_asks_for_them(command, generated, tmp_path):
+    table = read_table(generated[0])
+    np.savetxt(tmp_path / "base.txt", table.column("1"))
+    options = ["--preset", "mslr", "--objectives", ",".join(CLICKS), "--cpu", *TINY_OPTIONS]
+    arguments = [
+        "rank",
+        "fit",
+        generated[0],
+        "--base-scores",
+        tmp_path / "base.txt",
+        "--out",
+        tmp_path / "run",
+        *options,
+    ]
+    assert command(*arguments).code == 0
+    done = command(
+        "choose", tmp_path / "run", generated[0], "--maximize", CLICKS[0], *FAST, "--out", tmp_path / "p.json"
+    )
+    assert done.code == 0, done.err
+    point = read(tmp_path / "p.json")
+    assert "--base-scores SCORES" in point["command"]
+    assert point["python"].endswith(", base_scores=base_scores)")
+    names = {"DATA": str(generated[0]), "SCORES": str(tmp_path / "base.txt")}
+    printed = [names.get(word, word) for word in point["command"].split()[1:]]
+    assert command(*printed, "--out", tmp_path / "s.txt").code == 0
 
 
 def test_a_ranker_chooses_from_arrays(tmp_path):

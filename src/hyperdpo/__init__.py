@@ -8,6 +8,7 @@ from hyperdpo._version import __version__
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
+    from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.commands import choose
     from hyperdpo.objectives import Objective
     from hyperdpo.ranking.ranker import HyperRanker
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 #: Where a public name lives; imported when it is first used, so that ``import hyperdpo`` loads no torch.
 _HOMES = {
+    "AlignRun": "hyperdpo.alignment.run",
     "HyperRanker": "hyperdpo.ranking.ranker",
     "Objective": "hyperdpo.objectives",
     "RankRun": "hyperdpo.ranking.run",
     "choose": "hyperdpo.choosing.commands",
 }
 
-__all__ = ["HyperRanker", "InputError", "Objective", "RankRun", "__version__", "choose"]
+__all__ = ["AlignRun", "HyperRanker", "InputError", "Objective", "RankRun", "__version__", "choose"]
 
 
 def __getattr__(name: str) -> Any:

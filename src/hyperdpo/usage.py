@@ -29,9 +29,17 @@ def rank_command(
     return shlex.join(command)
 
 
-def rank_call(weights: Sequence[float], scale: float, temperatures: Sequence[float] | None = None) -> str:
-    """The ``predict(...)`` of a :class:`~hyperdpo.HyperRanker`; arguments as :func:`rank_command`."""
+def rank_call(
+    weights: Sequence[float], scale: float, temperatures: Sequence[float] | None = None, *, with_base: bool = False
+) -> str:
+    """The ``predict(...)`` of a :class:`~hyperdpo.HyperRanker`; arguments as :func:`rank_command`.
+
+    Args:
+        with_base: the run needs ``base_scores``.
+    """
     more = "" if temperatures is None else f", temperatures={list(temperatures)}"
+    if with_base:
+        more += ", base_scores=base_scores"
     return f"predict(X, qid=qid, weights={list(weights)}, scale={scale:g}{more})"
 
 

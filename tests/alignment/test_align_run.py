@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import read
+from helpers import is_one_line, read
 
 from hyperdpo.alignment.run import AlignRun, last_checkpoint
 from hyperdpo.alignment.sampling import new_texts
+from hyperdpo.errors import InputError
 
 QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
 CONFIG = """
@@ -154,3 +155,10 @@ def test_conversations_are_remembered(place, tmp_path, command):
     done = command("align", "fit", tmp_path / "chat.jsonl", "--model", model, "--out", tmp_path / "run", *QUICK)
     assert done.code == 0, done.err
     assert read(tmp_path / "run" / "run.json")["data"]["conversations"] is True
+
+
+def test_a_rankers_run_is_called_one(tmp_path):
+    (tmp_path / "run.json").write_text('{"kind": "rank", "format_version": 2}')
+    with pytest.raises(InputError) as error:
+        AlignRun.load(tmp_path)
+    assert is_one_line(error.value, "`hyperdpo rank`", "a ranker", "`hyperdpo align fit`")

@@ -219,6 +219,8 @@ class AlignRun:
         if not (path / RUN).is_file():
             raise InputError(f"{path}: no run there; expected a directory that `hyperdpo align fit` has completed")
         run = read_json(path / RUN)
+        if isinstance(run, dict) and run.get("kind") == "rank":
+            raise InputError(f"{path}: a run of `hyperdpo rank`, a ranker; expected one of `hyperdpo align fit`")
         found = (run.get("format_version"), run.get("kind")) if isinstance(run, dict) else (None, None)
         if found != (FORMAT_VERSION, "align"):
             raise InputError(

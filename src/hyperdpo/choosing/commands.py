@@ -131,12 +131,14 @@ def choose(
     from hyperdpo.alignment.cli import check_extra
 
     check_extra()
+    from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_effort, align_space
     from hyperdpo.choosing.language import metric_names as align_metrics
 
     if base_scores is not None:
         raise InputError("base scores: this is a run of a language model, which has its own; expected them left out")
+    quiet_where_nobody_looks()
     aligned = AlignRun.load(path, model) if path is not None else run
     assert isinstance(aligned, AlignRun)
     m = len(aligned.objectives)
@@ -236,10 +238,11 @@ def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str 
     weights = list(choice.weights.values())
     betas = list(choice.temperatures.values())
     moved = betas if betas != list(run.betas) else None
-    call = rank_call(weights, choice.scale, moved)
+    with_base = run.base_source.kind == "given"
+    call = rank_call(weights, choice.scale, moved, with_base=with_base)
     if path is None:
         return {"command": None, "python": f"ranker.{call}"}
-    column = base_scores if isinstance(base_scores, str) else None
+    column = base_scores if isinstance(base_scores, str) else "SCORES" if with_base else None
     command = rank_command(path, "DATA", weights, choice.scale, moved, column)
     return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
 

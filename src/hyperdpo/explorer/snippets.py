@@ -38,9 +38,7 @@ def rank_snippets(
         base_scores: the column or file that the data's base scores come from, where the run has none for them.
     """
     moved = None if point.temperatures == betas else point.temperatures
-    call = rank_call(point.weights, point.scale, moved)
-    if base_scores is not None:
-        call = call.removesuffix(")") + ", base_scores=base_scores)"
+    call = rank_call(point.weights, point.scale, moved, with_base=base_scores is not None)
     python = f"from hyperdpo import HyperRanker\n\nscores = HyperRanker.load({str(run)!r}).{call}"
     command = rank_command(run, data, point.weights, point.scale, moved, base_scores)
     return Snippets(command, _json(run, objectives, point), python)
@@ -49,10 +47,7 @@ def rank_snippets(
 def align_snippets(run: Path, objectives: tuple[str, ...], point: Point, prompt: str) -> Snippets:
     """Of a language model; the prompt is the one on the page."""
     call = align_call(point.weights, point.scale)
-    python = (
-        "from hyperdpo.alignment.run import AlignRun\n\n"
-        f"prompts = [{prompt!r}]\ntexts = AlignRun.load({str(run)!r}).{call}"
-    )
+    python = f"from hyperdpo import AlignRun\n\nprompts = [{prompt!r}]\ntexts = AlignRun.load({str(run)!r}).{call}"
     return Snippets(align_command(run, point.weights, point.scale, prompt), _json(run, objectives, point), python)
 
 

@@ -133,6 +133,9 @@ def front_command(
         shown = {"HyperDPO": front} if attainable is None else {"HyperDPO": front, "oracle": attainable}
         plot_fronts(shown, plot, base=result["base"])
     print_front(result)
+    for what, written in (("front", out), ("plot", plot)):
+        if written is not None:
+            click.echo(f"{what}: {written}")
     return result
 
 

@@ -57,7 +57,7 @@ def export_command(
     foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--temperature": temperatures}
     for option, value in foreign.items():
         if value is not None:
-            why = "are inputs of an exported ranker" if option == "--weights" else f"says nothing about a {what}"
+            why = "an exported ranker takes weights as inputs" if option == "--weights" else f"of no use for a {what}"
             raise InputError(f"{option}: {why}; expected it left out")
     if kind == "rank":
         _export_ranker(path, out, chosen, temperatures, overwrite)

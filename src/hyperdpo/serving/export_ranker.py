@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -67,9 +69,9 @@ class ExportedRanker(RawRanker):
             self.inputs["temperatures"] = ("batch", None)
         if isinstance(run.ranker, MixtureRanker) and len(set(self.betas or ())) > 1:
             raise InputError(
-                f"--temperature: {', '.join(f'{b:g}' for b in self.betas or ())} are different, for which a mixture "
-                "solves a problem of its own in each group, which has no export; expected equal ones, such as "
-                f"--temperature {','.join(['1'] * len(run.objectives))}"
+                f"temperatures: {', '.join(f'{b:g}' for b in self.betas or ())} are different, for which a mixture "
+                "solves a problem of its own in each group, which has no export (`hyperdpo serve` answers at them); "
+                f"expected equal ones, another ranking: --temperature {','.join(['1'] * len(self.betas or ()))}"
             )
 
     def forward(
@@ -222,9 +224,12 @@ def _pt2(program: torch.export.ExportedProgram, metadata: dict[str, Any]) -> byt
 def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadata: dict[str, Any]) -> bytes:
     import onnx
 
-    made = torch.onnx.export(
-        program, dynamo=True, input_names=list(module.inputs), output_names=["scores"], optimize=True, verbose=False
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that it could use, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, to itself
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=list(module.inputs), output_names=["scores"], optimize=True, verbose=False
+        )
     assert made is not None
     proto = made.model_proto
     _name_axes(proto.graph, module)
