@@ -47,7 +47,8 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
         row: dict[str, Any] = {"label": label, "method": one["method"]}
         for key in TAKEN:
             row[key], row[f"{key}_sd"] = one[key], one[f"{key}_sd"]
-        row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs", "epochs_allowed")}
+        row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs")}
+        row["epochs_allowed"] = one.get("epochs_allowed")  # of rankers
         row |= {
             "ratio": ratio(one["hypervolume"], reference.get("hypervolume")),
             "ratio_with_main": ratio(one["hypervolume_with_main"], reference.get("hypervolume_with_main")),

@@ -14,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from hyperdpo.alignment.data import Preferences
 from hyperdpo.alignment.run import AlignRun
+from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.choosing.choice import Sample
 from hyperdpo.choosing.language import align_effort, align_sample
 from hyperdpo.core.preferences import weight_grid
@@ -140,17 +141,18 @@ class _Rows(BaseStreamer):
 
     def __init__(self, tokenizer: Any, rows: int, tell: Tell):
         self._tokenizer, self._tell = tokenizer, tell
+        self._prompts: list[list[int]] = []
         self._ids: list[list[int]] = [[] for _ in range(rows)]
-        self._prompt = True
 
     def put(self, value: Tensor) -> None:
         """The prompts (B, T) first, then tokens (B,)."""
-        if self._prompt:
-            self._prompt = False
+        if not self._prompts:
+            self._prompts = value.tolist()
             return
         for ids, token in zip(self._ids, value.reshape(-1).tolist(), strict=True):
             ids.append(int(token))
-        texts = self._tokenizer.batch_decode(self._ids, skip_special_tokens=True)
+        rows = [prompt + ids for prompt, ids in zip(self._prompts, self._ids, strict=True)]
+        texts = new_texts(self._tokenizer, self._prompts, rows)
         self._tell([text.rstrip("\ufffd") for text in texts])  # the first bytes of a letter
 
     def end(self) -> None:

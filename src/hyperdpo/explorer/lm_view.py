@@ -220,4 +220,4 @@ class LmView:
 
 def _show_texts(columns: Sequence[_Column], texts: Sequence[str]) -> None:
     for column, text in zip(columns, texts, strict=True):
-        column.answer.set_text(text)
+        column.answer.set_text(text.lstrip())

@@ -75,9 +75,7 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
         )
         return float("nan") if front.main is None else float(np.nanmean(front.main))
 
-    binned = time.monotonic()
-    data.rows(with_base)  # the bins serve all models; they are part of what the P models cost
-    binned = time.monotonic() - binned
+    binned = _binned(directory, data, with_base)
     share, spent = 0.0, 0.0
     tried: list[tuple[float, float]] = []
     if main_target is not None:
@@ -156,6 +154,21 @@ def _kept(
     write_atomically(text, model.text.encode())
     write_json(facts, {"seconds": seconds, "trees": model.num_trees, "parameters": model.parameters})
     return model, seconds
+
+
+def _binned(directory: Path, data: GbdtData, with_base: bool) -> float:
+    """The seconds of making the bins, which serve all models: from the file of the first time, or taken now."""
+    path = directory / "bins.json"
+    if path.exists():
+        found = read_json(path)
+        if isinstance(found, Mapping) and isinstance(found.get("seconds"), float):
+            return float(found["seconds"])
+        raise InputError(f"{path}: not the facts of a finished training; expected seconds in it")
+    started = time.monotonic()
+    data.rows(with_base)
+    seconds = time.monotonic() - started
+    write_json(path, {"seconds": seconds})
+    return seconds
 
 
 def _scores(models: Sequence[GbdtModel], examples: Examples) -> ScoreBatch:
