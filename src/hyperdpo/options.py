@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,41 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
         note = f"note: {len(pieces)} weights for {len(labels)} objectives, the rest count 0: {said}"
         click.echo(note, err=True)
     return w
+
+
+def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What commands take that look at labelled data with a run of either kind.
+
+    Args:
+        purpose: what the groups are for, after "Groups to".
+    """
+    options = (
+        click.option(
+            "--split",
+            type=click.Choice(["auto", "all", "train", "validation", "test"]),
+            default="auto",
+            show_default=True,
+            help=f"Groups to {purpose}. auto: the validation groups of the training data (else its test groups), all "
+            "groups of other data.",
+        ),
+        click.option(
+            "--base-scores", metavar="COLUMN|FILE", help="For a ranker on given scores: a column, or one per row."
+        ),
+        click.option(
+            "--format",
+            type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
+            default="auto",
+            help="For a language model: of DATA.",
+        ),
+        click.option("--model", help="For a language model: the base, instead of the one the run was trained on."),
+    )
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def described(variants: Variants) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
-from conftest import looking, wait_until
+from pages import looking, wait_until
 
 from hyperdpo.alignment.data import read_preferences
 from hyperdpo.alignment.run import AlignRun

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Looked, looking, wait_until
 from helpers import CLICKS
+from pages import Looked, looking, wait_until
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from helpers import fit_toy, free_port
+from helpers import fit_toy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_base, tiny_model
@@ -53,22 +48,3 @@ def language(adapter: Path) -> Any:
     from hyperdpo.serving.lm_source import LanguageModel
 
     return LanguageModel.load(adapter)
-
-
-@contextlib.contextmanager
-def running(app: Any) -> Iterator[str]:
-    """A real server in a thread; its URL."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not server.started:
-        assert time.monotonic() < deadline
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(30)

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import running
 from fastapi.testclient import TestClient
+from live_server import running
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.serving.app import Server

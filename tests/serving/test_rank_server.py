@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import running
 from fastapi.testclient import TestClient
 from helpers import fit_toy
+from live_server import running
 
 from hyperdpo import HyperRanker
 from hyperdpo.serving.app import Server

@@ -24,22 +24,10 @@ def group_of_rows(rows: Tensor, mask: Tensor) -> Tensor:
     return owner
 
 
-def logged_sums(
-    objectives: Sequence[Objective],
-    losses: Tensor,
-    scores: Tensor,
-    base: Tensor,
-    targets: Tensor,
-    signal: Tensor,
-    mask: Tensor,
-    weights: Tensor,
-) -> dict[str, Tensor]:
-    """What is logged of a training batch: :func:`reward_sums`, and of the (G, m) losses."""
-    found = reward_sums(objectives, scores, base, targets, signal, mask, weights)
-    totals = losses.masked_fill(~signal, 0).sum(0)
-    for j, objective in enumerate(objectives):
-        found[f"loss/{objective.name}"] = torch.stack((totals[j], signal[:, j].sum().to(totals)))
-    return found
+def loss_sums(objectives: Sequence[Objective], losses: Tensor, signal: Tensor) -> dict[str, Tensor]:
+    """(2,) by name: the sum of each objective's losses (G, m) over groups with a signal (G, m), and their number."""
+    totals, counts = losses.masked_fill(~signal, 0).sum(0), signal.sum(0)
+    return {f"loss/{o.name}": torch.stack((totals[j], counts[j].to(totals))) for j, o in enumerate(objectives)}
 
 
 def reward_sums(

@@ -38,7 +38,7 @@ from hyperdpo.alignment.evaluation import (
     front_of_scores,
     row_logps,
 )
-from hyperdpo.alignment.logged import group_of_rows, logged_sums, means, reward_sums
+from hyperdpo.alignment.logged import group_of_rows, loss_sums, means, reward_sums
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig, check_base
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
@@ -223,7 +223,8 @@ class HyperDPOTrainer(Trainer):
         loss = loss + (self.accelerator.num_processes - 1) * (loss - loss.detach())
         if model.training:
             with torch.no_grad():
-                self._note(logged_sums(self.objectives, losses, scores, base, targets, signal, mask, per_group))
+                rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group)
+                self._note(rewards | loss_sums(self.objectives, losses, signal))
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def _draw(self, groups: int) -> Tensor:

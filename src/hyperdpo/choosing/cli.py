@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, numbers_of
+from hyperdpo.options import PATH, numbers_of, run_data_options
 
 
 @click.command("choose")
@@ -47,22 +47,7 @@ from hyperdpo.options import PATH, numbers_of
 @click.option(
     "--fixed-temperatures", is_flag=True, help="Leave β as it is; else a mixture's or temperature run's is searched."
 )
-@click.option(
-    "--split",
-    type=click.Choice(["auto", "all", "train", "validation", "test"]),
-    default="auto",
-    show_default=True,
-    help="Groups to choose on. auto: the validation groups of the training data (else its test groups), all groups of "
-    "other data.",
-)
-@click.option("--base-scores", metavar="COLUMN|FILE", help="For a ranker on given scores: a column, or one per row.")
-@click.option(
-    "--format",
-    type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
-    default="auto",
-    help="For a language model: of DATA.",
-)
-@click.option("--model", help="For a language model: the base, instead of the one the run was trained on.")
+@run_data_options("choose on")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of resamples and steps.")
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 def choose(run_path: Path, source: Path, **options: Any) -> int:

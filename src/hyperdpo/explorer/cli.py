@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hyperdpo.errors import InputError
-from hyperdpo.options import PATH
+from hyperdpo.options import PATH, run_data_options
 
 
 def check_explore_extra() -> None:
@@ -26,22 +26,7 @@ def check_explore_extra() -> None:
 @click.option("--port", type=click.IntRange(min=1, max=65535), default=8080, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Whose requests are answered.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
-@click.option(
-    "--split",
-    type=click.Choice(["auto", "all", "train", "validation", "test"]),
-    default="auto",
-    show_default=True,
-    help="Groups to look at. auto: the validation groups of the training data (else its test groups), all groups of "
-    "other data.",
-)
-@click.option("--base-scores", metavar="COLUMN|FILE", help="For a ranker on given scores: a column, or one per row.")
-@click.option(
-    "--format",
-    type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
-    default="auto",
-    help="For a language model: of DATA.",
-)
-@click.option("--model", help="For a language model: the base, instead of the one the run was trained on.")
+@run_data_options("look at")
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 def explore(run_path: Path, source: Path | None, **options: Any) -> int:
     """Look at the trade-offs of RUN in a browser: its front, and what it answers at any weights.

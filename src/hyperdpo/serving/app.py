@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hyperdpo._version import __version__
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.metrics import Metrics
+from hyperdpo.serving.worker import Worker
 
 #: Answered without an API key: whoever starts and stops servers asks for these.
 OPEN_PATHS = ("/healthz", "/readyz")
@@ -55,14 +57,22 @@ def build_app(
     title: str,
     description: str,
     error_body: ErrorBody,
-    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    engine: Worker,
     request_models: Sequence[type[BaseModel]],
 ) -> FastAPI:
     """An app with everything but its own routes.
 
     Args:
+        engine: starts and ends with the app.
         request_models: of bodies that routes read themselves; they are described by :func:`body_of`.
     """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await asyncio.to_thread(engine.close)
+
     app = FastAPI(title=title, description=description, version=__version__, lifespan=lifespan)
 
     def answer(refusal: Refusal) -> Response:

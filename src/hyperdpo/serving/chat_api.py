@@ -80,19 +80,13 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
     sizes = {"max_rows": limits.max_rows, "max_waiting": limits.max_waiting}
     engine = LMEngine(model, language.tokenizer, ends, server.metrics, **sizes)
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        yield
-        await asyncio.to_thread(engine.close)
-
     app = build_app(
         server,
         title=f"HyperDPO: {language.name}",
         description=f"A language model at any weights of {', '.join(language.objectives)}. OpenAI's API, with "
         "`weights` and `scale` in the request.",
         error_body=error_body,
-        lifespan=lifespan,
+        engine=engine,
         request_models=[ChatRequest, CompletionRequest],
     )
     service = _Service(language, engine, limits, Points(language.objectives, default or Point(None)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.lm_text import GrowingText, whole_text
 from hyperdpo.serving.metrics import Metrics
 from hyperdpo.serving.token_choice import TokenChoice, next_tokens
+from hyperdpo.serving.worker import Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Generation:
         self.cancelled = True
 
 
-class LMEngine:
+class LMEngine(Worker):
     """The decoder thread and what waits for it.
 
     Args:
@@ -104,28 +104,12 @@ class LMEngine:
     def __init__(
         self, model: Any, tokenizer: Any, ends: frozenset[int], metrics: Metrics, *, max_rows: int, max_waiting: int
     ):
+        super().__init__("decoder")
         self._model, self._tokenizer, self._ends = model.eval(), copy.deepcopy(tokenizer), ends
         self._metrics, self.max_rows, self.max_waiting = metrics, max_rows, max_waiting
         self._batch = ContinuousBatch(model)
         self._active: list[Generation] = []
         self._waiting: deque[Generation] = deque()
-        self._changed = threading.Condition()
-        self._closing = False
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Finish what is under way and end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
 
     def submit(self, requests: Sequence[TextRequest]) -> list[Generation]:
         """Queue some requests, all of them or none. From a coroutine.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -51,18 +48,12 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     engine = RankEngine(model.score, server.metrics, max_lists=limits.max_lists, max_waiting=limits.max_waiting)
     points = Points(model.objectives, default or Point(None))
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
-        yield
-        await asyncio.to_thread(engine.close)
-
     app = build_app(
         server,
         title=f"HyperDPO: {model.name}",
         description=f"A ranker at any weights of {', '.join(model.objectives)}.",
         error_body=error_body,
-        lifespan=lifespan,
+        engine=engine,
         request_models=[RankBatch, RankGroup],
     )
     weights = [round(1 / len(model.objectives), 4)] * len(model.objectives)

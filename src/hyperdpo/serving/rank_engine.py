@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.metrics import Metrics
 from hyperdpo.serving.rank_model import ListToScore
+from hyperdpo.serving.worker import Worker
 
 #: Items that the event loop scores itself; more would keep other requests, such as those for health, waiting.
 DIRECT_ITEMS = 512
@@ -38,7 +38,7 @@ class _Job:
 _Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], str | None]
 
 
-class RankEngine:
+class RankEngine(Worker):
     """A thread that scores what waits.
 
     Args:
@@ -48,26 +48,11 @@ class RankEngine:
     """
 
     def __init__(self, score: Score, metrics: Metrics, *, max_lists: int, max_waiting: int):
+        super().__init__("scorer")
         self._score, self._metrics, self._max_lists, self._max_waiting = score, metrics, max_lists, max_waiting
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
-        self._changed = threading.Condition()
-        self._closing = self._busy = False
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Score what waits and end the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._busy = False
 
     async def submit(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
         """The scores of a request's lists. From one event loop.

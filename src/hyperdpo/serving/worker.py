@@ -1,0 +1,37 @@
+"""A thread that works on what waits, until it is closed and nothing waits any more."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Worker:
+    """What the engines of both servers have in common; :meth:`_run` is theirs.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is under way or waits, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Work until :attr:`_closing` is set and nothing is left."""
+        raise NotImplementedError
