@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,16 +132,6 @@ class Connection:
         return more
 
 
-def p50_of(call: Callable[[int], Any], count: int) -> float:
-    """Milliseconds of a call, the median."""
-    times = []
-    for i in range(count):
-        started = time.perf_counter()
-        call(i)
-        times.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(times)
-
-
 def rate_of(port: int, clients: int, requests: list[bytes], seconds: float) -> float:
     """Answered lists a second."""
     done = [0] * clients
@@ -181,19 +171,28 @@ def overheads(file: Path, rounds: int) -> None:
 
     async def in_process(port: int) -> None:
         async with app.router.lifespan_context(app):
-            for _ in range(rounds):
-                bare = p50_of(lambda i: model.graph.run(["scores"], inputs[i % len(inputs)]), 100)
-                measured.setdefault("bare", []).append(bare)
-                for kind, requests in kinds.items():
-                    times = []
-                    for i in range(100):
+            with Connection(port) as connection:
+                for _ in range(rounds):
+                    times: dict[str, list[float]] = {}
+
+                    def took(name: str, started: float, times: dict[str, list[float]] = times) -> None:
+                        times.setdefault(name, []).append(1e3 * (time.perf_counter() - started))
+
+                    for i in range(100):  # in turns, call by call: the machine's speed drifts
                         started = time.perf_counter()
-                        await _ask(app, requests[i % len(requests)])
-                        times.append(time.perf_counter() - started)
-                    measured.setdefault(f"{kind}, in the app", []).append(1e3 * statistics.median(times) - bare)
-                    with Connection(port) as connection:
-                        seen = p50_of(lambda i, r=requests, c=connection: c.ask(b"POST", "/rank", r[i % len(r)]), 100)
-                    measured.setdefault(f"{kind}, seen by a client", []).append(seen - bare)
+                        model.graph.run(["scores"], inputs[i % len(inputs)])
+                        took("bare", started)
+                        for kind, requests in kinds.items():
+                            started = time.perf_counter()
+                            await _ask(app, requests[i % len(requests)])
+                            took(f"{kind}, in the app", started)
+                            started = time.perf_counter()
+                            connection.ask(b"POST", "/rank", requests[i % len(requests)])
+                            took(f"{kind}, seen by a client", started)
+                    bare = statistics.median(times["bare"])
+                    for name, values in times.items():
+                        p50 = statistics.median(values)
+                        measured.setdefault(name, []).append(p50 if name == "bare" else p50 - bare)
 
     with serving(file) as port:
         asyncio.run(in_process(port))

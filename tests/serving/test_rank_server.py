@@ -19,7 +19,6 @@ from hyperdpo import HyperRanker
 from hyperdpo.serving.app import Server
 from hyperdpo.serving.points import Point
 from hyperdpo.serving.rank_api import rank_app
-from hyperdpo.serving.rank_engine import DIRECT_ITEMS
 from hyperdpo.serving.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
 from hyperdpo.serving.rank_schema import RankLimits
 
@@ -218,7 +217,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(rank_model: RankModel) -
             return rank_model.score(lists)
 
     group = {"features": [ROW], "weights": [1, 0]}
-    large = {"features": [ROW] * (DIRECT_ITEMS + 1), "weights": [1, 0]}  # or the event loop would score it itself
+    large = {"features": [ROW] * (BATCH_ITEMS + 1), "weights": [1, 0]}  # or the event loop would score it itself
     with client(Slow(), limits=RankLimits(max_waiting=2)) as http, ThreadPoolExecutor(4) as pool:  # type: ignore[arg-type]
         first = pool.submit(http.post, "/rank", json=large)
         assert started.wait(30)

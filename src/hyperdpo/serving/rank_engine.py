@@ -16,11 +16,8 @@ import numpy as np
 
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.metrics import Metrics
-from hyperdpo.serving.rank_model import ListToScore
+from hyperdpo.serving.rank_model import BATCH_ITEMS, ListToScore
 from hyperdpo.serving.worker import Worker
-
-#: Items that the event loop scores itself; more would keep other requests, such as those for health, waiting.
-DIRECT_ITEMS = 512
 
 Score = Callable[[Sequence[ListToScore]], list[np.ndarray]]
 
@@ -32,6 +29,10 @@ class _Job:
     lists: Sequence[ListToScore]
     future: asyncio.Future[list[np.ndarray]]
     loop: asyncio.AbstractEventLoop
+
+    @property
+    def items(self) -> int:
+        return sum(map(len, self.lists))
 
 
 #: The future of a request, its scores, and what went wrong.
@@ -72,7 +73,8 @@ class RankEngine(Worker):
         await asyncio.sleep(0)  # requests that have arrived with this one get in line
         with self._changed:
             alone = not self._busy and len(self._jobs) == 1 and self._jobs[0] is job
-            direct = self._taken() if alone and sum(map(len, lists)) <= DIRECT_ITEMS else []
+            # More would keep other requests, such as those for health, waiting.
+            direct = self._taken() if alone and job.items <= BATCH_ITEMS else []
             if direct:
                 self._busy = True
             else:
@@ -108,13 +110,15 @@ class RankEngine(Worker):
     def _taken(self) -> list[_Job]:
         """The first of those that wait, as many as go together."""
         jobs: list[_Job] = []
-        count = 0
-        while self._jobs and (not jobs or count + len(self._jobs[0].lists) <= self._max_lists):
-            job = self._jobs.popleft()
-            self._waiting -= len(job.lists)
+        count = items = 0
+        while self._jobs:
+            job = self._jobs[0]
+            if jobs and (count + len(job.lists) > self._max_lists or items + job.items > BATCH_ITEMS):
+                break
+            self._waiting -= len(self._jobs.popleft().lists)
             if not job.future.cancelled():  # else nobody waits for it any more
                 jobs.append(job)
-                count += len(job.lists)
+                count, items = count + len(job.lists), items + job.items
         return jobs
 
     def _done(self, jobs: Sequence[_Job]) -> list[_Done]:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 #: The shortest list of a batch as a part of the longest.
 SHORTEST = 0.75
 
-#: Items of a batch, padding included.
-BATCH_ITEMS = 8192
+#: Items of a batch, padding included, unless one list has more. Short lists are cheaper in company, but at so many
+#: items no longer (``benchmarks/RESULTS.md``): more would keep lists waiting and leave the processor's cache.
+BATCH_ITEMS = 512
 
 
 @dataclass(frozen=True)

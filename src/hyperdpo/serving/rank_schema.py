@@ -5,7 +5,6 @@ Bodies are read without pydantic, which would check 16,000 numbers of a list one
 
 from __future__ import annotations
 
-import binascii
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pybase64
 from pydantic import BaseModel, ConfigDict, Field
 
 from hyperdpo.errors import InputError
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.points import Point, Points, brief
+from hyperdpo.serving.rank_body import parsed
 from hyperdpo.serving.rank_model import ListToScore, RankModel
 
 
@@ -119,7 +120,7 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         Refusal: 422, with one line about the first thing that is wrong.
     """
     try:
-        request = orjson.loads(body)
+        request = parsed(body)
     except ValueError as error:
         raise Refusal(422, f"the body: not JSON ({error})") from None
     if not isinstance(request, dict):
@@ -133,7 +134,8 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         if not isinstance(groups, list) or not 1 <= len(groups) <= limits.max_groups:
             found = f"{len(groups)} groups" if isinstance(groups, list) else brief(groups)
             raise Refusal(422, f"groups: found {found}; expected a list of 1 to {limits.max_groups}")
-    literals = _may_hold_literals(body, groups, named)
+    listed = any(isinstance(group, dict) and isinstance(group.get("features"), list) for group in groups)
+    literals = not listed or _may_hold_literals(body, groups, named)  # of base scores alone: looked for at once
     try:
         return [
             _group(group, f"groups[{i}]." if named else "", model, points, limits, literals)
@@ -189,15 +191,19 @@ def _group(group: Any, where: str, model: RankModel, points: Points, limits: Ran
 
 
 def _matrix(rows: Any, width: int, where: str, most: int, literals: bool) -> np.ndarray:
-    """(n, width) float32 from lists of numbers.
+    """(n, width) float32 from lists of numbers, or from the array that they have become.
 
     Raises:
         InputError: too many rows or none, a row of another width, or a value that is no finite number.
     """
-    if not isinstance(rows, list):
+    if not isinstance(rows, list | np.ndarray):
         raise InputError(f"{where}: found {brief(rows)}; expected a list of rows")
     if not 1 <= len(rows) <= most:
         raise InputError(f"{where}: found {len(rows)} items; expected 1 to {most}")
+    if isinstance(rows, np.ndarray):
+        if rows.shape[1] != width:
+            raise InputError(f"{where}[0]: found {rows.shape[1]} values; expected {width}")
+        return rows
     buffer, step = bytearray(4 * width * len(rows)), 4 * width
     pack = struct.Struct(f"={width}f").pack_into
     try:
@@ -230,7 +236,7 @@ def _wrong_value(rows: list[Any], width: int, where: str) -> InputError:
 def _unpacked(packed: Any, width: int, where: str, most: int) -> np.ndarray:
     """(n, width) float32 from base64."""
     try:
-        content = binascii.a2b_base64(packed, strict_mode=True)
+        content = pybase64.b64decode(packed, validate=True)
     except (TypeError, ValueError):
         raise InputError(f"{where}: found {brief(packed)}; expected base64") from None
     items, rest = divmod(len(content), 4 * width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "HYPERDPO_API_KEY"
 
+#: Modules that a server needs, and the packages that have them.
+SERVER_PACKAGES = {
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "prometheus_client": "prometheus-client",
+    "orjson": "orjson",
+    "simdjson": "pysimdjson",
+    "pybase64": "pybase64",
+}
+
+#: How long a thread of a ranker's server computes while another one wants to.
+SWITCH_SECONDS = 2e-4
+
 #: Options that say nothing about the other kind of run.
 RANK_ONLY = ("temperatures", "backend", "max_items", "max_groups")
 ALIGN_ONLY = ("model", "max_tokens", "max_prompt")
@@ -41,8 +55,8 @@ def serve_command(
     **options: Any,
 ) -> None:
     """``hyperdpo serve``."""
-    for package in ("fastapi", "uvicorn", "prometheus_client", "orjson"):
-        if find_spec(package) is None:
+    for module, package in SERVER_PACKAGES.items():
+        if find_spec(module) is None:
             raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[serve]'")
     kind = "rank" if path.is_file() else kind_of(path)
     for name in ALIGN_ONLY if kind == "rank" else RANK_ONLY:
@@ -89,6 +103,8 @@ def api_key(variable: str | None, file: Path | None, environment: Mapping[str, s
 
 
 def _rank_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI:
+    # The thread that scores waits so long for one that reads requests (5 ms by default, three lists' worth).
+    sys.setswitchinterval(SWITCH_SECONDS)
     from hyperdpo.serving.rank_api import rank_app
     from hyperdpo.serving.rank_model import RankModel
     from hyperdpo.serving.rank_schema import RankLimits
