@@ -142,6 +142,13 @@ def test_a_comparison_that_was_killed_goes_on_to_the_same_result(tmp_path, monke
     assert not list((tmp_path / "cut").rglob("*.partial"))
 
 
+def test_in_half_precision_trainings_compare_themselves_with_the_base_in_half_precision(tmp_path):
+    exact, half = bench_of(tmp_path / "exact"), bench_of(tmp_path / "half", bf16=True)
+    difference = np.abs(np.concatenate(half.train_base) - np.concatenate(exact.train_base))
+    assert 1e-3 < difference.max() < 1
+    np.testing.assert_allclose(np.concatenate(half.test_base), np.concatenate(exact.test_base), atol=1e-5)
+
+
 @pytest.mark.parametrize("w", [(0.3, 0.7), (0.2, 0.5, 0.3)])
 def test_the_margin_is_equation_18(tmp_path, w):
     """β_i r_i minus what the other experts' rewards are worth, written out; of two and of three objectives."""

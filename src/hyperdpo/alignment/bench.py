@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
@@ -166,8 +167,10 @@ class Bench:
         self.train, self.test, self.cpu, self.show = train, test, cpu, show
         self.pad = padding_token(tokenizer)
         self._trained: dict[str, Trained] = {}
-        args = self._arguments({}, directory)
+        args = self._arguments(settings.training, directory)
         self.device = args.device
+        #: For what a training compares itself with; everything else is measured in the model's own precision.
+        self._accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.use_cpu)
         base.requires_grad_(False).to(self.device)
         self._base_print = base_print(base)
         probe = ConditionedLM.create(shared_copy(base), ConditioningConfig(settings.names, **_plain(settings)))
@@ -184,8 +187,18 @@ class Bench:
 
         self.train_groups, self.test_groups = tokenized(train), tokenized(test)
         self.train_base, self.test_base = (
-            kept_base_scores(probe, groups, self.pad, self.device, path=directory / f"base-{name}.safetensors")
-            for name, groups in (("train", self.train_groups), ("test", self.test_groups))
+            kept_base_scores(
+                probe,
+                groups,
+                self.pad,
+                self.device,
+                path=directory / f"base-{name}.safetensors",
+                accelerator=accelerator,
+            )
+            for name, groups, accelerator in (
+                ("train", self.train_groups, self._accelerator),
+                ("test", self.test_groups, None),
+            )
         )
 
     @property
@@ -324,7 +337,8 @@ class Bench:
         for j, one in enumerate(job.experts):
             if j != job.objective and job.weights[j] > 0:
                 model = self.trained(one, entry).model
-                expert = group_scores(partial(row_logps, model), self.train_groups, self.pad, self.device)
+                with self._accelerator.autocast():
+                    expert = group_scores(partial(row_logps, model), self.train_groups, self.pad, self.device)
                 found = [
                     scores + job.weights[j] * (own.astype(np.float64) - base)
                     for scores, own, base in zip(found, expert, self.train_base, strict=True)
