@@ -35,9 +35,15 @@ def print_front(front: AlignmentFront, what: str) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     reference = ", ".join(four_digits(r) for r in front.reference_point)
     line = f"hypervolume {four_digits(front.hypervolume)} (reference {reference})"
-    if len(front.objectives) > 1 and (front.scales == 1).any():
-        line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in front.control_span.items())
+    spans = front.control_span if len(front.objectives) > 1 else {}
+    if spans:
+        line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in spans.items())
     click.echo(line)
+    if deaf := [name for name, span in spans.items() if span <= 0]:
+        click.echo(
+            f"note: {', '.join(deaf)}: no better where the weight is on it than where it is 0, so w is not heard; "
+            "expected a span above 0: train longer or at a higher learning rate, or look at the labels"
+        )
 
 
 def print_generated(found: Mapping[str, Any]) -> None:

@@ -74,6 +74,8 @@ def print_fit(run: RankRun, out: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     m, main = len(run.objectives), run.config.main
+    if any(history["validation"][history["best"]] is not None for history in metrics["history"].values()):
+        console.print("validation: what the best epoch was chosen by; see docs/ranking.md", highlight=False)
     described = f"{len(run.transform.columns)} features, {m} objectives: {', '.join(run.objectives)}"
     console.print(
         f"{described}; base: {run.base_source.kind}, on {main.name if main else 'no main label'}", highlight=False
