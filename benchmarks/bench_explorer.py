@@ -179,8 +179,8 @@ def save(page: Any, path: Path, *, full: bool) -> None:
 
 
 def write_stories(model: str, path: Path) -> None:
+    from hyperdpo.alignment.bases import load_base
     from hyperdpo.alignment.data import write_preferences
-    from hyperdpo.alignment.model import load_base
     from hyperdpo.alignment.stories import sample_preferences
     from hyperdpo.alignment.trainer import tokenizer_of
 

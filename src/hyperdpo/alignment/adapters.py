@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperdpo._version import __version__
+from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.model import ConditionedLM, load_base
+from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
 

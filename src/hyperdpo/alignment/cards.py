@@ -9,7 +9,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from hyperdpo.alignment.model import HUB_NAME, ConditionedLM
+from hyperdpo.alignment.bases import HUB_NAME
+from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.objectives import Objective
 
 TAGS = ("hyperdpo", "dpo", "multi-objective", "lora")

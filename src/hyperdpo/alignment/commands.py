@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.arguments import training_arguments
+from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -28,7 +30,6 @@ from hyperdpo.alignment.data import (
     read_splits,
 )
 from hyperdpo.alignment.evaluation import AlignmentFront
-from hyperdpo.alignment.model import load_base
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
@@ -78,6 +79,8 @@ def fit_command(
 ) -> AlignRun:
     """``hyperdpo align fit``."""
     quiet_where_nobody_looks()
+    # Checkpoints less than a second apart are in order by their number, too, which is all that this would say.
+    logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     settings = _settings(config_file, overrides or {})
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")

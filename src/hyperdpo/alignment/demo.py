@@ -10,10 +10,10 @@ from typing import Any
 import click
 import numpy as np
 
+from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import fit_command, front_command
 from hyperdpo.alignment.data import write_preferences
 from hyperdpo.alignment.demo_lm import STEPS, train_demo_lm
-from hyperdpo.alignment.model import load_base
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.stories import DEFAULT_OBJECTIVES, sample_preferences
 from hyperdpo.alignment.tables import print_generated

@@ -27,6 +27,7 @@ from transformers.utils import PushInProgress
 
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.arguments import HyperDPOConfig
+from hyperdpo.alignment.bases import check_base
 from hyperdpo.alignment.batches import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.cards import model_card
 from hyperdpo.alignment.data import Preferences, default_objectives, fit_objectives, read_preferences, to_targets
@@ -39,7 +40,7 @@ from hyperdpo.alignment.evaluation import (
     row_logps,
 )
 from hyperdpo.alignment.logged import group_of_rows, loss_sums, means, reward_sums
-from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig, check_base
+from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid

@@ -177,7 +177,7 @@ def _demo_model(directory: Path, small: bool) -> Path:
 
 
 def _stories(directory: Path, model: str, prompts: int) -> Path:
-    from hyperdpo.alignment.model import load_base
+    from hyperdpo.alignment.bases import load_base
     from hyperdpo.alignment.stories import sample_preferences
     from hyperdpo.alignment.trainer import tokenizer_of
 

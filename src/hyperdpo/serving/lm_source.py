@@ -75,8 +75,8 @@ class LanguageModel:
             text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what they like
             raise InputError(f"messages: the model's chat template refuses them ({error})") from None
-        return [int(i) for i in self.tokenizer(str(text), add_special_tokens=False)["input_ids"]]
+        return [int(i) for i in self.tokenizer(str(text), add_special_tokens=False, verbose=False)["input_ids"]]
 
     def text(self, prompt: str) -> list[int]:
         """The tokens of a text that is to be continued."""
-        return [int(i) for i in self.tokenizer(prompt)["input_ids"]]
+        return [int(i) for i in self.tokenizer(prompt, verbose=False)["input_ids"]]
