@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from fastapi.testclient import TestClient
 from live_server import running
 
+from hyperdpo.alignment.continuous import ContinuousBatch
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.serving.app import Server
 from hyperdpo.serving.chat_api import TextLimits, chat_app
@@ -100,6 +102,7 @@ def test_the_official_client_chats_completes_and_streams(
 ) -> None:
     official = openai_client(served[0])
     (model,) = official.models.list().data
+    assert official.models.retrieve(model.id) == model
     asked = {"prompt": "w3 w4 w5", "weights": [0.3, 0.7], "scale": 2.0, "max_tokens": 12}
     wanted = offline(alone, language, asked)
     point = {"weights": {"a": 0.3, "b": 0.7}, "scale": 2}
@@ -138,6 +141,8 @@ def test_the_official_client_gets_its_errors(served: tuple[str, Server]) -> None
         official.completions.create(model="adapter", prompt="w3")
     with pytest.raises(openai.NotFoundError, match="expected 'adapter'"):
         official.completions.create(model="gpt-9", prompt="w3")
+    with pytest.raises(openai.NotFoundError, match="expected 'adapter'"):
+        official.models.retrieve("gpt-9")
 
 
 def test_a_text_ends_at_an_end_token_or_a_stop_string(language: LanguageModel) -> None:
@@ -211,7 +216,11 @@ def test_what_a_request_leaves_out_is_the_servers_own_point(language: LanguageMo
         ({"prompt": [99]}, "prompt", ("no token 99", "49")),
         ({"weights": [1, 1]}, "weights", ("sum 2",)),
         ({"weights": {"c": 1}}, "weights", ("'c'", "a, b")),
+        ({"weights": ["1", "0"]}, "weights", ("'1'",)),
         ({"scale": 0}, "scale", ("greater than 0",)),
+        ({"scale": True}, "scale", ("True",)),
+        ({"prompt": [True]}, "prompt", ("True",)),
+        ({"stream": "yes"}, "stream", ("'yes'",)),
         ({"temperature": -1}, "temperature", ("-1",)),
         ({"max_tokens": 1025}, "max_tokens", ("1025", "1024")),
         ({"n": 17}, "n", ("17 answers", "16")),
@@ -236,15 +245,87 @@ def test_a_bad_request_gets_one_line_in_openais_shape(
     assert all(word in error["message"] for word in words), error
 
 
+def test_only_the_assistant_may_have_said_nothing(language: LanguageModel) -> None:
+    turn, silent = {"role": "user", "content": "w3"}, {"role": "assistant", "content": None}
+    with client(language) as http:
+        found = [
+            http.post("/v1/chat/completions", json={"messages": messages, "weights": [1, 0], **GREEDY})
+            for messages in ([turn, silent, turn], [turn, {**silent, "content": ""}, turn], [{**turn, "content": None}])
+        ]
+    assert [answer.status_code for answer in found] == [200, 200, 400]
+    assert found[0].json()["choices"] == found[1].json()["choices"]
+    assert found[2].json()["error"]["param"] == "messages"
+
+
 def test_a_full_queue_is_429(language: LanguageModel) -> None:
     limits = TextLimits(max_rows=1, max_waiting=1)
-    asked = {"prompt": "w3", "weights": [1, 0], "max_tokens": 1024, "n": 3}
-    with client(language, limits=limits) as http:
+    asked = {"prompt": "w3", "weights": [1, 0], "max_tokens": 3}
+    with client(language, limits=limits) as http, ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
+        started, go_on = threading.Event(), threading.Event()
+        forward = language.model.base.forward
+
+        def slow(*args: Any, **settings: Any) -> Any:
+            started.set()
+            assert go_on.wait(30)
+            return forward(*args, **settings)
+
+        patch.setattr(language.model.base, "forward", slow)
+        # More than the queue has room for, where nobody else waits: it would never fit.
+        first = pool.submit(http.post, "/v1/completions", json={**asked, "n": 3})
+        assert started.wait(30)
         answer = http.post("/v1/completions", json=asked)
         assert answer.status_code == 429
         assert answer.json()["error"]["type"] == "rate_limit_error"
         assert "retry-after" in answer.headers
-        assert http.post("/v1/completions", json={**asked, "n": 2, "max_tokens": 3}).status_code == 200
+        go_on.set()
+        assert len(first.result(30).json()["choices"]) == 3
+        assert http.post("/v1/completions", json={**asked, "n": 2}).status_code == 200
+
+
+def test_what_is_too_much_is_refused_before_it_is_made_into_tokens(language: LanguageModel) -> None:
+    class Untouched:
+        def get_vocab(self) -> dict[str, int]:
+            return dict(language.tokenizer.get_vocab())
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            return language.tokenizer
+
+    guarded = dataclasses.replace(language, tokenizer=Untouched())
+    longest = max(map(len, language.tokenizer.get_vocab()))
+    text = "w" * (16 * longest + 1)
+    with client(guarded, limits=TextLimits(max_prompt_tokens=16)) as http:
+        for path, asked in (
+            ("/v1/completions", {"prompt": text}),
+            ("/v1/completions", {"prompt": ["w3"] * 10_000}),
+            ("/v1/completions", {"prompt": "w3", "n": 17}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+        ):
+            answer = http.post(path, json={"weights": [1, 0], **asked})
+            assert answer.status_code == 400, answer.text
+            assert "expected" in answer.json()["error"]["message"]
+
+
+def test_a_prompt_that_fails_leaves_those_under_way_alone(adapter: Path) -> None:
+    language = LanguageModel.load(adapter)
+    app = chat_app(language, Server(), TextLimits())
+    asked = {"prompt": "w3", "weights": [1, 0], "temperature": 0, "max_tokens": 200}
+    with TestClient(app) as http, pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        whole = http.post("/v1/completions", json=asked).json()["choices"][0]["text"]
+        admit, admitted = ContinuousBatch.admit, threading.Event()
+
+        def picky(self: Any, prompts: Any, *more: Any) -> Any:
+            if len(prompts[0]) > 5:
+                raise RuntimeError("no such prompt")
+            found = admit(self, prompts, *more)
+            admitted.set()
+            return found
+
+        patch.setattr(ContinuousBatch, "admit", picky)
+        first = pool.submit(http.post, "/v1/completions", json=asked)
+        assert admitted.wait(30)
+        refused = http.post("/v1/completions", json={**asked, "prompt": "w3 w4 w5 w6 w7 w8"})
+        assert (refused.status_code, refused.json()["error"]["message"]) == (500, "the model failed: no such prompt")
+        assert first.result(30).json()["choices"][0]["text"] == whole
 
 
 def test_a_client_that_leaves_gives_its_row_back(language: LanguageModel) -> None:

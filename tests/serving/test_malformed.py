@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from live_server import running
 
 from hyperdpo.serving.app import Server
 from hyperdpo.serving.chat_api import TextLimits, chat_app
@@ -43,6 +47,56 @@ GOOD_CHAT = {
     "stream": False,
 }
 GOOD_TEXT = {"prompt": ["w3 w4"], "weights": [0.5, 0.5], "max_tokens": 1, "stream": True}
+
+
+def _numbers(value: Any) -> list[float]:
+    """The small numbers in something, however deep."""
+    if isinstance(value, list | dict):
+        return [number for one in (value.values() if isinstance(value, dict) else value) for number in _numbers(one)]
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
+    return [float(value)] if usable else []
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in something, as far as they can be sent."""
+    if isinstance(value, list | dict):
+        return [text for one in (value.values() if isinstance(value, dict) else value) for text in _texts(one)]
+    return [value] if isinstance(value, str) and value.isprintable() else []
+
+
+def _with_point(body: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    share = abs(_numbers(body.get("weights"))[0]) % 1 if _numbers(body.get("weights")) else 0.25
+    scale = sum(map(abs, _numbers(body.get("scale"))), 1.0)
+    return found | {"weights": [share, 1 - share], "scale": scale}
+
+
+def mended_lists(body: dict[str, Any]) -> dict[str, Any]:
+    """A request for lists that has to be answered, of what was generated."""
+    groups = body.get("groups")
+    lists = [one for one in groups if isinstance(one, dict)] if isinstance(groups, list) else [body]
+    found = []
+    for one in lists[:3] or [{}]:
+        numbers = [*_numbers(one.get("features")), *GOOD_RANK["groups"][0]["features"][0]]  # type: ignore[index]
+        rows = [numbers[i : i + 6] for i in range(0, len(numbers) - 5, 6)][:50]
+        ids = [text for text in _texts(one.get("ids"))][: len(rows)]
+        found.append(_with_point(one, {"features": rows}) | ({"ids": ids} if len(ids) == len(rows) else {}))
+    return {"groups": found}
+
+
+def mended_text(body: dict[str, Any]) -> dict[str, Any]:
+    """A request for texts that has to be answered, of what was generated."""
+    texts = [text for text in _texts(body.get("prompt", body.get("messages"))) if text.strip()][:3] or ["w3"]
+    kept = {name: body[name] for name in ("stream", "seed", "n") if isinstance(body.get(name), bool | int)}
+    seed = {"seed": kept["seed"]} if isinstance(kept.get("seed"), int) and abs(kept["seed"]) < 2**62 else {}
+    asked: dict[str, Any] = {"max_tokens": 2, "n": 2, **seed}
+    if "messages" in body:
+        asked["messages"] = [{"role": "user", "content": text} for text in texts]
+    else:
+        asked["prompt"] = texts
+    return _with_point(body, asked)
+
+
+MENDED = {"/rank": mended_lists, "/v1/chat/completions": mended_text, "/v1/completions": mended_text}
 
 
 @pytest.fixture
@@ -76,12 +130,18 @@ def test_requests_made_from_the_document_get_no_server_error(kind: str, request:
             )
             @hypothesis.given(case=api.as_strategy(generation_mode=mode))
             def check(case: Any) -> None:
-                response = case.call()
-                seen[case.operation.path, response.status_code] += 1
-                checks = [not_a_server_error, response_schema_conformance]
-                if case.method == case.operation.method.upper():
-                    checks.append(status_code_conformance)
-                case.validate_response(response, checks=checks)
+                for _ in range(2):
+                    response = case.call()
+                    seen[case.operation.path, response.status_code] += 1
+                    checks = [not_a_server_error, response_schema_conformance]
+                    if case.method == case.operation.method.upper():
+                        checks.append(status_code_conformance)
+                    case.validate_response(response, checks=checks)
+                    # Few of those made from the document have weights that sum to 1, or rows of one width: once more.
+                    if case.operation.path not in MENDED or not isinstance(case.body, dict):
+                        break
+                    case.body = MENDED[case.operation.path](case.body)
+                    case.media_type = "application/json"
 
             try:
                 check()
@@ -89,6 +149,9 @@ def test_requests_made_from_the_document_get_no_server_error(kind: str, request:
                 continue  # nothing can be wrong about a request without parameters
     assert seen["/healthz", 200]
     assert sum(seen.values()) >= 25
+    for path in MENDED:
+        if path in schema.raw_schema["paths"]:
+            assert seen[path, 200] >= 8, seen
 
 
 @pytest.mark.parametrize("kind", ["rank", "chat"])
@@ -96,12 +159,13 @@ def test_the_documents_own_examples_are_answered(kind: str, request: pytest.Fixt
     with TestClient(request.getfixturevalue(kind)) as client:
         for path, methods in client.get("/openapi.json").json()["paths"].items():
             for method, operation in methods.items():
+                named = {one["name"]: one["schema"]["examples"][0] for one in operation.get("parameters", ())}
                 content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
                 for example in content.get("examples", {"none": {"value": None}}).values():
                     body = (
                         example["value"] | ({"max_tokens": 4} if kind == "chat" else {}) if example["value"] else None
                     )
-                    answer = client.request(method, path, json=body)
+                    answer = client.request(method, path.format(**named), json=body)
                     assert answer.status_code == 200, (path, answer.text)
 
 
@@ -241,3 +305,36 @@ def test_malformed_bodies_leave_a_chat_server_up(chat: FastAPI) -> None:
     found = statuses(chat, {"/v1/chat/completions": GOOD_CHAT, "/v1/completions": GOOD_TEXT}, BODIES)
     assert found[400] > BODIES / 2
     assert found[415]
+
+
+HEAD = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD + b"content-length: 100\r\n\r\n{",  # the rest never comes
+        HEAD + b"content-length: -1\r\n\r\n{}",
+        HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}}",
+        HEAD + b"content-length: 99999999999999999999999\r\n\r\n{}",
+        CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
+        CHUNKED + b"2\r\n{}\r\n",  # no last chunk
+        CHUNKED + b"ffffffffffffffff\r\n{}",
+        CHUNKED + b"1\r\n{\r\n" * 500 + b"0\r\n\r\n",
+        HEAD + b"x: " + b"y" * 200_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\r\n" * 1000,
+    ],
+)
+def test_what_is_hardly_http_leaves_a_real_server_up(rank: FastAPI, sent: bytes) -> None:
+    with running(rank) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(5):
+            with socket.create_connection((host, int(port)), timeout=10) as connection, contextlib.suppress(OSError):
+                connection.sendall(sent.replace(b"%s", b"/rank"))
+                connection.settimeout(0.1)
+                answer = connection.recv(4096)
+                assert not answer.startswith(b"HTTP/1.1 5"), answer
+        assert httpx.post(f"{url}/rank", json=GOOD_RANK, timeout=30).status_code == 200

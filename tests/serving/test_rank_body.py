@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperdpo.serving.rank_body import parsed
+from hyperdpo.serving import rank_body
 
 pytest.importorskip("simdjson")
+
+MOST_GROUPS, MOST_FIELDS = 4, 6
 
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(width=32, allow_nan=False, allow_infinity=False)
 #: What a body may hold, and what it may not.
@@ -24,6 +26,10 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
+
+
+def parsed(body):
+    return rank_body.parsed(body, MOST_GROUPS, MOST_FIELDS)
 
 
 def plain(value):
@@ -113,6 +119,8 @@ def test_whatever_else_there_is_is_read_as_orjson_reads_it(value, place):
         b'{"features": [[1, 2]], "features": [[3, 4]]}',  # the last one counts
         b'{"groups": [{"features": [[1, 2]]}], "more": 1}',
         b'{"groups": [{"features": [[1, 2]], "ids": ["[["]}]}',
+        json.dumps({"features": [[1, 2]]} | dict.fromkeys("abcdefg")).encode(),  # too many fields
+        json.dumps({"groups": [{"features": [[1, 2]]}] * 5}).encode(),  # too many groups
         b"null",
         b"[1]",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from helpers import fit_toy
 from live_server import running
 
 from hyperdpo import HyperRanker
-from hyperdpo.serving.app import Server
-from hyperdpo.serving.points import Point
+from hyperdpo.core.preferences import check_weights
+from hyperdpo.serving.app import BODIES_HELD, BodyLimit, Server
+from hyperdpo.serving.errors import Refusal
+from hyperdpo.serving.points import Point, even_weights
 from hyperdpo.serving.rank_api import rank_app
 from hyperdpo.serving.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
 from hyperdpo.serving.rank_schema import RankLimits
@@ -224,12 +228,80 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(rank_model: RankModel) -
         others = [pool.submit(http.post, "/rank", json=group) for _ in range(2)]
         while not _waits(http, 2):
             pass
+        assert "hyperdpo_queue_length 2.0" in http.get("/metrics").text.splitlines()
         refused = http.post("/rank", json=group)
         assert refused.status_code == 429
+        # It is refused before anybody reads what it is.
+        assert http.post("/rank", content=b"?", headers={"content-type": "application/json"}).status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
         go_on.set()
         assert [answer.result(30).status_code for answer in (first, *others)] == [200, 200, 200]
         assert http.post("/rank", json=group).status_code == 200
+
+
+def test_a_request_larger_than_the_queue_is_answered_where_nobody_else_waits(rank_model: RankModel) -> None:
+    with client(rank_model, limits=RankLimits(max_waiting=2)) as http:
+        answer = http.post("/rank", json={"groups": [{"features": [ROW], "weights": [1, 0]}] * 5})
+    assert len(answer.json()["groups"]) == 5
+
+
+def test_a_server_without_a_key_answers_to_its_own_names_only(rank_model: RankModel) -> None:
+    app = rank_app(rank_model, Server(hosts=("127.0.0.1", "localhost", "::1")), RankLimits())
+    with TestClient(app) as http:
+        for name, status in (
+            ("localhost:8000", 200),
+            ("LOCALHOST", 200),
+            ("127.0.0.1:1", 200),
+            ("[::1]:80", 200),
+            ("evil.example", 421),
+            ("localhost.evil.example:8000", 421),
+            ("", 421),
+        ):
+            assert http.get("/healthz", headers={"host": name}).status_code == status, name
+
+
+def test_bodies_have_a_limit_together() -> None:
+    """Connections that have sent nearly all of their bodies hold memory; further ones are told to come back."""
+    statuses: list[int] = []
+
+    async def everything() -> None:
+        released = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await released.wait()
+            await JSONResponse({})(scope, receive, send)
+
+        limited = BodyLimit(app, Server(max_body=100), lambda refusal: JSONResponse({}, refusal.status))
+
+        async def ask(size: int, said: bool) -> None:
+            async def receive() -> Any:
+                return {"type": "http.request", "body": b" " * size, "more_body": False}
+
+            async def send(message: Any) -> None:
+                if "status" in message:
+                    statuses.append(message["status"])
+
+            headers = [(b"content-length", str(size).encode())] if said else []
+            scope = {"type": "http", "headers": headers, "method": "POST", "path": "/"}
+            try:
+                await limited(scope, receive, send)
+            except Refusal as refusal:  # the app's own handler answers it
+                statuses.append(refusal.status)
+
+        waiting = [asyncio.create_task(ask(100, bool(i % 2))) for i in range(BODIES_HELD)]
+        await asyncio.sleep(0.01)
+        for said in (True, False):
+            await ask(1, said)
+        assert statuses == [429, 429]
+        released.set()
+        await asyncio.gather(*waiting)
+        await ask(100, said=True)
+
+    # A thread of its own: a browser of other tests leaves an event loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, everything()).result(30)
+    assert statuses[2:] == [200] * (BODIES_HELD + 1)
 
 
 def _waits(http: Any, count: int) -> bool:
@@ -254,18 +326,26 @@ def test_the_key_is_asked_for_but_for_health(rank_model: RankModel) -> None:
 
 
 def test_metrics_count_by_route_and_code(rank_model: RankModel) -> None:
-    with client(rank_model) as http:
+    with client(rank_model, max_body=1000) as http:
         http.post("/rank", json={"features": [ROW] * 3, "weights": [1, 0]})
         http.post("/rank", json={})
+        http.post("/rank", content=b" " * 1001, headers={"content-type": "application/json"})
         http.get("/no/such/path")
         text = http.get("/metrics").text
     for line in (
         'hyperdpo_requests_total{code="200",route="/rank"} 1.0',
         'hyperdpo_requests_total{code="422",route="/rank"} 1.0',
+        'hyperdpo_requests_total{code="413",route="/rank"} 1.0',
         'hyperdpo_requests_total{code="404",route="other"} 1.0',
-        'hyperdpo_request_seconds_count{route="/rank"} 2.0',
+        'hyperdpo_request_seconds_count{route="/rank"} 3.0',
         'hyperdpo_list_length_bucket{le="10.0"} 1.0',
         "hyperdpo_batch_size_count 1.0",
         "hyperdpo_queue_length 0.0",
     ):
         assert line in text.splitlines(), line
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 6, 7, 9, 30])
+def test_weights_of_examples_are_weights(objectives: int) -> None:
+    weights = even_weights(objectives)
+    assert check_weights(weights, objectives).tolist() == pytest.approx([1 / objectives] * objectives, abs=2e-3)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,30 @@ def test_a_chat_server_that_is_told_to_end_finishes_its_streams(adapter: Path) -
     assert len(counts) == 1
     assert min(counts) > 10
     assert all(answer.endswith("data: [DONE]\n\n") for answer in load.answers)
+
+
+def test_what_is_not_done_in_time_is_refused_and_counted(adapter: Path) -> None:
+    body = {"prompt": "w3 w4", "weights": [0.3, 0.7], "temperature": 0, "max_tokens": 900, "n": 16}
+    with process(adapter, "--cpu", "--grace", "0", "--max-batch", "1") as (url, started):
+        with ThreadPoolExecutor(2) as pool:
+            asked = [
+                pool.submit(httpx.post, f"{url}/v1/completions", json={**body, "stream": stream}, timeout=60)
+                for stream in (False, True)
+            ]
+            while "hyperdpo_queue_length 31.0" not in httpx.get(f"{url}/metrics").text:
+                time.sleep(0.01)
+            started.send_signal(signal.SIGTERM)
+            whole, streamed = (answer.result(60) for answer in asked)
+        assert started.wait(30) == 1
+        output = started.stdout.read() if started.stdout else ""
+    assert whole.status_code == 503
+    assert whole.json()["error"]["type"] == "server_error"
+    last = streamed.text.strip().splitlines()[-1].removeprefix("data: ")
+    assert json.loads(last)["error"]["message"] == whole.json()["error"]["message"]
+    lost = re.search(r"error: (\d+) texts were not done within 0 s of --grace", output)
+    assert lost
+    assert 2 <= int(lost[1]) <= 32
+    assert "Traceback" not in output
 
 
 def test_the_key_comes_from_the_environment_and_is_never_shown(ranker: Path) -> None:

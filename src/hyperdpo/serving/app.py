@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hyperdpo._version import __version__
@@ -24,6 +26,9 @@ from hyperdpo.serving.worker import Worker
 
 #: Answered without an API key: whoever starts and stops servers asks for these.
 OPEN_PATHS = ("/healthz", "/readyz")
+
+#: Of all requests that are under way, as a multiple of what one of them may have.
+BODIES_HELD = 16
 
 #: A refusal as the body of an answer.
 ErrorBody = Callable[[Refusal], Mapping[str, Any]]
@@ -36,13 +41,18 @@ class Server:
     Attributes:
         api_key: that requests have to bring; None for none.
         max_body: bytes of a request.
+        hosts: names that requests may call this server by; empty for any. Without, a page of another site that has its
+            own name point to this machine could ask a server that has no key.
         draining: the process is about to end: answers close their connections, /readyz says 503.
+        engine: of the app, which sets it.
     """
 
     api_key: str | None = field(default=None, repr=False)
     max_body: int = 16 * 2**20
+    hosts: Sequence[str] = ()
     metrics: Metrics = field(default_factory=Metrics)
     draining: bool = False
+    engine: Worker | None = None
 
 
 class Health(BaseModel):
@@ -73,6 +83,7 @@ def build_app(
         yield
         await asyncio.to_thread(engine.close)
 
+    server.engine = engine
     app = FastAPI(title=title, description=description, version=__version__, lifespan=lifespan)
 
     def answer(refusal: Refusal) -> Response:
@@ -120,7 +131,9 @@ def build_app(
     app.add_middleware(BodyLimit, server=server, answer=answer)
     if server.api_key is not None:
         app.add_middleware(ApiKey, server=server, answer=answer)
-    app.add_middleware(Measured, server=server)
+    if server.hosts:
+        app.add_middleware(KnownHost, server=server, answer=answer)
+    app.add_middleware(Measured, server=server, app_of_routes=app)
     _describe(app, server, request_models)
     return app
 
@@ -175,8 +188,8 @@ def _describe(app: FastAPI, server: Server, request_models: Sequence[type[BaseMo
 class Measured:
     """Counts and times requests by route; tells connections to close while the server is draining."""
 
-    def __init__(self, app: ASGIApp, server: Server):
-        self._app, self._server, self._metrics = app, server, server.metrics
+    def __init__(self, app: ASGIApp, server: Server, app_of_routes: FastAPI):
+        self._app, self._server, self._metrics, self._routes = app, server, server.metrics, app_of_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -200,10 +213,19 @@ class Measured:
             raise
         finally:
             self._metrics.in_flight.dec()
-            # Of a path that is no route, anybody may make any number: they are counted as one.
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", None) or self._route_of(scope)
             self._metrics.requests.labels(route, str(code or 499)).inc()  # 499: gone before there was an answer
             self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    def _route_of(self, scope: Scope) -> str:
+        """The path of the route that a request would have come to, had it not been refused before.
+
+        Of paths that are no route, anybody may make any number: they are counted as one.
+        """
+        for route in self._routes.routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                return str(getattr(route, "path", "other"))
+        return "other"
 
 
 class ApiKey:
@@ -226,33 +248,61 @@ class ApiKey:
         await self._app(scope, receive, send)
 
 
+class KnownHost:
+    """Refuses requests that call the server by another name than its own."""
+
+    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
+        self._app, self._answer, self._names = app, answer, frozenset(name.lower() for name in server.hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            found = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            if re.sub(r":\d*$", "", found).strip("[]").lower() not in self._names:
+                message = f"Host: found {found[:60]!r}; expected {' or '.join(sorted(self._names))} (--allow-host)"
+                await self._answer(Refusal(421, message))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 class BodyLimit:
-    """Refuses bodies that are too large, before or while they are read."""
+    """Refuses bodies that are too large, or too much together with those of others, before or while they are read."""
 
     def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
         self._app, self._answer, self._most = app, answer, server.max_body
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         said = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        if said.isdigit() and int(said) > self._most:
-            await self._answer(self._refusal())(scope, receive, send)
+        refusal = self._refusal(int(said), int(said)) if said.isdigit() and len(said) < 20 else None
+        if refusal is not None:
+            await self._answer(refusal)(scope, receive, send)
             return
         read = 0
 
         async def receiving() -> Message:
             nonlocal read
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self._most:
-                raise self._refusal()
+            more = len(message.get("body", b""))
+            read, self._held = read + more, self._held + more
+            refusal = self._refusal(read, 0)
+            if refusal is not None:
+                raise refusal
             return message
 
-        await self._app(scope, receiving, send)
+        try:
+            await self._app(scope, receiving, send)
+        finally:
+            self._held -= read
 
-    def _refusal(self) -> Refusal:
-        return Refusal(
-            413, f"the body: too large; expected at most {self._most} bytes", headers={"Connection": "close"}
-        )
+    def _refusal(self, size: int, more: int) -> Refusal | None:
+        """What to say to a body of this size, of which so much is still to come."""
+        close = {"Connection": "close"}
+        if size > self._most:
+            return Refusal(413, f"the body: too large; expected at most {self._most} bytes", headers=close)
+        if self._held + more > BODIES_HELD * self._most:
+            message = "the bodies of the requests under way are too large together; try again later"
+            return Refusal(429, message, code="queue_full", headers={"Retry-After": "1"} | close)
+        return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
 from hyperdpo.core.preferences import stream
@@ -24,6 +25,7 @@ from hyperdpo.serving.chat_schema import (
     CompletionAnswer,
     CompletionRequest,
     ErrorAnswer,
+    ModelEntry,
     ModelList,
     Sampling,
     parse_request,
@@ -31,13 +33,16 @@ from hyperdpo.serving.chat_schema import (
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.lm_engine import Generation, LMEngine, TextRequest
 from hyperdpo.serving.lm_source import LanguageModel
-from hyperdpo.serving.points import Point, Points
+from hyperdpo.serving.points import Point, Points, even_weights
 from hyperdpo.serving.token_choice import TokenChoice
 
 #: Tokens of an answer where the request names no limit; a completion's as with OpenAI.
 CHAT_TOKENS, COMPLETION_TOKENS = 256, 16
 
 MOST_STOPS, LONGEST_STOP = 4, 200
+
+#: A text that is made into tokens at once; longer ones would keep other requests waiting.
+DIRECT_CHARACTERS = 10_000
 
 ERRORS = {
     400: "Bad request: one line says what and where.",
@@ -90,8 +95,16 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         request_models=[ChatRequest, CompletionRequest],
     )
     service = _Service(language, engine, limits, Points(language.objectives, default or Point(None)))
-    started = int(time.time())
-    point = {"weights": dict.fromkeys(language.objectives, round(1 / len(language.objectives), 4))}
+    entry = {
+        "id": language.name,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": "hyperdpo",
+        "objectives": list(language.objectives),
+        "max_context": language.context,
+    }
+    weights = even_weights(len(language.objectives))
+    point = {"weights": dict(zip(language.objectives, weights, strict=True))}
 
     @app.post(
         "/v1/chat/completions",
@@ -104,10 +117,11 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         tags=["text"],
     )
     async def chat(request: Request) -> Response:
-        asked: ChatRequest = await _read(request, ChatRequest)
+        asked: ChatRequest = await service.read(request, ChatRequest)
         messages = [{"role": message.role, "content": message.text} for message in asked.messages]
+        service.check_sizes(asked, 1, sum(len(one["content"]) for one in messages), "messages")
         with _bad_request("messages"):
-            prompt = language.chat(messages)
+            prompt = await service.tokenized(language.chat, messages, str(messages))
         tokens = asked.max_completion_tokens or asked.max_tokens
         return await service.answer(request, asked, [prompt], tokens, chat=True)
 
@@ -120,9 +134,9 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         tags=["text"],
     )
     async def completions(request: Request) -> Response:
-        asked: CompletionRequest = await _read(request, CompletionRequest)
+        asked: CompletionRequest = await service.read(request, CompletionRequest)
         with _bad_request("prompt"):
-            prompts = service.prompts(asked.prompt)
+            prompts = await service.prompts(asked)
         return await service.answer(request, asked, prompts, asked.max_tokens, chat=False)
 
     @app.get(
@@ -133,9 +147,18 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         tags=["text"],
     )
     async def models() -> Response:
-        entry = {"id": language.name, "object": "model", "created": started, "owned_by": "hyperdpo"}
-        more = {"objectives": list(language.objectives), "max_context": language.context}
-        return _json({"object": "list", "data": [entry | more]})
+        return _json({"object": "list", "data": [entry]})
+
+    @app.get(
+        "/v1/models/{model}",
+        summary="The model that is served, by its name",
+        response_model=ModelEntry,
+        responses=error_responses(ErrorAnswer, {code: ERRORS[code] for code in (401, 404)}),
+        tags=["text"],
+    )
+    async def one_model(model: str = PathParameter(examples=[language.name])) -> Response:
+        service.check_name(model)
+        return _json(entry)
 
     return app
 
@@ -146,32 +169,66 @@ class _Service:
     def __init__(self, language: LanguageModel, engine: LMEngine, limits: TextLimits, points: Points):
         self._language, self._engine, self._limits, self._points = language, engine, limits, points
 
-    def prompts(self, given: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
+    async def read(self, request: Request, kind: type[Sampling]) -> Any:
+        """A request's body, unless the queue is full already."""
+        check_json(request)
+        self._engine.check_room()
+        return parse_request(kind, await request.body())
+
+    def check_sizes(self, asked: Sampling, prompts: int, characters: int, name: str) -> None:
+        """Raise before any text is made into tokens, which takes a while, where it would be in vain.
+
+        Raises:
+            Refusal: 400, too many answers, or a text that is too long however it is made into tokens.
+        """
+        answers, most = 1 if asked.n is None else asked.n, self._limits.max_choices
+        if not prompts or answers * prompts > most:
+            found = f"{prompts} prompts, {answers} answers each"
+            raise Refusal(400, f"n: found {found}; expected 1 to {most} in all", parameter="n")
+        tokens = self._limits.max_prompt_tokens
+        if characters > tokens * prompts * self._language.longest:
+            message = f"{name}: {characters} characters; expected at most {tokens} tokens"
+            raise Refusal(400, message, parameter=name, code="context_length_exceeded")
+
+    async def tokenized(self, tokens_of: Callable[[Any], list[int]], given: Any, text: str) -> list[int]:
+        """The tokens of something that is about as long as the text; of a long one while other requests go on."""
+        if len(text) <= DIRECT_CHARACTERS:
+            return tokens_of(given)
+        return await asyncio.to_thread(tokens_of, given)
+
+    async def prompts(self, asked: CompletionRequest) -> list[list[int]]:
         """Token ids of every prompt of a completion."""
-        if isinstance(given, str):
-            return [self._language.text(given)]
-        if given and isinstance(given[0], int):
-            given = [given]
+        single = isinstance(asked.prompt, str) or (asked.prompt and isinstance(asked.prompt[0], int))
+        given: list[Any] = [asked.prompt] if single else list(asked.prompt)
+        self.check_sizes(asked, len(given), sum(len(one) for one in given if isinstance(one, str)), "prompt")
         size = self._language.vocabulary
         found = []
         for number, one in enumerate(given):
             if isinstance(one, str):
-                found.append(self._language.text(one))
+                found.append(await self.tokenized(self._language.text, one, one))
                 continue
-            assert isinstance(one, list)
             wrong = [i for i in one if not 0 <= i < size]
             if wrong:
                 raise InputError(f"prompt[{number}]: no token {wrong[0]}; expected ids from 0 to {size - 1}")
             found.append(one)
         return found
 
+    def check_name(self, name: str) -> None:
+        """Raise unless it is the model's.
+
+        Raises:
+            Refusal: 404.
+        """
+        if name != self._language.name:
+            message = f"model: no {name[:80]!r} here; expected {self._language.name!r}"
+            raise Refusal(404, message, parameter="model", code="model_not_found")
+
     async def answer(
         self, request: Request, asked: Sampling, prompts: list[list[int]], tokens: int | None, *, chat: bool
     ) -> Response:
         """The answer to a request whose prompts are token ids."""
-        if asked.model is not None and asked.model != self._language.name:
-            message = f"model: no {asked.model[:80]!r} here; expected {self._language.name!r}"
-            raise Refusal(404, message, parameter="model", code="model_not_found")
+        if asked.model is not None:
+            self.check_name(asked.model)
         with _bad_request("weights"):
             point = self._points.read(asked.weights, asked.scale)
             if point.weights is None and self._language.model.conditioning.hears_weights:
@@ -209,10 +266,6 @@ class _Service:
             Refusal: 400, beyond a limit.
         """
         limits, name = self._limits, "messages" if chat else "prompt"
-        answers = 1 if asked.n is None else asked.n
-        if not prompts or answers * len(prompts) > limits.max_choices:
-            found = f"{len(prompts)} prompts, {answers} answers each"
-            raise Refusal(400, f"n: found {found}; expected 1 to {limits.max_choices} in all", parameter="n")
         if tokens is not None and tokens > limits.max_tokens:
             message = f"max_tokens: found {tokens}; expected at most {limits.max_tokens}"
             raise Refusal(400, message, parameter="max_tokens")
@@ -223,7 +276,7 @@ class _Service:
         work: list[TextRequest] = []
         for prompt in prompts:
             wanted = self._room(prompt, tokens, CHAT_TOKENS if chat else COMPLETION_TOKENS, name)
-            for _ in range(answers):
+            for _ in range(asked.n or 1):
                 rng = np.random.default_rng()
                 if asked.seed is not None:  # each answer has a stream of its own
                     rng = stream(asked.seed % 2**64, len(work))
@@ -263,11 +316,6 @@ class _Service:
             message = f"{name}: {len(prompt)} tokens, and {tokens or 1} to generate; the model takes {context} together"
             raise Refusal(400, message, parameter=name, code="context_length_exceeded")
         return tokens or min(usual, limits.max_tokens, left)
-
-
-async def _read(request: Request, kind: type[Sampling]) -> Any:
-    check_json(request)
-    return parse_request(kind, await request.body())
 
 
 @contextlib.contextmanager

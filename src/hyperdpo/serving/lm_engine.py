@@ -57,7 +57,7 @@ class Piece:
     text: str
     tokens: int
     reason: str | None = None
-    error: str | None = None
+    error: Refusal | None = None
 
 
 @dataclass(eq=False)
@@ -75,12 +75,12 @@ class Generation:
         """All pieces, the last of which has a reason.
 
         Raises:
-            Refusal: 500, the model failed.
+            Refusal: 500, the model failed; 503, the server ends.
         """
         while True:
             piece = await self.queue.get()
             if piece.error is not None:
-                raise Refusal(500, piece.error)
+                raise piece.error
             yield piece
             if piece.reason is not None:
                 return
@@ -110,6 +110,7 @@ class LMEngine(Worker):
         self._batch = ContinuousBatch(model)
         self._active: list[Generation] = []
         self._waiting: deque[Generation] = deque()
+        metrics.queue.set_function(lambda: len(self._waiting))
 
     def submit(self, requests: Sequence[TextRequest]) -> list[Generation]:
         """Queue some requests, all of them or none. From a coroutine.
@@ -120,18 +121,35 @@ class LMEngine(Worker):
         loop = asyncio.get_running_loop()
         made = [Generation(request, loop) for request in requests]
         with self._changed:
-            if self._closing or self._thread is None:
-                raise Refusal(503, "the server is shutting down")
-            # Places in the batch that are free count too: the thread takes them from the queue in a moment.
-            free = max(0, self.max_rows - len(self._active))
-            if len(self._waiting) + len(made) > self.max_waiting + free:
-                raise Refusal(
-                    429, f"the queue is full ({len(self._waiting)} texts wait); try again later", code="queue_full"
-                )
+            self._check_room(len(made))
             self._waiting.extend(made)
-            self._metrics.queue.set(len(self._waiting))
             self._changed.notify_all()
         return made
+
+    def check_room(self) -> None:
+        with self._changed:
+            self._check_room(1)
+
+    def _check_room(self, texts: int) -> None:
+        if self._closing or self._aborted or self._thread is None:
+            raise Refusal(503, "the server is shutting down")
+        # Places in the batch that are free count too: the thread takes them from the queue in a moment. A request
+        # that comes when nobody else is there is taken however many texts it asks for: it would never fit.
+        waiting, free = len(self._waiting), max(0, self.max_rows - len(self._active))
+        if waiting + texts > self.max_waiting + free and (waiting or self._active):
+            raise Refusal(429, f"the queue is full ({waiting} texts wait); try again later", code="queue_full")
+
+    def abort(self) -> int:
+        with self._changed:
+            self._aborted = True
+            given_up = [g for g in (*self._active, *self._waiting) if not g.cancelled]
+            self._waiting.clear()
+            self._changed.notify_all()
+        for generation in given_up:  # the decoder finds it cancelled when its pass is over
+            generation.cancel()
+        refusal = Refusal(503, "the server ended before the text did")
+        _deliver([(g, Piece("", len(g.tokens), error=refusal)) for g in given_up])
+        return len(given_up)
 
     def _run(self) -> None:
         torch.set_grad_enabled(False)
@@ -142,15 +160,13 @@ class LMEngine(Worker):
                 if not (self._waiting or self._active):
                     return
                 new = self._taken()
-                self._metrics.queue.set(len(self._waiting))
             try:
                 self._round(new)
             except Exception as error:  # whatever the model raises: these requests fail, the server goes on
-                line = " ".join(str(error).split()) or type(error).__name__
-                failed = dict.fromkeys([*self._active, *new])
+                failed = list(dict.fromkeys([*self._active, *new]))
                 self._active = []
                 self._batch.clear()
-                _deliver([(g, Piece("", len(g.tokens), error=f"the model failed: {line}")) for g in failed])
+                _fail(failed, error)
 
     def _taken(self) -> list[Generation]:
         """Those of the waiting that there is room for."""
@@ -167,8 +183,16 @@ class LMEngine(Worker):
         self._keep([i for i, g in enumerate(self._active) if not g.cancelled])
         logits = [self._batch.step([g.tokens[-1] for g in self._active])] if self._active else []
         if new:
-            logits.append(self._admitted(new))
-            self._active.extend(new)
+            try:
+                logits.append(self._admitted(new))
+            except Exception as error:  # of a prompt: those that are under way go on
+                if self._active:
+                    self._batch.keep(range(len(self._active)))
+                else:
+                    self._batch.clear()
+                _fail(new, error)
+            else:
+                self._active.extend(new)
         if not self._active:
             return
         tokens = next_tokens(torch.cat(logits), [g.request.choice for g in self._active])
@@ -218,6 +242,12 @@ class LMEngine(Worker):
         if len(kept) < len(self._active):
             self._batch.keep(kept)
             self._active = [self._active[i] for i in kept]
+
+
+def _fail(generations: Sequence[Generation], error: Exception) -> None:
+    """Tell those who wait what the model raised."""
+    refusal = Refusal(500, f"the model failed: {' '.join(str(error).split()) or type(error).__name__}")
+    _deliver([(g, Piece("", len(g.tokens), error=refusal)) for g in generations])
 
 
 def _deliver(pieces: Sequence[tuple[Generation, Piece]]) -> None:

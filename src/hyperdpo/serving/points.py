@@ -99,6 +99,12 @@ class Points:
             raise InputError(f"{what}: found {brief(value)}; expected finite numbers") from None
 
 
+def even_weights(objectives: int) -> list[float]:
+    """Weights for an example: short numbers, all alike as far as their sum allows."""
+    each = round(1 / objectives, 4)
+    return [*[each] * (objectives - 1), round(1 - each * (objectives - 1), 4)]
+
+
 def brief(value: Any) -> str:
     """A value of JSON in a message: short, on one line, however large or deep it is."""
     if value is None:

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 
 from hyperdpo.serving.app import Server, body_of, build_app, check_json, error_responses
 from hyperdpo.serving.errors import Refusal
-from hyperdpo.serving.points import Point, Points
+from hyperdpo.serving.points import Point, Points, even_weights
 from hyperdpo.serving.rank_engine import RankEngine
 from hyperdpo.serving.rank_model import RankModel
 from hyperdpo.serving.rank_schema import (
@@ -56,8 +56,10 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
         engine=engine,
         request_models=[RankBatch, RankGroup],
     )
-    weights = [round(1 / len(model.objectives), 4)] * len(model.objectives)
-    example = {"features": [[0.0] * len(model.features), [1.0] * len(model.features)], "weights": weights}
+    example = {
+        "features": [[0.0] * len(model.features), [1.0] * len(model.features)],
+        "weights": even_weights(len(model.objectives)),
+    }
     extra = body_of(RankBatch, {"two items": {"groups": [example]}, "one group": example})
     content = extra["requestBody"]["content"]["application/json"]
     content["schema"] = {"anyOf": [content["schema"], {"$ref": "#/components/schemas/RankGroup"}]}
@@ -73,6 +75,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     )
     async def rank(request: Request) -> Response:
         check_json(request)
+        engine.check_room()
         asked = read_groups(await request.body(), model, points, limits)
         scores = await engine.submit([group.work for group in asked])
         for number, row in enumerate(scores):

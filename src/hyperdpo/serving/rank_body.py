@@ -19,8 +19,12 @@ import simdjson
 _kept = threading.local()
 
 
-def parsed(body: bytes) -> Any:
+def parsed(body: bytes, max_groups: int, max_fields: int) -> Any:
     """What the body holds; ``features`` of the request or of its ``groups`` as (n, F) float32, finite, where possible.
+
+    Args:
+        max_groups, max_fields: of a body that is as it should be. simdjson looks a field up by going through those
+            before it, which takes long where there are many.
 
     Raises:
         ValueError: it is not JSON.
@@ -28,39 +32,39 @@ def parsed(body: bytes) -> Any:
     if not hasattr(_kept, "parser"):
         _kept.parser = simdjson.Parser()
     try:
-        request = _with_arrays(_kept.parser.parse(body), body)
+        request = _with_arrays(_kept.parser.parse(body), body, max_groups, max_fields)
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError):  # simdjson's own, or not of this shape
         del _kept.parser  # which refuses the next body as long as anything holds a part of this one
         request = None
     return orjson.loads(body) if request is None else request
 
 
-def _with_arrays(request: Any, body: bytes) -> Any:
+def _with_arrays(request: Any, body: bytes, max_groups: int, max_fields: int) -> Any:
     """None: orjson has to read it."""
     if not isinstance(request, simdjson.Object):
         return None
     if "groups" in request:
         groups = request["groups"]
-        if len(request) > 1 or not isinstance(groups, simdjson.Array):
+        if len(request) > 1 or not isinstance(groups, simdjson.Array) or len(groups) > max_groups:
             return None
-        read = [_group(groups[i]) for i in range(len(groups))]
+        read = [_group(groups[i], max_fields) for i in range(len(groups))]
         found: Any = {"groups": [group for group, _ in read]}
         brackets = 1 + sum(count for _, count in read)
     else:
-        found, brackets = _group(request)
+        found, brackets = _group(request, max_fields)
     # A number inside of one more pair of brackets would be taken for a number.
     there = np.count_nonzero(np.frombuffer(body, np.uint8) == ord("["))
     return found if there == brackets else None
 
 
-def _group(group: Any) -> tuple[dict[str, Any], int]:
+def _group(group: Any, max_fields: int) -> tuple[dict[str, Any], int]:
     """The fields of a group, and how many lists they are made of.
 
     Raises:
         TypeError, ValueError: it has to be read otherwise.
     """
-    if not isinstance(group, simdjson.Object):
-        raise TypeError("no object")
+    if not isinstance(group, simdjson.Object) or len(group) > max_fields:
+        raise TypeError("no object, or none with the fields of a group")
     found: dict[str, Any] = {}
     brackets = 0
     for name in group:

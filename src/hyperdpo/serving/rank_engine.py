@@ -36,7 +36,7 @@ class _Job:
 
 
 #: The future of a request, its scores, and what went wrong.
-_Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], str | None]
+_Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], Refusal | None]
 
 
 class RankEngine(Worker):
@@ -54,6 +54,7 @@ class RankEngine(Worker):
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._busy = False
+        metrics.queue.set_function(lambda: self._waiting)
 
     async def submit(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
         """The scores of a request's lists. From one event loop.
@@ -64,10 +65,7 @@ class RankEngine(Worker):
         loop = asyncio.get_running_loop()
         job = _Job(lists, loop.create_future(), loop)
         with self._changed:
-            if self._closing or self._thread is None:
-                raise Refusal(503, "the server is shutting down")
-            if self._waiting + len(lists) > self._max_waiting:
-                raise Refusal(429, f"the queue is full ({self._waiting} lists wait); try again later")
+            self._check_room(len(lists))
             self._jobs.append(job)
             self._waiting += len(lists)
         await asyncio.sleep(0)  # requests that have arrived with this one get in line
@@ -84,6 +82,29 @@ class RankEngine(Worker):
             self._free()
         return await job.future
 
+    def check_room(self) -> None:
+        with self._changed:
+            self._check_room(1)
+
+    def _check_room(self, lists: int) -> None:
+        if self._closing or self._aborted or self._thread is None:
+            raise Refusal(503, "the server is shutting down")
+        # A request that comes when nobody else is there is taken however large it is: it would never fit.
+        if self._waiting + lists > self._max_waiting and (self._waiting or self._busy):
+            raise Refusal(429, f"the queue is full ({self._waiting} lists wait); try again later")
+
+    def abort(self) -> int:
+        with self._changed:
+            self._aborted = True
+            jobs, lists = list(self._jobs), self._waiting
+            self._jobs.clear()
+            self._waiting = 0
+        for job in jobs:
+            done: list[_Done] = [(job.future, [], Refusal(503, "the server ended before this was scored"))]
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                job.loop.call_soon_threadsafe(_hand_over, done)
+        return lists
+
     def _run(self) -> None:
         while True:
             with self._changed:
@@ -93,7 +114,6 @@ class RankEngine(Worker):
                     return
                 jobs = self._taken()
                 self._busy = True
-            self._metrics.queue.set(self._waiting)
             done = self._done(jobs)
             for loop in {job.loop for job in jobs}:
                 mine = [entry for job, entry in zip(jobs, done, strict=True) if job.loop is loop]
@@ -134,7 +154,7 @@ class RankEngine(Worker):
         try:
             scores = self._score(lists)
         except Exception as error:  # whatever the ranker raises: these requests fail, the server goes on
-            failure = f"scoring failed: {' '.join(str(error).split()) or type(error).__name__}"
+            failure = Refusal(500, f"scoring failed: {' '.join(str(error).split()) or type(error).__name__}")
         done, start = [], 0
         for job in jobs:
             done.append((job.future, scores[start : start + len(job.lists)], failure))
@@ -149,4 +169,4 @@ def _hand_over(done: Sequence[_Done]) -> None:
         if failure is None:
             future.set_result(scores)
         else:
-            future.set_exception(Refusal(500, failure))
+            future.set_exception(failure)

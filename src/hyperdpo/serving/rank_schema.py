@@ -120,7 +120,7 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         Refusal: 422, with one line about the first thing that is wrong.
     """
     try:
-        request = parsed(body)
+        request = parsed(body, limits.max_groups, len(FIELDS))
     except ValueError as error:
         raise Refusal(422, f"the body: not JSON ({error})") from None
     if not isinstance(request, dict):

@@ -37,6 +37,12 @@ SERVER_PACKAGES = {
 #: How long a thread of a ranker's server computes while another one wants to.
 SWITCH_SECONDS = 2e-4
 
+#: Bytes of a request: a text is never so long as a list of features.
+MAX_BODY = {"rank": 16 * 2**20, "align": 2 * 2**20}
+
+#: Names by which a server on this machine alone is called.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 #: Options that say nothing about the other kind of run.
 RANK_ONLY = ("temperatures", "backend", "max_items", "max_groups")
 ALIGN_ONLY = ("model", "max_tokens", "max_prompt")
@@ -49,7 +55,8 @@ def serve_command(
     port: int = 8000,
     api_key_env: str | None = None,
     api_key_file: Path | None = None,
-    max_body: int = 16 * 2**20,
+    max_body: int | None = None,
+    allow_host: Sequence[str] = (),
     grace: float = 30,
     access_log: bool = False,
     **options: Any,
@@ -70,11 +77,16 @@ def serve_command(
 
     # Taken before the model is read, which takes a while; nobody is answered until it has been.
     listener = listen(host, port)
-    server = Server(api_key=key, max_body=max_body)
+    hosts = (*LOOPBACK, *allow_host) if allow_host or (host in LOOPBACK and key is None) else ()
+    server = Server(api_key=key, max_body=max_body or MAX_BODY[kind], hosts=hosts)
     app = (_rank_app if kind == "rank" else _chat_app)(path, server, options)
     note = "" if key is not None else "; no API key"
     click.echo(f"{app.title} on {address_of(listener)} (documentation at /docs{note})")
-    serve_app(app, server, listener, grace=grace, access_log=access_log)
+    lost = serve_app(app, server, listener, grace=grace, access_log=access_log)
+    if lost:
+        what = "lists" if kind == "rank" else "texts"
+        click.echo(f"error: {lost} {what} were not done within {grace:g} s of --grace, and were refused", err=True)
+        raise SystemExit(1)
 
 
 def api_key(variable: str | None, file: Path | None, environment: Mapping[str, str]) -> str | None:

@@ -27,18 +27,28 @@ COUNT = click.IntRange(min=1)
     help="Environment variable that holds the key requests have to bring.  [default: HYPERDPO_API_KEY, if it is set]",
 )
 @click.option("--api-key-file", type=PATH, help="File that holds the key, instead.")
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name in the Host header that is answered, too.  [default: any; without key this machine's]",
+)
 @click.option("--model", help="A language model's base, instead of the one the run was trained on.")
 @click.option("--backend", type=click.Choice(["onnx", "torch"]), help="A ranker's.  [default: onnx where it can be]")
 @click.option("--threads", type=COUNT, default=1, show_default=True, help="Of one pass over a batch of lists.")
 @click.option("--max-batch", type=COUNT, help="Lists or texts in one pass.  [default: 32 lists, 16 texts]")
 @click.option("--max-queue", type=COUNT, help="Lists or texts that wait.  [default: 256 lists, 128 texts]")
-@click.option("--max-body", type=COUNT, default=16 * 2**20, show_default=True, help="Bytes of a request.")
+@click.option("--max-body", type=COUNT, help="Bytes of a request.  [default: 16 MiB of lists, 2 MiB of texts]")
 @click.option("--max-items", type=COUNT, help="Items of a list.  [default: 1000]")
 @click.option("--max-groups", type=COUNT, help="Lists of a request.  [default: 64]")
 @click.option("--max-tokens", type=COUNT, help="Tokens of an answer.  [default: 1024]")
 @click.option("--max-prompt", type=COUNT, help="Tokens of a prompt.  [default: 4096]")
 @click.option(
-    "--grace", type=click.FloatRange(min=1), default=30, show_default=True, help="Seconds to finish in, after TERM."
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30,
+    show_default=True,
+    help="Seconds to finish in, after TERM; what is not done then is refused, and the exit code 1.",
 )
 @click.option("--access-log", is_flag=True, help="A line for every request.")
 @click.option("--cpu", is_flag=True, help="Do not use a GPU.")

@@ -1,14 +1,15 @@
 """An app as a process: uvicorn, and an end that loses nothing.
 
 On TERM or INT the server first says so (``/readyz`` is 503, answers close their connections) and goes on taking
-requests for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends
-with 0.
+requests for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends.
+What is not done in time is refused with 503, and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import socket
 from collections.abc import Iterator
@@ -26,26 +27,40 @@ LAME_DUCK_SECONDS = 0.5
 #: Within which the request of a connection that was accepted last has to arrive.
 SETTLE_SECONDS = 0.3
 
+#: For those who are refused at the end to be told so.
+TELLING_SECONDS = 5
 
-def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> None:
-    """Serve until TERM or INT; returns when all that was under way is done, or after ``grace`` seconds."""
+
+def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> int:
+    """Serve until TERM or INT; returns when all that was under way is done, or after ``grace`` seconds.
+
+    Returns:
+        how many lists or texts were not finished by then.
+    """
     config = uvicorn.Config(
         app,
         lifespan="on",
         log_level="info" if access_log else "warning",
         access_log=access_log,
-        timeout_graceful_shutdown=max(1, round(grace)),
+        timeout_graceful_shutdown=math.ceil(grace) + TELLING_SECONDS,
         server_header=False,
     )
-    GracefulServer(config, server).run(sockets=[listener])
+    graceful = GracefulServer(config, server, grace)
+    graceful.run(sockets=[listener])
+    return graceful.given_up
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn's server with a lame duck, and without raising the signal again after it has been obeyed."""
+    """uvicorn's server with a lame duck, and without raising the signal again after it has been obeyed.
 
-    def __init__(self, config: uvicorn.Config, server: Server, lame_duck: float = LAME_DUCK_SECONDS):
+    Attributes:
+        given_up: lists or texts that were not finished in time.
+    """
+
+    def __init__(self, config: uvicorn.Config, server: Server, grace: float, lame_duck: float = LAME_DUCK_SECONDS):
         super().__init__(config)
-        self._shared, self._lame_duck = server, lame_duck
+        self._shared, self._grace, self._lame_duck = server, grace, lame_duck
+        self.given_up = 0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,7 +91,13 @@ class GracefulServer(uvicorn.Server):
             await loop.connect_accepted_socket(self._protocol, connection)
         # uvicorn closes connections that no request has come on.
         await asyncio.sleep(SETTLE_SECONDS)
+        end = loop.call_later(self._grace, self._give_up)
         await super().shutdown(sockets)
+        end.cancel()
+
+    def _give_up(self) -> None:
+        if self._shared.engine is not None:
+            self.given_up = self._shared.engine.abort()
 
     def _protocol(self) -> Any:
         """As uvicorn makes it for the connections that it accepts itself."""

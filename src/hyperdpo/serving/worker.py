@@ -15,12 +15,12 @@ class Worker:
     def __init__(self, name: str):
         self._name = name
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._aborted = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the thread."""
-        self._closing = False
+        self._closing = self._aborted = False
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
@@ -31,6 +31,22 @@ class Worker:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+
+    def abort(self) -> int:
+        """Give up what waits and what is under way, as far as it can be stopped: those who wait are refused with 503.
+
+        Returns:
+            how many lists or texts were given up.
+        """
+        raise NotImplementedError
+
+    def check_room(self) -> None:
+        """Raise where whatever comes next would be refused, before anybody reads it.
+
+        Raises:
+            Refusal: 429, the queue is full; 503, the engine has ended.
+        """
+        raise NotImplementedError
 
     def _run(self) -> None:
         """Work until :attr:`_closing` is set and nothing is left."""
