@@ -107,26 +107,32 @@ def test_a_chat_server_that_is_told_to_end_finishes_its_streams(adapter: Path) -
 
 
 def test_what_is_not_done_in_time_is_refused_and_counted(adapter: Path) -> None:
-    body = {"prompt": "w3 w4", "weights": [0.3, 0.7], "temperature": 0, "max_tokens": 900, "n": 16}
-    with process(adapter, "--cpu", "--grace", "0", "--max-batch", "1") as (url, started):
-        with ThreadPoolExecutor(2) as pool:
+    body = {"prompt": "w3 w4", "weights": [0.3, 0.7], "temperature": 0, "max_tokens": 50, "n": 16}
+    requests = 40
+    with process(adapter, "--cpu", "--grace", "0", "--max-batch", "1", "--max-queue", "1000") as (url, started):
+        with ThreadPoolExecutor(requests) as pool:
             asked = [
                 pool.submit(httpx.post, f"{url}/v1/completions", json={**body, "stream": stream}, timeout=60)
-                for stream in (False, True)
+                for stream in [False, True] * (requests // 2)
             ]
-            while "hyperdpo_queue_length 31.0" not in httpx.get(f"{url}/metrics").text:
+            deadline = time.monotonic() + 30
+            while not re.search(r"hyperdpo_queue_length [56]\d\d", httpx.get(f"{url}/metrics").text):
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
             started.send_signal(signal.SIGTERM)
-            whole, streamed = (answer.result(60) for answer in asked)
+            answers = [answer.result(60) for answer in asked]
         assert started.wait(30) == 1
         output = started.stdout.read() if started.stdout else ""
-    assert whole.status_code == 503
-    assert whole.json()["error"]["type"] == "server_error"
-    last = streamed.text.strip().splitlines()[-1].removeprefix("data: ")
-    assert json.loads(last)["error"]["message"] == whole.json()["error"]["message"]
+    whole = [answer.json()["error"] for answer in answers[::2] if answer.status_code == 503]
+    assert whole
+    assert {error["type"] for error in whole} == {"server_error"}
+    ends = [answer.text.strip().splitlines()[-1].removeprefix("data: ") for answer in answers[1::2]]
+    streamed = [json.loads(end)["error"]["message"] for end in ends if end != "[DONE]"]
+    assert streamed
+    assert set(streamed) == {error["message"] for error in whole}
     lost = re.search(r"error: (\d+) texts were not done within 0 s of --grace", output)
     assert lost
-    assert 2 <= int(lost[1]) <= 32
+    assert len(whole) + len(streamed) <= int(lost[1]) <= 16 * (len(whole) + len(streamed))
     assert "Traceback" not in output
 
 
