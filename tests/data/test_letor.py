@@ -225,6 +225,7 @@ MALFORMED = [
     # name, bytes, line (None: no line to name), words in the message
     ("no label", GOOD + b"qid:1 1:2\n", 2, ["'qid:1'", "label"]),
     ("bad label", GOOD + b"one qid:1 1:2\n", 2, ["'one'", "label"]),
+    ("JSON lines", b'{"prompt": "a"}\n', 1, ["is JSON", "'{\"prompt\": \"a\"}'", "hyperdpo align"]),
     ("label with a colon", b"1:2 qid:1 1:2\n", 1, ["'1:2'", "label"]),
     ("nan label", b"nan qid:1 1:2\n", 1, ["'nan'", "finite"]),
     ("label alone", b"3\n", 1, ["end of the line", "qid:ID"]),

@@ -128,7 +128,7 @@ def test_a_file_that_is_missing_or_not_text_is_refused(tmp_path):
     ("overrides", "words"),
     [
         ({"epochs": 3}, ["epochs", "not a setting"]),
-        ({"training": {"epoch": 3}}, ["training.epoch", "not a setting"]),
+        ({"training": {"epoch": 3}}, ["training.epoch", "not a setting; did you mean training.epochs?"]),
         ({"scorer": {"kind": "cnn"}}, ["scorer.kind", "'cnn'"]),
         ({"training": {"epochs": "many"}}, ["training.epochs", "'many'"]),
         ({"training": {"epochs": 2.5}}, ["training.epochs", "2.5"]),

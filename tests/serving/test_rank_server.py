@@ -330,8 +330,9 @@ def test_metrics_count_by_route_and_code(rank_model: RankModel) -> None:
         http.post("/rank", json={"features": [ROW] * 3, "weights": [1, 0]})
         http.post("/rank", json={})
         http.post("/rank", content=b" " * 1001, headers={"content-type": "application/json"})
-        http.get("/no/such/path")
+        lost = http.get("/no/such/path")
         text = http.get("/metrics").text
+    assert lost.json() == {"detail": "no GET /no/such/path here; expected a route of /openapi.json"}
     for line in (
         'hyperdpo_requests_total{code="200",route="/rank"} 1.0',
         'hyperdpo_requests_total{code="422",route="/rank"} 1.0',

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from types import NoneType
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, did_you_mean
 
 #: The least value of settings that TrainingArguments takes as they are.
 LEAST = {
@@ -147,8 +146,7 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
     known = [one.name for one in fields(HyperDPOConfig) if one.init and one.name != "output_dir"]
     for name in settings:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean training.{near[0]}?" if near else ""
+            hint = did_you_mean(f"training.{name}", (f"training.{one}" for one in known))
             raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
     on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
     try:

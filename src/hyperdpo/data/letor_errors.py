@@ -65,6 +65,8 @@ def too_long(line: bytes, max_line: int) -> str:
 def _diagnose_fields(body: bytes, max_feature: int) -> str:
     fields = re.split(rb"[ \t]+", body.strip(b" \t"))
     label = fields[0]
+    if label.startswith(b"{"):
+        return f"the line is JSON, {quoted(body)}; expected {ROW_FORM} (JSON lines are read by `hyperdpo align`)"
     if (problem := _number_problem(label)) is not None:
         return f"the label is {quoted(label)}{problem}; expected a finite number, as in {ROW_FORM}"
     if len(fields) == 1 or not fields[1].startswith(b"qid:"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from hyperdpo.core.mixture import LARGEST_POWER
 from hyperdpo.data.groups import RELEVANCE
-from hyperdpo.errors import InputError, shown
+from hyperdpo.errors import InputError, did_you_mean, shown
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -457,12 +457,23 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"
         if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
-            raise InputError(f"{where}: {place} is not a setting; see docs/ranking.md for the settings") from None
+            hint = did_you_mean(place, _names(RankConfig)) or "; see docs/ranking.md for the settings"
+            raise InputError(f"{where}: {place} is not a setting{hint}") from None
         if first["type"] == "value_error":  # our own InputError, raised in __post_init__
             raise InputError(f"{where}: {first['ctx']['error']}") from None
         raise InputError(
             f"{where}: {place} is {shown(first['input'])}; {first['msg'][0].lower()}{first['msg'][1:]}"
         ) from None
+
+
+def _names(kind: Any, prefix: str = "") -> list[str]:
+    """Of all settings, those of a section as ``section.setting``."""
+    found, kinds = [], get_type_hints(kind)
+    for one in fields(kind):
+        found.append(f"{prefix}{one.name}")
+        if is_dataclass(kinds[one.name]):
+            found += _names(kinds[one.name], f"{prefix}{one.name}.")
+    return found
 
 
 def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConfig:

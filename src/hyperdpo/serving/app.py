@@ -94,8 +94,11 @@ def build_app(
         return answer(error)
 
     @app.exception_handler(HTTPException)
-    async def not_found(_: Request, error: HTTPException) -> Response:
-        return answer(Refusal(error.status_code, str(error.detail), headers=error.headers))
+    async def not_found(request: Request, error: HTTPException) -> Response:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            message = f"no {request.method} {request.url.path[:80]} here; expected a route of /openapi.json"
+        return answer(Refusal(error.status_code, message, headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
