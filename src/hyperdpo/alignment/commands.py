@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import click
 import numpy as np
@@ -227,40 +227,26 @@ def generate_command(
     return answers
 
 
+class CompareOptions(TypedDict, total=False):
+    """Of :func:`compared`, with its defaults."""
+
+    points: int
+    seeds: int
+    objectives: Sequence[str] | None
+    config_file: Path | None
+    overrides: Mapping[str, Any] | None
+    format: str
+    scorer: str | None
+    sizes: Mapping[str, int] | None
+    cpu: bool
+
+
 def compare_command(
-    source: Path,
-    model: str,
-    out: Path,
-    *,
-    methods: Sequence[str],
-    points: int = 11,
-    seeds: int = 3,
-    objectives: Sequence[str] | None = None,
-    config_file: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    format: str = "auto",
-    scorer: str | None = None,
-    sizes: Mapping[str, int] | None = None,
-    cpu: bool = False,
+    source: Path, model: str, out: Path, *, methods: Sequence[str], **options: Unpack[CompareOptions]
 ) -> dict[str, Any]:
     """``hyperdpo align compare``: the content of ``compare.json``."""
     started = time.monotonic()
-    entries = [parse_entry(method) for method in methods]
-    result = compared(
-        source,
-        model,
-        out,
-        entries,
-        points=points,
-        seeds=seeds,
-        objectives=objectives,
-        config_file=config_file,
-        overrides=overrides,
-        format=format,
-        scorer=scorer,
-        sizes=sizes,
-        cpu=cpu,
-    )
+    result = compared(source, model, out, [parse_entry(method) for method in methods], **options)
     write_json(out / "compare.json", result)
     plot_comparison(result, out / "compare.png")
     print_comparison(result)

@@ -19,18 +19,32 @@ Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """One table or figure.
+class Described:
+    """What every table or figure has.
 
     Attributes:
         name: what ``hyperdpo experiment`` calls it.
         title: headline of the report.
         question: what it is to show.
         paper_says: what the paper reports about it.
+        paper: the paper's own figures, by the entry's label.
+    """
+
+    name: str
+    title: str
+    question: str
+    paper_says: str
+    paper: Mapping[str, Figures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Described):
+    """One table or figure of rankers.
+
+    Attributes:
         entries: the rows.
         charts: pictures in the report, in order.
         positions: of the objectives in the preset; None: all. Of another configuration, a pair is its first two.
-        paper: the paper's own figures, by the entry's label.
         vary: what the cases differ in: nothing, the number of ``objectives``, or the number of training ``groups``.
         values: the cases.
         small_values: the cases of a tiny instance.
@@ -39,14 +53,9 @@ class Experiment:
         generated: settings for generated data, such as other parts of the split.
     """
 
-    name: str
-    title: str
-    question: str
-    paper_says: str
     entries: tuple[Entry, ...]
     charts: tuple[Chart, ...]
     positions: tuple[int, ...] | None = None
-    paper: Mapping[str, Figures] = field(default_factory=dict)
     vary: Literal["", "objectives", "groups"] = ""
     values: tuple[int, ...] = ()
     small_values: tuple[int, ...] = ()

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperdpo.alignment.bench import Entry, parse_entry
-from hyperdpo.experiments.experiment import Figures
+from hyperdpo.experiments.experiment import Described
 
 Chart = Literal["front", "hypervolumes", "texts", "deviations", "spans"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageExperiment:
-    """One table or figure.
+class LanguageExperiment(Described):
+    """One table or figure of language models.
 
     Attributes:
-        name: what ``hyperdpo experiment`` calls it.
-        title: headline of the report.
-        question: what it is to show.
-        paper_says: what the paper reports about it.
         entries: the rows.
         charts: pictures in the report, in order.
-        paper: the paper's own figures, by the entry's label.
         texts: sample and score texts where a scorer is known.
     """
 
-    name: str
-    title: str
-    question: str
-    paper_says: str
     entries: tuple[Entry, ...]
     charts: tuple[Chart, ...]
-    paper: Mapping[str, Figures] = field(default_factory=dict)
     texts: bool = False
 
 
