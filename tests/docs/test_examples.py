@@ -44,9 +44,9 @@ NOT_RUN = {
     "pip": "installs",
     "hyperdpo demo": "minutes; test_cli.py and test_align_demo.py run tiny ones",
     "hyperdpo experiment table2": "a model by its name on the hub; test_running_language.py runs every experiment",
-    "hyperdpo serve": "a server; tests/serving starts it",
+    "hyperdpo serve": "a server; test_serving_examples.py starts it",
     "hyperdpo explore": "a server; tests/explorer starts it",
-    "curl": "asks a server; tests/serving does",
+    "curl": "asks a server; test_serving_examples.py does",
     "hyperdpo rank score demo/run DATA": "what choose printed; test_choosing.py runs what it prints",
 }
 
@@ -161,7 +161,7 @@ def before_page(page: Path) -> None:
 NOT_EXECUTED = {
     "base64.b64encode(x": "one line of a request; test_rank_server.py sends it",
     "import openai": "asks a server; tests/serving does",
-    "from openai": "asks a server; tests/serving does",
+    "from openai": "asks a server; test_serving_examples.py does",
     "import requests": "asks a server",
     "import httpx": "asks a server; tests/serving does",
 }
