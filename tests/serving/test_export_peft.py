@@ -108,6 +108,7 @@ def test_the_adapter_holds_rows_and_not_the_vocabulary(tmp_path):
     written = read(tmp_path / "out" / METADATA)
     assert written["virtual_token_ids"] == [50, 51, 52]
     assert written["virtual_token_margin"] > 10
+    assert read(tmp_path / "out" / "generation_config.json")["suppress_tokens"] == [50, 51, 52]
 
 
 def test_a_base_without_the_rows_is_no_silent_mistake(tmp_path):

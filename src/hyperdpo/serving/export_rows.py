@@ -54,9 +54,9 @@ def add_rows(plain: Any, prefix: Tensor, ids: Sequence[int]) -> float | None:
     """Give the virtual tokens their rows, in place, and see to it that they are not generated.
 
     Their rows of the input embeddings are the prompt. The head is untied from the embeddings, where such a row would
-    give the token any logit. A hidden state h has the logit r h there, and as the hidden states of a trained model lie
-    on one side of a plane, there is a v with v h > 0 for all of them (behind a LayerNorm v h is even the same for all,
-    if v is chosen well): r = -K v, with K so large that the logit is below all others.
+    give the token any logit. A hidden state h has the logit r h there. If a v has v h > 0 for all h by some margin,
+    r = -K v puts the logit below all others, for K large enough. Trained models that were looked at have such a v; and
+    behind a LayerNorm with gains g and biases b, v = 1 / g has the same product with all h, the sum of b / g.
 
     Where no such v is found (the weights are random, say), r is that of the token which the model finds least likely.
     ``generate`` suppresses virtual tokens in any case.
