@@ -23,7 +23,7 @@ def tiny_base(kind: str = "llama", seed: int = 0, **settings: Any) -> Any:
         torch.manual_seed(seed)
         if kind == "gpt2":
             sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.3}
-            config: Any = transformers.GPT2Config(vocab_size=VOCABULARY, **{**sizes, **ids, **settings})
+            config: Any = transformers.GPT2Config(**{"vocab_size": VOCABULARY, **sizes, **ids, **settings})
             return transformers.GPT2LMHeadModel(config).eval()
         sizes = {
             "hidden_size": 16,

@@ -172,6 +172,7 @@ def test_the_python_of_a_page_runs(page: Path, place: Path) -> None:
     before_page(page)
     if page.stem == "serving":
         assert main(["export", "run", "--out", "ranker.onnx"]) == 0
+        assert main(["export", "aligned", "--out", "adapter", "--weights", ".3,.7", "--format", "peft"]) == 0
     names = PREPARED.get(page.stem, dict)()
     for language, text in blocks(page):
         if language == "python" and not any(words in text for words in NOT_EXECUTED):

@@ -21,6 +21,13 @@ def test_a_language_model_becomes_a_checkpoint(command, adapter, tmp_path):
     assert read(tmp_path / "out" / "hyperdpo_export.json")["weights"] == pytest.approx([0.3, 0.7])
 
 
+def test_a_language_model_becomes_an_adapter(command, adapter, tmp_path):
+    done = command("export", adapter, "--out", tmp_path / "out", "--weights", ".3,.7", "--format", "peft")
+    assert (done.code, done.err) == (0, "")
+    assert "3 new tokens" in done.out
+    assert "adapter_config.json" in {path.name for path in (tmp_path / "out").iterdir()}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -28,7 +35,6 @@ def test_a_language_model_becomes_a_checkpoint(command, adapter, tmp_path):
         (["--weights", ".3,.8"], ("weights",)),
         (["--weights", "c=1"], ("--weights", "'c'")),
         (["--weights", ".3,.7", "--format", "onnx"], ("--format", "merged or peft")),
-        (["--weights", ".3,.7", "--format", "peft"], ("--format", "virtual tokens")),
         (["--weights", ".3,.7", "--temperature", "1,1"], ("--temperature",)),
     ],
 )

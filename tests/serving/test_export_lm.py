@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,52 +10,27 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import is_one_line, read, subprocess_environment
+from exported_models import PARITY, WEIGHTS, alone, difference, logits, tokenizer
+from helpers import is_one_line, read
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
 from hyperdpo.serving import export_lm as module
-from hyperdpo.serving.export_lm import METADATA, export_lm, with_virtual_tokens
+from hyperdpo.serving.export_lm import METADATA, export_lm
+from hyperdpo.serving.export_tokens import virtual_tokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_base, tiny_model
 
-WEIGHTS = [0.3, 0.7]
-PARITY = 1e-4
 TEMPLATE = "{% for turn in messages %}{{ turn['content'] }} {% endfor %}w9"
-
-
-def tokenizer(kind: str = "none", **settings: Any) -> Any:
-    """Words w3 to w49 with the ids of the tiny models; ``bos``: a post-processor puts <s> before a text."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{i}": i for i in range(3, 50)}}
-    made = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if kind == "bos":
-        made.post_processor = processors.TemplateProcessing(
-            single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
-        )
-    if kind == "sequence":
-        made.post_processor = processors.Sequence([processors.ByteLevel(), processors.ByteLevel()])
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special, **settings)
-
 
 #: What a user's process does, who never heard of this package.
 ALONE = """
-import sys
-sys.modules["hyperdpo"] = None
 import numpy as np, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-path, out, text = sys.argv[1:4]
+out, path, text = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(path)
-if len(sys.argv) > 4:
-    from peft import PeftModel
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[4]), path)
-else:
-    model = AutoModelForCausalLM.from_pretrained(path)
-model.eval()
+model = AutoModelForCausalLM.from_pretrained(path).eval()
 inputs = tokenizer([text, text + " w4 w4"], return_tensors="pt", padding=True, padding_side="left")
 with torch.no_grad():
     logits = model(**tokenizer(text, return_tensors="pt")).logits[0]
@@ -65,24 +39,6 @@ with torch.no_grad():
 longest = inputs["input_ids"].shape[1]
 np.savez(out, logits=logits, ids=tokenizer(text)["input_ids"], written=written[:, longest:], drawn=drawn[:, longest:])
 """
-
-
-def alone(tmp_path: Path, *arguments: object) -> dict[str, np.ndarray]:
-    """What transformers does with an export, in a process without this package."""
-    script = tmp_path / "alone.py"
-    script.write_text(ALONE)
-    environment = subprocess_environment(HF_HUB_OFFLINE="1")
-    environment.pop("PYTHONPATH", None)
-    out = tmp_path / "out.npz"
-    command = [sys.executable, "-P", str(script), str(arguments[0]), str(out), *map(str, arguments[1:])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    return dict(np.load(out))
-
-
-def logits(model: ConditionedLM, ids: Any) -> np.ndarray:
-    with torch.no_grad():
-        return model(torch.as_tensor(ids)[None], weights=WEIGHTS).logits[0].numpy()
 
 
 def written(model: ConditionedLM, ids: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
@@ -97,16 +53,12 @@ def test_transformers_alone_has_the_logits_and_texts_of_the_model(tmp_path, kind
     ids = words(text)["input_ids"]
     done = export_lm(model, words, WEIGHTS, tmp_path / "out")
     assert done.metadata["virtual_token_ids"] == [50, 51, 52]
-    found = alone(tmp_path, tmp_path / "out", text)
+    found = alone(tmp_path, ALONE, tmp_path / "out", text)
     assert found["ids"].tolist() == [50, 51, 52, *ids]
-    wanted = logits(model, ids)
-    assert np.abs(found["logits"][3:, :50] - wanted).max() < PARITY * max(1, np.abs(wanted).max())
+    assert difference(found["logits"][3:, :50], logits(model, ids)) < PARITY
     rows = words([text, text + " w4 w4"], return_tensors="pt", padding=True, padding_side="left")
     assert np.array_equal(found["written"], written(model, rows["input_ids"], rows["attention_mask"]))
     assert found["drawn"].max() < 50
-    # and without generate's suppression: as likely as the least likely token, which every text finds so
-    virtual, others = found["logits"][3:, 50:], found["logits"][3:, :50]
-    assert (virtual.max(-1) < others.max(-1)).all()
 
 
 def test_a_chat_template_begins_with_the_virtual_tokens(tmp_path):
@@ -126,19 +78,6 @@ def test_rows_that_no_token_has_are_used_first(tmp_path):
     assert loaded.generation_config.suppress_tokens == [50, 51, 52]
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-@pytest.mark.parametrize("part", [{"prompt_tokens": 0}, {"lora_rank": 0}])
-def test_peft_alone_has_the_logits_of_lora_and_of_virtual_tokens(tmp_path, kind, part):
-    base = tiny_base(kind)
-    base.save_pretrained(tmp_path / "base")
-    model = tiny_model(kind, base=base, **part)
-    words = tokenizer()
-    export_lm(model, words, WEIGHTS, tmp_path / "out", "peft")
-    found = alone(tmp_path, tmp_path / "out", "w5 w17 w33", tmp_path / "base")
-    wanted = logits(model, [5, 17, 33])
-    assert np.abs(found["logits"][-3:] - wanted).max() < PARITY * max(1, np.abs(wanted).max())
-
-
 def test_a_merged_model_without_virtual_tokens_has_the_vocabulary_of_its_base(tmp_path):
     model = tiny_model(prompt_tokens=0)
     export_lm(model, None, WEIGHTS, tmp_path / "out")
@@ -146,7 +85,7 @@ def test_a_merged_model_without_virtual_tokens_has_the_vocabulary_of_its_base(tm
     assert loaded.config.vocab_size == 50
     with torch.no_grad():
         found = loaded(torch.tensor([[5, 17, 33]])).logits[0].numpy()
-    assert np.abs(found - logits(model, [5, 17, 33])).max() < 1e-3
+    assert difference(found, logits(model, [5, 17, 33])) < PARITY
 
 
 def refusal(*arguments: Any, **settings: Any) -> str:
@@ -155,14 +94,9 @@ def refusal(*arguments: Any, **settings: Any) -> str:
     return str(error.value)
 
 
-def test_what_peft_cannot_load_is_refused(tmp_path):
-    message = refusal(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out", "peft")
-    assert is_one_line(message, "virtual tokens", "--format merged")
-    assert not list(tmp_path.iterdir())
-
-
-def test_virtual_tokens_without_a_tokenizer_are_refused(tmp_path):
-    assert is_one_line(refusal(tiny_model(), None, WEIGHTS, tmp_path / "out"), "tokenizer")
+@pytest.mark.parametrize("format", ["merged", "peft"])
+def test_virtual_tokens_without_a_tokenizer_are_refused(tmp_path, format):
+    assert is_one_line(refusal(tiny_model(), None, WEIGHTS, tmp_path / "out", format), "tokenizer")
     assert not list(tmp_path.iterdir())
 
 
@@ -191,4 +125,4 @@ def test_an_unknown_post_processor_is_refused():
     words = tokenizer()
     words.backend_tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 1))
     with pytest.raises(InputError, match="BertProcessing"):
-        with_virtual_tokens(words, 2)
+        virtual_tokens(words, 2)

@@ -263,7 +263,50 @@ def test_what_is_there_is_only_replaced_on_demand(table, tmp_path):
 
 
 def test_a_graph_that_differs_is_not_written(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_difference", lambda *_: 0.5)
-    with pytest.raises(RuntimeError, match="differs"):
+    """A graph whose scale is one ten-thousandth more than it should be is too far."""
+    forward = module.ExportedRanker.forward
+
+    def other(self, features, mask, weights, scale, *rest):
+        exporting = torch.compiler.is_exporting()
+        return forward(self, features, mask, weights, scale * (1 + 1e-4 * exporting), *rest)
+
+    monkeypatch.setattr(module.ExportedRanker, "forward", other)
+    with pytest.raises(InputError) as error:
         export_ranker(fit_toy(table), tmp_path / "a.onnx")
+    assert is_one_line(error.value, "--format onnx", "differ", "1e-05")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "difference"),
+    [
+        ([1.0, 2.5], [1.0, 2.0], 0.25),  # 0.5 of 2
+        ([0.1, 0.2], [0.1, 0.1], 0.1),  # of 1, where all are smaller
+        ([-300.0, 0.0], [-400.0, 0.0], 0.25),
+        ([np.nan, 0.0], [1.0, 0.0], np.inf),
+    ],
+)
+def test_the_difference_is_a_part_of_the_largest_score(found, wanted, difference):
+    assert module.relative_difference(np.float32(found), np.float32(wanted)) == pytest.approx(difference)
+
+
+def test_lists_of_any_shape_with_any_features_have_the_scores_of_the_run(run, tmp_path):
+    """Corners of the simplex, scales from 0.05 to 20, and features up to the largest number of single precision."""
+    export_ranker(run, tmp_path / "a.onnx")
+    loaded = session(tmp_path / "a.onnx")
+    rng = np.random.default_rng(11)
+    for sizes in [(1,), (1500,), *(tuple(rng.integers(1, 120, rng.integers(1, 9)).tolist()) for _ in range(5))]:
+        data = lists(sizes, int(rng.integers(1000)))
+        extreme = rng.random(data.values.shape) < 0.15
+        data.values[extreme] = rng.choice(np.float32([0, -0.0, 1e-40, 1e30, -1e30, 3.4e38, -3.4e38]), extreme.sum())
+        inputs = asked(data, run)
+        corners = np.eye(2, dtype=np.float32)[rng.integers(0, 2, len(sizes))]
+        weights = np.where(rng.random((len(sizes), 1)) < 0.5, corners, inputs["weights"])
+        scale = np.exp(rng.uniform(-3, 3, len(sizes))).astype(np.float32)
+        inputs |= {"weights": weights, "scale": scale}
+        wanted = run.score(Part.whole(data), weights / weights.sum(-1, keepdims=True, dtype=float), scale)
+        if run.config.parametrization == "temperature":
+            inputs["temperatures"] = np.tile(np.float32(run.betas), (len(sizes), 1))
+        (found,) = loaded.run(["scores"], inputs)
+        assert np.isfinite(wanted).all()
+        assert difference(found, wanted, inputs["mask"]) < PARITY

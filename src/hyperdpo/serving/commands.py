@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -98,6 +99,15 @@ def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: s
         raise InputError(f"--weights: missing; expected one per objective, for {', '.join(names)}")
     source, tokenizer = load_source(path, model)
     written = export_lm(source, tokenizer, point, out, format, overwrite=overwrite)
-    tokens = written.metadata.get("virtual_tokens") or []
-    more = f", {len(tokens)} new tokens before every text" if tokens else ""
-    click.echo(f"{out}: {format}{more}; logits within {written.difference:.1g} of the run's on random texts")
+    tokens = _about_tokens(written.metadata)
+    click.echo(f"{out}: {format}{tokens}; logits within {written.difference:.1g} of the run's on random texts")
+
+
+def _about_tokens(metadata: dict[str, Any]) -> str:
+    """What is to be known about virtual tokens."""
+    tokens = metadata.get("virtual_tokens")
+    if not tokens:
+        return ""
+    margin = metadata["virtual_token_margin"]
+    far = "as unlikely as the least likely one" if margin is None else f"logits {margin:.0f} below any other"
+    return f", {len(tokens)} new tokens before every text ({far})"
