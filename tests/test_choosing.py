@@ -14,9 +14,13 @@ import hyperdpo
 from hyperdpo import HyperRanker, InputError
 from hyperdpo.choosing.bootstrap import Resamples
 from hyperdpo.choosing.choice import Sample, choose_point
-from hyperdpo.choosing.rankers import rank_sample
+from hyperdpo.choosing.cli import choose as choose_option
+from hyperdpo.choosing.rankers import rank_sample, rank_space
 from hyperdpo.choosing.requirements import Requirement, parse_requirement
+from hyperdpo.choosing.scales import SCALE_ENDS
+from hyperdpo.choosing.scales import SCALES as DEFAULT_SCALES
 from hyperdpo.choosing.search import Effort, Space, grid, rounded, written_box
+from hyperdpo.choosing.tables import print_choice
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.ranking.run import RankRun
@@ -233,6 +237,85 @@ def test_a_rankers_points_have_the_metrics_of_its_front(parametrization):
         assert rows == pytest.approx(np.column_stack([front.metrics, front.main]), abs=1e-6)
     base = run.base_front(examples)
     assert Resamples(sample.counts).means(sample.base[None])[0] == pytest.approx([*base.metrics[0], base.main[0]])
+
+
+@pytest.mark.parametrize("parametrization", ["scratch", "temperature"])
+def test_what_does_not_depend_on_the_point_is_computed_once(monkeypatch, parametrization):
+    run = fit_toy(parametrization=parametrization)
+    examples = run.examples(Part.whole(toy_table()))
+    calls: list[int] = []
+    before = run.ranker.scorer.before_conditions
+
+    def counted(features, mask):
+        calls.append(len(mask))
+        return before(features, mask)
+
+    monkeypatch.setattr(run.ranker.scorer, "before_conditions", counted)
+    points = np.array([[w, 1 - w, c, 1.0, b] for w in (0.0, 0.3, 1.0) for c in (1.0, 2.0) for b in (1.0, 1.1)])
+    sample = rank_sample(run, examples)
+    found = sample.measure(points)
+    assert sample.measure(points[::-1])[::-1] == pytest.approx(found)
+    assert sum(calls) == len(examples.sizes)
+    monkeypatch.setattr("hyperdpo.choosing.rankers.KEPT_BYTES", 0)
+    calls.clear()
+    forgetful = rank_sample(run, examples)
+    assert forgetful.measure(points) == pytest.approx(found)
+    assert forgetful.measure(points) == pytest.approx(found)
+    assert sum(calls) == 2 * len(examples.sizes)
+
+
+def test_a_temperature_run_is_searched_where_it_was_trained(capsys):
+    """The goal rises with b's temperature, without end; the run's own, 1, is below what was trained."""
+    run = fit_toy(parametrization="temperature", temperatures={"low": [0.5, 1.2], "high": [1.5, 2.5]})
+    space = rank_space(run, (1.0, 2.0))
+    assert (space.box, space.trained) == (((0.5, 1.5), (1.2, 2.5)), True)
+    seen = []
+
+    def measure(points):
+        seen.append(points)
+        return np.stack([points[:, 4], points[:, 0]], axis=1)[:, :, None] * np.ones(30)
+
+    sample = Sample(("a", "b"), (True, True), np.ones((2, 30)), measure, np.zeros((2, 30)))
+    found = chosen(sample, "b>=0.5", space=space)
+    points = np.concatenate(seen)
+    assert len(points) > 100
+    assert ((points[:, 3:] >= [0.5, 1.2]) & (points[:, 3:] <= [1.5, 2.5])).all()
+    assert len(np.unique(points[:, 3])) > 3
+    assert found.temperatures["b"] == 2.5
+    assert "b" in found.temperatures_at_end
+    print_choice(found)
+    assert "temperature of b, 2.5, lies at an end of what the run was trained on: 1.2 to 2.5" in capsys.readouterr().out
+    fixed = rank_space(run, (1.0,), fixed_temperatures=True)
+    assert (fixed.box, fixed.betas) == (None, (1, 1))
+
+
+def test_a_mixture_is_searched_up_to_a_factor_of_2():
+    run = fit_toy(parametrization="mixture")
+    space = rank_space(run, (1.0, 2.0))
+    assert (space.box, space.trained) == (((0.5, 2.0), (0.5, 2.0)), False)
+    assert rank_space(fit_toy(parametrization="scratch"), (1.0,)).box is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "box"),
+    [
+        (0.67, 1.5, (0.67, 1.5)),
+        (0.66666, 1.49999, (0.667, 1.49)),
+        (9.996, 10.04, (10.0, 10.0)),
+        (1.0001, 1.0002, (1.0001, 1.0002)),  # nothing that is written with three digits lies between
+    ],
+)
+def test_the_ends_of_a_box_are_written_down_and_not_beyond_it(low, high, box):
+    assert written_box([low], [high]) == (box,)
+
+
+def test_choose_and_the_explorer_go_equally_far():
+    point = pytest.importorskip("hyperdpo.explorer.point")
+    assert point.CURVE_SCALES[-1] == SCALE_ENDS[1] == 16
+    assert SCALE_ENDS[0] == DEFAULT_SCALES[0] == 0.5
+    (option,) = [o for o in choose_option.params if o.name == "scales"]
+    assert option.default == "0.5,0.7,1,1.4,2,4,8,16"
+    assert [float(c) for c in option.default.split(",")] == list(DEFAULT_SCALES)
 
 
 FAST = ["--points", 5, "--scales", "1,4", "--fixed-temperatures", "--cpu"]
