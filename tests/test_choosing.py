@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,23 @@ def test_the_same_seed_gives_the_same_choice():
     first, second, other = (chosen(sphere(2, noise), "b>=0.4", seed=s).to_dict() for s in (1, 1, 2))
     assert first == second
     assert first != other
+
+
+def test_points_are_measured_in_blocks_that_fit(monkeypatch):
+    """In blocks of 7 points the choice is the same, and what differs in the scale alone comes together."""
+    noise = np.random.default_rng(0).normal(size=(2, 50)) * 0.1
+    whole = chosen(sphere(2, noise), "b>=0.4")
+    sample, blocks = sphere(2, noise), []
+
+    def measure(points):
+        blocks.append(points)
+        return sphere(2, noise).measure(points)
+
+    monkeypatch.setattr("hyperdpo.choosing.search.BLOCK_NUMBERS", 7 * sample.counts.size)
+    assert chosen(replace(sample, measure=measure), "b>=0.4") == whole
+    assert max(map(len, blocks)) == 7
+    grid_weights = [tuple(row) for block in blocks[:15] for row in block[:, :2]]  # 21 weightings at 5 scales
+    assert len(list(itertools.groupby(grid_weights))) == len(set(grid_weights)) == 21
 
 
 # --- what cannot be met

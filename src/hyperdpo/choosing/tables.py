@@ -117,8 +117,8 @@ def _joint(choice: Choice, level: str) -> str:
     if not choice.met:
         return line
     if not choice.certain:
-        return line + ", on average only where the point was chosen: --certain asks for more"
-    return line if one else line + ", which --certain asks of each alone: a higher --confidence asks for more"
+        return line + " (--certain asks for that)"
+    return line if one else line + " (--certain asks it of each alone, where the point was chosen)"
 
 
 def _prices(verdict: Verdict, choice: Choice, level: str) -> str:
