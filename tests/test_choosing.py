@@ -4,48 +4,27 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from fronts import SCALES, chosen, sphere
 from helpers import CLICKS, TINY, TINY_OPTIONS, fit_toy, is_one_line, read, toy_table
 
 import hyperdpo
 from hyperdpo import HyperRanker, InputError
 from hyperdpo.choosing.bootstrap import Resamples
 from hyperdpo.choosing.choice import Sample, choose_point
-from hyperdpo.choosing.rankers import rank_sample
+from hyperdpo.choosing.cli import choose as choose_option
+from hyperdpo.choosing.rankers import rank_sample, rank_space
 from hyperdpo.choosing.requirements import Requirement, parse_requirement
-from hyperdpo.choosing.search import Effort, Space, grid, rounded
+from hyperdpo.choosing.scales import SCALE_ENDS
+from hyperdpo.choosing.scales import SCALES as DEFAULT_SCALES
+from hyperdpo.choosing.search import Effort, Space, grid, rounded, written_box
+from hyperdpo.choosing.tables import print_choice
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.ranking.run import RankRun
-
-SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-
-
-def sphere(m, noise=None, *, names=None, sign=1.0, groups=6):
-    """A front on the unit sphere: metric j is w_j / |w|, and less by (log c)^2 / 20 at scales other than 1.
-
-    Args:
-        noise: (K, G), of the groups; None: all groups alike.
-        sign: -1 for errors: less is better.
-    """
-    noise = np.zeros((m, groups)) if noise is None else noise
-
-    def measure(points):
-        w, c = points[:, :m], points[:, m]
-        values = w / np.linalg.norm(w, axis=1, keepdims=True) - (np.log(c) ** 2 / 20)[:, None]
-        return sign * values[:, :, None] + noise
-
-    names = tuple("abcd"[:m]) if names is None else names
-    return Sample(names, (sign > 0,) * m, np.ones_like(noise), measure, noise * 0, "toy groups")
-
-
-def chosen(sample, *required, goal="a", **settings):
-    m = len(sample.names)
-    space = settings.pop("space", Space((1.0,) * m, SCALES))
-    return choose_point(sample, space, sample.names, [parse_requirement(r) for r in required], goal, **settings)
-
 
 # --- the optimum
 
@@ -59,23 +38,17 @@ def test_without_requirements_all_weight_lies_on_the_goal():
 
 
 @pytest.mark.parametrize("t", [0.3, 0.5, 0.8])
-def test_two_objectives_meet_the_closed_form_and_its_price(t):
-    """On the circle: the best a is sqrt(1 - t^2), and a falls by t / a per unit of t."""
+def test_two_objectives_meet_the_closed_form(t):
+    """On the circle: the best a is sqrt(1 - t^2)."""
     found = chosen(sphere(2), f"b>={t}")
-    best = math.sqrt(1 - t**2)
     assert found.metrics["b"].value >= t
-    assert found.metrics["a"].value == pytest.approx(best, abs=1e-3)
-    (verdict,) = found.requirements
-    assert verdict.price == pytest.approx(t / best, rel=0.05)
-    assert verdict.attainable == pytest.approx(1, abs=1e-3)
+    assert found.metrics["a"].value == pytest.approx(math.sqrt(1 - t**2), abs=1e-3)
+    assert found.requirements[0].attainable == pytest.approx(1, abs=1e-3)
 
 
-def test_every_requirement_has_a_price_of_its_own():
+def test_three_objectives_meet_the_closed_form():
     found = chosen(sphere(3), "b>=0.3", "c>=0.6")
-    best = math.sqrt(1 - 0.09 - 0.36)
-    assert found.metrics["a"].value == pytest.approx(best, abs=5e-3)
-    prices = [v.price for v in found.requirements]
-    assert prices == [pytest.approx(0.3 / best, rel=0.15), pytest.approx(0.6 / best, rel=0.15)]
+    assert found.metrics["a"].value == pytest.approx(math.sqrt(1 - 0.09 - 0.36), abs=5e-3)
 
 
 def test_the_search_is_as_good_as_a_fine_grid():
@@ -114,7 +87,7 @@ def test_temperatures_are_searched_where_they_may_be():
         return np.stack([1 - (ratio - math.log(1.5)) ** 2, points[:, 0]], axis=1)[:, :, None] * np.ones(3)
 
     sample = Sample(("a", "b"), (True, True), np.ones((2, 3)), measure, np.zeros((2, 3)))
-    free = chosen(sample, "b>=0.5", space=Space((1.0, 1.0), SCALES, spread=2.0))
+    free = chosen(sample, "b>=0.5", space=Space((1.0, 1.0), SCALES, ((0.5, 2.0), (0.5, 2.0))))
     assert free.temperatures["a"] == pytest.approx(1.5, rel=0.02)
     assert free.temperatures["b"] == pytest.approx(1 / 1.5, rel=0.02)
     assert chosen(sample, space=Space((1.0, 1.0), SCALES)).temperatures == {"a": 1, "b": 1}
@@ -123,13 +96,6 @@ def test_temperatures_are_searched_where_they_may_be():
 def test_an_error_is_minimised_under_upper_bounds():
     found = chosen(sphere(2, sign=-1.0), "b<=-0.6", maximize=False)
     assert found.metrics["a"].value == pytest.approx(-0.8, abs=1e-3)
-    assert found.requirements[0].price == pytest.approx(0.6 / 0.8, rel=0.05)
-
-
-def test_a_requirement_that_does_not_bind_costs_nothing():
-    found = chosen(sphere(2), "b>=-0.5")
-    assert found.requirements[0].price == 0
-    assert found.requirements[0].price_interval == (0, 0)
 
 
 def test_the_same_seed_gives_the_same_choice():
@@ -137,6 +103,23 @@ def test_the_same_seed_gives_the_same_choice():
     first, second, other = (chosen(sphere(2, noise), "b>=0.4", seed=s).to_dict() for s in (1, 1, 2))
     assert first == second
     assert first != other
+
+
+def test_points_are_measured_in_blocks_that_fit(monkeypatch):
+    """In blocks of 7 points the choice is the same, and what differs in the scale alone comes together."""
+    noise = np.random.default_rng(0).normal(size=(2, 50)) * 0.1
+    whole = chosen(sphere(2, noise), "b>=0.4")
+    sample, blocks = sphere(2, noise), []
+
+    def measure(points):
+        blocks.append(points)
+        return sphere(2, noise).measure(points)
+
+    monkeypatch.setattr("hyperdpo.choosing.search.BLOCK_NUMBERS", 7 * sample.counts.size)
+    assert chosen(replace(sample, measure=measure), "b>=0.4") == whole
+    assert max(map(len, blocks)) == 7
+    grid_weights = [tuple(row) for block in blocks[:15] for row in block[:, :2]]  # 21 weightings at 5 scales
+    assert len(list(itertools.groupby(grid_weights))) == len(set(grid_weights)) == 21
 
 
 # --- what cannot be met
@@ -159,51 +142,7 @@ def test_what_is_out_of_reach_of_all_points_is_said():
     assert not verdict.holds
 
 
-# --- confidence
-
-
-def test_bounds_cover_the_truth_as_often_as_they_say():
-    rng = np.random.default_rng(0)
-    below, inside = [], []
-    for trial in range(400):
-        counts = (rng.random((1, 80)) < 0.8).astype(float)
-        values = rng.beta(2, 3, (1, 80))  # mean 0.4
-        resamples = Resamples(counts, trial, 600)
-        drawn = resamples.resampled(values * counts, 0)[0]
-        below.append(np.quantile(drawn, 0.05) <= 0.4)
-        low, high = np.quantile(drawn, [0.05, 0.95])
-        inside.append(low <= 0.4 <= high)
-        assert resamples.bounds(values * counts, 0, 1.0, 0.95)[0] == pytest.approx(np.quantile(drawn, 0.05))
-    assert 0.92 <= np.mean(below) <= 0.98
-    assert 0.86 <= np.mean(inside) <= 0.94
-
-
-def test_resampled_means_have_the_spread_of_a_mean():
-    values = np.random.default_rng(1).normal(size=(1, 1, 400))
-    resamples = Resamples(np.ones((1, 400)), 0)
-    assert resamples.means(values)[0, 0] == pytest.approx(values.mean())
-    assert resamples.resampled(values[:, 0], 0).std() == pytest.approx(values.std() / 20, rel=0.06)
-
-
-def test_groups_without_a_metric_count_in_no_mean():
-    counts = np.array([[1.0, 1, 0, 0], [1, 1, 1, 3]])
-    sums = np.array([[[0.2, 0.4, 0, 0], [1, 1, 1, 0]]])
-    assert Resamples(counts).means(sums)[0] == pytest.approx([0.3, 0.5])
-
-
-def test_on_average_is_not_with_confidence_unless_it_is_asked_for():
-    noise = np.random.default_rng(2).normal(size=(2, 100)) * 0.3
-    noise -= noise.mean(1, keepdims=True)
-    (loose,) = chosen(sphere(2, noise), "b>=0.5").requirements
-    assert loose.value == pytest.approx(0.5, abs=1e-3)
-    assert not loose.holds
-    assert loose.share == pytest.approx(0.5, abs=0.1)
-    found = chosen(sphere(2, noise), "b>=0.5", certain=True)
-    (sure,) = found.requirements
-    assert sure.holds
-    assert sure.bound == pytest.approx(0.5, abs=1e-3)
-    assert sure.value == pytest.approx(0.5 + 1.645 * 0.03, abs=0.01)
-    assert found.metrics["a"].value < math.sqrt(0.75) - 0.01
+# --- what is reported
 
 
 def test_a_choice_is_reported_on_the_groups_that_were_held_out():
@@ -258,7 +197,8 @@ def test_malformed_requirements_are_refused(text):
 @pytest.mark.parametrize("m", [1, 2, 3, 5])
 def test_points_are_written_down_exactly(m):
     rng = np.random.default_rng(m)
-    space = Space(tuple(rng.uniform(0.1, 2, m)), (0.5, 16.0), spread=2.0)
+    betas = tuple(round(b, 2) for b in rng.uniform(0.1, 2, m).tolist())
+    space = Space(betas, (0.5, 16.0), written_box([b / 2 for b in betas], [b * 2 for b in betas]))
     points = np.column_stack(
         [rng.dirichlet(np.full(m, 0.3), 200), rng.uniform(0.4, 17, 200), rng.uniform(0.1, 3, (200, m))]
     )
@@ -268,6 +208,8 @@ def test_points_are_written_down_exactly(m):
     assert np.abs(found[:, :m] - points[:, :m]).max() < 1e-4
     assert found[:, m].min() >= 0.5
     assert found[:, m].max() <= 16
+    low, high = np.array(betas) / 2, np.array(betas) * 2
+    assert ((found[:, m + 1 :] >= low - 1e-12) & (found[:, m + 1 :] <= high + 1e-12)).all() or m == 1
     assert (np.array([[float(f"{x:g}") for x in row] for row in found]) == found).all()
     assert (rounded(found, space) == found).all()
     assert (grid(space, m + 3)[0, m + 1 :] == space.betas).all()
@@ -313,6 +255,85 @@ def test_a_rankers_points_have_the_metrics_of_its_front(parametrization):
         assert rows == pytest.approx(np.column_stack([front.metrics, front.main]), abs=1e-6)
     base = run.base_front(examples)
     assert Resamples(sample.counts).means(sample.base[None])[0] == pytest.approx([*base.metrics[0], base.main[0]])
+
+
+@pytest.mark.parametrize("parametrization", ["scratch", "temperature"])
+def test_what_does_not_depend_on_the_point_is_computed_once(monkeypatch, parametrization):
+    run = fit_toy(parametrization=parametrization)
+    examples = run.examples(Part.whole(toy_table()))
+    calls: list[int] = []
+    before = run.ranker.scorer.before_conditions
+
+    def counted(features, mask):
+        calls.append(len(mask))
+        return before(features, mask)
+
+    monkeypatch.setattr(run.ranker.scorer, "before_conditions", counted)
+    points = np.array([[w, 1 - w, c, 1.0, b] for w in (0.0, 0.3, 1.0) for c in (1.0, 2.0) for b in (1.0, 1.1)])
+    sample = rank_sample(run, examples)
+    found = sample.measure(points)
+    assert sample.measure(points[::-1])[::-1] == pytest.approx(found)
+    assert sum(calls) == len(examples.sizes)
+    monkeypatch.setattr("hyperdpo.choosing.rankers.KEPT_BYTES", 0)
+    calls.clear()
+    forgetful = rank_sample(run, examples)
+    assert forgetful.measure(points) == pytest.approx(found)
+    assert forgetful.measure(points) == pytest.approx(found)
+    assert sum(calls) == 2 * len(examples.sizes)
+
+
+def test_a_temperature_run_is_searched_where_it_was_trained(capsys):
+    """The goal rises with b's temperature, without end; the run's own, 1, is below what was trained."""
+    run = fit_toy(parametrization="temperature", temperatures={"low": [0.5, 1.2], "high": [1.5, 2.5]})
+    space = rank_space(run, (1.0, 2.0))
+    assert (space.box, space.trained) == (((0.5, 1.5), (1.2, 2.5)), True)
+    seen = []
+
+    def measure(points):
+        seen.append(points)
+        return np.stack([points[:, 4], points[:, 0]], axis=1)[:, :, None] * np.ones(30)
+
+    sample = Sample(("a", "b"), (True, True), np.ones((2, 30)), measure, np.zeros((2, 30)))
+    found = chosen(sample, "b>=0.5", space=space)
+    points = np.concatenate(seen)
+    assert len(points) > 100
+    assert ((points[:, 3:] >= [0.5, 1.2]) & (points[:, 3:] <= [1.5, 2.5])).all()
+    assert len(np.unique(points[:, 3])) > 3
+    assert found.temperatures["b"] == 2.5
+    assert "b" in found.temperatures_at_end
+    print_choice(found)
+    assert "temperature of b, 2.5, lies at an end of what the run was trained on: 1.2 to 2.5" in capsys.readouterr().out
+    fixed = rank_space(run, (1.0,), fixed_temperatures=True)
+    assert (fixed.box, fixed.betas) == (None, (1, 1))
+
+
+def test_a_mixture_is_searched_up_to_a_factor_of_2():
+    run = fit_toy(parametrization="mixture")
+    space = rank_space(run, (1.0, 2.0))
+    assert (space.box, space.trained) == (((0.5, 2.0), (0.5, 2.0)), False)
+    assert rank_space(fit_toy(parametrization="scratch"), (1.0,)).box is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "box"),
+    [
+        (0.67, 1.5, (0.67, 1.5)),
+        (0.66666, 1.49999, (0.667, 1.49)),
+        (9.996, 10.04, (10.0, 10.0)),
+        (1.0001, 1.0002, (1.0001, 1.0002)),  # nothing that is written with three digits lies between
+    ],
+)
+def test_the_ends_of_a_box_are_written_down_and_not_beyond_it(low, high, box):
+    assert written_box([low], [high]) == (box,)
+
+
+def test_choose_and_the_explorer_go_equally_far():
+    point = pytest.importorskip("hyperdpo.explorer.point")
+    assert point.CURVE_SCALES[-1] == SCALE_ENDS[1] == 16
+    assert SCALE_ENDS[0] == DEFAULT_SCALES[0] == 0.5
+    (option,) = [o for o in choose_option.params if o.name == "scales"]
+    assert option.default == "0.5,0.7,1,1.4,2,4,8,16"
+    assert [float(c) for c in option.default.split(",")] == list(DEFAULT_SCALES)
 
 
 FAST = ["--points", 5, "--scales", "1,4", "--fixed-temperatures", "--cpu"]

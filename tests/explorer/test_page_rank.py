@@ -171,7 +171,7 @@ def test_what_cannot_be_is_put_right(shared_page):
     page = shared_page.page
     number(page, "scale").fill("1000")
     page.keyboard.press("Tab")
-    wait_until(lambda: json.loads(snippet(page, "JSON"))["scale"] == 10, "the scale's end")
+    wait_until(lambda: json.loads(snippet(page, "JSON"))["scale"] == 16, "the scale's end")
     number(page, f"weight of {CLICKS[0]}").fill("")
     page.keyboard.press("Tab")
     number(page, f"weight of {CLICKS[1]}").fill("7")

@@ -12,7 +12,7 @@ from helpers import CLICKS, fit_toy, toy_table
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.explorer.point import Point
-from hyperdpo.explorer.rank_state import RankExplorer, ranking, trained_on
+from hyperdpo.explorer.rank_state import RankExplorer, ranking, shared_range, trained_on
 from hyperdpo.explorer.tables import list_table, metric_table
 from hyperdpo.ranking.run import RankRun
 
@@ -52,7 +52,7 @@ def test_lists_are_ranked_by_the_scores_of_the_run(explorer):
 def test_metrics_of_all_groups_are_those_of_the_front(explorer):
     examples = explorer.run.examples(explorer.part)
     for point in points_of(explorer):
-        front = explorer.run.front(examples, point.weights, [point.scale, 3.0], temperatures=point.temperatures)
+        front = explorer.run.front(examples, point.weights, [point.scale, 4.0], temperatures=point.temperatures)
         value, curve = explorer.here(point)
         assert value == pytest.approx([*front.metrics[0], front.main[0]], abs=1e-5)
         base = explorer.run.base_front(examples)
@@ -101,6 +101,26 @@ def test_temperatures_move_as_far_as_the_ranker_answers():
     assert RankExplorer(mixture, Path("x"), part, "test").temperature_range == ((0.125, 8), (0.125, 8))
     scratch = fit_toy(parametrization="scratch")
     assert RankExplorer(scratch, Path("x"), part, "test").temperature_range is None
+
+
+def test_temperatures_stay_where_a_temperature_run_was_trained():
+    """The run's own β, 1 and 1, is outside of what it was trained on for b."""
+    table = toy_table()
+    run = fit_toy(parametrization="temperature", temperatures={"low": [0.5, 1.20049], "high": [1.99951, 3.0]})
+    part = run.part(table)[1]
+    trained = RankExplorer(run, Path("temperature"), part, "test")
+    assert trained.temperature_range == ((0.5, 1.99), (1.21, 3.0))
+    start = trained.start()
+    assert start.temperatures == (1.0, 1.21)
+    assert trained.at_trained_end(start) == "β of b lies at an end of what the run was trained on (1.21 to 3)"
+    assert trained.at_trained_end(replace(start, temperatures=(0.5, 2.0))).startswith("β of a lies")
+    assert trained.at_trained_end(replace(start, temperatures=(0.6, 2.0))) == ""
+    mixture = RankExplorer(fit_toy(parametrization="mixture"), Path("mixture"), part, "test")
+    assert mixture.at_trained_end(replace(start, temperatures=(8.0, 8.0))) == ""
+    assert shared_range([mixture, trained]) == shared_range([trained, mixture]) == ((0.5, 1.99), (1.21, 3.0))
+    scratch = RankExplorer(fit_toy(parametrization="scratch"), Path("scratch"), part, "test")
+    assert shared_range([scratch, trained]) is None
+    assert shared_range([trained, scratch]) == trained.temperature_range
 
 
 def test_groups_that_another_run_was_trained_on_are_counted(fitted, generated):

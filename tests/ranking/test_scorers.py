@@ -105,6 +105,21 @@ def test_the_transformer_scores_an_item_in_view_of_the_others():
 
 
 @KINDS
+def test_what_stands_before_the_conditions_is_the_same_for_all_of_them(kind):
+    features, mask, w = groups()
+    config = ScorerConfig(kind=kind, width=8, heads=2, conditioning="head")
+    score = Scorer(config, F, M).double().eval()
+    assert score.shares_blocks
+    assert not Scorer(ScorerConfig(kind=kind, width=8, conditioning="modulation"), F, M).shares_blocks
+    assert not Scorer(config, F).shares_blocks
+    hidden = score.before_conditions(features, mask)
+    for conditions in (w, torch.stack([w, w.flip(-1)])):
+        torch.testing.assert_close(
+            score(features * torch.nan, mask, conditions, hidden), score(features, mask, conditions)
+        )
+
+
+@KINDS
 def test_groups_of_a_batch_do_not_see_each_other(kind):
     features, mask, w = groups()
     score = scorer(kind)

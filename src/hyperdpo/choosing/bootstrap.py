@@ -2,18 +2,70 @@
 
 A metric of a sample is a ratio of sums over its groups, sum_g s_g / sum_g n_g: n is 1 for groups that have the metric
 and 0 for others, or the number of pairs where the metric is a share of pairs.
+
+There is one definition of being met with confidence: the share of all resamples that meet a threshold. A resample in
+which no group has the metric meets none. A bound is the largest threshold whose share is at least the confidence, so
+the bound meets a threshold exactly where its share does.
 """
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
 
 from hyperdpo.core.preferences import stream
+from hyperdpo.errors import InputError
 
-#: Resamples where nothing else is asked for, and the most numbers that they may hold together (of 4 bytes).
+#: Resamples where nothing else is asked for, and the most numbers that they may hold together then (of 4 bytes).
 RESAMPLES, MOST_NUMBERS = 2000, 20_000_000
+#: The most numbers in any case.
+LARGEST_NUMBERS = 400_000_000
+#: So many resamples have to lie beyond a bound for it to be one.
+TAIL = 10
+#: With fewer groups that have a metric, nothing is said of it with confidence.
+FEWEST_GROUPS = 20
+
+
+def number_of_resamples(confidence: float, groups: int, asked: int | None = None) -> int:
+    """2,000; fewer above 10,000 groups, more for a confidence above 99.5%: 10 have to lie beyond the bound.
+
+    Args:
+        confidence: from 0.5 to 1.
+        groups: G.
+        asked: what the user wants instead.
+
+    Raises:
+        InputError: too few were asked for, or they do not fit into memory.
+    """
+    least = math.ceil(TAIL / (1 - confidence) - 1e-6)
+    if asked is not None and asked < least:
+        raise InputError(
+            f"resamples: found {asked:,}; expected at least {least:,} for a confidence of {confidence:g} "
+            f"({TAIL} of them beyond the bound)"
+        )
+    number = asked or max(least, min(RESAMPLES, MOST_NUMBERS // max(groups, 1)))
+    if number * groups > LARGEST_NUMBERS:
+        raise InputError(
+            f"confidence: found {confidence:g} and {groups:,} groups; expected a confidence for which "
+            f"{LARGEST_NUMBERS // groups:,} resamples are enough (this one takes {number:,})"
+        )
+    return number
+
+
+def share_met(turned: np.ndarray, threshold: float) -> np.ndarray:
+    """(...): of (..., B) resamples, turned so that more is safer, how many meet a threshold."""
+    return np.asarray((turned >= threshold).mean(-1))
+
+
+def bound(turned: np.ndarray, confidence: float) -> np.ndarray:
+    """(...): the largest threshold with :func:`share_met` >= confidence, of (..., B) resamples."""
+    number = turned.shape[-1]
+    needed = max(math.floor(confidence * number), 1)
+    while needed / number < confidence:
+        needed += 1
+    return np.asarray(np.partition(turned, number - needed, axis=-1)[..., number - needed])
 
 
 class Resamples:
@@ -22,13 +74,12 @@ class Resamples:
     Args:
         counts: (K, G), the n of each metric.
         seed: of the draws.
-        resamples: B; None: 2000, fewer (at least 200) above 10,000 groups.
+        number: B, see :func:`number_of_resamples`.
     """
 
-    def __init__(self, counts: np.ndarray, seed: int = 0, resamples: int | None = None):
+    def __init__(self, counts: np.ndarray, seed: int = 0, number: int = RESAMPLES):
         self.counts = np.asarray(counts, dtype=np.float32)
-        groups = self.counts.shape[1]
-        self.number = resamples or min(RESAMPLES, max(200, MOST_NUMBERS // max(groups, 1)))
+        self.number = number
         self._seed = seed
 
     @cached_property
@@ -46,6 +97,10 @@ class Resamples:
         """(K, B)."""
         return self.counts @ self._draws.T
 
+    def groups_with(self, metric: int) -> int:
+        """How many groups have a metric."""
+        return int(np.count_nonzero(self.counts[metric]))
+
     def means(self, sums: np.ndarray) -> np.ndarray:
         """(P, K): the metrics of the sample itself, from (P, K, G) sums; NaN where no group has the metric."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -56,7 +111,6 @@ class Resamples:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((sums.astype(np.float32) @ self._draws.T) / self._totals[metric], dtype=np.float64)
 
-    def bounds(self, sums: np.ndarray, metric: int, sign: float, confidence: float) -> np.ndarray:
-        """(P,): one-sided confidence bounds of a metric, below it for sign 1, above it for -1."""
-        level = 1 - confidence if sign > 0 else confidence
-        return np.asarray(np.nanquantile(self.resampled(sums, metric), level, axis=1))
+    def turned(self, sums: np.ndarray, metric: int, sign: float) -> np.ndarray:
+        """(P, B): as :meth:`resampled`, times ``sign``, so that more is safer; -inf where no group has the metric."""
+        return np.nan_to_num(sign * self.resampled(sums, metric), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

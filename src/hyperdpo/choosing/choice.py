@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from hyperdpo.choosing.bootstrap import Resamples
+from hyperdpo.choosing.bootstrap import FEWEST_GROUPS, Resamples, bound, number_of_resamples, share_met
+from hyperdpo.choosing.prices import Slope, loosening, tightening
 from hyperdpo.choosing.requirements import Requirement, check_metrics
-from hyperdpo.choosing.search import Effort, Measure, Pool, Space, neighbours, searched, without
+from hyperdpo.choosing.search import Effort, Measure, Pool, Space, searched
 from hyperdpo.errors import InputError
 
-#: A price is the slope between thresholds this share of the metric's range apart from the one that was asked for.
-PRICE_SHARE = 0.05
+#: Resampled means are in single precision.
+TOLERANCE_OF_RESAMPLES = 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,53 @@ class Verdict:
 
     requirement: Requirement
     value: float
-    bound: float
-    """The one-sided confidence bound on the side that matters: below the value for ``>=``."""
-    holds: bool
-    """The bound meets the threshold."""
+    bound: float | None
+    """The one-sided confidence bound on the side that matters, below the value for ``>=``: the largest (for ``<=`` the
+    least) threshold that the share of resamples asked for meets; None: so many have no group with the metric."""
+    holds: bool | None
+    """The bound meets the threshold: ``share`` is at least the confidence. None: too few groups to say."""
     share: float
-    """Of the resamples in which it is met."""
-    price: float | None
-    """How much of the goal one more unit of the requirement costs, >= 0; None where requirements cannot be met."""
-    price_interval: tuple[float, float] | None
-    price_step: float
-    """How far the threshold was moved either way for the price."""
+    """Of the resamples in which it is met; one in which no group has the metric counts as not met."""
+    groups: int
+    """How many groups have the metric; fewer than 20 are too few."""
+    tightening: Slope | None
+    """How much of the goal one more unit of the requirement costs; None where it cannot be tightened (or met)."""
+    loosening: Slope | None
+    """How much of the goal one unit less would gain; None where requirements cannot be met."""
     attainable: float | None
     """The most (for ``<=`` the least) of its metric that a point has which meets the others; None: no point does."""
+
+    @property
+    def price(self) -> float | None:
+        """Of the goal, for one more unit of the requirement, >= 0; None where it cannot be tightened."""
+        return None if self.tightening is None else self.tightening.per_unit
+
+    @property
+    def gain(self) -> float | None:
+        """Of the goal, for one unit less of the requirement, >= 0; None where requirements cannot be met."""
+        return None if self.loosening is None else self.loosening.per_unit
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "requirement": str(self.requirement),
+            "metric": self.requirement.name,
+            "sense": self.requirement.sense,
+            "threshold": self.requirement.threshold,
+            "value": self.value,
+            "bound": self.bound,
+            "holds": self.holds,
+            "share_of_resamples": self.share,
+            "groups": self.groups,
+            **_named("price", self.tightening),
+            **_named("gain", self.loosening),
+            "attainable": self.attainable,
+        }
+
+
+def _named(name: str, slope: Slope | None) -> dict[str, Any]:
+    per_unit, interval, step = (None,) * 3 if slope is None else (slope.per_unit, list(slope.interval), slope.step)
+    return {name: per_unit, f"{name}_interval": interval, f"{name}_step": step}
 
 
 @dataclass(frozen=True)
@@ -91,16 +126,31 @@ class Choice:
     requirements: tuple[Verdict, ...]
     joint_share: float
     """Of the resamples in which all requirements are met."""
+    holds: bool | None
+    """All requirements together are met with confidence, in so large a share; None: too few groups to say."""
     chosen_on: dict[str, Any]
     reported_on: dict[str, Any]
     """Of both: what they are (``description``), the number of groups, and the metrics of the point."""
     points_measured: int
     resamples: int
-    temperatures_searched: bool = False
+    temperature_ends: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Between which each temperature was searched; empty: they were left as they are."""
+    temperatures_trained: bool = False
+    """Those ends are what the run was trained on."""
     scale_at_end: bool = False
     """The scale lies at an end of the grid: one beyond it may be better."""
     details: dict[str, Any] = field(default_factory=dict)
     """From commands: how to use the point."""
+
+    @property
+    def temperatures_searched(self) -> bool:
+        """Whether temperatures were not left as they are."""
+        return bool(self.temperature_ends)
+
+    @property
+    def temperatures_at_end(self) -> list[str]:
+        """The objectives whose temperature lies at an end of where it was searched."""
+        return [name for name, ends in self.temperature_ends.items() if self.temperatures[name] in ends]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -116,29 +166,15 @@ class Choice:
                 name: {"value": one.value, "interval": [one.low, one.high], "base": one.base}
                 for name, one in self.metrics.items()
             },
-            "requirements": [
-                {
-                    "requirement": str(v.requirement),
-                    "metric": v.requirement.name,
-                    "sense": v.requirement.sense,
-                    "threshold": v.requirement.threshold,
-                    "value": v.value,
-                    "bound": v.bound,
-                    "holds": v.holds,
-                    "share_of_resamples": v.share,
-                    "price": v.price,
-                    "price_interval": None if v.price_interval is None else list(v.price_interval),
-                    "price_step": v.price_step,
-                    "attainable": v.attainable,
-                }
-                for v in self.requirements
-            ],
+            "requirements": [v.to_dict() for v in self.requirements],
             "share_of_resamples_all_met": self.joint_share,
+            "holds": self.holds,
             "chosen_on": self.chosen_on,
             "reported_on": self.reported_on,
             "points_measured": self.points_measured,
             "resamples": self.resamples,
             "temperatures_searched": self.temperatures_searched,
+            "temperatures_at_end": self.temperatures_at_end,
             "scale_at_end": self.scale_at_end,
             **self.details,
         }
@@ -172,11 +208,11 @@ def choose_point(
         holdout: other groups of the same metrics, from which intervals and verdicts come; None: those of ``sample``.
         effort: how much is measured.
         seed: of resamples and random steps.
-        resamples: of the bootstrap.
+        resamples: of the bootstrap; None: see :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
 
     Raises:
-        InputError: an unknown metric, one that no group has, a goal in the wrong direction, or a confidence that is not
-            between 0.5 and 1.
+        InputError: an unknown metric, one that no group has, a goal in the wrong direction, a confidence that is not
+            between 0.5 and 1, or resamples too few for it.
     """
     if not 0.5 <= confidence < 1:
         raise InputError(f"confidence: found {confidence:g}; expected a number from 0.5 to 1, below 1")
@@ -189,48 +225,37 @@ def choose_point(
                 raise InputError(f"{one.description or 'data'}: no group says anything about {name}; expected labels")
     placed = [(r, sample.position(r.name)) for r in requirements]
     k, sign = sample.position(goal), 1.0 if maximize else -1.0
-    draws = Resamples(sample.counts, seed, resamples)
+    draws = _resamples(sample, confidence, seed, resamples)
     pool = Pool(sample.measure, space, draws, placed, (k, sign), confidence if certain else None)
-    searched(pool, effort, seed, PRICE_SHARE)
-    thresholds = pool.thresholds
-    position, met = pool.best(thresholds)
+    searched(pool, effort, seed)
+    position, met = pool.best(pool.thresholds)
     point = pool.points[position]
     m = space.m
 
-    report_draws = draws if holdout is None else Resamples(reported.counts, seed, resamples)
+    report_draws = draws if holdout is None else _resamples(reported, confidence, seed, resamples)
     sums = reported.measure(point[None])
-    means = report_draws.means(sums)[0]
-    base = report_draws.means(reported.base[None])[0]
-    metrics, by_metric = {}, {}
-    for i, name in enumerate(reported.names):
-        if not reported.counts[i].any():
-            continue
-        by_metric[name] = report_draws.resampled(sums[:, i], i)[0]
-        low, high = np.nanquantile(by_metric[name], [(1 - confidence) / 2, (1 + confidence) / 2])
-        metrics[name] = Measured(float(means[i]), float(low), float(high), float(base[i]))
-
+    metrics = _measured(reported, report_draws, sums, confidence)
     verdicts, all_met = [], np.ones(report_draws.number, dtype=bool)
-    moved = neighbours(pool, PRICE_SHARE)
-    for r, (requirement, _) in enumerate(placed):
-        values = by_metric[requirement.name]
-        side = requirement.sign
-        bound = float(np.nanquantile(values, 1 - confidence if side > 0 else confidence))
-        meets = side * values >= side * requirement.threshold - TOLERANCE_OF_RESAMPLES
-        all_met &= meets
-        price, interval = (None, None) if not met else _price(pool, thresholds, r, moved[r], confidence)
+    for r, (requirement, metric) in enumerate(placed):
+        side, attainable = requirement.sign, pool.attainable(r)
+        turned = report_draws.turned(sums[:, metric], metric, side)[0]
+        enough = side * requirement.threshold - TOLERANCE_OF_RESAMPLES
+        edge, groups = float(bound(turned, confidence)), report_draws.groups_with(metric)
+        all_met &= turned >= enough
         verdicts.append(
             Verdict(
                 requirement=requirement,
                 value=metrics[requirement.name].value,
-                bound=bound,
-                holds=bool(side * bound >= side * requirement.threshold - TOLERANCE_OF_RESAMPLES),
-                share=float(meets.mean()),
-                price=price,
-                price_interval=interval,
-                price_step=float(moved[r]),
-                attainable=_attainable(pool, thresholds, r),
+                bound=side * edge if np.isfinite(edge) else None,
+                holds=None if groups < FEWEST_GROUPS else edge >= enough,
+                share=float(share_met(turned, enough)),
+                groups=groups,
+                tightening=tightening(pool, r, confidence) if met else None,
+                loosening=loosening(pool, r, confidence) if met else None,
+                attainable=None if attainable is None else side * attainable,
             )
         )
+    joint = float(all_met.mean())
 
     def described(one: Sample, values: np.ndarray) -> dict[str, Any]:
         found = {name: float(v) for name, v in zip(one.names, values, strict=True) if not np.isnan(v)}
@@ -247,46 +272,32 @@ def choose_point(
         certain=certain,
         metrics=metrics,
         requirements=tuple(verdicts),
-        joint_share=float(all_met.mean()),
+        joint_share=joint,
+        holds=None if any(v.holds is None for v in verdicts) else joint >= confidence,
         chosen_on=described(sample, pool.means[position]),
-        reported_on=described(reported, pool.means[position] if holdout is None else means),
+        reported_on=described(reported, pool.means[position] if holdout is None else report_draws.means(sums)[0]),
         points_measured=len(pool.points),
         resamples=report_draws.number,
-        temperatures_searched=space.spread > 1 and m > 1,
+        temperature_ends=dict(zip(objectives, space.box, strict=True)) if space.box and space.free else {},
+        temperatures_trained=space.trained,
         scale_at_end=len(space.scales) > 1 and float(point[m]) in (space.scales[0], space.scales[-1]),
     )
 
 
-#: Resampled means are in single precision.
-TOLERANCE_OF_RESAMPLES = 1e-6
+def _resamples(sample: Sample, confidence: float, seed: int, asked: int | None) -> Resamples:
+    return Resamples(sample.counts, seed, number_of_resamples(confidence, sample.counts.shape[1], asked))
 
 
-def _price(
-    pool: Pool, thresholds: np.ndarray, r: int, step: float, confidence: float
-) -> tuple[float | None, tuple[float, float] | None]:
-    """The slope of the best goal between two thresholds of requirement r, and its interval with both points fixed.
+def _measured(sample: Sample, draws: Resamples, sums: np.ndarray, confidence: float) -> dict[str, Measured]:
+    """Of every metric that a group has: its value, two-sided interval and base, from the (1, K, G) sums of a point.
 
-    Where the tighter threshold cannot be met, the slope up to the threshold itself.
+    The interval leaves out resamples in which no group has the metric.
     """
-    shift = step * np.eye(len(thresholds))[r]
-    tight, possible = pool.best(thresholds + shift)
-    width = 2 * step
-    if not possible:
-        tight, _ = pool.best(thresholds)
-        width = step
-    loose, _ = pool.best(thresholds - shift)
-    price = float(pool.goals[loose] - pool.goals[tight]) / width
-    if tight == loose:
-        return price, (price, price)
-    sums = pool.measure(pool.points[[loose, tight]])[:, pool.goal]
-    values = pool.goal_sign * pool.resamples.resampled(sums, pool.goal)
-    low, high = np.nanquantile((values[0] - values[1]) / width, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return price, (float(low), float(high))
-
-
-def _attainable(pool: Pool, thresholds: np.ndarray, r: int) -> float | None:
-    allowed = pool.violations(without(thresholds, r)) == 0
-    if not allowed.any():
-        return None
-    requirement, _ = pool.requirements[r]
-    return float(requirement.sign * pool.judged[allowed, r].max())
+    values, base = draws.means(sums)[0], draws.means(sample.base[None])[0]
+    found = {}
+    for i, name in enumerate(sample.names):
+        if sample.counts[i].any():
+            ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+            low, high = np.nanquantile(draws.resampled(sums[:, i], i)[0], ends).tolist()
+            found[name] = Measured(float(values[i]), low, high, float(base[i]))
+    return found

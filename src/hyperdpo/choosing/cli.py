@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hyperdpo.choosing.scales import SCALES
 from hyperdpo.options import PATH, numbers_of, run_data_options
 
 
@@ -38,7 +39,7 @@ from hyperdpo.options import PATH, numbers_of, run_data_options
 @click.option(
     "--scales",
     callback=numbers_of,
-    default="0.5,0.7,1,1.4,2,4,8,16",
+    default=",".join(f"{c:g}" for c in SCALES),
     show_default=True,
     metavar="C,C",
     help="Grid of scales; the search stays between its ends. 1: no other scale.",

@@ -15,6 +15,7 @@ from hyperdpo.choosing.choice import Choice, Sample, choose_point
 from hyperdpo.choosing.rankers import MAIN, rank_part, rank_sample, rank_space
 from hyperdpo.choosing.rankers import metric_names as rank_metrics
 from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_requirement
+from hyperdpo.choosing.scales import SCALES
 from hyperdpo.choosing.search import Effort
 from hyperdpo.choosing.tables import print_choice
 from hyperdpo.core.preferences import stream
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from hyperdpo.alignment.data import Preferences
     from hyperdpo.alignment.run import AlignRun
 
-#: From far off the base to nearly on it.
-SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0)
 SPLITS = ("auto", "all", "train", "validation", "test")
 
 
@@ -77,11 +76,13 @@ def choose(
             groups of other data.
         scales: the grid; the search stays between its ends. A single one is kept.
         points: weightings of the grid.
-        fixed_temperatures: leave β as it is, also where the ranker answers at any.
+        fixed_temperatures: leave β as it is, also where the ranker answers at others. If not, a mixture's are searched
+            up to twice the run's and down to half of it, and those of a ``temperature`` run where it was trained.
         base_scores: of a ranker, where it has none of its own for the data: a column, a file or an array.
         format, model: of a language model's data, and its base, as in ``align front``.
         seed: of resamples, random steps and a share held out.
-        resamples: of the bootstrap; None: 2000.
+        resamples: of the bootstrap, at least 10 / (1 - confidence); None: 2000 as a rule, see
+            :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
         cpu: do not use a GPU.
 
     Raises:

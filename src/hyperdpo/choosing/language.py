@@ -6,6 +6,8 @@ takes none.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import torch
 
@@ -18,6 +20,8 @@ from hyperdpo.choosing.search import Effort, Space
 
 #: Before an objective's name: its accuracy of pairs.
 ACCURACY = "accuracy:"
+#: Scores of the weightings looked at last are kept up to here (8 bytes a response): 3,200 weightings of 5,000 pairs.
+KEPT_BYTES = 256_000_000
 
 
 def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str, Preferences]:
@@ -37,7 +41,7 @@ def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str
 
 
 def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:
-    return Space(betas=tuple(o.beta for o in run.objectives), scales=scales)
+    return Space(tuple(o.beta for o in run.objectives), scales)
 
 
 def align_effort(run: AlignRun, points: int | None) -> Effort:
@@ -68,7 +72,10 @@ def align_sample(
 
 
 class _Measure:
-    """(P, 2 m + 1) points -> (P, 2 m, G) sums; temperatures are those of the run."""
+    """(P, 2 m + 1) points -> (P, 2 m, G) sums; temperatures are those of the run.
+
+    The scores of the weightings used last are kept, up to ``KEPT_BYTES``; others take another pass through the model.
+    """
 
     def __init__(self, run: AlignRun, preferences: Preferences, device: str, show: bool):
         self.run, self.device, self.show = run, device, show
@@ -83,23 +90,38 @@ class _Measure:
         self._prompts = len(keys)
         counts = torch.cat([self.groups.signal.double(), self.groups.pairs()[1].double()], dim=1)
         self.counts = self._by_prompt(counts.numpy())
-        self._scores: dict[bytes, list[np.ndarray]] = {}
+        self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         m = len(self.betas)
         weights = [np.ascontiguousarray(w) for w in points[:, :m]]
-        new = {w.tobytes(): w for w in weights if w.tobytes() not in self._scores}
+        scores = self._scores_of(weights)
+        return np.stack(
+            [self.sums(scores[w.tobytes()], float(c)) for w, c in zip(weights, points[:, m], strict=True)],
+        )
+
+    def _scores_of(self, weights: list[np.ndarray]) -> dict[bytes, torch.Tensor]:
+        """(responses, padded) scores of each of (m,) weights, by their bytes."""
+        wanted = {w.tobytes(): w for w in weights}
+        found = {}
+        for key in [key for key in wanted if key in self._kept]:
+            self._kept.move_to_end(key)
+            found[key] = self._kept[key]
+        new = [key for key in wanted if key not in found]
         if new:
             name = "choose" if self.show else ""
-            grid = np.array(list(new.values()))
-            found = conditioned_scores(self.run.model, self.tokens, grid, self.pad, self.device, name=name)
-            self._scores.update(zip(new, found, strict=True))
-        return np.stack(
-            [
-                self.sums(self.groups.padded(self._scores[w.tobytes()]), float(c))
-                for w, c in zip(weights, points[:, m], strict=True)
-            ]
-        )
+            grid = np.array([wanted[key] for key in new])
+            rows = conditioned_scores(self.run.model, self.tokens, grid, self.pad, self.device, name=name)
+            found |= {key: self.groups.padded(row) for key, row in zip(new, rows, strict=True)}
+            self._keep({key: found[key] for key in new})
+        return found
+
+    def _keep(self, scores: dict[bytes, torch.Tensor]) -> None:
+        """Add scores, all of one size, and drop those that were not used for longest."""
+        self._kept |= scores
+        size = next(iter(scores.values())).nbytes
+        while len(self._kept) * size > KEPT_BYTES:
+            self._kept.popitem(last=False)
 
     def sums(self, scores: torch.Tensor, scale: float) -> np.ndarray:
         """(2 m, G)."""

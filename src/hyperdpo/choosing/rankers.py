@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from hyperdpo.choosing.choice import Sample
-from hyperdpo.choosing.search import Space
+from hyperdpo.choosing.search import Box, Space, written_box
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.mixture import mixture_scores
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.splits import Part
 from hyperdpo.ranking.evaluation import ranker_scores
-from hyperdpo.ranking.examples import Batch, Examples
+from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, ndcg
 from hyperdpo.ranking.rankers import MixtureRanker
 from hyperdpo.ranking.run import RankRun
@@ -27,21 +27,32 @@ MAIN = "main"
 PASS_SCORES = 2_000_000
 #: By which factor temperatures are moved from the run's, at most, where a ranker answers at any.
 MIXTURE_SPREAD = 2.0
+#: What a scorer makes of the features before it sees weights is kept up to here: a million documents of width 64.
+KEPT_BYTES = 256_000_000
+
+
+def trained_box(run: RankRun) -> Box | None:
+    """The temperatures that a ``temperature`` run was trained on, to the digits that are written; None: another run.
+
+    Beyond them its network has never been, so nothing goes there.
+    """
+    if run.config.parametrization != "temperature":
+        return None
+    return written_box(*run.config.temperatures.box(len(run.objectives)))
 
 
 def rank_space(run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: bool = False) -> Space:
     """Where the points of a run may lie.
 
     A mixture answers at any temperatures; each is searched up to twice the run's and down to half of it. A temperature
-    ranker is trained on D(β), and what is searched is as far apart as D(β) gets.
+    ranker is searched where it was trained, see :func:`trained_box`.
     """
-    spread = 1.0
-    if run.ranker.takes_temperatures and not fixed_temperatures:
-        spread = MIXTURE_SPREAD
-        if run.config.parametrization == "temperature":
-            low, high = run.config.temperatures.box(len(run.objectives))
-            spread = max(max(high) / min(low), 1.0) ** 0.5
-    return Space(betas=tuple(run.betas), scales=scales, spread=spread)
+    betas, box = tuple(run.betas), trained_box(run)
+    if fixed_temperatures or not run.ranker.takes_temperatures:
+        return Space(betas, scales)
+    if box is not None:
+        return Space(betas, scales, box, trained=True)
+    return Space(betas, scales, written_box([b / MIXTURE_SPREAD for b in betas], [b * MIXTURE_SPREAD for b in betas]))
 
 
 def rank_part(run: RankRun, data: Any, split: str) -> tuple[str, Part]:
@@ -98,7 +109,8 @@ def rank_sample(
 class PointMeasure:
     """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none.
 
-    The heads of a mixture depend on no point: they are computed once for all calls.
+    The heads of a mixture depend on no point, nor does what a conditioned head stands on: they are computed once for
+    all calls (the latter as far as it fits into ``KEPT_BYTES``, else once for each).
 
     Args:
         settings: another NDCG than the run's own.
@@ -126,6 +138,8 @@ class PointMeasure:
             counted = ideal > 0 if self.settings.empty == "skip" else torch.ones_like(ideal, dtype=torch.bool)
             self.counts[:, group_batch.groups] = counted.cpu().numpy()
         self._heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._hidden: dict[int, Batch] = {}
+        self._hidden_bytes = 0
 
     def _labels(self, group_batch: GroupBatch) -> tuple[torch.Tensor, torch.Tensor]:
         _, mask = self.examples.index(group_batch)
@@ -138,13 +152,11 @@ class PointMeasure:
         sums = np.zeros((len(points), *self.counts.shape))
         vectors, of_point = np.unique(points[:, m + 1 :], axis=0, return_inverse=True)
         for number, group_batch in enumerate(self.batches):
-            batch: Any = None
+            batch: Batch | None = None
             for v, betas in enumerate(vectors):
                 chosen = np.flatnonzero(of_point.reshape(-1) == v)
                 weights, which = np.unique(points[chosen, :m], axis=0, return_inverse=True)
-                mixture = isinstance(self.run.ranker, MixtureRanker)
-                if batch is None and not (mixture and number in self._heads):
-                    batch = self.examples.batch(group_batch, self.device)
+                batch = batch or self._batch(number, group_batch)
                 raw = self._scores(number, group_batch, batch, weights, betas)
                 base = torch.from_numpy(self._base(group_batch)).to(raw)
                 size = max(PASS_SCORES // max(raw[0].numel() * len(self.gains[0]), 1), 1)
@@ -166,7 +178,7 @@ class PointMeasure:
         scores = np.zeros(self.examples.num_items, dtype=np.float32)
         found = np.zeros(self.counts.shape)
         for number, group_batch in enumerate(self.batches):
-            batch = None if number in self._heads else self.examples.batch(group_batch, self.device)
+            batch = self._batch(number, group_batch)
             raw = self._scores(number, group_batch, batch, point[None, :m], point[m + 1 :])
             base = torch.from_numpy(self._base(group_batch)).to(raw)
             scaled = linear_transformation(raw, base, float(point[m]))
@@ -174,6 +186,22 @@ class PointMeasure:
             rows, mask = self.examples.index(group_batch)
             scores[rows[mask]] = scaled[0].cpu().numpy()[mask]
         return scores, found
+
+    def _batch(self, number: int, group_batch: GroupBatch) -> Batch | None:
+        """What the ranker is to score; None where the heads of a mixture are known."""
+        if number in self._heads:
+            return None
+        if number in self._hidden:
+            return self._hidden[number]
+        batch, scorer = Items.batch(self.examples, group_batch, self.device), self.run.ranker.scorer
+        if not scorer.shares_blocks:
+            return batch
+        hidden = scorer.before_conditions(batch.features, batch.mask)
+        small = Batch(hidden.new_empty((*batch.mask.shape, 0)), batch.mask, batch.base_scores, hidden=hidden)
+        self._hidden_bytes += hidden.nbytes
+        if self._hidden_bytes <= KEPT_BYTES:
+            self._hidden[number] = small
+        return small
 
     def _scores(
         self, number: int, group_batch: GroupBatch, batch: Batch | None, weights: np.ndarray, betas: np.ndarray

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperdpo.choosing.bootstrap import Resamples
+from hyperdpo.choosing.bootstrap import Resamples, bound
 from hyperdpo.choosing.requirements import Requirement
 from hyperdpo.core.preferences import stream, weight_grid
 
@@ -28,6 +28,15 @@ DIGITS = 3
 VECTORS = 3
 #: A requirement that is missed by less is met: means are sums of floating point numbers.
 TOLERANCE = 1e-9
+#: Sums of all metrics of points that are held at once, in numbers of 8 bytes.
+BLOCK_NUMBERS = 20_000_000
+#: Requirements are moved by this share of their metric's range over the grid for prices, to one digit.
+PRICE_SHARE = 0.05
+#: A threshold that can be raised by less than this part of that step cannot be raised.
+LEAST_STEP = 1e-3
+
+#: Of each of the m temperatures, the least and the largest.
+Box = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -37,17 +46,54 @@ class Space:
     Attributes:
         betas: the m temperatures of the run.
         scales: the grid of scales; the search stays between its ends.
-        spread: how far a temperature may move from the run's, by a factor, while their geometric mean stays; 1: they
-            stay as they are. Their common factor is the scale's business.
+        box: between which temperatures may lie, never beyond; None: they stay as they are. Steps leave their geometric
+            mean alone, as far as the box lets them: a common factor is the scale's business.
+        trained: the box is what the run was trained on, not just what is searched.
     """
 
     betas: tuple[float, ...]
     scales: tuple[float, ...]
-    spread: float = 1.0
+    box: Box | None = None
+    trained: bool = False
 
     @property
     def m(self) -> int:
         return len(self.betas)
+
+    @property
+    def free(self) -> bool:
+        """Whether temperatures are searched."""
+        return self.box is not None and self.m > 1
+
+    @property
+    def reach(self) -> float:
+        """Logarithm of the factor by which the grid moves a temperature: half the way through the widest side."""
+        return max(math.log(high / low) for low, high in self.box or ((1.0, 1.0),)) / 2
+
+    def boxed(self, temperatures: np.ndarray) -> np.ndarray:
+        """(..., m) temperatures where they may lie."""
+        if not self.free:
+            return np.broadcast_to(np.array(self.betas), temperatures.shape)
+        low, high = np.array(self.box).T
+        return np.clip(temperatures, low, high)
+
+
+def written_box(low: Sequence[float], high: Sequence[float]) -> Box:
+    """A box whose ends can be written down, none beyond what was given (which stays where nothing lies between)."""
+    found = []
+    for ends in zip(low, high, strict=True):
+        inner = _written(ends[0], up=True), _written(ends[1], up=False)
+        found.append(inner if inner[0] <= inner[1] else (float(ends[0]), float(ends[1])))
+    return tuple(found)
+
+
+def _written(value: float, *, up: bool) -> float:
+    """The nearest number of so many digits that is not below (not above)."""
+    near = float(f"{value:.{DIGITS}g}")
+    if near == value or (near > value) == up:
+        return near
+    step = 10.0 ** (math.floor(math.log10(value)) - DIGITS + 1)
+    return float(f"{near + (step if up else -step):.{DIGITS}g}")
 
 
 @dataclass(frozen=True)
@@ -82,21 +128,19 @@ def rounded(points: np.ndarray, space: Space) -> np.ndarray:
     parts += order < (WEIGHT_PARTS - parts.sum(1, keepdims=True))  # largest remainders
     digits = np.array([[float(f"{x:.{DIGITS}g}") for x in row] for row in points[:, m:]]).reshape(len(points), m + 1)
     digits[:, 0] = np.clip(digits[:, 0], space.scales[0], space.scales[-1])
-    if space.spread == 1:
-        digits[:, 1:] = space.betas
+    digits[:, 1:] = space.boxed(digits[:, 1:])
     return np.concatenate([parts / WEIGHT_PARTS, digits], axis=1)
 
 
 def grid(space: Space, points: int) -> np.ndarray:
-    """Weights times scales at the run's temperatures, and fewer weights with one temperature doubled or halved."""
+    """Weights times scales at the run's temperatures, and fewer weights with one temperature moved up or down."""
     m = space.m
-    betas = np.array(space.betas)
+    betas = space.boxed(np.array(space.betas))
     vectors = [betas]
-    if space.spread > 1 and m > 1:
-        step = math.log(space.spread)
+    if space.free:
         for j in range(m):
             for sign in (1, -1):
-                vectors.append(betas * np.exp(_centred(sign * step * np.eye(m)[j])))
+                vectors.append(space.boxed(betas * np.exp(_centred(sign * space.reach * np.eye(m)[j]))))
     blocks = []
     for number, vector in enumerate(vectors):
         weights = weight_grid(m, points if number == 0 else max(points // 4, m))
@@ -147,18 +191,28 @@ class Pool:
         if not fresh:
             return 0
         points = np.array(fresh)
-        sums = self.measure(points)
-        means = self.resamples.means(sums)
+        means = np.empty((len(points), self.means.shape[1]))
         judged = np.empty((len(points), len(self.requirements)))
-        for r, (requirement, metric) in enumerate(self.requirements):
-            found = means[:, metric]
-            if self.certain is not None:
-                found = self.resamples.bounds(sums[:, metric], metric, requirement.sign, self.certain)
-            judged[:, r] = requirement.sign * found
+        m, size = self.space.m, max(BLOCK_NUMBERS // self.resamples.counts.size, 1)
+        # Points that differ in their scale alone come together: a measure scores them once.
+        order = np.lexsort(np.concatenate([points[:, m : m + 1], points[:, :m], points[:, m + 1 :]], axis=1).T)
+        for block in (order[start : start + size] for start in range(0, len(order), size)):
+            means[block], judged[block] = self._judged(self.measure(points[block]))
         self.points = np.concatenate([self.points, points])
         self.means = np.concatenate([self.means, means])
         self.judged = np.concatenate([self.judged, judged])
         return len(points)
+
+    def _judged(self, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(P, K) means and (P, R), see :attr:`judged`, from (P, K, G) sums."""
+        means = self.resamples.means(sums)
+        judged = np.empty((len(sums), len(self.requirements)))
+        for r, (requirement, metric) in enumerate(self.requirements):
+            if self.certain is None:
+                judged[:, r] = requirement.sign * means[:, metric]
+            else:
+                judged[:, r] = bound(self.resamples.turned(sums[:, metric], metric, requirement.sign), self.certain)
+        return means, judged
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -172,7 +226,8 @@ class Pool:
 
     def violations(self, thresholds: np.ndarray) -> np.ndarray:
         """(N,): distance from the region where all requirements are met, in units of the metrics' ranges."""
-        short = np.maximum(thresholds - self.judged - TOLERANCE, 0) / self.norms
+        asked = np.isfinite(thresholds)  # -inf asks for nothing, not even for a bound
+        short = np.maximum(thresholds[asked] - self.judged[:, asked] - TOLERANCE, 0) / self.norms[asked]
         return np.asarray(np.sqrt((short**2).sum(1)))
 
     def order(self, thresholds: np.ndarray, instead: int | None = None) -> np.ndarray:
@@ -188,6 +243,20 @@ class Pool:
         """Position of the best point, and whether it meets all requirements."""
         position = int(self.order(thresholds, instead)[0])
         return position, bool(self.violations(thresholds)[position] == 0)
+
+    def attainable(self, r: int) -> float | None:
+        """The most that a point has of what requirement r is about, turned, while the others are met.
+
+        None: no point meets the others, or nothing can be said of the metric with confidence.
+        """
+        allowed = self.violations(without(self.thresholds, r)) == 0
+        most = float(self.judged[allowed, r].max(initial=-np.inf))
+        return most if math.isfinite(most) else None
+
+    @property
+    def steps(self) -> np.ndarray:
+        """(R,): how far thresholds are moved for the prices."""
+        return np.array([float(f"{PRICE_SHARE * norm:.1g}") for norm in self.norms])
 
     def search_grid(self, points: int) -> None:
         self.add(grid(self.space, points))
@@ -239,7 +308,7 @@ class Pool:
             for j in range(m):
                 if i != j and w[j] > 0:
                     moves.append((_moved(w, i, j, step / 5), offsets))
-        free = self.space.spread > 1 and m > 1
+        free = self.space.free
         if free:
             for j in range(m):
                 for sign in (1, -1):
@@ -255,13 +324,9 @@ class Pool:
             shift = rng.normal() * step / 2 if len(self.space.scales) > 1 else 0.0
             rows.append((weights / weights.sum(), log_scale + shift, vectors[number % len(vectors)]))
         low, high = math.log(self.space.scales[0]), math.log(self.space.scales[-1])
-        limit = math.log(self.space.spread)
+        run = np.array(self.space.betas)
         found = [
-            [
-                *weights,
-                math.exp(min(max(scale, low), high)),
-                *(np.array(self.space.betas) * np.exp(np.clip(betas, -limit, limit))),
-            ]
+            [*weights, math.exp(min(max(scale, low), high)), *self.space.boxed(run * np.exp(betas))]
             for weights, scale, betas in rows
         ]
         return np.array(found)
@@ -292,26 +357,26 @@ def without(thresholds: np.ndarray, r: int) -> np.ndarray:
     return np.where(np.arange(len(thresholds)) == r, -np.inf, thresholds)
 
 
-def neighbours(pool: Pool, share: float) -> np.ndarray:
-    """(R,): how far thresholds are moved for the prices: a share of each required metric's range over the grid."""
-    return share * pool.norms
-
-
-def searched(pool: Pool, effort: Effort, seed: int, share: float) -> None:
+def searched(pool: Pool, effort: Effort, seed: int) -> None:
     """Fill the pool: the grid, refinement at the thresholds, and at each of them moved either way.
 
-    Where they cannot be met, each metric in turn is made as good as it gets while the others are met.
+    Where they cannot be met, or not be raised, the metric is made as good as it gets while the others are met.
     """
     thresholds = pool.thresholds
     pool.search_grid(effort.grid_points(pool.space.m))
     pool.refine(thresholds, effort.rounds, effort, stream(seed, 18))
+
+    def raise_alone(r: int) -> None:
+        pool.refine(without(thresholds, r), effort.price_rounds, effort, stream(seed, 21, r), instead=r)
+
     if not pool.best(thresholds)[1]:
         for r in range(len(thresholds)):  # what could be required instead
-            pool.refine(without(thresholds, r), effort.price_rounds, effort, stream(seed, 21, r), instead=r)
+            raise_alone(r)
         return
-    moved = neighbours(pool, share)
     for r in range(len(thresholds)):
-        for side, sign in enumerate((1, -1)):
-            other = thresholds + sign * moved[r] * np.eye(len(thresholds))[r]
-            pool.refine(other, effort.price_rounds, effort, stream(seed, 18, r, side), 0.25)
+        step = pool.steps[r] * np.eye(len(thresholds))[r]
+        pool.refine(thresholds + step, effort.price_rounds, effort, stream(seed, 18, r, 0), 0.25)
+        if not pool.best(thresholds + step)[1]:
+            raise_alone(r)
+        pool.refine(thresholds - step, effort.price_rounds, effort, stream(seed, 18, r, 1), 0.25)
     pool.refine(thresholds, effort.price_rounds, effort, stream(seed, 19), 0.125)

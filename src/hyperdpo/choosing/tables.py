@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from rich.console import Console
 from rich.table import Table
 
+from hyperdpo.choosing.bootstrap import FEWEST_GROUPS
 from hyperdpo.choosing.choice import Choice, Verdict
+from hyperdpo.choosing.prices import Slope
 from hyperdpo.printing import four_digits
-
-#: Prices are said for so much of the required metric.
-PRICE_UNIT = 0.01
 
 
 def print_choice(choice: Choice) -> None:
@@ -40,8 +40,8 @@ def print_choice(choice: Choice) -> None:
             else:
                 cells += [
                     f"{verdict.requirement.sense} {verdict.requirement.threshold:g}",
-                    f"{verdict.bound:.4f}",
-                    f"{'yes' if verdict.holds else 'no'} ({verdict.share:.0%})",
+                    "-" if verdict.bound is None else f"{verdict.bound:.4f}",
+                    f"{_word(verdict.holds)} ({_percent(verdict.share)})",
                 ]
             if not same:
                 value = choice.chosen_on["metrics"].get(name)
@@ -59,6 +59,11 @@ def print_choice(choice: Choice) -> None:
     say(line)
     if choice.scale_at_end:
         say("the scale lies at an end of the grid: --scales can reach further")
+    kind = "the run was trained on" if choice.temperatures_trained else "is searched"
+    for name in choice.temperatures_at_end:
+        low, high = choice.temperature_ends[name]
+        at = f"the temperature of {name}, {choice.temperatures[name]:g}, lies at an end"
+        say(f"{at} of what {kind}: {low:g} to {high:g}")
     where = "" if same else f" on the groups it was chosen on ({choice.chosen_on['description']})"
     if not choice.met:
         how = f" with {level} confidence" if choice.certain else ""
@@ -67,11 +72,11 @@ def print_choice(choice: Choice) -> None:
             say(f"  {verdict.requirement}: {_attainable(verdict, choice, level)}")
     else:
         for verdict in choice.requirements:
-            say(_price(verdict, choice))
-        if not choice.certain and not all(v.holds for v in choice.requirements):
-            say(f"met on average where the point was chosen, not with {level} confidence: --certain asks for that")
-    if len(choice.requirements) > 1:
-        say(f"all requirements are met in {choice.joint_share:.0%} of {choice.resamples:,} resamples")
+            say(_prices(verdict, choice, level))
+    if choice.requirements:
+        say(_joint(choice, level))
+    if same:
+        say("chosen and judged on the same groups, which flatters: --holdout judges on others")
     if choice.details.get("command"):
         say(choice.details["command"])
     if choice.details.get("python"):
@@ -81,20 +86,61 @@ def print_choice(choice: Choice) -> None:
 def _attainable(verdict: Verdict, choice: Choice, level: str) -> str:
     others = " while the others are met" if len(choice.requirements) > 1 else ""
     if verdict.attainable is None:
-        return "no point meets the others"
+        return "no point meets the others" if others else "too few groups have it for a bound"
     most = "at most" if verdict.requirement.sense == ">=" else "at least"
     bound = f" ({level} bound)" if choice.certain else ""
     return f"{verdict.requirement.name} is {most} {verdict.attainable:.4f}{bound}{others}"
 
 
-def _price(verdict: Verdict, choice: Choice) -> str:
-    requirement = verdict.requirement
-    tighter = "more" if requirement.sense == ">=" else "less"
-    if not verdict.price:
-        return f"{requirement}: costs nothing ({PRICE_UNIT:g} {tighter} would not either)"
-    change = "costs" if choice.maximize else "adds"
-    line = f"{requirement}: {PRICE_UNIT:g} {tighter} {change} {four_digits(PRICE_UNIT * verdict.price)} {choice.goal}"
-    if verdict.price_interval is not None:
-        low, high = (four_digits(PRICE_UNIT * x) for x in verdict.price_interval)
-        line += f" ({low} to {high})"
-    return line
+def _word(holds: bool | None) -> str:
+    return "too few groups" if holds is None else "yes" if holds else "no"
+
+
+def _percent(share: float) -> str:
+    """Rounded down, so that 94.96% does not read as 95%."""
+    return f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"
+
+
+def _joint(choice: Choice, level: str) -> str:
+    """The verdict: on all requirements together."""
+    one = len(choice.requirements) == 1
+    named = "the requirement is" if one else "all requirements together are"
+    line = f"{named} met in {_percent(choice.joint_share)} of {choice.resamples:,} resamples: "
+    if choice.holds is None:
+        few = min(choice.requirements, key=lambda v: v.groups)
+        return (
+            line + f"too few groups to say more ({few.groups} have {few.requirement.name}; {FEWEST_GROUPS} are needed)"
+        )
+    if choice.holds:
+        return line + f"with {level} confidence"
+    line += f"not with {level} confidence"
+    if not choice.met:
+        return line
+    if not choice.certain:
+        return line + " (--certain asks for that)"
+    return line if one else line + " (--certain asks it of each alone, where the point was chosen)"
+
+
+def _prices(verdict: Verdict, choice: Choice, level: str) -> str:
+    """What tightening a requirement costs, and what loosening it gains."""
+    more, less = ("more", "less") if verdict.requirement.sense == ">=" else ("less", "more")
+    of = f" of the {level} bound" if choice.certain else ""
+    costs, gains = ("costs", "gains") if choice.maximize else ("adds", "takes off")
+    if verdict.tightening is None:
+        found = f"{verdict.requirement}: cannot be tightened"
+    else:
+        found = f"{verdict.requirement}: {verdict.tightening.step:.3g} {more}{of}"
+        if verdict.loosening is not None and verdict.tightening.step < verdict.loosening.step:
+            found += ", the most there is,"
+        found += f" {_change(verdict.tightening, costs, choice.goal)}"
+    if verdict.loosening is not None:
+        found += f"; {verdict.loosening.step:.3g} {less} {_change(verdict.loosening, gains, choice.goal)}"
+    return found
+
+
+def _change(slope: Slope, verb: str, goal: str) -> str:
+    """What a step changes, with its interval."""
+    if not slope.per_unit:
+        return f"{verb} nothing"
+    low, high = (four_digits(slope.step * x) for x in slope.interval)
+    return f"{verb} {four_digits(slope.step * slope.per_unit)} {goal} ({low} to {high})"

@@ -83,7 +83,7 @@ def _rank_page(
         explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
         check_same_labels(*explorers)
     started = time.monotonic()
-    fronts = [one.front(one.betas) for one in explorers]
+    fronts = [one.front(one.start().temperatures) for one in explorers]
     click.echo(f"front measured on {measured_on(len(part.groups), name)} in {time.monotonic() - started:.1f} s")
     from hyperdpo.explorer.rank_view import RankView
 

@@ -10,7 +10,8 @@ from typing import Any
 from nicegui import ui
 from nicegui.element import Element
 
-from hyperdpo.explorer.point import SCALES, Point, written
+from hyperdpo.choosing.scales import SCALE_ENDS
+from hyperdpo.explorer.point import Point, written
 from hyperdpo.explorer.simplex import Simplex
 from hyperdpo.plots import COLOURS
 
@@ -58,7 +59,7 @@ class PointControls:
             if len(objectives) == 1:
                 self._weights[0].disable()
             self._scales = _Pair(
-                "scale c", f"{prefix}scale", SCALES, self._move_scale, middle=1.0, hint="above 1: nearer to base"
+                "scale c", f"{prefix}scale", SCALE_ENDS, self._move_scale, middle=1.0, hint="above 1: nearer to base"
             )
             self._betas = []
             if temperature_range is not None:

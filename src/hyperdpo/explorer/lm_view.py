@@ -22,6 +22,8 @@ from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.snippets import align_snippets
 
 NAMES = ("A", "B", "C")
+#: Of the pages that are open: what ends their answers.
+_OPEN: set[threading.Event] = set()
 #: Longest answer that can be asked for, in tokens.
 MOST_TOKENS = 4096
 
@@ -85,8 +87,15 @@ class LmView:
                 with ui.element("section").classes("card").props('aria-label="front"'):
                     self._front_card()
         self._show_columns()
-        ui.context.client.on_disconnect(self._stop.set)
-        app.on_shutdown(self._stop.set)
+        _OPEN.add(self._stop)
+        client = ui.context.client
+        client.on_disconnect(self._stop.set)
+        client.on_delete(self.close)
+
+    def close(self) -> None:
+        """The visitor has gone for good: nothing of the page is kept."""
+        self._stop.set()
+        _OPEN.discard(self._stop)
 
     # What is on the page
 
@@ -216,6 +225,15 @@ class LmView:
             ]
         )
         self._front.busy(False)
+
+
+def _stop_all() -> None:
+    """The server goes down: no answer keeps it."""
+    for stop in list(_OPEN):
+        stop.set()
+
+
+app.on_shutdown(_stop_all)
 
 
 def _show_texts(columns: Sequence[_Column], texts: Sequence[str]) -> None:

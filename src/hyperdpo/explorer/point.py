@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-#: Ends of the slider of the scale.
-SCALES = (0.5, 10.0)
+from hyperdpo.choosing.scales import SCALES
+
 #: Scales of the curve from a point to the base.
-CURVE_SCALES = (1.0, 1.4, 2.0, 3.0, 5.0, 10.0)
+CURVE_SCALES = tuple(c for c in SCALES if c >= 1)
 #: Scales and temperatures have so many significant digits, as those of ``hyperdpo choose``.
 DIGITS = 3
 

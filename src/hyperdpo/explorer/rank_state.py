@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hyperdpo.choosing.rankers import PointMeasure, metric_names
+from hyperdpo.choosing.rankers import PointMeasure, metric_names, trained_box
+from hyperdpo.choosing.search import Box
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import column_values
@@ -154,19 +156,32 @@ class RankExplorer:
         return f"{self.settings.describe()}, {measured_on(len(self.part.groups), self.split)}"
 
     @property
-    def temperature_range(self) -> tuple[tuple[float, float], ...] | None:
-        """(m,) ends of the temperatures that the ranker answers at; None: it has those of its training only."""
+    def temperature_range(self) -> Box | None:
+        """(m,) ends of the temperatures that the ranker is asked at; None: it has one vector of them only.
+
+        Of a ``temperature`` run they are those of its training.
+        """
         if not self.run.ranker.takes_temperatures:
             return None
-        if self.run.config.parametrization == "temperature":
-            low, high = self.run.config.temperatures.box(len(self.objectives))
-            return tuple(zip(low, high, strict=True))
-        return tuple((beta / MIXTURE_RANGE, beta * MIXTURE_RANGE) for beta in self.betas)
+        mixture = tuple((beta / MIXTURE_RANGE, beta * MIXTURE_RANGE) for beta in self.betas)
+        return trained_box(self.run) or mixture
 
     def start(self) -> Point:
-        """Equal weights, the run's temperatures."""
+        """Equal weights, the run's temperatures; of a ``temperature`` run the nearest that it was trained on."""
         m = len(self.objectives)
-        return Point(tuple(1 / m for _ in range(m)), 1.0, self.betas)
+        ends = self.temperature_range
+        return Point(tuple(1 / m for _ in range(m)), 1.0, self.betas if ends is None else clipped(self.betas, ends))
+
+    def at_trained_end(self, point: Point) -> str:
+        """Which temperatures lie at an end of what the run was trained on, in words; empty: none."""
+        at = [
+            f"β of {name} lies at an end of what the run was trained on ({low:g} to {high:g})"
+            for name, beta, (low, high) in zip(
+                self.objectives, point.temperatures, trained_box(self.run) or (), strict=False
+            )
+            if beta in (low, high)
+        ]
+        return "; ".join(at)
 
     def queries(self) -> list[str]:
         """What each group is called, with its size."""
@@ -223,6 +238,20 @@ class RankExplorer:
         """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
         found = self.measure(point.curve())
         return found[0], np.concatenate([found[1:], self.at(None)[None]])
+
+
+def clipped(temperatures: Sequence[float], ends: Box) -> tuple[float, ...]:
+    """(m,) temperatures, none beyond its ends."""
+    return tuple(min(max(beta, low), high) for beta, (low, high) in zip(temperatures, ends, strict=True))
+
+
+def shared_range(explorers: Sequence[RankExplorer]) -> Box | None:
+    """(m,) ends of the temperatures of the first run and of all others that have some; None: nothing is shared."""
+    if explorers[0].temperature_range is None:
+        return None
+    ranges = [one.temperature_range for one in explorers if one.temperature_range is not None]
+    ends = tuple((max(low for low, _ in of), min(high for _, high in of)) for of in zip(*ranges, strict=True))
+    return ends if all(low <= high for low, high in ends) else None
 
 
 def check_same_labels(first: RankExplorer, second: RankExplorer) -> None:

@@ -18,7 +18,7 @@ from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox
 from hyperdpo.explorer.point import Point
-from hyperdpo.explorer.rank_state import RankExplorer, Row
+from hyperdpo.explorer.rank_state import RankExplorer, Row, clipped, shared_range
 from hyperdpo.explorer.snippets import rank_snippets
 from hyperdpo.explorer.tables import list_table, metric_table
 
@@ -45,6 +45,7 @@ class RankView:
     def __init__(self, explorers: Sequence[RankExplorer], fronts: Sequence[Front], data: Path, base_scores: str | None):
         self.explorers, self._data, self._base_option = list(explorers), data, base_scores
         self.first = first = self.explorers[0]
+        self._range = shared_range(self.explorers)
         self._pinned: Point | None = None
         self._pinned_values = [one.at(None) for one in self.explorers]
         self._group = 0
@@ -88,7 +89,11 @@ class RankView:
 
     def _control_card(self) -> None:
         first = self.first
-        self._controls = PointControls(first.objectives, first.start(), first.temperature_range, self._changed)
+        start = first.start()
+        if self._range is not None:
+            start = replace(start, temperatures=clipped(start.temperatures, self._range))
+        self._controls = PointControls(first.objectives, start, self._range, self._changed)
+        self._end_note = ui.label("").classes("note").props("role=status data-status=temperatures")
         with ui.element("div").classes("row"):
             ui.button("pin this point", icon="push_pin", on_click=self._pin).props('outline no-caps padding="2px 10px"')
             ui.button("compare with base", on_click=self._unpin).props('flat no-caps padding="2px 10px"')
@@ -125,6 +130,7 @@ class RankView:
         self._snippets.show(
             rank_snippets(self.first.path, self._data, self.first.objectives, point, self.first.betas, base)
         )
+        self._end_note.set_text(self.first.at_trained_end(point))
         self._ask()
 
     def _ask(self) -> None:
@@ -176,9 +182,9 @@ class RankView:
 
     def _point_of(self, one: RankExplorer, point: Point | None) -> Point | None:
         """The same point for a run with temperatures of its own."""
-        if point is None or one is self.first or (one.temperature_range and self.first.temperature_range):
+        if point is None or one is self.first or (self._range is not None and one.temperature_range is not None):
             return point
-        return replace(point, temperatures=one.betas)
+        return replace(point, temperatures=one.start().temperatures)
 
     def _lists(self) -> list[ListView]:
         """The lists that are shown, at the point."""

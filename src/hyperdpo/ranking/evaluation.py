@@ -176,6 +176,8 @@ def ranker_scores(
         conditioned = ranker.scorer.num_conditions > 0
         per_pass = max(PASS_ITEMS // max(batch.mask.numel(), 1), 1) if conditioned else len(grid)
         groups = len(batch.mask)
+        if ranker.scorer.shares_blocks and batch.hidden is None:  # once for all passes
+            batch = replace(batch, hidden=ranker.scorer.before_conditions(batch.features, batch.mask))
         return torch.cat(
             [ranker.scores(batch, part.expand(-1, groups, -1), temperatures) for part in grid.split(per_pass)]
         )

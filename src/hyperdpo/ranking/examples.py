@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class Batch:
     """(G, n) bool, True for items."""
     base_scores: torch.Tensor
     """(G, n) float32, 0 on padding."""
+    hidden: torch.Tensor | None = field(default=None, kw_only=True)
+    """(G, n, d): what a scorer makes of the features before it sees conditions, where that is known."""
 
 
 @dataclass(frozen=True)

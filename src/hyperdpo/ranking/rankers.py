@@ -52,7 +52,7 @@ class Ranker(nn.Module):
             weights: (G, m) or (K, G, m); None for a ranker that knows none.
             temperatures: of the same shape, for a ranker that is trained with many.
         """
-        return self.scorer(batch.features, batch.mask, weights if self.num_weights else None)
+        return self.scorer(batch.features, batch.mask, weights if self.num_weights else None, batch.hidden)
 
     def losses(self, output: torch.Tensor, batch: LabelledBatch, temperatures: Temperatures) -> torch.Tensor:
         """(G, m) or (K, G, m) losses of what :meth:`forward` gave, Eq. (10)."""
@@ -206,7 +206,7 @@ class TemperatureRanker(Ranker):
         assert temperatures is not None
         temperatures = temperatures.expand(weights.shape)
         conditions = torch.cat([weights, normalised_temperatures(temperatures)], -1)
-        scores = self.scorer(batch.features, batch.mask, conditions)
+        scores = self.scorer(batch.features, batch.mask, conditions, batch.hidden)
         if self.augmentation:
             scores = scores + batch.base_scores
         return temperature_transformation(scores, batch.base_scores, temperatures)

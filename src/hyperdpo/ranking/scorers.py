@@ -68,8 +68,21 @@ class Scorer(nn.Module):
         if zero_start:
             nn.init.zeros_(self.out.weight)
 
+    @property
+    def shares_blocks(self) -> bool:
+        """Whether the blocks see no conditions, so that :meth:`before_conditions` is the same for all of them."""
+        return self.head is not None
+
+    def before_conditions(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(G, n, d): what :meth:`forward` takes as ``hidden``, for a scorer that :attr:`shares_blocks`."""
+        return self._blocks(self.features_in(features), mask, None)
+
     def forward(
-        self, features: torch.Tensor, mask: torch.Tensor, conditions: torch.Tensor | None = None
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor,
+        conditions: torch.Tensor | None = None,
+        hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """What the scorer says about each item.
 
@@ -77,6 +90,7 @@ class Scorer(nn.Module):
             features: (G, n, F).
             mask: (G, n) bool, True for items; what stands on padding is arbitrary but finite.
             conditions: (G, c), or (K, G, c) for K of them per group; None for a scorer that knows none.
+            hidden: of :meth:`before_conditions`, where it is known; features are not looked at then.
 
         Returns:
             (G, n) or (K, G, n); with several outputs o, (G, n, o) or (K, G, n, o).
@@ -84,12 +98,13 @@ class Scorer(nn.Module):
         many = 1 if conditions is None or conditions.dim() == 2 else len(conditions)
         lead = mask.shape if conditions is None or conditions.dim() == 2 else (many, *mask.shape)
         flat = None if conditions is None else conditions.reshape(-1, conditions.shape[-1])
-        hidden = self.features_in(features)
-        if self.weights_in is not None and flat is not None:
-            if many > 1:
-                hidden, mask = hidden.repeat(many, 1, 1), mask.repeat(many, 1)
-            hidden = hidden + self.weights_in(flat).unsqueeze(-2)
-        hidden = self._blocks(hidden, mask, flat)
+        if hidden is None:
+            hidden = self.features_in(features)
+            if self.weights_in is not None and flat is not None:
+                if many > 1:
+                    hidden, mask = hidden.repeat(many, 1, 1), mask.repeat(many, 1)
+                hidden = hidden + self.weights_in(flat).unsqueeze(-2)
+            hidden = self._blocks(hidden, mask, flat)
         if self.head is not None and flat is not None:
             if many > 1:
                 hidden = hidden.repeat(many, 1, 1)

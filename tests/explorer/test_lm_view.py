@@ -1,0 +1,43 @@
+"""What a language model's page leaves behind when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from nicegui import Client, app, core
+from nicegui.page import page
+
+from hyperdpo.explorer import lm_view
+from hyperdpo.explorer.point import Point
+
+
+class Looked:
+    """As much of an explorer as the page asks for before anything is generated."""
+
+    path, objectives, prompts = Path("run"), ("a", "b"), ("once",)
+
+    def starts(self, columns: int) -> list[Point]:
+        return [Point((0.5, 0.5), 1.0, (1.0, 1.0))] * columns
+
+
+def test_a_closed_page_leaves_nothing_to_be_told_of_a_shutdown():
+    async def visits() -> tuple[int, int, list[bool]]:
+        core.loop = asyncio.get_running_loop()
+        clients, views = [], []
+        for _ in range(3):
+            clients.append(Client(page("/"), request=None))
+            with clients[-1]:
+                views.append(lm_view.LmView([Looked()], []))  # type: ignore[list-item]
+        for client in clients[:2]:
+            client.delete()
+        left = len(lm_view._OPEN)
+        stopped = [view._stop.is_set() for view in views]
+        lm_view._stop_all()
+        assert views[2]._stop.is_set()
+        clients[2].delete()
+        return left, len(lm_view._OPEN), stopped
+
+    handlers = list(app._shutdown_handlers)
+    assert asyncio.run(visits()) == (1, 0, [True, True, False])
+    assert app._shutdown_handlers == handlers
