@@ -2,10 +2,11 @@
 
 python benchmarks/bench_serving.py [--model PATH] [--rounds 5] [--seconds 2]
 
-Ranking: lists of 120 documents x 136 features, a ranker of the default size (hardly trained: the arithmetic is the
-same), ONNX Runtime with one thread. MODEL is a small causal LM such as stories260k; without it the language model is
-left out. Every figure is a ratio or difference within one run: contestants take turns, and the median of the rounds
-counts. Servers are processes of their own; clients are threads of this one, and share the cores with them.
+Ranking: lists of 120 (for throughput also of 10) documents x 136 features, a ranker of the default size (hardly
+trained: the arithmetic is the same), ONNX Runtime with one thread. MODEL is a small causal LM such as stories260k;
+without it the language model is left out. Every figure is a ratio or difference within one run: contestants take turns,
+and the median of the rounds counts. Servers are processes of their own; clients are threads of this one, and share the
+cores with them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-ITEMS, FEATURES, CLIENTS, TEXT_CLIENTS, TOKENS = 120, 136, 16, 8, 96
+ITEMS, SHORT_ITEMS, FEATURES, CLIENTS, TEXT_CLIENTS, TOKENS = 120, 10, 136, 16, 8, 96
 
 
 def saved_ranker(out: Path) -> Path:
@@ -60,14 +61,14 @@ def saved_ranker(out: Path) -> Path:
     return out
 
 
-def bodies(packed: bool, count: int = 8) -> list[bytes]:
+def bodies(packed: bool, items: int = ITEMS, count: int = 8) -> list[bytes]:
     """Requests of one list each, at different weights."""
     import base64
 
     rng = np.random.default_rng(1)
     found = []
     for i in range(count):
-        x = rng.normal(size=(ITEMS, FEATURES)).astype(np.float32)
+        x = rng.normal(size=(items, FEATURES)).astype(np.float32)
         features: Any = {"features_base64": base64.b64encode(x.tobytes()).decode()} if packed else {"features": x}
         found.append(
             orjson.dumps(
@@ -112,7 +113,7 @@ class Connection:
 
     def ask(self, method: bytes, path: str, body: bytes) -> bytes:
         """The body of the answer, which has to be a 200."""
-        head = b"%s %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        head = b"%s %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._socket.sendall(head % (method, path.encode(), len(body)) + body)
         read = b""
         while b"\r\n\r\n" not in read:
@@ -219,7 +220,8 @@ async def _ask(app: Any, body: bytes) -> None:
 def throughput(file: Path, rounds: int, seconds: float) -> None:
     """The same load on a server that scores one list at a time, and on one that batches."""
     with serving(file, "--max-batch", "1") as one, serving(file) as many:
-        for kind, requests in (("JSON", bodies(False)), ("base64", bodies(True))):
+        for packed, items in ((False, ITEMS), (True, ITEMS), (False, SHORT_ITEMS), (True, SHORT_ITEMS)):
+            kind, requests = f"{items} items, {'base64' if packed else 'JSON'}", bodies(packed, items)
             found: dict[str, list[float]] = {"alone": [], "unbatched": [], "batched": []}
             for _ in range(rounds):
                 found["alone"].append(rate_of(many, 1, requests, seconds))

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: The shortest list of a batch as a part of the longest.
 SHORTEST = 0.75
 
-#: Items of a batch, padding included, unless one list has more. Short lists are cheaper in company, but at so many
-#: items no longer (``benchmarks/RESULTS.md``): more would keep lists waiting and leave the processor's cache.
-BATCH_ITEMS = 512
+#: Items of a batch, padding included, unless one list has more. Short lists are cheaper in company, up to about so many
+#: items (``benchmarks/RESULTS.md``): with more, clients only wait for each other.
+BATCH_ITEMS = 128
 
 
 @dataclass(frozen=True)
