@@ -361,3 +361,26 @@ def test_a_model_that_fails_does_not_end_the_server(adapter: Path) -> None:
         assert "out of memory" in http.post("/v1/completions", json={**asked, "stream": True}).text
         patch.undo()
         assert http.post("/v1/completions", json=asked).json()["choices"][0]["text"] == whole
+
+
+def test_a_text_whose_prompt_is_being_read_is_given_up_too(
+    language: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    admit = ContinuousBatch.admit
+
+    def slow(self: ContinuousBatch, *given: Any) -> Any:
+        reading.set()
+        assert go_on.wait(30)
+        return admit(self, *given)
+
+    monkeypatch.setattr(ContinuousBatch, "admit", slow)
+    server = Server()
+    body = {"prompt": "w3 w4", "weights": [1, 0], **GREEDY}
+    with TestClient(chat_app(language, server, TextLimits())) as http, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(http.post, "/v1/completions", json=body)
+        assert reading.wait(30)
+        assert server.engine is not None
+        assert server.engine.abort() == 1
+        assert asked.result(30).status_code == 503
+        go_on.set()

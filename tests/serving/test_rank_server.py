@@ -23,6 +23,7 @@ from hyperdpo.serving.app import BODIES_HELD, BodyLimit, Server
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.points import Point, even_weights
 from hyperdpo.serving.rank_api import rank_app
+from hyperdpo.serving.rank_engine import DIRECT_ITEMS
 from hyperdpo.serving.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
 from hyperdpo.serving.rank_schema import RankLimits
 
@@ -221,7 +222,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(rank_model: RankModel) -
             return rank_model.score(lists)
 
     group = {"features": [ROW], "weights": [1, 0]}
-    large = {"features": [ROW] * (BATCH_ITEMS + 1), "weights": [1, 0]}  # or the event loop would score it itself
+    large = {"features": [ROW] * (DIRECT_ITEMS + 1), "weights": [1, 0]}  # or the event loop would score it itself
     with client(Slow(), limits=RankLimits(max_waiting=2)) as http, ThreadPoolExecutor(4) as pool:  # type: ignore[arg-type]
         first = pool.submit(http.post, "/rank", json=large)
         assert started.wait(30)
@@ -321,6 +322,8 @@ def test_the_key_is_asked_for_but_for_health(rank_model: RankModel) -> None:
         assert http.get("/metrics").status_code == 401
         assert http.get("/info", headers={"authorization": "Bearer s3cret"}).json()["objectives"] == ["a", "b"]
         document = http.get("/openapi.json", headers={"authorization": "Bearer s3cret"}).json()
+        assert "401" in document["paths"]["/metrics"]["get"]["responses"]
+        assert "401" not in document["paths"]["/healthz"]["get"]["responses"]
         assert document["security"] == [{"key": []}]
         assert set(document["paths"]["/rank"]["post"]["responses"]) >= {"200", "401", "413", "422", "429", "503"}
 

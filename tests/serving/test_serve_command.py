@@ -130,7 +130,7 @@ def test_what_is_not_done_in_time_is_refused_and_counted(adapter: Path) -> None:
     streamed = [json.loads(end)["error"]["message"] for end in ends if end != "[DONE]"]
     assert streamed
     assert set(streamed) == {error["message"] for error in whole}
-    lost = re.search(r"error: (\d+) texts were not done within 0 s of --grace", output)
+    lost = re.search(r"error: (\d+) texts were not done in time \(--grace 0 s", output)
     assert lost
     assert len(whole) + len(streamed) <= int(lost[1]) <= 16 * (len(whole) + len(streamed))
     assert "Traceback" not in output
@@ -147,6 +147,27 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(ranker: Path) -> 
     assert "s3cret" not in output
 
 
+def test_a_second_signal_refuses_what_is_under_way(adapter: Path) -> None:
+    body = {"prompt": "w3 w4", "weights": [0.3, 0.7], "temperature": 0, "max_tokens": 50, "n": 16}
+    with process(adapter, "--cpu", "--max-batch", "1", "--max-queue", "1000") as (url, started):
+        with ThreadPoolExecutor(60) as pool:
+            asked = [pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60) for _ in range(60)]
+            deadline = time.monotonic() + 30
+            while not re.search(r"hyperdpo_queue_length [789]\d\d", httpx.get(f"{url}/metrics").text):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            started.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+            started.send_signal(signal.SIGTERM)
+            codes = [answer.result(60).status_code for answer in asked]
+        assert started.wait(30) == 1
+        output = started.stdout.read() if started.stdout else ""
+    assert set(codes) <= {200, 503}
+    assert codes.count(503) > 1
+    assert re.search(r"error: \d+ texts were not done in time", output)
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -157,6 +178,8 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(ranker: Path) -> 
         (["--temperature", "1"], ("temperatures",)),
         (["--api-key-env", "NO_SUCH_VARIABLE"], ("--api-key-env", "NO_SUCH_VARIABLE")),
         (["--api-key-file", "/no/such/file"], ("/no/such/file", "cannot be read")),
+        (["--scale", "nan"], ("--scale: found nan", "expected a number from 1e-06")),
+        (["--grace", "inf"], ("--grace: found inf", "finite")),
         (["--host", "192.0.2.1"], ("--host 192.0.2.1", "cannot be listened on")),
     ],
 )

@@ -193,7 +193,8 @@ class Pool:
         points = np.array(fresh)
         means = np.empty((len(points), self.means.shape[1]))
         judged = np.empty((len(points), len(self.requirements)))
-        m, size = self.space.m, max(BLOCK_NUMBERS // self.resamples.counts.size, 1)
+        each = self.resamples.counts.size + (0 if self.certain is None else self.resamples.number)
+        m, size = self.space.m, max(BLOCK_NUMBERS // each, 1)
         # Points that differ in their scale alone come together: a measure scores them once.
         order = np.lexsort(np.concatenate([points[:, m : m + 1], points[:, :m], points[:, m + 1 :]], axis=1).T)
         for block in (order[start : start + size] for start in range(0, len(order), size)):

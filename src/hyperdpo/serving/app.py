@@ -179,6 +179,9 @@ def _describe(app: FastAPI, server: Server, request_models: Sequence[type[BaseMo
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 schemas.update(schema.pop("$defs", {}))
                 schemas[model.__name__] = schema
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].update(_met_before(server, path, operation["responses"]))
             if server.api_key is not None:
                 components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
                 document["security"] = [{"key": []}]
@@ -186,6 +189,16 @@ def _describe(app: FastAPI, server: Server, request_models: Sequence[type[BaseMo
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _met_before(server: Server, path: str, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request may be answered before it reaches its route, as far as the route does not say so itself."""
+    found = {}
+    if server.api_key is not None and path not in OPEN_PATHS:
+        found["401"] = {"description": "No key, or a wrong one."}
+    if server.hosts:
+        found["421"] = {"description": "The Host header names another server."}
+    return {code: text for code, text in found.items() if code not in described}
 
 
 class Measured:

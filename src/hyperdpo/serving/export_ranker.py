@@ -125,7 +125,7 @@ class ExportedRanker(RawRanker):
         m = self.ranker.num_weights
         corners = torch.eye(m)[up_to(m, groups)]
         given["weights"] = torch.where(some(0.4, groups, 1), corners, given["weights"])
-        given["scale"] = 10 ** (2 * torch.rand(groups, generator=rng) - 1)
+        given["scale"] = 10 ** (2.4 * torch.rand(groups, generator=rng) - 1.2)
         shape = given["features"].shape
         extremes = torch.tensor(EXTREMES)[up_to(len(EXTREMES), *shape)]
         given["features"] = torch.where(some(0.1, *shape), extremes, given["features"])

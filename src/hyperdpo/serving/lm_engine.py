@@ -109,6 +109,7 @@ class LMEngine(Worker):
         self._metrics, self.max_rows, self.max_waiting = metrics, max_rows, max_waiting
         self._batch = ContinuousBatch(model)
         self._active: list[Generation] = []
+        self._admitting: list[Generation] = []
         self._waiting: deque[Generation] = deque()
         metrics.queue.set_function(lambda: len(self._waiting))
 
@@ -135,14 +136,19 @@ class LMEngine(Worker):
             raise Refusal(503, "the server is shutting down")
         # Places in the batch that are free count too: the thread takes them from the queue in a moment. A request
         # that comes when nobody else is there is taken however many texts it asks for: it would never fit.
-        waiting, free = len(self._waiting), max(0, self.max_rows - len(self._active))
-        if waiting + texts > self.max_waiting + free and (waiting or self._active):
+        waiting, taken = len(self._waiting), len(self._under_way())
+        free = max(0, self.max_rows - taken)
+        if waiting + texts > self.max_waiting + free and (waiting or taken):
             raise Refusal(429, f"the queue is full ({waiting} texts wait); try again later", code="queue_full")
+
+    def _under_way(self) -> list[Generation]:
+        """Those that are decoded, and those whose prompts are being read."""
+        return list(dict.fromkeys((*self._active, *self._admitting)))
 
     def abort(self) -> int:
         with self._changed:
             self._aborted = True
-            given_up = [g for g in (*self._active, *self._waiting) if not g.cancelled]
+            given_up = [g for g in (*self._under_way(), *self._waiting) if not g.cancelled]
             self._waiting.clear()
             self._changed.notify_all()
         for generation in given_up:  # the decoder finds it cancelled when its pass is over
@@ -159,12 +165,13 @@ class LMEngine(Worker):
                     self._changed.wait()
                 if not (self._waiting or self._active):
                     return
-                new = self._taken()
+                new = self._admitting = self._taken()
             try:
                 self._round(new)
             except Exception as error:  # whatever the model raises: these requests fail, the server goes on
                 failed = list(dict.fromkeys([*self._active, *new]))
                 self._active = []
+                self._admitting = []
                 self._batch.clear()
                 _fail(failed, error)
 
@@ -193,6 +200,7 @@ class LMEngine(Worker):
                 _fail(new, error)
             else:
                 self._active.extend(new)
+            self._admitting = []
         if not self._active:
             return
         tokens = next_tokens(torch.cat(logits), [g.request.choice for g in self._active])
@@ -205,8 +213,8 @@ class LMEngine(Worker):
                 kept.append(i)
             if piece is not None:
                 pieces.append((generation, piece))
+        self._keep(kept)  # before anybody is told: whoever asks again finds the place free
         _deliver(pieces)
-        self._keep(kept)
 
     def _admitted(self, new: Sequence[Generation]) -> torch.Tensor:
         """(B, V) logits of the first tokens."""

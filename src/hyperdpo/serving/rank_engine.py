@@ -35,6 +35,9 @@ class _Job:
         return sum(map(len, self.lists))
 
 
+#: Items of a request that the event loop scores itself, when it is alone.
+DIRECT_ITEMS = 512
+
 #: The future of a request, its scores, and what went wrong.
 _Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], Refusal | None]
 
@@ -72,7 +75,7 @@ class RankEngine(Worker):
         with self._changed:
             alone = not self._busy and len(self._jobs) == 1 and self._jobs[0] is job
             # More would keep other requests, such as those for health, waiting.
-            direct = self._taken() if alone and job.items <= BATCH_ITEMS else []
+            direct = self._taken() if alone and job.items <= DIRECT_ITEMS else []
             if direct:
                 self._busy = True
             else:

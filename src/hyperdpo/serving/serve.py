@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,8 @@ def serve_command(
             option = "--" + name.replace("_", "-").removesuffix("s" if name == "temperatures" else "")
             what = "a ranker" if kind == "rank" else "a language model"
             raise InputError(f"{option}: says nothing about {what}; expected it left out")
+    if not math.isfinite(grace):
+        raise InputError(f"--grace: found {grace}; expected a finite number of seconds")
     key = api_key(api_key_env, api_key_file, os.environ)
     from hyperdpo.serving.app import Server
     from hyperdpo.serving.server import address_of, listen, serve_app
@@ -84,8 +87,10 @@ def serve_command(
     click.echo(f"{app.title} on {address_of(listener)} (documentation at /docs{note})")
     lost = serve_app(app, server, listener, grace=grace, access_log=access_log)
     if lost:
-        what = "lists" if kind == "rank" else "texts"
-        click.echo(f"error: {lost} {what} were not done within {grace:g} s of --grace, and were refused", err=True)
+        what = f"{lost} {'lists' if kind == 'rank' else 'texts'}"
+        click.echo(
+            f"error: {what} were not done in time (--grace {grace:g} s, or a second signal), and were refused", err=True
+        )
         raise SystemExit(1)
 
 
@@ -149,15 +154,11 @@ def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
 
 def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
     """The point of requests that name none."""
-    from hyperdpo.core.control import check_temperatures
-    from hyperdpo.serving.points import Point
+    from hyperdpo.serving.points import Point, Points
 
     weights, betas = options.get("weights"), options.get("temperatures")
-    return Point(
-        None if weights is None else parse_weights(weights, names, range(len(names))),
-        options.get("scale") or 1.0,
-        None if betas is None else check_temperatures(betas, len(names)),
-    )
+    given = None if weights is None else parse_weights(weights, names, range(len(names))).tolist()
+    return Points(tuple(names), Point(None)).read(given, options.get("scale"), betas, where="--")
 
 
 def _limits(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, int]:

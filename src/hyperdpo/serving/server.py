@@ -27,12 +27,13 @@ LAME_DUCK_SECONDS = 0.5
 #: Within which the request of a connection that was accepted last has to arrive.
 SETTLE_SECONDS = 0.3
 
-#: For those who are refused at the end to be told so.
-TELLING_SECONDS = 5
+#: For those who are refused at the end to be told so; and after a second signal.
+TELLING_SECONDS, HURRY_SECONDS = 5, 0.3
 
 
 def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> int:
-    """Serve until TERM or INT; returns when all that was under way is done, or after ``grace`` seconds.
+    """Serve until TERM or INT; returns when all that was under way is done, after ``grace`` seconds, or after a second
+    signal.
 
     Returns:
         how many lists or texts were not finished by then.
@@ -94,10 +95,12 @@ class GracefulServer(uvicorn.Server):
         end = loop.call_later(self._grace, self._give_up)
         await super().shutdown(sockets)
         end.cancel()
+        if self.force_exit:  # then uvicorn leaves it out
+            await self.lifespan.shutdown()
 
     def _give_up(self) -> None:
         if self._shared.engine is not None:
-            self.given_up = self._shared.engine.abort()
+            self.given_up += self._shared.engine.abort()
 
     def _protocol(self) -> Any:
         """As uvicorn makes it for the connections that it accepts itself."""
@@ -105,12 +108,16 @@ class GracefulServer(uvicorn.Server):
         return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     def drain(self) -> None:
-        """Begin to end; a second time, end at once."""
+        """Begin to end; a second time, end at once, but for telling those who wait."""
         if self._shared.draining:
-            self.force_exit = self.should_exit = True
+            self._give_up()
+            asyncio.get_running_loop().call_later(HURRY_SECONDS, self._force)
             return
         self._shared.draining = True
         asyncio.get_running_loop().call_later(self._lame_duck, self._leave)
+
+    def _force(self) -> None:
+        self.force_exit = self.should_exit = True
 
     def _leave(self) -> None:
         self.should_exit = True
