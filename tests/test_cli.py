@@ -362,6 +362,17 @@ def test_scores_as_text_on_the_screen_and_in_files_agree(command, fitted, genera
     assert (tmp_path / "s.txt").read_text() == shown.out
 
 
+def test_features_that_a_text_file_does_not_reach_are_named(command, fitted, generated, tmp_path):
+    narrow = tmp_path / "narrow.txt"
+    narrow.write_text("".join(f"{' '.join(row.split(' ')[:42])}\n" for row in generated[0].read_text().splitlines()))
+    found = command("rank", "score", fitted, narrow, "--weights", "1,0")
+    assert found.code == 0
+    features = RankRun.load(fitted).transform.columns
+    beyond = [name for name in features if int(name) > 40]
+    assert f"narrow.txt: no feature above 40; {len(beyond)} of the run's {len(features)} features" in found.err
+    assert "count as 0" not in command("rank", "score", fitted, generated[0], "--weights", "1,0").err
+
+
 def test_weights_by_name_are_those_by_place(command, fitted_five, generated):
     def scores(weights, *options):
         found = command("rank", "score", fitted_five, generated[0], "--weights", weights, "--cpu", *options)

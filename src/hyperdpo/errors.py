@@ -21,9 +21,14 @@ def shown(value: Any) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not known: the nearest one that is, or nothing."""
-    near = get_close_matches(name, list(known), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    """The end of a message about a name that is not known: the nearest one of its section, or one that
+    contains it, or nothing. Parts of names are separated by dots."""
+    section, _, last = name.rpartition(".")
+    names = [one for one in known if one.rpartition(".")[0] == section]
+    near = get_close_matches(last, [one.rpartition(".")[2] for one in names], 1)
+    longer = [one.rpartition(".")[2] for one in names if last in one.rpartition(".")[2]] if len(last) > 2 else []
+    found = (near + longer)[:1]
+    return f"; did you mean {section}{'.' if section else ''}{found[0]}?" if found else ""
 
 
 def _plain(value: Any) -> Any:

@@ -674,6 +674,7 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(place, tmp_path, command, 
     ("setting", "words"),
     [
         ("speed=9", ["training.speed is not a setting of HyperDPOConfig"]),
+        ("epochs=9", ["training.epochs is not a setting", "did you mean training.num_train_epochs?"]),
         ("learning_rat=9", ["did you mean training.learning_rate?"]),
         ("output_dir=x", ["training.output_dir is not a setting"]),
         ("eval_strategy=x", ["training: x is not a valid"]),

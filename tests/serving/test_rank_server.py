@@ -349,6 +349,24 @@ def test_metrics_count_by_route_and_code(rank_model: RankModel) -> None:
         assert line in text.splitlines(), line
 
 
+def test_info_tells_the_servers_own_point(rank_model: RankModel) -> None:
+    with client(rank_model) as http:
+        assert http.get("/info").json()["point"] is None
+    with client(rank_model, default=Point(np.array([0.25, 0.75]), 2.0)) as http:
+        assert http.get("/info").json()["point"] == {"weights": {"a": 0.25, "b": 0.75}, "scale": 2.0}
+
+
+def test_numbers_that_json_does_not_have_are_named(rank_model: RankModel) -> None:
+    with client(rank_model) as http:
+        for number in (b"NaN", b"-Infinity"):
+            body = b'{"features": [[1, ' + number + b"]], " + b'"weights": [1, 0]}'
+            answer = http.post("/rank", content=body, headers={"content-type": "application/json"})
+            assert answer.status_code == 422
+            assert "JSON has no NaN or Infinity" in answer.json()["detail"]
+        answer = http.post("/rank", content=b'{"features": [[1,', headers={"content-type": "application/json"})
+        assert "NaN" not in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("objectives", [1, 2, 3, 6, 7, 9, 30])
 def test_weights_of_examples_are_weights(objectives: int) -> None:
     weights = even_weights(objectives)

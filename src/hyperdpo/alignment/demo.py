@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import fit_command, front_command
 from hyperdpo.alignment.data import write_preferences
@@ -48,6 +49,8 @@ def run_align_demo(
     Raises:
         InputError: the directory cannot be used, or a setting does not exist.
     """
+    training = {**TRAINING, "seed": seed, **(overrides or {}).get("training", {})}
+    training_arguments(out / "run", training)  # a mistake is found before anything is trained
     lm, data, run = out / "lm", out / "data.jsonl", out / "run"
     click.echo(f"1. train a small language model on generated stories: {lm}")
     train_demo_lm(lm, seed=seed, steps=steps)
@@ -56,7 +59,6 @@ def run_align_demo(
     base, tokenizer = load_base(lm), tokenizer_of(str(lm))
     write_preferences(sample_preferences(base, tokenizer, prompts=prompts, seed=seed), data)
     click.echo("3. fine-tune one adapter for every weighting of the two")
-    training = {**TRAINING, "seed": seed, **(overrides or {}).get("training", {})}
     settings = {**(overrides or {}), "training": training}
     fitted = fit_command(data, str(lm), run, overrides=settings, overwrite=True)
     click.echo("4. its front on held-out prompts")

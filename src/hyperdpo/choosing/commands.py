@@ -91,7 +91,7 @@ def choose(
     requirements = [parse_requirement(r) if isinstance(r, str) else r for r in require]
     if (maximize is None) == (minimize is None):
         given = "neither" if maximize is None else "both"
-        raise InputError(f"nothing to optimise: found {given} of maximize and minimize; expected one of them")
+        raise InputError(f"found {given} of maximize and minimize; expected one of them")
     grid = tuple(sorted({float(c) for c in scales}))
     if not grid or not all(np.isfinite(grid)) or grid[0] <= 0:
         raise InputError(f"scales: found {list(scales)}; expected finite numbers > 0")

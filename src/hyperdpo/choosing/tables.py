@@ -57,6 +57,8 @@ def print_choice(choice: Choice) -> None:
     if choice.temperatures_searched:
         line += f"; temperatures {', '.join(f'{b:g}' for b in choice.temperatures.values())}"
     say(line)
+    if len(set(choice.temperatures.values())) > 1 and choice.temperatures_searched and not choice.temperatures_trained:
+        say("at different temperatures the point can be served, not exported: --fixed-temperatures finds one that can")
     if choice.scale_at_end:
         say("the scale lies at an end of the grid: --scales can reach further")
     kind = "the run was trained on" if choice.temperatures_trained else "is searched"

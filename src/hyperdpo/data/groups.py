@@ -74,6 +74,10 @@ class GroupedTable:
         beyond = {name for name in names if name.isdecimal() and self._is_letor()} - set(self.columns)
         return np.array([-1 if name in beyond else self.column_index(name) for name in names], dtype=np.int64)
 
+    def features_beyond(self, names: Sequence[str]) -> list[str]:
+        """Those of the names that are LETOR features above all that the file mentions, and so 0 in every row."""
+        return [name for name, index in zip(names, self.column_indices(names), strict=True) if index < 0]
+
     def take(self, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """(len(rows), k) float32 copy of some rows and of the columns that :meth:`column_indices` found."""
         taken = np.ascontiguousarray(self.values[rows][:, indices])

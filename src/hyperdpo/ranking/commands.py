@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ import numpy as np
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
+from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
@@ -101,6 +103,7 @@ def front_command(
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)
+    note_absent_features(table, run)
     name, part = run.part(table, split) if file_of is None else (file_of, Part.whole(table))
     given = given_base(base_scores, run, table)
     settings = replace(run.config.metric, **(metric or {}))
@@ -139,6 +142,18 @@ def front_command(
     return result
 
 
+def note_absent_features(table: GroupedTable, run: RankRun) -> None:
+    """Say which features of the run a LETOR file does not reach: they count as 0, as all that is absent does."""
+    names = run.transform.columns
+    beyond = table.features_beyond(names)
+    if beyond:
+        warnings.warn(
+            f"{table.source}: no feature above {table.columns[-1]}; {len(beyond)} of the run's {len(names)} features "
+            f"({beyond[0]} to {beyond[-1]}) count as 0",
+            stacklevel=2,
+        )
+
+
 def score_command(
     run_path: Path,
     source: Path,
@@ -160,6 +175,7 @@ def score_command(
     device = best_device(cpu)
     run.to(device)
     table = read(source, run.config)
+    note_absent_features(table, run)
     given = given_base(base_scores, run, table)
     scores = run.score(Part.whole(table), w, scale, temperatures=temperatures, base_scores=given, device=device)
     if out is not None and out.suffix == ".npy":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -457,7 +458,8 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "top level"
         if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
-            hint = did_you_mean(place, _names(RankConfig)) or "; see docs/ranking.md for the settings"
+            near = did_you_mean(re.sub(r"\.\d+", "", place), _names(RankConfig))
+            hint = near or "; see docs/ranking.md for the settings"
             raise InputError(f"{where}: {place} is not a setting{hint}") from None
         if first["type"] == "value_error":  # our own InputError, raised in __post_init__
             raise InputError(f"{where}: {first['ctx']['error']}") from None
@@ -471,8 +473,9 @@ def _names(kind: Any, prefix: str = "") -> list[str]:
     found, kinds = [], get_type_hints(kind)
     for one in fields(kind):
         found.append(f"{prefix}{one.name}")
-        if is_dataclass(kinds[one.name]):
-            found += _names(kinds[one.name], f"{prefix}{one.name}.")
+        for kind_of_one in (kinds[one.name], *get_args(kinds[one.name])):  # of lists, what they hold
+            if is_dataclass(kind_of_one):
+                found += _names(kind_of_one, f"{prefix}{one.name}.")
     return found
 
 

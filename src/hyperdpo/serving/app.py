@@ -97,7 +97,8 @@ def build_app(
     async def not_found(request: Request, error: HTTPException) -> Response:
         message = str(error.detail)
         if error.status_code in (404, 405):
-            message = f"no {request.method} {request.url.path[:80]} here; expected a route of /openapi.json"
+            other = f"{error.headers['Allow']}, or " if error.headers and "Allow" in error.headers else ""
+            message = f"no {request.method} {request.url.path[:80]} here; expected {other}a route of /openapi.json"
         return answer(Refusal(error.status_code, message, headers=error.headers))
 
     @app.exception_handler(RequestValidationError)

@@ -73,9 +73,9 @@ class ExportedRanker(RawRanker):
             self.inputs["temperatures"] = ("batch", None)
         if isinstance(run.ranker, MixtureRanker) and len(set(self.betas or ())) > 1:
             raise InputError(
-                f"temperatures: {', '.join(f'{b:g}' for b in self.betas or ())} are different, for which a mixture "
-                "solves a problem of its own in each group, which has no export (`hyperdpo serve` answers at them); "
-                f"expected equal ones, another ranking: --temperature {','.join(['1'] * len(self.betas or ()))}"
+                f"temperatures: found {', '.join(f'{b:g}' for b in self.betas or ())}; expected equal ones: a mixture "
+                "at different ones has no export. `hyperdpo serve` answers at them; `hyperdpo choose "
+                "--fixed-temperatures` finds a point without them"
             )
 
     def forward(

@@ -73,6 +73,14 @@ class Points:
         """Weights by objective."""
         return dict(zip(self.names, map(float, weights), strict=True))
 
+    def described(self) -> dict[str, Any] | None:
+        """The server's own point for JSON; None where requests have to bring weights."""
+        own = self.default
+        if own.weights is None:
+            return None
+        betas = {} if own.temperatures is None else {"temperatures": own.temperatures.tolist()}
+        return {"weights": self.named(own.weights), "scale": own.scale, **betas}
+
     def _weights(self, value: Any) -> np.ndarray:
         if isinstance(value, Mapping):
             for name in value:

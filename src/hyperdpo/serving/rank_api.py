@@ -96,6 +96,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
             objectives=list(model.objectives),
             features=list(model.features),
             needs_base_scores=not model.own_base,
+            point=points.described(),
             backend=model.backend,
         )
 

@@ -5,6 +5,7 @@ Bodies are read without pydantic, which would check 16,000 numbers of a list one
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Info(BaseModel):
     objectives: list[str] = Field(description="In the order of the weights.")
     features: list[str] = Field(description="In the order of a row.")
     needs_base_scores: bool
+    point: dict[str, Any] | None = Field(description="Where requests that name no point are answered; null: nowhere.")
     backend: str = Field(description="onnx or torch.")
 
 
@@ -122,7 +124,8 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
     try:
         request = parsed(body, limits.max_groups, len(FIELDS))
     except ValueError as error:
-        raise Refusal(422, f"the body: not JSON ({error})") from None
+        hint = "; JSON has no NaN or Infinity" if re.search(rb"[\[,:\s]-?(NaN|Infinity)\b", body) else ""
+        raise Refusal(422, f"the body: not JSON ({error}){hint}") from None
     if not isinstance(request, dict):
         raise Refusal(422, "the body: expected an object: a group, or groups")
     groups, named = [request], False
