@@ -17,6 +17,7 @@ from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
 from hyperdpo.serving import export_lm as module
 from hyperdpo.serving.export_lm import METADATA, export_lm
+from hyperdpo.serving.export_rows import add_rows
 from hyperdpo.serving.export_tokens import virtual_tokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
@@ -113,10 +114,20 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
 
 
 def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_difference", lambda *_: 0.5)
+    monkeypatch.setattr(module, "_compared", lambda *_: (0.5, 20.0))
     with pytest.raises(RuntimeError, match="differs"):
         export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_margin_that_the_file_does_not_show_is_not_claimed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "add_rows", lambda *given: (add_rows(*given), 40.0)[1])
+    written = export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")  # of random weights: there is no margin
+    assert written.metadata["virtual_token_margin"] is None
+    for shown, kept in ((20.0, 20.0), (50.0, 40.0), (9.0, None)):
+        monkeypatch.setattr(module, "_compared", lambda *_, shown=shown: (0.0, shown))
+        written = export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out", overwrite=True)
+        assert written.metadata["virtual_token_margin"] == kept
 
 
 def test_an_unknown_post_processor_is_refused():

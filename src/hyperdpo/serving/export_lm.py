@@ -7,6 +7,7 @@ text and the chat template before every conversation.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from hyperdpo.alignment.run import RUN, AlignRun
 from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, read_json, write_json
 from hyperdpo.serving.export_peft import write_peft
-from hyperdpo.serving.export_rows import add_rows
+from hyperdpo.serving.export_rows import MARGIN, add_rows
 from hyperdpo.serving.export_tokens import save_tokenizer, virtual_tokens
 
 FORMATS = ("merged", "peft")
@@ -100,7 +101,10 @@ def export_lm(
         temporary.mkdir(parents=True)
         write = _write_merged if format == "merged" else write_peft
         details, loaded, tokens = write(model.eval(), tokenizer, weights, temporary)
-        difference = _difference(model, loaded, weights, tokens)
+        difference, margin = _compared(model, loaded, weights, tokens)
+        if details.get("virtual_token_margin") is not None:  # what the file itself shows, not just its rows
+            least = min(details["virtual_token_margin"], margin)
+            details["virtual_token_margin"] = least if least >= MARGIN else None
         largest = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
         if not difference <= largest:
             raise RuntimeError(f"the exported model differs by {difference:.2g}; nothing was written")
@@ -172,8 +176,11 @@ def _write_merged(
 
 
 @torch.no_grad()
-def _difference(model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]) -> float:
-    """How far the logits are from the model's, as a part of the largest (at least 1), on random texts."""
+def _compared(
+    model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]
+) -> tuple[float, float]:
+    """How far the logits are from the model's, as a part of the largest (at least 1), on random texts; and by how much
+    those of virtual tokens lie below all others."""
     words: Any = model.get_input_embeddings()
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(len(words.weight), TRIAL, generator=generator).to(words.weight.device)
@@ -183,7 +190,12 @@ def _difference(model: ConditionedLM, loaded: Any, weights: Sequence[float] | No
     wanted = model(texts, weights=weights).logits.float()
     start = torch.tensor(ids, dtype=torch.long, device=texts.device).expand(len(texts), -1)
     found = loaded(input_ids=torch.cat((start, texts), 1), use_cache=False).logits.float()
-    found = found[:, -texts.shape[1] :, : wanted.shape[-1]]
+    found = found[:, -texts.shape[1] :]
+    virtual = torch.zeros(found.shape[-1], dtype=torch.bool, device=texts.device)
+    virtual[ids] = True
+    below = found[..., ~virtual].amin(-1) - found[..., virtual].amax(-1) if ids else torch.full((1,), math.inf)
+    found = found[..., : wanted.shape[-1]]
     kept = torch.ones(wanted.shape[-1], dtype=torch.bool, device=texts.device)
     kept[[i for i in ids if i < len(kept)]] = False
-    return float((found - wanted)[..., kept].abs().max() / wanted.abs().max().clamp_min(1))
+    difference = float((found - wanted)[..., kept].abs().max() / wanted.abs().max().clamp_min(1))
+    return difference, float(below.min())

@@ -72,10 +72,11 @@ class ExportedRanker(RawRanker):
             self.betas = None
             self.inputs["temperatures"] = ("batch", None)
         if isinstance(run.ranker, MixtureRanker) and len(set(self.betas or ())) > 1:
+            found, equal = ", ".join(f"{b:g}" for b in self.betas or ()), ",".join("1" for _ in self.betas or ())
             raise InputError(
-                f"temperatures: found {', '.join(f'{b:g}' for b in self.betas or ())}; expected equal ones: a mixture "
-                "at different ones has no export. `hyperdpo serve` answers at them; `hyperdpo choose "
-                "--fixed-temperatures` finds a point without them"
+                f"temperatures: found {found}, at which a mixture has no export; "
+                f"expected equal ones, such as --temperature {equal}, which rank in another way (`hyperdpo choose "
+                "--fixed-temperatures` finds a point; `hyperdpo serve` takes any)"
             )
 
     def forward(
