@@ -127,18 +127,14 @@ class LMEngine(Worker):
             self._changed.notify_all()
         return made
 
-    def check_room(self) -> None:
-        with self._changed:
-            self._check_room(1)
-
-    def _check_room(self, texts: int) -> None:
+    def _check_room(self, more: int) -> None:
         if self._closing or self._aborted or self._thread is None:
             raise Refusal(503, "the server is shutting down")
         # Places in the batch that are free count too: the thread takes them from the queue in a moment. A request
         # that comes when nobody else is there is taken however many texts it asks for: it would never fit.
         waiting, taken = len(self._waiting), len(self._under_way())
         free = max(0, self.max_rows - taken)
-        if waiting + texts > self.max_waiting + free and (waiting or taken):
+        if waiting + more > self.max_waiting + free and (waiting or taken):
             raise Refusal(429, f"the queue is full ({waiting} texts wait); try again later", code="queue_full")
 
     def _under_way(self) -> list[Generation]:

@@ -85,15 +85,11 @@ class RankEngine(Worker):
             self._free()
         return await job.future
 
-    def check_room(self) -> None:
-        with self._changed:
-            self._check_room(1)
-
-    def _check_room(self, lists: int) -> None:
+    def _check_room(self, more: int) -> None:
         if self._closing or self._aborted or self._thread is None:
             raise Refusal(503, "the server is shutting down")
         # A request that comes when nobody else is there is taken however large it is: it would never fit.
-        if self._waiting + lists > self._max_waiting and (self._waiting or self._busy):
+        if self._waiting + more > self._max_waiting and (self._waiting or self._busy):
             raise Refusal(429, f"the queue is full ({self._waiting} lists wait); try again later")
 
     def abort(self) -> int:

@@ -46,6 +46,11 @@ class Worker:
         Raises:
             Refusal: 429, the queue is full; 503, the engine has ended.
         """
+        with self._changed:
+            self._check_room(1)
+
+    def _check_room(self, more: int) -> None:
+        """As :meth:`check_room`, of so many lists or texts; the lock is held."""
         raise NotImplementedError
 
     def _run(self) -> None:
