@@ -146,6 +146,21 @@ def test_there_is_one_positive_temperature_per_objective(betas):
         listnet_dpo_loss(scores, base, targets, mask, betas)
 
 
+@pytest.mark.parametrize("betas", [[0.7, 0.7], [0.5, 2.0]])
+def test_an_objective_that_labels_some_items_only_is_the_loss_of_the_list_of_those(betas):
+    scores, base = torch.randn(2, 1, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    labels = torch.tensor([[[1.0, 0.0, 2.0, 5.0], [3.0, 1.0, 0.0, 0.0]]], dtype=torch.float64)
+    labelled = torch.tensor([[[True, True, True, False], [True, True, True, True]]])
+    targets, _ = l1_targets(labels, labelled)
+    losses = listnet_dpo_loss(scores, base, targets, labelled, betas)
+    three, four = [0, 1, 2], [0, 1, 2, 3]
+    for j, items in enumerate((three, four)):
+        alone = listnet_dpo_loss(
+            scores[:, items], base[:, items], targets[:, j : j + 1, items], all_real(1, len(items)), [betas[j]]
+        )
+        assert losses[0, j].item() == pytest.approx(alone.item(), rel=1e-12)
+
+
 def test_the_loss_is_smallest_where_the_top_one_probabilities_are_the_targets():
     base, targets = torch.randn(1, 4).double(), torch.tensor([[[0.1, 0.2, 0.3, 0.4]]]).double()
     best = base + targets[0].log() / 0.5

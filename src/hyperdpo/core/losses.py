@@ -46,7 +46,7 @@ def top_one_log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         scores: (..., n); anything on padding, NaN included.
-        mask: bool, broadcastable to ``scores``.
+        mask: bool, broadcastable with ``scores``.
 
     Returns:
         (..., n), 0 (not -inf) on padding, so that a product with targets that are 0 there is 0. Gradients are finite,
@@ -66,13 +66,16 @@ def listnet_loss(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     Args:
         scores: (G, n).
         targets: (G, n), or (G, m, n) for m objectives on the same scores; 0 on padding.
-        mask: (G, n).
+        mask: (G, n); or (G, m, n) where an objective has no label for some of the items: its softmax then runs over
+            the items that it has labels for.
 
     Returns:
-        (G,), or (G, m): not reduced. One log-softmax serves all objectives.
+        (G,), or (G, m): not reduced. With a mask (G, n) one log-softmax serves all objectives.
     """
+    if mask.dim() > scores.dim():
+        scores = scores.unsqueeze(-2)
     log_probabilities = top_one_log_probabilities(scores, mask)
-    if targets.dim() > scores.dim():
+    if targets.dim() > log_probabilities.dim():
         log_probabilities = log_probabilities.unsqueeze(-2)
     return -(targets * log_probabilities).sum(-1)  # on a CPU twice as fast as a batched matrix-vector product
 
@@ -92,7 +95,7 @@ def listnet_dpo_loss(
         scores: (G, n).
         base_scores: (G, n), of the frozen model.
         targets: (G, m, n); 0 on padding.
-        mask: (G, n).
+        mask: (G, n); or (G, m, n), as for :func:`listnet_loss`.
         temperatures: m numbers > 0, beta in the paper: a sequence, a tensor (m,), or a tensor (G, m) with those of
             each group.
 
@@ -118,7 +121,8 @@ def listnet_dpo_loss(
         if values.count(values[0]) == m:
             return listnet_loss(values[0] * distance, targets, mask)
         scaled = torch.stack([value * distance for value in values], dim=-2)  # a tensor of them would have to be copied
-    return -(targets * top_one_log_probabilities(scaled, mask.unsqueeze(-2))).sum(-1)
+    per_objective = mask if mask.dim() > scores.dim() else mask.unsqueeze(-2)
+    return -(targets * top_one_log_probabilities(scaled, per_objective)).sum(-1)
 
 
 def mean_losses(
