@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class GroupedTable:
     """
 
     values: np.ndarray
-    """(N, C) float32, an array in memory or a read-only memory map."""
+    """(N, C) float32, an array in memory or a read-only memory map; NaN where a value is missing. Of a column in
+    `origins` the difference from its origin."""
     columns: tuple[str, ...]
     """C names."""
     qids: np.ndarray
@@ -34,8 +35,15 @@ class GroupedTable:
     """Where the rows came from, for messages."""
     fingerprint: str = ""
     """Hash of the content: equal for equal rows, whatever the file's name or time."""
-    left_out: tuple[str, ...] = ()
-    """Columns of the source that are not numeric, and so are not among `columns`."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Columns of the source that are not among `columns`, and why: ``{"title": "text"}``."""
+    origins: Mapping[str, float] = field(default_factory=dict)
+    """Column -> the number that was subtracted from its values, in double precision. Large integers and time stamps
+    would lose their differences in 32 bits."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how the source was read."""
+    order: np.ndarray | None = None
+    """(N,) int64: the row of the source that each row was, where the rows were sorted by group; None: in its order."""
 
     @property
     def num_rows(self) -> int:
@@ -61,7 +69,8 @@ class GroupedTable:
         except ValueError:
             if name in self.left_out:
                 raise InputError(
-                    f"{self.source}: column {name!r} is not numeric; the columns are {_abridged(self.columns)}"
+                    f"{self.source}: column {name!r} is {self.left_out[name]}, not numeric; "
+                    f"the numeric columns are {_abridged(self.columns)}"
                 ) from None
             raise InputError(f"{self.source}: no column {name!r}; the columns are {_abridged(self.columns)}") from None
 
@@ -78,16 +87,35 @@ class GroupedTable:
         """Those of the names that are LETOR features above all that the file mentions, and so 0 in every row."""
         return [name for name, index in zip(names, self.column_indices(names), strict=True) if index < 0]
 
-    def take(self, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """(len(rows), k) float32 copy of some rows and of the columns that :meth:`column_indices` found."""
+    def take(self, rows: np.ndarray, indices: np.ndarray, origins: np.ndarray | None = None) -> np.ndarray:
+        """(len(rows), k) float32 copy of some rows and of the columns that :meth:`column_indices` found.
+
+        Args:
+            origins: (k,) float64 to subtract from each column, in double precision; None: zeros.
+        """
         taken = np.ascontiguousarray(self.values[rows][:, indices])
         taken[:, indices < 0] = 0
+        own = np.array([self.origins.get(self.columns[i], 0.0) if i >= 0 else 0.0 for i in indices])
+        shift = own if origins is None else own - origins
+        for k in np.flatnonzero(shift):
+            taken[:, k] = taken[:, k].astype(np.float64) + shift[k]
         return taken
 
     def column(self, name: str) -> np.ndarray:
         """(N,) float32 copy of one column."""
-        (index,) = self.column_indices([str(name)])
-        return np.zeros(self.num_rows, np.float32) if index < 0 else np.array(self.values[:, index], dtype=np.float32)
+        return self.take(np.arange(self.num_rows), self.column_indices([str(name)]))[:, 0]
+
+    def source_order(self, values: np.ndarray) -> np.ndarray:
+        """(N, ...) values of the rows, put into the order of the source."""
+        if self.order is None:
+            return values
+        placed = np.empty_like(values)
+        placed[self.order] = values
+        return placed
+
+    def own_order(self, values: np.ndarray) -> np.ndarray:
+        """(N, ...) values in the order of the source, put into the order of the rows."""
+        return values if self.order is None else values[self.order]
 
     def _is_letor(self) -> bool:
         return self.columns == (RELEVANCE, *(str(k) for k in range(1, len(self.columns))))

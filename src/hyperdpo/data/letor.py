@@ -201,7 +201,7 @@ class _Reading:
         if self._writer.num_rows == 0:
             self._fail(0, f"no rows up to the end of the file; expected {ROW_FORM}")
         columns = [RELEVANCE, *(str(k) for k in range(1, self._writer.width))]
-        return self._writer.finish(columns, [], self._groups)
+        return self._writer.finish(columns, self._groups)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

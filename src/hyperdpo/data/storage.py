@@ -7,6 +7,7 @@ into memory without reading the values. Readers of text, CSV and Parquet share b
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ import xxhash
 from hyperdpo.data.groups import GroupedTable
 
 #: Raised whenever what stands in the files, or how text is read, changes: older caches are then built again.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _VALUES, _OFFSETS, _QIDS, _META = "values.npy", "offsets.npy", "qids.npy", "meta.json"
 _HEADER_BYTES = 128
@@ -125,13 +126,21 @@ class TableWriter:
         self._file.write(data)
         self.num_rows += count
 
-    def finish(self, columns: list[str], left_out: list[str], groups: GroupIndex) -> str:
+    def finish(
+        self,
+        columns: list[str],
+        groups: GroupIndex,
+        *,
+        left_out: Mapping[str, str] | None = None,
+        origins: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+    ) -> str:
         """Complete the files and return the content's fingerprint (32 hexadecimal digits).
 
         Args:
             columns: as many names as the widest row has values.
-            left_out: columns of the source that are not numeric.
             groups: where the groups begin, and their names.
+            left_out, origins, notes: see :class:`~hyperdpo.data.groups.GroupedTable`.
         """
         if len(self._segments) > 1:
             self._widen(max(width for _, width in self._segments))
@@ -144,7 +153,8 @@ class TableWriter:
         np.save(self._directory / _QIDS, qids, allow_pickle=False)
         np.save(self._directory / _OFFSETS, offsets, allow_pickle=False)
 
-        whole = xxhash.xxh3_128(json.dumps([columns, qids.dtype.str]).encode())
+        described = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
+        whole = xxhash.xxh3_128(json.dumps(described).encode())
         whole.update(np.ascontiguousarray(qids).view(np.uint8).data)
         whole.update(offsets.data.cast("B"))
         whole.update(self._hash.digest())
@@ -153,7 +163,9 @@ class TableWriter:
             "version": FORMAT_VERSION,
             "fingerprint": fingerprint,
             "columns": columns,
-            "left_out": left_out,
+            "left_out": dict(left_out or {}),
+            "origins": dict(origins or {}),
+            "notes": list(notes),
             "bytes": {name: (self._directory / name).stat().st_size for name in (_VALUES, _OFFSETS, _QIDS)},
         }
         (self._directory / _META).write_text(json.dumps(meta), encoding="utf-8")
@@ -213,7 +225,9 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
             offsets=offsets,
             source=source,
             fingerprint=meta["fingerprint"],
-            left_out=tuple(meta["left_out"]),
+            left_out=dict(meta["left_out"]),
+            origins={str(name): float(value) for name, value in meta["origins"].items()},
+            notes=tuple(map(str, meta["notes"])),
         )
         whole = values.shape == (int(offsets[-1]), len(table.columns)) and len(qids) == len(offsets) - 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, IndexError) as error:

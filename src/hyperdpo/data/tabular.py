@@ -163,7 +163,9 @@ class _Conversion:
         self._writer = writer
         self._groups = GroupIndex()
         self.columns = [name for name in names if name != qid_column and _is_numeric(schema.field(name).type)]
-        self._left_out = [name for name in names if name != qid_column and name not in set(self.columns)]
+        self._left_out = {
+            name: str(schema.field(name).type) for name in names if name != qid_column and name not in set(self.columns)
+        }
         if not self.columns:
             raise InputError(f"{path}: no numeric column beside {qid_column!r}; the columns are {_abridged(names)}")
 
@@ -210,7 +212,7 @@ class _Conversion:
         self._check_split()
         if self._writer.num_rows == 0:
             raise InputError(f"{self._path}: no rows; expected at least one")
-        return self._writer.finish(self.columns, self._left_out, self._groups)
+        return self._writer.finish(self.columns, self._groups, left_out=self._left_out)
 
     def _check_split(self) -> None:
         split = self._groups.split()

@@ -55,12 +55,16 @@ class FeatureTransform:
         return FeatureTransform(columns, mean.astype(np.float32), scale.astype(np.float32))
 
 
-def column_chunks(part: Part, columns: tuple[str, ...]) -> Iterable[np.ndarray]:
-    """Raw values of some columns, (rows, len(columns)) float32, a bounded number of rows at a time."""
+def column_chunks(part: Part, columns: tuple[str, ...], origins: np.ndarray | None = None) -> Iterable[np.ndarray]:
+    """Raw values of some columns, (rows, len(columns)) float32, a bounded number of rows at a time.
+
+    Args:
+        origins: (len(columns),) float64 to subtract, in double precision; None: zeros.
+    """
     index = part.table.column_indices(columns)
     rows = part.rows()
     for start in range(0, len(rows), CHUNK_ROWS):
-        yield part.table.take(rows[start : start + CHUNK_ROWS], index)
+        yield part.table.take(rows[start : start + CHUNK_ROWS], index, origins)
 
 
 def column_values(part: Part, columns: tuple[str, ...]) -> np.ndarray:
