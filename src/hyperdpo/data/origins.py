@@ -17,8 +17,8 @@ def may_need_origin(lowest: float, highest: float) -> bool:
 def origin_of(values: np.ndarray) -> float | None:
     """The number to subtract from a column, or None where 32 bits hold it well enough.
 
-    There is one where rounding to float32 makes different values equal (time stamps, dates as numbers such as 20240131,
-    large identifiers), and rounding after the subtraction leaves more of them different.
+    There is one where float32 cannot hold all whole numbers of the column (time stamps, dates as numbers such as
+    20240131, large identifiers), or makes different fractions equal, and holds more of them after the subtraction.
 
     Args:
         values: (N,) float64; NaN where a value is missing.
@@ -34,9 +34,11 @@ def origin_of(values: np.ndarray) -> float | None:
     values = values[np.isfinite(values)]
     if not len(values) or not may_need_origin(float(values.min()), float(values.max())):
         return None
-    if (values.astype(np.float32) == values).all():
-        return None
     different = np.unique(values)
     origin = float(different[0])
-    rounded, shifted = (len(np.unique(v.astype(np.float32))) for v in (different, different - origin))
-    return origin if rounded < len(different) and shifted > rounded else None
+    shifted = different - origin
+    if (different == np.round(different)).all():
+        held, after = (int((v.astype(np.float32) == v).sum()) for v in (different, shifted))
+    else:
+        held, after = (len(np.unique(v.astype(np.float32))) for v in (different, shifted))
+    return origin if held < len(different) and after > held else None
