@@ -76,7 +76,7 @@ class Source(io.RawIOBase):
         """
         view = memoryview(buffer).cast("B")
         if self._compression is None:
-            return self._file.readinto(view)  # type: ignore[attr-defined, no-any-return]
+            return self._file.readinto(view)  # type: ignore[attr-defined]
         filled = 0
         while filled < len(view) and self._error is None:
             piece = self._piece(min(len(view) - filled, _PIECE_BYTES))
