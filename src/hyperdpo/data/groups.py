@@ -37,6 +37,8 @@ class GroupedTable:
     """Hash of the content: equal for equal rows, whatever the file's name or time."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Columns of the source that are not among `columns`, and why: ``{"title": "text"}``."""
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+    """Those of `left_out` that were most likely meant to hold numbers -> place and value of what is not one."""
     origins: Mapping[str, float] = field(default_factory=dict)
     """Column -> the number that was subtracted from its values, in double precision. Large integers and time stamps
     would lose their differences in 32 bits."""
@@ -67,6 +69,8 @@ class GroupedTable:
         try:
             return self.columns.index(str(name))
         except ValueError:
+            if name in self.doubtful:
+                raise InputError(f"{self.source}:{self.doubtful[name]}") from None
             if name in self.left_out:
                 raise InputError(
                     f"{self.source}: column {name!r} is {self.left_out[name]}, not numeric; "

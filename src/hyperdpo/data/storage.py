@@ -7,7 +7,7 @@ into memory without reading the values. Readers of text, CSV and Parquet share b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -75,8 +75,12 @@ class GroupIndex:
         first = int(np.flatnonzero(names == names[second])[0])
         return names[second].item(), int(places[second]), int(places[first])
 
+    def rename(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Replace all names (G,) by as many others."""
+        self._names = [change(self.names())]
+
     def names(self) -> np.ndarray:
-        """(G,) int64 or str."""
+        """(G,) int64, uint64 or str."""
         return self._joined(self._names)
 
     def offsets(self, num_rows: int) -> np.ndarray:
@@ -132,6 +136,7 @@ class TableWriter:
         groups: GroupIndex,
         *,
         left_out: Mapping[str, str] | None = None,
+        doubtful: Mapping[str, str] | None = None,
         origins: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
     ) -> str:
@@ -140,7 +145,7 @@ class TableWriter:
         Args:
             columns: as many names as the widest row has values.
             groups: where the groups begin, and their names.
-            left_out, origins, notes: see :class:`~hyperdpo.data.groups.GroupedTable`.
+            left_out, doubtful, origins, notes: see :class:`~hyperdpo.data.groups.GroupedTable`.
         """
         if len(self._segments) > 1:
             self._widen(max(width for _, width in self._segments))
@@ -164,6 +169,7 @@ class TableWriter:
             "fingerprint": fingerprint,
             "columns": columns,
             "left_out": dict(left_out or {}),
+            "doubtful": dict(doubtful or {}),
             "origins": dict(origins or {}),
             "notes": list(notes),
             "bytes": {name: (self._directory / name).stat().st_size for name in (_VALUES, _OFFSETS, _QIDS)},
@@ -226,6 +232,7 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
             source=source,
             fingerprint=meta["fingerprint"],
             left_out=dict(meta["left_out"]),
+            doubtful=dict(meta["doubtful"]),
             origins={str(name): float(value) for name, value in meta["origins"].items()},
             notes=tuple(map(str, meta["notes"])),
         )

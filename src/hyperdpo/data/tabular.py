@@ -1,38 +1,54 @@
-"""Parquet and CSV: one column names the group, every other numeric or boolean column becomes float32.
+"""Parquet and CSV: one column names the group, the columns of numbers become float32.
 
-Columns that are not numeric are left out; the table remembers their names for messages. Read in batches with pyarrow.
+:mod:`hyperdpo.data.columns` says which columns those are; the table remembers the others with the reason. Files are
+read in batches with pyarrow, once as a rule. They are read again where a later row shows that a column is not what it
+seemed, or where a column of large numbers needs an origin.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from hyperdpo.data.columns import ColumnPlan, UnusableListError, origins_of, rounded
+from hyperdpo.data.compression import DamagedDataError, Source, open_source, plain_name
 from hyperdpo.data.groups import _abridged
 from hyperdpo.data.letor_errors import quoted
+from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Progress = Callable[[int, int], None]
+
 #: Bytes of CSV text parsed at a time; the types of its columns are guessed from the first so many.
 BLOCK_BYTES = 4 << 20
 
+#: What may stand between the columns of CSV.
+SEPARATORS = (",", ";", "\t", "|")
+
 _BATCH_VALUES = 1 << 20  # values of Parquet converted at a time
 _ROW_IN_MESSAGE = re.compile(r"Row #(\d+): *(.*)", re.DOTALL)
+_UNCONVERTIBLE = re.compile(r"In CSV column #(\d+): .*conversion error", re.DOTALL)
 
 
-class _Locate(Protocol):
-    """How a format speaks of a place in its file."""
+class _File(Protocol):
+    """A file of one format."""
+
+    path: Path
+
+    def schema(self) -> pa.Schema: ...
+
+    def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]: ...
 
     def place(self, row: int) -> str:
         """The file and the line, or row, of a zero-based row."""
@@ -42,38 +58,27 @@ class _Locate(Protocol):
 
 
 def convert_parquet(
-    path: Path, directory: Path, *, qid_column: str = "qid", progress: Callable[[int, int], None] | None = None
+    path: Path, directory: Path, *, qid_column: str = "qid", sort: bool = False, progress: Progress | None = None
 ) -> str:
     """Read a Parquet file into the files of a table (see `hyperdpo.data.storage`).
 
     Args:
         path: the file.
         directory: an existing, empty directory.
-        qid_column: integer or string column; its equal values stand in adjacent rows.
+        qid_column: integers, whole floats or texts.
+        sort: bring rows of one group together; without it, equal query ids have to stand in adjacent rows.
         progress: called with (bytes done, bytes in all), in proportion to the rows.
 
     Returns:
         The fingerprint of the content.
 
     Raises:
-        InputError: not a Parquet file, no such column, no rows, a null, NaN or infinite value, a group in two places.
+        InputError: not a Parquet file, no such column, no rows, no query id, an infinite value, a group in two places.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    total = path.stat().st_size
-    where = _ParquetPlaces(path)
     try:
-        with pq.ParquetFile(path) as file, TableWriter(directory) as writer:
-            schema = file.schema_arrow
-            conversion = _Conversion(path, schema, qid_column, where, writer)
-            batch_rows = max(1, min(65_536, _BATCH_VALUES // (1 + len(conversion.columns))))
-            wanted = [qid_column, *conversion.columns]
-            for batch in file.iter_batches(batch_size=batch_rows, columns=wanted):
-                conversion.take(batch)
-                if progress is not None:
-                    progress(total * writer.num_rows // max(1, file.metadata.num_rows), total)
-            return conversion.finish()
+        return _convert(_ParquetFile(path, qid_column), directory, qid_column, sort, progress)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise InputError(f"{path}: {_one_line(error)}; expected a Parquet file") from None
     except OSError as error:
@@ -87,98 +92,124 @@ def convert_csv(
     directory: Path,
     *,
     qid_column: str = "qid",
+    sort: bool = False,
     block_bytes: int = BLOCK_BYTES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> str:
-    """Read a CSV file with a header line, plain or ``.gz``, into the files of a table.
+    """Read CSV with a header line, perhaps compressed, into the files of a table.
 
-    A column is numeric if its values in the first `block_bytes` are. Arguments, result and errors as for
-    `convert_parquet`; errors name the line. Values with line breaks in quotes are not supported.
+    The separator is found in the header line. With ``;`` numbers may have decimal commas. Arguments, result and errors
+    as for :func:`convert_parquet`; errors name the line. Values with line breaks in quotes are not supported.
     """
     import pyarrow as pa
-    import pyarrow.csv as pa_csv
 
-    total = path.stat().st_size
-    where = _CsvPlaces(path)
-
-    def open_blocks(source: io.BufferedIOBase, types: dict[str, Any] | None) -> Any:
-        return pa_csv.open_csv(
-            source,
-            read_options=pa_csv.ReadOptions(block_size=block_bytes, use_threads=False),
-            convert_options=pa_csv.ConvertOptions(column_types=types, strings_can_be_null=True),
-        )
-
+    file = _CsvFile(path, qid_column, block_bytes)
     try:
-        with where.opened() as source:
-            guessed = open_blocks(source, None).schema
-        types = {
-            name: _csv_type(kind, name == qid_column) for name, kind in zip(guessed.names, guessed.types, strict=True)
-        }
-        with where.opened() as source, TableWriter(directory) as writer:
-            batches = open_blocks(source, types)
-            conversion = _Conversion(path, batches.schema, qid_column, where, writer)
-            for batch in batches:
-                conversion.take(batch)
-                if progress is not None:
-                    progress(where.position(), total)
-            return conversion.finish()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, EOFError, gzip.BadGzipFile) as error:
-        raise where.explained(error) from None
+        return _convert(file, directory, qid_column, sort, progress)
+    except DamagedDataError as error:
+        raise InputError(f"{path}: {error}; expected a whole compressed file") from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, UnicodeDecodeError) as error:
+        raise file.explained(error) from None
 
 
-def _csv_type(guessed: pa.DataType, is_qid: bool) -> pa.DataType:
-    """The type to hold all blocks to: the first may show whole numbers where a later one has fractions."""
-    import pyarrow as pa
+@dataclass(frozen=True)
+class _Settings:
+    """What earlier passes over the file have shown."""
 
-    if is_qid:
-        return pa.int64() if pa.types.is_integer(guessed) else pa.string()
-    if pa.types.is_integer(guessed) or pa.types.is_floating(guessed) or pa.types.is_null(guessed):
-        return pa.float64()
-    return pa.bool_() if pa.types.is_boolean(guessed) else pa.string()
+    left_out: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, float] = field(default_factory=dict)
+
+
+def _convert(file: _File, directory: Path, qid_column: str, sort: bool, progress: Progress | None) -> str:
+    """As many passes as it takes."""
+    settings = _Settings()
+    while True:
+        plan = ColumnPlan.of(file.schema(), qid_column, settings.left_out)
+        try:
+            with TableWriter(directory) as writer:
+                conversion = _Conversion(file, plan, qid_column, settings.origins, writer, sort)
+                for batch in file.batches([qid_column, *plan.sources], progress):
+                    conversion.take(batch)
+                conversion.check_groups()
+                if not settings.origins and (origins := _origins(file, plan)):
+                    settings = replace(settings, origins=origins)
+                    continue
+                return conversion.finish()
+        except UnusableListError as error:
+            settings = replace(settings, left_out={**settings.left_out, error.name: error.reason})
+        except _AsTextError:
+            continue
+
+
+def _origins(file: _File, plan: ColumnPlan) -> dict[str, float]:
+    """Origins of the columns that need one, read once more for it."""
+    wanted = [plan.columns[j] for j in plan.origin_candidates()]
+    if not wanted:
+        return {}
+    sources = [name for name in plan.sources if name in wanted or any(w.startswith(f"{name}[") for w in wanted)]
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    fresh = ColumnPlan(
+        [name for name in plan.numbers if name in sources],
+        {name: length for name, length in plan.lists.items() if name in sources},
+        {},
+        {},
+    )
+    for batch in file.batches(sources, None):
+        values = fresh.take(batch, 0)
+        for j, name in enumerate(fresh.columns):
+            if name in kept:
+                kept[name].append(values[:, j].copy())
+    return origins_of({name: np.concatenate(parts) for name, parts in kept.items()})
 
 
 class _Conversion:
     """Turns record batches into rows and groups, whatever file they come from."""
 
-    def __init__(self, path: Path, schema: pa.Schema, qid_column: str, where: _Locate, writer: TableWriter) -> None:
-        import pyarrow as pa
-
-        names = list(schema.names)
+    def __init__(
+        self,
+        file: _File,
+        plan: ColumnPlan,
+        qid_column: str,
+        origins: dict[str, float],
+        writer: TableWriter,
+        sort: bool,
+    ) -> None:
+        names = file.schema().names
+        path = file.path
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"{path}: column {twice!r} occurs twice; expected distinct names")
         if qid_column not in names:
             raise InputError(f"{path}: no column {qid_column!r} with the query id; the columns are {_abridged(names)}")
-        qid_type = schema.field(qid_column).type
-        if pa.types.is_dictionary(qid_type):
-            qid_type = qid_type.value_type
-        text_types = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        is_text = any(check(qid_type) for check in text_types)
-        if not is_text and not pa.types.is_integer(qid_type):
-            raise InputError(f"{path}: column {qid_column!r} is {qid_type}; expected integer or string query ids")
-        self._qid_type = pa.string() if is_text else pa.int64()
-        self._path = path
-        self._qid_column = qid_column
-        self._where = where
-        self._writer = writer
+        self._file, self._plan, self._qid_column = file, plan, qid_column
+        self._origins, self._writer, self._sort = origins, writer, sort
         self._groups = GroupIndex()
-        self.columns = [name for name in names if name != qid_column and _is_numeric(schema.field(name).type)]
-        self._left_out = {
-            name: str(schema.field(name).type) for name in names if name != qid_column and name not in set(self.columns)
-        }
-        if not self.columns:
-            raise InputError(f"{path}: no numeric column beside {qid_column!r}; the columns are {_abridged(names)}")
+        self._rows = 0
+        self._check_qid_type(file.schema().field(qid_column).type)
+
+    def _check_qid_type(self, kind: pa.DataType) -> None:
+        import pyarrow as pa
+
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        self._qid_is_text = any(check(kind) for check in text)
+        if not self._qid_is_text and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise InputError(
+                f"{self._file.path}: column {self._qid_column!r} is {kind}; expected integer or string query ids"
+            )
 
     def take(self, batch: pa.RecordBatch) -> None:
         """Add the rows of one batch."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        first = self._writer.num_rows
-        rows = np.empty((batch.num_rows, len(self.columns)), dtype=np.float32)
-        for j, name in enumerate(self.columns):
-            rows[:, j] = _as_float32(batch.column(name))
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        first = self._rows
+        values = self._plan.take(batch, first)
+        names = self._plan.columns
+        rows = rounded(values, names, self._origins)
+        infinite = np.isinf(rows)
+        bad = np.flatnonzero(infinite.any(axis=1))
         bad_row = int(bad[0]) if len(bad) else batch.num_rows
 
         qids = batch.column(self._qid_column)
@@ -187,140 +218,234 @@ class _Conversion:
         null_row = int(pc.index(qids.is_null(), True).as_py()) if qids.null_count else batch.num_rows
         usable = min(bad_row, null_row)
         if usable:
-            try:
-                runs = pc.run_end_encode(qids.slice(0, usable).cast(self._qid_type))
-            except pa.ArrowInvalid as error:
-                raise InputError(f"{self._path}: query ids {_one_line(error)}; expected 64-bit integers") from None
-            names = runs.values.to_numpy(zero_copy_only=False)
-            starts = first + np.append(0, runs.run_ends.to_numpy(zero_copy_only=False)[:-1]).astype(np.int64)
-            self._groups.append(names.astype(str) if names.dtype == object else names, starts, starts)
+            self._add_groups(qids.slice(0, usable), first)
         if usable < batch.num_rows or self._groups.due():
-            self._check_split()
+            self.check_groups()
         if usable < batch.num_rows:
-            if null_row == usable:
-                name, value, expected = self._qid_column, None, "a query id"
-            else:
-                name = self.columns[int(np.flatnonzero(~np.isfinite(rows[usable]))[0])]
-                value, expected = batch.column(name)[usable].as_py(), "a finite number (of 32 bits)"
             row = first + usable
-            found = self._where.found(row, name, value)
-            raise InputError(f"{self._where.place(row)}: column {name!r} is {found}; expected {expected}")
-        self._writer.append(rows)
+            if null_row == usable:
+                name, found, expected = self._qid_column, self._file.found(row, self._qid_column, None), "a query id"
+            else:
+                name = names[int(np.flatnonzero(infinite[usable])[0])]
+                source = batch.column(name)[usable].as_py() if name in batch.schema.names else rows[usable].max()
+                found, expected = self._file.found(row, name, source), "a finite number (of 32 bits)"
+            raise InputError(f"{self._file.place(row)}: column {name!r} is {found}; expected {expected}")
+        self._rows += batch.num_rows
+        if names:
+            self._writer.append(rows)
+
+    def _add_groups(self, qids: pa.Array, first: int) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if pa.types.is_floating(qids.type):
+            values = qids.to_numpy(zero_copy_only=False).astype(np.float64)
+            wrong = np.flatnonzero(~(np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**53)))
+            if len(wrong):
+                row = int(wrong[0])
+                raise InputError(
+                    f"{self._file.place(first + row)}: query id {values[row]:g} in column {self._qid_column!r}; "
+                    "expected whole numbers or texts"
+                )
+            qids = pa.array(values.astype(np.int64))
+        runs = pc.run_end_encode(qids.cast(pa.string()) if self._qid_is_text else qids)
+        names = runs.values.to_numpy(zero_copy_only=False)
+        starts = first + np.append(0, runs.run_ends.to_numpy(zero_copy_only=False)[:-1]).astype(np.int64)
+        if names.dtype == object:
+            names = names.astype(str)
+        elif names.dtype != np.uint64:
+            names = names.astype(np.int64)
+        self._groups.append(names, starts, starts)
 
     def finish(self) -> str:
         """Complete the table and return its fingerprint."""
-        self._check_split()
-        if self._writer.num_rows == 0:
-            raise InputError(f"{self._path}: no rows; expected at least one")
-        return self._writer.finish(self.columns, self._groups, left_out=self._left_out)
+        if self._rows == 0:
+            raise InputError(f"{self._file.path}: no rows; expected at least one")
+        if isinstance(self._file, _CsvFile):
+            self._groups.rename(as_given)
+        plan, doubtful = self._plan, {}
+        for name, text in plan.texts.items():
+            if text.doubtful and text.odd is not None:
+                doubtful[name] = f"{self._file.place(text.odd[0])}: {text.problem(name)}"
+        if not plan.columns:
+            names = _abridged(self._file.schema().names)
+            missing = f"{self._file.path}: no numeric column beside {self._qid_column!r}; the columns are {names}"
+            raise InputError(next(iter(doubtful.values()), missing))
+        prefix = f"{self._file.path}:"
+        return self._writer.finish(
+            plan.columns,
+            self._groups,
+            left_out=plan.reasons(),
+            doubtful={name: message.removeprefix(prefix) for name, message in doubtful.items()},
+            origins=self._origins,
+            notes=plan.notes(),
+        )
 
-    def _check_split(self) -> None:
-        split = self._groups.split()
+    def check_groups(self) -> None:
+        """Refuse a group in two places, unless rows are sorted."""
+        split = None if self._sort else self._groups.split()
         if split is not None:
             qid, again, first = split
-            there = self._where.place(first).removeprefix(f"{self._path}:")
+            there = self._file.place(first).removeprefix(f"{self._file.path}:")
             raise InputError(
-                f"{self._where.place(again)}: query id {qid!r} begins again, first seen in {there}; "
-                "expected the rows of a query in adjacent rows"
+                f"{self._file.place(again)}: query id {qid!r} begins again, first seen in {there}; "
+                "expected the rows of a query in adjacent rows (--sort brings them together)"
             )
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    return any(check(kind) for check in checks)
-
-
-def _as_float32(column: pa.Array) -> np.ndarray:
-    """(n,) float32, NaN for null. By way of float64, as for text: one rounding rule for every format."""
-    import pyarrow as pa
-
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    with np.errstate(over="ignore"):
-        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float32)
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-class _ParquetPlaces:
-    def __init__(self, path: Path) -> None:
-        self._path = path
+class _ParquetFile:
+    def __init__(self, path: Path, qid_column: str) -> None:
+        import pyarrow.parquet as pq
+
+        self.path = path
+        self._qid_column = qid_column
+        with pq.ParquetFile(path) as file:
+            self._schema, self._rows = file.schema_arrow, file.metadata.num_rows
+        self._total = path.stat().st_size
+
+    def schema(self) -> pa.Schema:
+        return self._schema
+
+    def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]:
+        import pyarrow.parquet as pq
+
+        done = 0
+        batch_rows = max(1, min(65_536, _BATCH_VALUES // (1 + len(columns))))
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
+                yield batch
+                done += batch.num_rows
+                if progress is not None:
+                    progress(self._total * done // max(1, self._rows), self._total)
 
     def place(self, row: int) -> str:
-        return f"{self._path}:row {row + 1}"
+        return f"{self.path}:row {row + 1}"
 
     def found(self, row: int, column: str, value: Any) -> str:
         return "null" if value is None else repr(value)
 
 
-class _CsvPlaces:
-    """Line numbers of a CSV file. pyarrow counts rows without blank lines, so the file is read again to find them."""
+class _AsTextError(Exception):
+    """A CSV column turned out to hold text: read it as text in the next pass."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: io.BufferedReader | None = None
 
-    def opened(self) -> io.BufferedIOBase:
-        self._file = open(self._path, "rb")  # noqa: SIM115 - the caller's `with` closes what is returned
-        if self._path.name.lower().endswith(".gz"):
-            return _Closing(self._file)
-        return self._file
+class _CsvFile:
+    """A CSV file. pyarrow counts rows without blank lines, so the file is read again to find a line."""
 
-    def position(self) -> int:
-        assert self._file is not None
-        return os.lseek(self._file.fileno(), 0, os.SEEK_CUR)
+    def __init__(self, path: Path, qid_column: str, block_bytes: int) -> None:
+        self.path = path
+        self._qid_column, self._block_bytes = qid_column, block_bytes
+        self._header: list[str] | None = None
+        self._separator, self._decimal = ",", "."
+        self._types: dict[str, pa.DataType] = {}
+
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        if self._header is None:
+            self._read_header()
+        assert self._header is not None
+        return pa.schema([(name, self._types[name]) for name in self._header])
+
+    def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        readable = {name: pa.string() if pa.types.is_temporal(kind) else kind for name, kind in self._types.items()}
+        with open_source(self.path) as source:
+            try:
+                for batch in self._open(source, readable, list(columns)):
+                    yield batch
+                    if progress is not None:
+                        progress(source.position(), source.total)
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                wrong = _UNCONVERTIBLE.search(str(error))
+                assert self._header is not None
+                name = self._header[int(wrong[1])] if wrong else None
+                if name is None or pa.types.is_string(readable[name]):
+                    raise
+                self._types[name] = pa.string()
+                raise _AsTextError from None
+
+    def _open(self, source: Source, types: dict[str, Any] | None, columns: list[str] | None = None) -> Any:
+        import pyarrow.csv as pa_csv
+
+        return pa_csv.open_csv(
+            source,
+            read_options=pa_csv.ReadOptions(block_size=self._block_bytes, use_threads=False),
+            parse_options=pa_csv.ParseOptions(delimiter=self._separator),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=types, include_columns=columns, strings_can_be_null=True, decimal_point=self._decimal
+            ),
+        )
+
+    def _read_header(self) -> None:
+        """Find the separator and the decimal point, and guess the types from the first block."""
+        import pyarrow as pa
+
+        first = self._line(0)[1]
+        fields = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
+        order = sorted(SEPARATORS, key=lambda s: (self._qid_column not in fields[s], -len(fields[s])))
+        self._separator = "\t" if plain_name(self.path).endswith(".tsv") else order[0]
+        guesses = []
+        for decimal in (".", ",") if self._separator == ";" else (".",):
+            self._decimal = decimal
+            with open_source(self.path) as source:
+                guesses.append((decimal, self._open(source, None).schema))
+        numeric = [sum(pa.types.is_floating(kind) for kind in schema.types) for _, schema in guesses]
+        self._decimal, guessed = guesses[int(np.argmax(numeric))]
+        self._types = {
+            name: _csv_type(kind, name == self._qid_column)
+            for name, kind in zip(guessed.names, guessed.types, strict=True)
+        }
+        self._header = list(guessed.names)
 
     def place(self, row: int) -> str:
-        return f"{self._path}:{self._line(row + 1)[0]}"
+        return f"{self.path}:{self._line(row + 1)[0]}"
 
     def found(self, row: int, column: str, value: Any) -> str:
         if value is not None:
             return repr(value)
-        header, fields = (next(csv.reader([self._line(i)[1]])) for i in (0, row + 1))
+        header, fields = (next(csv.reader([self._line(i)[1]], delimiter=self._separator)) for i in (0, row + 1))
         text = fields[header.index(column)]
         return quoted(text.encode()) if text.strip() else "empty"
 
     def explained(self, error: Exception) -> InputError:
         """The message for an error of pyarrow, whose ``Row #n`` counts the header as row 1."""
-        if isinstance(error, EOFError | gzip.BadGzipFile):
-            return InputError(f"{self._path}: {_one_line(error)}; expected a whole gzip file")
         text = _one_line(error)
+        if isinstance(error, UnicodeDecodeError) or "UTF8" in text or "utf-8" in text:
+            return InputError(f"{self.path}: bytes that are not UTF-8; expected CSV in UTF-8")
         if "Empty CSV file" in text:
-            return InputError(f"{self._path}: an empty file; expected a header line and rows")
+            return InputError(f"{self.path}: an empty file; expected a header line and rows")
         row = _ROW_IN_MESSAGE.search(text)
         if row is None:
-            return InputError(f"{self._path}: {text}; expected CSV with a header line")
+            return InputError(f"{self.path}: {text}; expected CSV with a header line")
         return InputError(
-            f"{self._path}:{self._line(int(row[1]) - 1)[0]}: {row[2]}; expected fields like those of the lines before"
+            f"{self.path}:{self._line(int(row[1]) - 1)[0]}: {row[2]}; expected fields like those of the lines before"
         )
 
     def _line(self, index: int) -> tuple[int, str]:
         """(one-based line number, text) of the line that is `index` non-blank lines behind the header."""
-        with self.opened() as file:
-            for number, line in enumerate(self._decoded(file), start=1):
-                if line.strip():
+        number = 0
+        with open_source(self.path) as source, io.BufferedReader(source, 1 << 20) as lines:
+            for number, line in enumerate(lines, start=1):
+                text = line.decode("utf-8", errors="replace").removeprefix("\ufeff").rstrip("\r\n")
+                if text.strip():
                     if index == 0:
-                        return number, line
+                        return number, text
                     index -= 1
         return number, ""
 
-    @staticmethod
-    def _decoded(file: io.BufferedIOBase) -> Iterator[str]:
-        for line in file:
-            yield line.decode("utf-8", errors="replace").removeprefix("\ufeff").rstrip("\r\n")
 
+def _csv_type(guessed: pa.DataType, is_qid: bool) -> pa.DataType:
+    """The type to hold all blocks to: the first may show whole numbers where a later one has fractions."""
+    import pyarrow as pa
 
-class _Closing(gzip.GzipFile):
-    """A gzip file that closes the file below it, too."""
-
-    def __init__(self, file: io.BufferedReader) -> None:
-        super().__init__(fileobj=file, mode="rb")
-        self._below = file
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
+    if is_qid:
+        return pa.string()  # 007 is not 7
+    if pa.types.is_integer(guessed) or pa.types.is_floating(guessed) or pa.types.is_null(guessed):
+        return pa.float64()
+    return guessed if pa.types.is_boolean(guessed) or pa.types.is_temporal(guessed) else pa.string()
