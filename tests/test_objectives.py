@@ -89,8 +89,41 @@ def test_fitting_again_changes_nothing():
 
 
 def test_a_dense_label_is_standardised_and_a_sparse_one_left_as_it_is():
-    assert Label(name="z").transform == "standardize"
+    assert Label(name="z", target="softmax").transform == "standardize"
     assert Label(name="z", target="l1").transform == "none"
+
+
+SPARSE, HALF, NEGATIVE = np.float32([0, 0, 0, 3]), np.float32([0, 0, 1, 3]), np.float32([0, 0, 0, -1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "target", "transform"),
+    [
+        ({}, SPARSE, "l1", "none"),
+        ({}, HALF, "softmax", "standardize"),
+        ({}, NEGATIVE, "softmax", "standardize"),
+        ({"target": "softmax"}, SPARSE, "softmax", "standardize"),
+        ({"target": "l1"}, HALF, "l1", "none"),
+        ({"transform": "standardize"}, SPARSE, "softmax", "standardize"),
+        ({"transform": "log1p"}, SPARSE, "l1", "log1p"),
+        ({"direction": "minimize"}, SPARSE, "softmax", "standardize"),
+        ({"unjudged": -1}, np.float32([0, 0, 0, 1, -1, -1]), "l1", "none"),
+        ({"unjudged": 0}, SPARSE, "softmax", "standardize"),
+    ],
+)
+def test_the_target_fits_the_values_unless_it_is_given(settings, values, target, transform):
+    label = Label(name="z", **settings).fitted(values)
+    assert (label.target, label.transform) == (target, transform)
+
+
+def test_an_item_that_is_not_judged_has_no_gain_and_counts_for_nothing_that_is_fitted():
+    values = np.float32([-1, 4, np.nan, 2, -1])
+    label = Label(name="z", target="softmax", unjudged=-1).fitted(values)
+    np.testing.assert_array_equal(label.gains(values), [np.nan, 4, np.nan, 2, np.nan])
+    assert (label.center, label.spread) == (3, 1)
+    np.testing.assert_array_equal(label.target_inputs(label.gains(values)), [np.nan, 1, np.nan, -1, np.nan])
+    cost = Label(name="z", direction="minimize", target="softmax", unjudged=9).fitted(np.float32([9, 4, 2]))
+    np.testing.assert_array_equal(cost.gains(np.float32([9, 4, 2])), [np.nan, 0, 2])
 
 
 def test_the_column_is_the_name_if_left_out():

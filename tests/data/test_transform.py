@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -100,3 +102,60 @@ def test_the_callers_array_is_not_changed():
 def test_a_missing_column_is_named():
     with pytest.raises(InputError, match="no column 'f9'"):
         FeatureTransform.fit(Part.whole(toy_table(3)), ("f9",))
+
+
+def test_a_missing_value_is_the_mean_and_is_said_to_be_missing():
+    values = np.column_stack([[1.0, np.nan, 7.0, np.nan], [1.0, 2.0, 3.0, 4.0]])
+    fitted = FeatureTransform.fit(Part.whole(table_of(values)), ("f0", "f1"))
+    found = fitted(values)
+    known = formula(values[[0, 2], :1], values[[0, 2], :1])[:, 0]
+    np.testing.assert_allclose(found[:, 0], [known[0], 0, known[1], 0], atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], formula(values[:, 1:], values[:, 1:])[:, 0], atol=1e-6)
+    np.testing.assert_array_equal(found[:, 2], [0, 1, 0, 1])
+    assert fitted.width == 3
+
+
+def test_a_value_that_was_never_missing_in_training_is_the_mean_and_is_named():
+    fitted = FeatureTransform.fit(Part.whole(table_of(np.arange(8.0).reshape(4, 2))), ("f0", "f1"))
+    new = np.array([[np.nan, 1.0]])
+    assert fitted(new).shape == (1, 2)
+    assert fitted(new)[0, 0] == 0
+    assert fitted.unexpected(new) == ["f0"]
+
+
+def test_a_column_that_is_always_missing_is_constant():
+    values = np.column_stack([[np.nan] * 4, [1.0, 2.0, 3.0, 4.0]])
+    fitted = FeatureTransform.fit(Part.whole(table_of(values)), ("f0", "f1"))
+    assert fitted.constant == ("f0",)
+    assert fitted.width == 2
+    assert (fitted(values)[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("start", [8_000_000, 16_000_000])
+def test_the_logarithm_is_left_out_where_it_would_make_different_values_equal(start):
+    values = (start + np.arange(200.0))[:, None]
+    fitted = FeatureTransform.fit(Part.whole(table_of(values)), ("f0",))
+    assert not fitted.logs[0]
+    found = fitted(values)[:, 0]
+    assert len(np.unique(found)) == 200
+    np.testing.assert_allclose(np.diff(found), np.diff(found).mean(), rtol=1e-3)
+
+
+def test_counts_with_a_long_tail_keep_their_logarithm():
+    values = np.floor(np.exp(np.random.default_rng(0).uniform(0, 16, 5000)))[:, None]
+    assert FeatureTransform.fit(Part.whole(table_of(values)), ("f0",)).logs[0]
+
+
+def test_a_column_with_an_origin_is_standardised_as_it_is():
+    table = dataclasses.replace(table_of(np.arange(31.0)[:, None]), origins={"f0": 20240101.0})
+    fitted = FeatureTransform.fit(Part.whole(table), ("f0",))
+    days = np.arange(31.0)
+    np.testing.assert_allclose(fitted(days[:, None])[:, 0], (days - days.mean()) / days.std(), atol=1e-6)
+    assert fitted.origins.tolist() == [20240101.0]
+
+
+def test_columns_that_do_not_vary_are_named():
+    values = np.column_stack([np.full(30, 7.0), np.arange(30), 1e-9 * np.arange(30)])
+    fitted = FeatureTransform.fit(Part.whole(table_of(values)), ("f0", "f1", "f2"))
+    assert fitted.constant == ("f0",)
+    assert fitted(values)[:, 2].std() == pytest.approx(1, rel=1e-3)

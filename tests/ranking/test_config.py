@@ -14,7 +14,7 @@ from helpers import is_one_line, toy_table
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, parse_config
-from hyperdpo.ranking.examples import feature_columns
+from hyperdpo.ranking.features import choose_features
 
 
 def refusal(action) -> str:
@@ -178,8 +178,8 @@ def test_no_objectives_at_all_are_refused():
 def test_objectives_alone_are_columns_with_the_defaults():
     config = build_config(objectives=["clicks", "quality"])
     assert [(o.name, o.column, o.target) for o in config.objectives] == [
-        ("clicks", "clicks", "softmax"),
-        ("quality", "quality", "softmax"),
+        ("clicks", "clicks", None),
+        ("quality", "quality", None),
     ]
 
 
@@ -195,8 +195,7 @@ def test_labels_that_are_left_out_do_not_become_features():
 def test_a_label_that_is_left_out_is_no_feature_of_the_fit():
     settings = {"objectives": [{"name": "a", "target": "l1"}, {"name": "b"}]}
     config = build_config(overrides=settings, objectives=["b"])
-    taken = [o.column for o in config.objectives] + [config.main.column, *config.excluded_columns]
-    assert feature_columns(toy_table(3), taken) == tuple(f"f{i}" for i in range(6))
+    assert choose_features(toy_table(3), config).columns == tuple(f"f{i}" for i in range(6))
 
 
 def test_an_unknown_objective_is_refused_with_the_known_ones():

@@ -39,8 +39,8 @@ from hyperdpo.ranking.metrics import NdcgSettings, mean_ndcg
 pytest.importorskip("lightgbm")
 
 COLUMNS = tuple(f"f{i}" for i in range(6))
-CLICKS, QUALITY = Label(name="a", target="l1"), Label(name="b")
-MAIN = Label(name="relevance", transform="none")
+CLICKS, QUALITY = Label(name="a", target="l1"), Label(name="b", target="softmax")
+MAIN = Label(name="relevance", target="softmax", transform="none")
 CONFIG = GbdtConfig(trees=20, leaves=8, min_items_in_leaf=5, patience=5, threads=1)
 TABLE = toy_table(120)
 TRAIN, VALIDATION = Part(TABLE, np.arange(80)), Part(TABLE, np.arange(80, 120))

@@ -13,6 +13,7 @@ import pytest
 from helpers import TINY, is_one_line, read, toy_table
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import ndcg_score
 
 from hyperdpo import HyperRanker
 from hyperdpo.errors import InputError
@@ -125,7 +126,7 @@ def test_objectives_are_names_mappings_or_objects(fitted):
 def test_without_objectives_every_label_is_one():
     model = HyperRanker(device="cpu", **TINY).fit(**DATA)
     assert model.objectives_ == ("a", "b")
-    assert {o.target for o in model.run_.config.objectives} == {"softmax"}
+    assert [o.target for o in model.run_.config.objectives] == ["l1", "softmax"]  # most of a is 0
 
 
 # --- weights and scale
@@ -388,18 +389,22 @@ def with_nan(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def with_infinity(array: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(with_nan(array)), np.inf, array)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (changed(X=with_nan(DATA["X"])), ["X", "row 3", "nan"]),
+        (changed(X=with_infinity(DATA["X"])), ["X", "row 3", "inf"]),
         (changed(X=DATA["X"][:-1]), ["rows"]),
         (changed(X=np.zeros((N, 2, 2))), ["X", "shape"]),
-        (changed(y=with_nan(DATA["y"])), ["y", "row 3"]),
+        (changed(y=with_nan(DATA["y"])), ["X: row 3: label 'relevance' is missing"]),
         (changed(y=DATA["y"][:-1]), ["rows", str(N)]),
         (changed(qid=DATA["qid"][:-1]), ["qid", str(N)]),
         (changed(qid=DATA["qid"][::-1] % 2), ["qid", "again"]),
         (changed(labels={"a": DATA["labels"]["a"]}), ["'b'", "labels"]),
-        (changed(labels={**DATA["labels"], "b": with_nan(DATA["labels"]["b"])}), ["labels", "'b'", "row 3"]),
+        (changed(labels={**DATA["labels"], "b": with_nan(DATA["labels"]["b"])}), ["X: row 3: label 'b' is missing"]),
         (changed(labels={**DATA["labels"], "a": -DATA["labels"]["a"]}), ["'a'", "at least 0"]),
         (changed(labels={**DATA["labels"], "a": np.zeros(N)}), ["'a'", "varies"]),
         (changed(labels=np.zeros((N, 3))), ["labels", "3 columns"]),
@@ -409,8 +414,8 @@ def with_nan(array: np.ndarray) -> np.ndarray:
         (changed(base_scores=np.zeros(3)), ["base", "3 rows"]),
     ],
     ids=[
-        "NaN in X", "X too short", "X of three dimensions", "NaN in y", "y too short", "qid too short", "split group",
-        "label missing", "NaN in a label", "negative label", "label without signal", "too many labels",
+        "infinity in X", "X too short", "X of three dimensions", "NaN in y", "y too short", "qid too short",
+        "split group", "label missing", "NaN in a label", "negative label", "label without signal", "too many labels",
         "labels too short", "constant relevance", "NaN in base scores", "base scores too short",
     ],
 )  # fmt: skip
@@ -423,7 +428,7 @@ def test_data_that_cannot_be_learned_from_is_refused(data, words):
     ("settings", "words"),
     [
         ({"X": NEW["X"][:, :5]}, ["5 features", "expected 6"]),
-        ({"X": with_nan(NEW["X"])}, ["X", "row 3"]),
+        ({"X": with_infinity(NEW["X"])}, ["X", "row 3"]),
         ({"qid": NEW["qid"][:-2]}, ["qid"]),
         ({"qid": NEW["qid"] % 2}, ["qid", "again"]),
         ({"weights": [0.5, 0.6]}, ["weights", "sum"]),
@@ -496,3 +501,78 @@ def test_other_temperatures_are_an_argument_of_predict():
     model = ranker(parametrization="mixture").fit(**DATA)
     rows = {"X": DATA["X"], "qid": DATA["qid"], "weights": [0.5, 0.5]}
     assert not np.allclose(model.predict(**rows, temperatures=[0.5, 2.0]), model.predict(**rows))
+
+
+# --- data as they come
+
+
+def test_missing_features_are_read_and_a_column_says_which_they_are():
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random(DATA["X"].shape) < 0.2, np.nan, DATA["X"])
+    model = ranker().fit(**changed(X=X))
+    assert model.run_.transform.width == 12
+    assert np.isfinite(model.predict(X, **QID, weights=[0.5, 0.5])).all()
+
+
+def test_a_feature_that_was_never_missing_is_named_where_it_is(fitted):
+    with pytest.warns(UserWarning, match="values of x0 are missing, which none was in the training data"):
+        scores = fitted.predict(np.where(np.arange(6) == 0, np.nan, NEW["X"]), qid=NEW["qid"])
+    assert np.isfinite(scores).all()
+
+
+def test_columns_of_a_frame_that_are_no_features_are_named():
+    frame = pd.DataFrame(DATA["X"], columns=[f"f{i}" for i in range(6)])
+    frame = frame.sample(frac=1, random_state=0).reset_index().sort_values("index")  # numbers rows in another order
+    frame["title"] = "word"
+    with pytest.warns(UserWarning, match="'title': text; 'index': numbers the rows"):
+        model = ranker().fit(**changed(X=frame))
+    assert list(model.feature_names_in_) == [f"f{i}" for i in range(6)]
+    assert model.run_.data["features_left_out"].keys() >= {"title", "index"}
+    scores = model.predict(frame, **QID, weights=[0.5, 0.5])
+    np.testing.assert_array_equal(scores, model.predict(frame[frame.columns[::-1]], **QID, weights=[0.5, 0.5]))
+    with pytest.warns(UserWarning, match="'title'"):
+        kept = ranker(keep_row_numbers=True).fit(**changed(X=frame))
+    assert "index" in kept.feature_names_in_
+
+
+def test_a_label_that_is_no_objective_is_no_feature():
+    labels = {**DATA["labels"], "other": DATA["labels"]["b"]}
+    model = HyperRanker(objectives=["a", "b"], device="cpu", **TINY).fit(**changed(labels=labels))
+    assert model.n_features_in_ == 6
+
+
+def test_time_stamps_are_told_apart_wherever_they_come_from():
+    """Seconds since 1970 differ by less than 32-bit floats resolve."""
+    seconds = np.arange(N) % 3600
+    with_stamps = [np.column_stack([DATA["X"], start + seconds]) for start in (1_704_078_000.0, 0.0)]
+    stamped, plain = (ranker().fit(**changed(X=X)) for X in with_stamps)
+    assert stamped.run_.transform.origins[6] == 1_704_078_000
+    assert not stamped.run_.transform.logs[6]
+    found = stamped.run_.transform(np.column_stack([DATA["X"], seconds]).astype(np.float32))[:, 6]
+    assert len(np.unique(found)) == len(np.unique(seconds))
+    one = stamped.predict(with_stamps[0][:5], qid=np.zeros(5), weights=[0.5, 0.5])
+    later = with_stamps[0][:5].copy()
+    later[:, 6] += 1800
+    assert not np.array_equal(one, stamped.predict(later, qid=np.zeros(5), weights=[0.5, 0.5]))
+    assert plain.run_.transform.origins[6] == 0
+
+
+def test_items_that_are_not_judged_take_no_part():
+    """A label of -1, or none, on the last item of each list: the same losses and metrics as without those items."""
+    objectives = [{"name": "a", "target": "l1", "unjudged": -1}, {"name": "b", "target": "softmax", "unjudged": -1}]
+    labels = {name: np.array(values, dtype=float) for name, values in DATA["labels"].items()}
+    for values, missing in zip(labels.values(), (-1, np.nan), strict=True):
+        values[::4] = missing
+    model = HyperRanker(objectives=objectives, device="cpu", **TINY).fit(**changed(labels=labels))
+    reports = model.run_.data["labels"]
+    assert [report["unjudged"] > 0 for report in reports] == [True, True, False]
+    front = model.front(DATA["X"], DATA["y"], qid=DATA["qid"], labels=labels, points=2)
+    scores = model.predict(DATA["X"], **QID, weights=front.weights[0])
+    kept = np.arange(N) % 4 != 0
+    expected = []
+    for group in np.unique(DATA["qid"]):
+        rows = (DATA["qid"] == group) & kept
+        gains = labels["a"][rows]
+        if gains.sum() > 0:
+            expected.append(ndcg_score([gains], [scores[rows]], k=10) if rows.sum() > 1 else 1.0)
+    assert front.metrics[0, 0] == pytest.approx(np.mean(expected), abs=1e-5)

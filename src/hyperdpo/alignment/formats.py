@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hyperdpo.data.groups import _abridged
+from hyperdpo.data.groups import abridged
 from hyperdpo.errors import InputError
 
 Row = Mapping[str, Any]
@@ -150,7 +150,7 @@ def detect_format(row: Row) -> str:
         f"{name}: {', '.join(form.columns)}" + (f" and {' or '.join(form.one_of)}" if form.one_of else "")
         for name, form in FORMATS.items()
     )
-    raise InputError(f"found the columns {_abridged([str(c) for c in row])}; expected those of a format ({expected})")
+    raise InputError(f"found the columns {abridged([str(c) for c in row])}; expected those of a format ({expected})")
 
 
 # Rows -----------------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def source_rows(source: Any) -> tuple[str, Iterator[tuple[str, Row]]]:
         return str(source), file_rows(Path(source))
     if isinstance(source, Mapping):
         raise InputError(
-            f"preferences: found a {type(source).__name__} of {_abridged([str(k) for k in source])}; "
+            f"preferences: found a {type(source).__name__} of {abridged([str(k) for k in source])}; "
             "expected one data set (read_splits takes several parts, merge_pairs several objectives)"
         )
     import narwhals as nw
@@ -269,7 +269,7 @@ def is_missing(value: Any) -> bool:
 
 def _column(row: Row, name: str) -> Any:
     if name not in row:
-        raise InputError(f"no column {name!r}; the columns are {_abridged([str(c) for c in row])}")
+        raise InputError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}")
     return row[name]
 
 

@@ -126,8 +126,7 @@ class PointMeasure:
         self.run, self.examples, self.device = run, examples, device
         run.ranker.eval()
         self.settings = settings or run.config.metric
-        main = examples.main_gains
-        self.gains = examples.gains if main is None else np.column_stack([examples.gains, main])
+        self.gains = examples.measured_gains
         self.batches = examples.batches()
         self.counts = np.zeros((self.gains.shape[1], len(examples.sizes)))
         self._ideal: list[torch.Tensor] = []
@@ -142,9 +141,8 @@ class PointMeasure:
         self._hidden_bytes = 0
 
     def _labels(self, group_batch: GroupBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        _, mask = self.examples.index(group_batch)
-        labels = self.examples.padded(self.gains, group_batch).to(self.device)
-        return labels, torch.from_numpy(mask).to(self.device)
+        labels, mask = self.examples.measured(group_batch)
+        return labels.to(self.device), mask.to(self.device)
 
     @torch.inference_mode()
     def __call__(self, points: np.ndarray) -> np.ndarray:

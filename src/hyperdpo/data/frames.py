@@ -1,70 +1,150 @@
-"""Arrays and data frames (numpy, pandas, polars, Arrow) as float32 columns."""
+"""Arrays and data frames (numpy, scipy, pandas, polars, Arrow) as float32 columns."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from hyperdpo.data.columns import (
+    MISSING_FROM,
+    ColumnPlan,
+    UnusableListError,
+    origins_of,
+    rounded,
+)
 from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.origins import may_need_origin
 from hyperdpo.errors import InputError
 
+#: A sparse matrix is stored dense: up to so many columns.
+MOST_SPARSE_COLUMNS = 65_536
 
-def to_columns(values: Any, what: str, prefix: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A table as (N, C) float32 and its column names.
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that are numbers; fields as of :class:`~hyperdpo.data.groups.GroupedTable`."""
+
+    values: np.ndarray
+    """(N, C) float32, NaN where a value is missing."""
+    names: tuple[str, ...]
+    named: bool
+    """Whether the names are the table's own, not numbers of columns."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def to_columns(values: Any, what: str, prefix: str) -> Columns:
+    """The columns of a table that are numbers.
 
     Args:
-        values: array (N, C) or (N,), data frame, Arrow table, or mapping of names to (N,) columns.
+        values: array (N, C) or (N,), scipy sparse matrix, data frame, Arrow table, or mapping of names to (N,) columns.
         what: for messages.
         prefix: columns without names are called ``prefix0``, ``prefix1``, ...
 
     Raises:
-        InputError: not a table of finite numbers; says which row and column.
+        InputError: not a table, or an infinite number; says which row and column.
     """
+    import narwhals as nw
+
     if isinstance(values, Mapping):
-        parts = {str(name): to_vector(column, f"{what} {name!r}") for name, column in values.items()}
+        parts = {str(name): _vector(column, f"{what} {name!r}") for name, column in values.items()}
         lengths = {len(column) for column in parts.values()}
         if len(lengths) != 1:
             raise InputError(f"{what}: columns of {sorted(lengths)} rows; expected the same number in each")
-        return np.column_stack(list(parts.values())), tuple(parts)
-    names: tuple[str, ...] | None = None
+        return _rounded(np.column_stack(list(parts.values())), tuple(parts), what, named=True)
     if not isinstance(values, np.ndarray):
-        import narwhals as nw
-
         try:
             frame = nw.from_native(values, eager_only=True, pass_through=True)
         except nw.exceptions.DuplicateError as error:
             raise InputError(f"{what}: {' '.join(str(error).split())}") from None
         if isinstance(frame, nw.DataFrame):
-            names = tuple(str(name) for name in frame.columns)
-            wrong = [name for name, kind in frame.schema.items() if not (kind.is_numeric() or kind == nw.Boolean)]
-            if wrong:
-                raise InputError(f"{what}: column {wrong[0]!r} holds {frame.schema[wrong[0]]}; expected numbers")
-            values = (
-                np.column_stack([column.to_numpy() for column in frame.iter_columns()]) if names else np.empty((0, 0))
+            return _of_frame(frame, what)
+    if _is_sparse(values):
+        if values.shape[1] > MOST_SPARSE_COLUMNS:
+            raise InputError(
+                f"{what}: {values.shape[1]:,} columns; expected at most {MOST_SPARSE_COLUMNS:,}: they are stored dense"
             )
+        values = values.toarray()
     array = _numbers(values, what)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2:
         raise InputError(f"{what}: found shape {array.shape}; expected (rows, columns)")
-    names = names or tuple(f"{prefix}{i}" for i in range(array.shape[1]))
-    _check_finite(array, what, names)
-    return array, names
+    return _rounded(array, tuple(f"{prefix}{i}" for i in range(array.shape[1])), what, named=False)
 
 
-def to_vector(values: Any, what: str) -> np.ndarray:
+def _of_frame(frame: Any, what: str) -> Columns:
+    import pyarrow as pa
+
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{what}: column {twice!r} occurs twice; expected distinct names")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of names that are numbers
+            table = frame.to_arrow().select(names)  # of pandas without its index
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(f"{what}: a column of values of several kinds ({text}); expected one kind a column") from None
+    left_out: dict[str, str] = {}
+    while True:
+        plan = ColumnPlan.of(table.schema, left_out=left_out)
+        try:
+            found = plan.take(table, 0)
+            break
+        except UnusableListError as error:
+            left_out[error.name] = error.reason
+    doubtful = {
+        name: f"row {text.odd[0]}: {text.problem(name)}"
+        for name, text in plan.texts.items()
+        if text.doubtful and text.odd is not None
+    }
+    order = {name: position for position, name in enumerate(names)}
+    reasons = dict(sorted(plan.reasons().items(), key=lambda pair: order[pair[0]]))
+    return _rounded(
+        found, tuple(plan.columns), what, named=True, left_out=reasons, doubtful=doubtful, notes=tuple(plan.notes())
+    )
+
+
+def _rounded(array: np.ndarray, names: tuple[str, ...], what: str, **described: Any) -> Columns:
+    """Columns of an array of any kind of numbers, origins subtracted where 64 bits are needed."""
+    origins: dict[str, float] = {}
+    if array.size and array.dtype.itemsize > 2 and array.dtype != np.float32:
+        array = array.astype(np.float64)
+        array[(np.abs(array) >= MISSING_FROM) & np.isfinite(array)] = np.nan
+        low, high = np.fmin.reduce(array, axis=0), np.fmax.reduce(array, axis=0)
+        candidates = [j for j in range(len(names)) if may_need_origin(float(low[j]), float(high[j]))]
+        origins = origins_of({names[j]: array[:, j] for j in candidates})
+    result = rounded(array, list(names), origins)
+    _check_not_infinite(result, what, names)
+    return Columns(result, names, origins=origins, **described)
+
+
+def _is_sparse(values: Any) -> bool:
+    return hasattr(values, "toarray") and hasattr(values, "nnz") and len(getattr(values, "shape", ())) == 2
+
+
+def to_vector(values: Any, what: str, *, missing: bool = False) -> np.ndarray:
     """A column as (N,) float32.
+
+    Args:
+        missing: whether values may be missing: NaN.
 
     Raises:
         InputError: not one column of finite numbers.
     """
-    array = _numbers(values, what)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1:
-        raise InputError(f"{what}: found shape {array.shape}; expected one number per row")
-    _check_finite(array[:, None], what, (what,))
+    array = _vector(values, what)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    _check_not_infinite(array[:, None], what, (what,))
+    if not missing and (absent := np.flatnonzero(np.isnan(array))).size:
+        raise InputError(f"{what}: row {absent[0]} is missing (nan); expected a finite number")
     return array
 
 
@@ -84,7 +164,10 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     if names.dtype.kind == "f" and not np.isfinite(names).all():
         raise InputError(f"qid: row {int(np.flatnonzero(~np.isfinite(names))[0])} is {names[~np.isfinite(names)][0]}")
     if names.dtype.kind == "O":
-        names = names.astype(str)
+        whole = all(isinstance(name, int | np.integer) for name in names.flat)
+        names = names.astype(np.int64 if whole else str)
+    if names.dtype.kind == "f" and (names == np.floor(names)).all():  # as data frames write nullable integers
+        names = names.astype(np.int64)
     starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]])) if rows else np.empty(0, np.int64)
     firsts = names[starts]
     unique, positions = np.unique(firsts, return_index=True)
@@ -96,34 +179,56 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return firsts, np.append(starts, rows).astype(np.int64)
 
 
-def to_table(
-    values: np.ndarray, names: tuple[str, ...], qids: np.ndarray, offsets: np.ndarray, *, fingerprint: bool = False
-) -> GroupedTable:
-    """Columns (N, C) in memory as a table; with a fingerprint where base scores are to be kept for it."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
+def to_table(columns: Columns, qids: np.ndarray, offsets: np.ndarray, *, fingerprint: bool = False) -> GroupedTable:
+    """Columns in memory as a table; with a fingerprint where base scores are to be kept for it."""
+    values = np.ascontiguousarray(columns.values, dtype=np.float32)
     digest = ""
     if fingerprint:
         import xxhash
 
         hashed = xxhash.xxh3_128(values.data)
         hashed.update(np.ascontiguousarray(offsets).data)
-        hashed.update(",".join(names).encode())
+        hashed.update(",".join(columns.names).encode())
+        if columns.origins:
+            hashed.update(repr(sorted(columns.origins.items())).encode())
         digest = hashed.hexdigest()
-    return GroupedTable(values, names, qids, offsets, "X", digest)
+    return GroupedTable(
+        values,
+        columns.names,
+        qids,
+        offsets,
+        "X",
+        digest,
+        left_out=columns.left_out,
+        doubtful=columns.doubtful,
+        origins=columns.origins,
+        notes=columns.notes,
+    )
+
+
+def _vector(values: Any, what: str) -> np.ndarray:
+    array = _numbers(values, what)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InputError(f"{what}: found shape {array.shape}; expected one number per row")
+    return array
 
 
 def _numbers(values: Any, what: str) -> np.ndarray:
+    """An array of some kind of numbers; what is missing in it is NaN."""
     try:
-        return np.asarray(values, dtype=np.float32)
+        array = np.asarray(values)
+        return array if array.dtype.kind in "biuf" else np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(
             f"{what}: found {type(values).__name__}; expected an array or a data frame of numbers"
         ) from None
 
 
-def _check_finite(array: np.ndarray, what: str, names: tuple[str, ...]) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        row, column = (int(i) for i in np.argwhere(~finite)[0])
+def _check_not_infinite(array: np.ndarray, what: str, names: tuple[str, ...]) -> None:
+    infinite = np.isinf(array)
+    if infinite.any():
+        row, column = (int(i) for i in np.argwhere(infinite)[0])
         place = what if names[column] == what else f"{what}, column {names[column]!r}"
-        raise InputError(f"{place}: row {row} is {array[row, column]}; expected a finite number")
+        raise InputError(f"{place}: row {row} is {array[row, column]}; expected a finite number (of 32 bits)")

@@ -74,9 +74,9 @@ class GroupedTable:
             if name in self.left_out:
                 raise InputError(
                     f"{self.source}: column {name!r} is {self.left_out[name]}, not numeric; "
-                    f"the numeric columns are {_abridged(self.columns)}"
+                    f"the numeric columns are {abridged(self.columns)}"
                 ) from None
-            raise InputError(f"{self.source}: no column {name!r}; the columns are {_abridged(self.columns)}") from None
+            raise InputError(f"{self.source}: no column {name!r}; the columns are {abridged(self.columns)}") from None
 
     def column_indices(self, names: Sequence[str]) -> np.ndarray:
         """Positions (k,) of columns; -1 for a LETOR feature above all that the file mentions, which is 0 in every row.
@@ -110,6 +110,10 @@ class GroupedTable:
         """(N,) float32 copy of one column."""
         return self.take(np.arange(self.num_rows), self.column_indices([str(name)]))[:, 0]
 
+    def place(self, row: int) -> str:
+        """Where a row stands in the source, for messages."""
+        return f"{self.source}: row {row if self.order is None else int(self.order[row])}"
+
     def source_order(self, values: np.ndarray) -> np.ndarray:
         """(N, ...) values of the rows, put into the order of the source."""
         if self.order is None:
@@ -129,7 +133,8 @@ class GroupedTable:
         return last if self.columns == (RELEVANCE, *map(str, range(first, last + 1))) else None
 
 
-def _abridged(names: Sequence[str], most: int = 12) -> str:
+def abridged(names: Sequence[str], most: int = 12) -> str:
+    """Some names in a message: all of them, or the first ones and the last."""
     if len(names) <= most:
         return ", ".join(names)
     return ", ".join([*names[: most - 1], "...", names[-1]])

@@ -19,7 +19,7 @@ import numpy as np
 
 from hyperdpo.data.columns import ColumnPlan, UnusableListError, origins_of, rounded
 from hyperdpo.data.compression import DamagedDataError, Source, open_source, plain_name
-from hyperdpo.data.groups import _abridged
+from hyperdpo.data.groups import abridged
 from hyperdpo.data.letor_errors import quoted
 from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
@@ -180,7 +180,7 @@ class _Conversion:
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"{path}: column {twice!r} occurs twice; expected distinct names")
         if qid_column not in names:
-            raise InputError(f"{path}: no column {qid_column!r} with the query id; the columns are {_abridged(names)}")
+            raise InputError(f"{path}: no column {qid_column!r} with the query id; the columns are {abridged(names)}")
         self._file, self._plan, self._qid_column = file, plan, qid_column
         self._origins, self._writer, self._sort = origins, writer, sort
         self._groups = GroupIndex()
@@ -268,7 +268,7 @@ class _Conversion:
             if text.doubtful and text.odd is not None:
                 doubtful[name] = f"{self._file.place(text.odd[0])}: {text.problem(name)}"
         if not plan.columns:
-            names = _abridged(self._file.schema().names)
+            names = abridged(self._file.schema().names)
             missing = f"{self._file.path}: no numeric column beside {self._qid_column!r}; the columns are {names}"
             raise InputError(next(iter(doubtful.values()), missing))
         prefix = f"{self._file.path}:"

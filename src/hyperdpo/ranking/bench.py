@@ -234,7 +234,7 @@ class Bench:
             "augmentation": config.parametrization == "augmentation",
         }
         with seeded(config.seed, FIXED_INIT):
-            ranker = fixed_ranker(config, len(prepared.transform.columns))
+            ranker = fixed_ranker(config, prepared.transform.width)
         print_ = fingerprint(prepared.fingerprint, known, job.name)
         if isinstance(job, Fixed):
             return Training(
@@ -305,7 +305,7 @@ class Bench:
         if len(rankers) == 1:
             return rankers[0].eval()
         with seeded(config.seed, FIXED_INIT):  # its weights are replaced; the caller's random state stays
-            average = fixed_ranker(config, len(self.prepared.transform.columns))
+            average = fixed_ranker(config, self.prepared.transform.width)
         states = [ranker.state_dict() for ranker in rankers]
         average.load_state_dict(
             {

@@ -275,7 +275,7 @@ def _base_training() -> TrainingConfig:
 
 
 def _main_label() -> Label:
-    return Label(name=RELEVANCE, transform="none")
+    return Label(name=RELEVANCE, target="softmax", transform="none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,12 +292,16 @@ class RankConfig:
         temperatures: of a ``temperature`` ranker.
         mixture: of a ``mixture`` ranker.
         excluded_columns: columns that are neither features nor labels of this run.
+        keep_row_numbers: keep columns as features that only number the rows, such as an index that a data frame was
+            written with.
         scorer, training: of the conditioned ranker.
         base_scorer, base_training: of the base, where no base scores are given.
         gbdt: of the LightGBM models of a comparison.
         metric: how every NDCG of the run is computed.
         split: how groups are divided where no files for validation and test are given.
         qid_column: in Parquet and CSV, the column that names the group.
+        sort: bring scattered rows of a group together; without it they are refused.
+        features_from_zero: LETOR text numbers its features from 0.
         seed: of initialisation, order and sampled weights.
         resident_gib: transformed features up to this size are kept in memory; larger data is streamed from the
             memory-mapped cache.
@@ -311,6 +315,7 @@ class RankConfig:
     temperatures: TemperatureConfig = field(default_factory=TemperatureConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     excluded_columns: tuple[str, ...] = ()
+    keep_row_numbers: bool = False
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     base_scorer: ScorerConfig = field(default_factory=_base_scorer)
@@ -319,6 +324,8 @@ class RankConfig:
     metric: NdcgSettings = field(default_factory=NdcgSettings)
     split: SplitConfig = field(default_factory=SplitConfig)
     qid_column: str = "qid"
+    sort: bool = False
+    features_from_zero: bool = False
     seed: int = 0
     resident_gib: float = 4.0
 
@@ -383,7 +390,7 @@ def _mslr(quality: Mapping[str, Any]) -> dict[str, Any]:
             {"name": "quality", "column": "132", **quality},
             {"name": "quality2", "column": "133", **quality},
         ],
-        "main": {"name": RELEVANCE, "column": RELEVANCE, "transform": "none"},
+        "main": {"name": RELEVANCE, "column": RELEVANCE, "target": "softmax", "transform": "none"},
     }
 
 

@@ -211,19 +211,19 @@ def evaluate_front(
     """
     m, points = len(examples.labels), len(weights) * len(scales)
     main = examples.main_gains
-    gains = examples.gains if main is None else np.column_stack([examples.gains, main])
-    sums, counts = np.zeros((4, points, gains.shape[1])), np.zeros((4, points, gains.shape[1]))
+    shape = (4, points, examples.measured_gains.shape[1])
+    sums, counts = np.zeros(shape), np.zeros(shape)
     for group_batch in examples.batches() if batches is None else batches:
         batch = examples.batch(group_batch, device)
         raw = score(group_batch, batch).float()
         scaled = torch.cat([linear_transformation(raw, batch.base_scores, float(c)) for c in scales])
-        labels = examples.padded(gains, group_batch).to(device)
-        ideal = ideal_dcg(labels, batch.mask, settings)
-        _add(sums[0], counts[0], ndcg(scaled[:, None], labels, batch.mask, settings, ideal))
+        labels, mask = (one.to(device) for one in examples.measured(group_batch))
+        ideal = ideal_dcg(labels, mask, settings)
+        _add(sums[0], counts[0], ndcg(scaled[:, None], labels, mask, settings, ideal))
         if with_losses:
-            _add(sums[1], counts[1], mrr(scaled[:, None], labels, batch.mask))
+            _add(sums[1], counts[1], mrr(scaled[:, None], labels, mask))
             for p in range(points):
-                loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.mask, betas)
+                loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.label_mask, betas)
                 sums[2, p, :m] += loss.masked_fill(~batch.signal, 0).sum(0).double().cpu().numpy()
                 counts[2, p, :m] += batch.signal.sum(0).cpu().numpy()
     if reduce is not None:

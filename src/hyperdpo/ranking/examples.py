@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +12,7 @@ import torch
 
 from hyperdpo.core.targets import l1_targets, softmax_targets
 from hyperdpo.data.batching import GroupBatch, row_index, sorted_batches
-from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.groups import abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks, column_values
 from hyperdpo.objectives import Label
@@ -26,14 +28,15 @@ class Features:
         self._transform = transform
         self._part = part
         self._columns = part.table.column_indices(transform.columns)
+        self._unexpected: set[str] = set()
         total = int(part.sizes.sum())
-        self.resident = total * len(transform.columns) * 4 <= resident_bytes
+        self.resident = total * transform.width * 4 <= resident_bytes
         self._values: torch.Tensor | None = None
         if self.resident:
-            values = np.empty((total, len(transform.columns)), dtype=np.float32)
+            values = np.empty((total, transform.width), dtype=np.float32)
             done = 0
-            for chunk in column_chunks(part, transform.columns):
-                values[done : done + len(chunk)] = transform(chunk)
+            for chunk in column_chunks(part, transform.columns, transform.origins):
+                values[done : done + len(chunk)] = self._transformed(chunk)
                 done += len(chunk)
             self._values = torch.from_numpy(values)
         sizes = part.sizes
@@ -41,13 +44,25 @@ class Features:
         self._shift = part.starts - self.starts
 
     def __call__(self, rows: np.ndarray, groups: np.ndarray) -> torch.Tensor:
-        """(G, n) rows of the part, belonging to (G,) groups -> (G, n, F) float32."""
+        """(G, n) rows of the part, belonging to (G,) groups -> (G, n, F + I) float32, I of them say what is missing."""
         if self._values is not None:
             flat = torch.from_numpy(rows.reshape(-1))
             return self._values.index_select(0, flat).view(*rows.shape, -1)
         table_rows = (rows + self._shift[groups][:, None]).reshape(-1)
-        raw = self._part.table.take(table_rows, self._columns)
-        return torch.from_numpy(self._transform(raw)).view(*rows.shape, -1)
+        raw = self._part.table.take(table_rows, self._columns, self._transform.origins)
+        return torch.from_numpy(self._transformed(raw)).view(*rows.shape, -1)
+
+    def _transformed(self, raw: np.ndarray) -> np.ndarray:
+        """(N, F + I) of (N, F) raw values. The first missing value of a column that had none in training is noted."""
+        new = set(self._transform.unexpected(raw)) - self._unexpected
+        if new:
+            self._unexpected |= new
+            warnings.warn(
+                f"{self._part.table.source}: values of {abridged(sorted(new))} are missing, which none was in the "
+                "training data; the training mean stands in for them",
+                stacklevel=2,
+            )
+        return self._transform(raw)
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Batch:
     """Padded tensors of G groups of at most n items, on one device."""
 
     features: torch.Tensor
-    """(G, n, F) float32."""
+    """(G, n, F + I) float32: what the transform makes of F features."""
     mask: torch.Tensor
     """(G, n) bool, True for items."""
     base_scores: torch.Tensor
@@ -72,6 +87,13 @@ class LabelledBatch(Batch):
     """(G, m, n) float32, 0 on padding."""
     signal: torch.Tensor
     """(G, m) bool: the group says something about the objective."""
+    judged: torch.Tensor | None = field(default=None, kw_only=True)
+    """(G, m, n) bool: the items that an objective has labels for; None: all."""
+
+    @property
+    def label_mask(self) -> torch.Tensor:
+        """The items that take part in the losses: (G, n), or (G, m, n) where some are not judged."""
+        return self.mask if self.judged is None else self.judged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +139,13 @@ class Examples(Items):
     labels: tuple[Label, ...]
     """The m labels that are trained for, fitted."""
     gains: np.ndarray
-    """(N, m) float32: larger is better."""
+    """(N, m) float32: larger is better; NaN where an item is not judged."""
     targets: np.ndarray
     """(N, m) float32: t(z)."""
     signal: np.ndarray
     """(g, m) bool."""
     main_gains: np.ndarray | None
-    """(N,) float32: the main label; None where it is not known."""
+    """(N,) float32: the main label, NaN where an item is not judged; None where it is not known."""
 
     def with_base(self, base_scores: np.ndarray) -> Examples:
         """The same examples with (N,) base scores."""
@@ -134,24 +156,47 @@ class Examples(Items):
         plain = super().batch(group_batch, device)
         targets = self.padded(self.targets, group_batch).transpose(0, 1)
         signal = torch.from_numpy(self.signal[group_batch.groups])
+        judged = None
+        if self.some_unjudged:
+            judged = self.judged(self.gains, group_batch).transpose(0, 1).to(device, non_blocking=True)
         return LabelledBatch(
             plain.features,
             plain.mask,
             plain.base_scores,
             targets.to(device, non_blocking=True),
             signal.to(device, non_blocking=True),
+            judged=judged,
         )
+
+    @functools.cached_property
+    def some_unjudged(self) -> bool:
+        """Whether any objective lacks the label of an item."""
+        return bool(np.isnan(self.gains).any())
+
+    @functools.cached_property
+    def measured_gains(self) -> np.ndarray:
+        """(N, m), or (N, m + 1) with the main label: what metrics are computed from."""
+        return self.gains if self.main_gains is None else np.column_stack([self.gains, self.main_gains])
+
+    def judged(self, gains: np.ndarray, group_batch: GroupBatch) -> torch.Tensor:
+        """(k, G, n) bool of (N, k) gains: items that are judged, False on padding."""
+        rows, mask = self.index(group_batch)
+        return torch.from_numpy(np.ascontiguousarray((mask[..., None] & ~np.isnan(gains[rows])).transpose(2, 0, 1)))
+
+    def measured(self, group_batch: GroupBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gains (k, G, n) of :attr:`measured_gains`, and the mask of the items that count: (G, n), or (k, G, n) where
+        some are not judged. A list is measured without the items that are not."""
+        gains = self.measured_gains
+        labels = self.padded(gains, group_batch)
+        if np.isnan(gains).any():
+            return labels.nan_to_num(0.0), self.judged(gains, group_batch)
+        _, mask = self.index(group_batch)
+        return labels, torch.from_numpy(mask)
 
     def padded(self, values: np.ndarray, group_batch: GroupBatch) -> torch.Tensor:
         """(N, k) per-row values -> (k, G, n), 0 on padding."""
         rows, mask = self.index(group_batch)
         return torch.from_numpy(np.ascontiguousarray(np.where(mask[..., None], values[rows], 0).transpose(2, 0, 1)))
-
-
-def feature_columns(table: GroupedTable, taken: Sequence[str]) -> tuple[str, ...]:
-    """The columns that are features: all but labels, base scores and excluded ones."""
-    excluded = set(taken)
-    return tuple(c for c in table.columns if c not in excluded)
 
 
 def build_examples(
@@ -194,7 +239,7 @@ def label_targets(sizes: np.ndarray, gains: np.ndarray, labels: Sequence[Label])
 
     Args:
         sizes: (g,) items of each group.
-        gains: (N, m).
+        gains: (N, m), NaN where an item is not judged: it is left out of the list.
     """
     inputs = np.stack([label.target_inputs(gains[:, j]) for j, label in enumerate(labels)], axis=1)
     starts = np.cumsum(sizes) - sizes
@@ -205,10 +250,11 @@ def label_targets(sizes: np.ndarray, gains: np.ndarray, labels: Sequence[Label])
         real = torch.from_numpy(mask)
         for j, label in enumerate(labels):
             values = torch.from_numpy(inputs[:, j][rows])
+            judged = real & ~values.isnan()
             if label.target == "l1":
-                t, s = l1_targets(values, real)
+                t, s = l1_targets(values, judged)
             else:
-                t, s = softmax_targets(values, real, label.target_temperature)
+                t, s = softmax_targets(values, judged, label.target_temperature)
             targets[rows[mask], j] = t.numpy()[mask]
             signal[group_batch.groups, j] = s.numpy()
     return targets, signal

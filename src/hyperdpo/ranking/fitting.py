@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ import torch
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
-from hyperdpo.data.transform import FeatureTransform, column_values
+from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Label, Objective
 from hyperdpo.ranking.config import RankConfig
-from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
-from hyperdpo.ranking.metrics import LARGEST_EXPONENT
+from hyperdpo.ranking.examples import Examples, Features, build_examples
+from hyperdpo.ranking.features import FeatureChoice, choose_features
+from hyperdpo.ranking.labels import LabelReport, fit_labels
 from hyperdpo.ranking.rankers import MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import BaseSource, RankRun, checked_scores, score_all_rows
 from hyperdpo.ranking.training import (
@@ -59,6 +59,8 @@ class Prepared:
     """With the labels fitted."""
     parts: dict[str, Part]
     transform: FeatureTransform
+    features: FeatureChoice
+    labels: tuple[LabelReport, ...]
     base: Ranker | None
     base_source: BaseSource
     base_history: History | None
@@ -76,7 +78,13 @@ class Prepared:
 
     def run(self, config: RankConfig, ranker: Ranker) -> RankRun:
         """A run with a trained ranker."""
-        run = RankRun(config, self.transform, ranker, self.base, self.base_source, _describe(self.parts, config), {})
+        data = _describe(self.parts, config) | {
+            "features_left_out": dict(self.features.left_out),
+            "constant_features": list(self.transform.constant),
+            "features_with_missing_values": [self.transform.columns[j] for j in self.transform.indicators],
+            "labels": [label.to_dict() for label in self.labels],
+        }
+        run = RankRun(config, self.transform, ranker, self.base, self.base_source, data, {})
         if self.base_source.kind != "column":
             for name, scores in self.base_scores.items():
                 run.remember(self.parts[name].table, scores)
@@ -107,9 +115,9 @@ def prepare(
     if config.main is None and base_source.kind == "trained":
         raise InputError("main: there is no main label to train a base on; expected one, or base scores")
     train_part = parts["train"]
-    config = _with_fitted_labels(config, train_part, main_is_trained=base_source.kind == "trained")
-    _check_measurable(config, parts)
-    columns = _feature_columns(train_part.table, config, base_source)
+    features_chosen = choose_features(train_part.table, config, base_source.column)
+    columns = features_chosen.columns
+    config, label_reports = fit_labels(config, parts, main_is_trained=base_source.kind == "trained")
     transform = FeatureTransform.fit(train_part, columns)
     limit = config.resident_gib * 2**30
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
@@ -124,7 +132,7 @@ def prepare(
     base, history = None, None
     if base_source.kind == "trained" and config.main is not None:
         with seeded(config.seed, BASE_INIT):
-            base = Ranker(config.base_scorer, len(columns))
+            base = Ranker(config.base_scorer, transform.width)
         job = Training(
             name="base",
             ranker=base,
@@ -170,7 +178,19 @@ def prepare(
         for name in features
     }
     _check_signal(examples["train"])
-    return Prepared(config, dict(parts), transform, base, base_source, history, scores, examples, shared_print)
+    return Prepared(
+        config,
+        dict(parts),
+        transform,
+        features_chosen,
+        label_reports,
+        base,
+        base_source,
+        history,
+        scores,
+        examples,
+        shared_print,
+    )
 
 
 def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Path | None = None) -> Training:
@@ -185,7 +205,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     if mixture:
         config = _without_what_cannot_be_judged(config, prepared.examples)
     with seeded(config.seed, RANKER_INIT):
-        ranker = conditioned_ranker(config, len(prepared.transform.columns))
+        ranker = conditioned_ranker(config, prepared.transform.width)
     training = config.training
     factor = config.mixture.epochs_factor if mixture else training.sampling_factor
     evaluations = max(round(training.evaluations * min(factor, 1.0)), 1)  # as far apart as in the others' trainings
@@ -318,64 +338,6 @@ def seeded(*key: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         yield
-
-
-def _with_fitted_labels(config: RankConfig, part: Part, *, main_is_trained: bool) -> RankConfig:
-    """The configuration with what the labels need from the training split.
-
-    Raises:
-        InputError: a label that cannot be learned: the same on every row.
-    """
-    labels: list[Label] = [*config.objectives, *(() if config.main is None else (config.main,))]
-    for label in labels:
-        part.table.column_index(label.column)  # here it must be in the file; elsewhere LETOR may leave it out
-    raw = column_values(part, tuple(label.column for label in labels))
-    fitted = [label.fitted(raw[:, j]) for j, label in enumerate(labels)]
-    for j, label in enumerate(fitted):
-        gains = label.gains(raw[:, j])
-        learned = isinstance(label, Objective) or main_is_trained
-        if learned and gains.max() == gains.min():
-            raise InputError(
-                f"{part.table.source}: label {label.name!r} (column {label.column}) is {gains.min():g} on every "
-                "training row; expected a label that varies"
-            )
-    m = len(config.objectives)
-    objectives = tuple(cast(Objective, label) for label in fitted[:m])
-    return replace(config, main=None if config.main is None else fitted[-1], objectives=objectives)
-
-
-def _check_measurable(config: RankConfig, parts: Mapping[str, Part]) -> None:
-    """Refuse labels that the metric cannot take, of any split, before anything is trained.
-
-    Raises:
-        InputError: a negative gain, or one too large for exponential gain.
-    """
-    labels: list[Label] = [*config.objectives, *(() if config.main is None else (config.main,))]
-    for part in parts.values():
-        raw = column_values(part, tuple(label.column for label in labels))
-        for j, label in enumerate(labels):
-            gains = label.gains(raw[:, j])
-            where = f"{part.table.source}: label {label.name!r} (column {label.column}) has the value"
-            if gains.min() < 0:
-                raise InputError(
-                    f"{where} {gains.min():g}; NDCG needs labels of at least 0: add a constant to the column"
-                )
-            if config.metric.gain == "exponential" and gains.max() > LARGEST_EXPONENT:
-                raise InputError(
-                    f"{where} {gains.max():g}; metric.gain exponential needs labels of at most {LARGEST_EXPONENT}: "
-                    "expected gain linear"
-                )
-
-
-def _feature_columns(table: GroupedTable, config: RankConfig, base: BaseSource) -> tuple[str, ...]:
-    labels = [o.column for o in config.objectives] + ([] if config.main is None else [config.main.column])
-    for column in labels:
-        table.column_index(column)
-    taken = [*labels, *config.excluded_columns] + ([] if base.column is None else [base.column])
-    columns = feature_columns(table, taken)
-    if not columns:
-        raise InputError(f"{table.source}: all columns are labels or excluded; expected at least one feature")
-    return columns
 
 
 def _describe(parts: Mapping[str, Part], config: RankConfig) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class LabelScale:
         Args:
             gains: (N,) of the training split.
         """
-        values = np.asarray(label.target_inputs(gains), dtype=np.float64)
+        values = np.asarray(label.target_inputs(gains[~np.isnan(gains)]), dtype=np.float64)
         unit = None
         if label.target == "l1":
             values = values[values > 0]
@@ -77,8 +77,9 @@ class LabelScale:
         return LabelScale(label, low, high, unit)
 
     def __call__(self, gains: np.ndarray) -> np.ndarray:
-        """(N,) gains of any split -> (N,) float64 in [0, 1]; zeros for a label that did not vary in training."""
-        values = np.asarray(self.label.target_inputs(gains), dtype=np.float64)
+        """(N,) gains of any split -> (N,) float64 in [0, 1]: 0 where an item is not judged, and for a label that did
+        not vary in training."""
+        values = np.nan_to_num(self.label.target_inputs(gains), nan=self.low).astype(np.float64)
         if not self.high > self.low:
             return np.zeros(len(values))
         if self.unit is not None:
@@ -172,15 +173,19 @@ class GbdtModel:
     with_base: bool
     """The base score is one more feature, the last."""
     threads: int = 0
+    origins: tuple[float, ...] = ()
+    """What is subtracted from each column in double precision; nothing if left out."""
 
     @staticmethod
-    def load(text: str, columns: Sequence[str], *, with_base: bool, threads: int = 0) -> GbdtModel:
-        """A model from :attr:`text`.
+    def load(
+        text: str, columns: Sequence[str], *, with_base: bool, threads: int = 0, origins: Sequence[float] = ()
+    ) -> GbdtModel:
+        """A model from :attr:`text`; the other arguments are its fields.
 
         Raises:
             InputError: the text is not a model, or is one of another number of features.
         """
-        model = GbdtModel(text, tuple(columns), with_base, threads)
+        model = GbdtModel(text, tuple(columns), with_base, threads, tuple(origins))
         if not text.startswith("tree\n") or "\nend of trees\n" not in text:
             raise InputError("gbdt: the text is not a LightGBM model; it may be truncated")
         try:
@@ -233,7 +238,7 @@ class GbdtModel:
             raise InputError(f"gbdt: found {found} base scores; the model uses them, expected {count}")
         scores = np.empty(count, dtype=np.float32)
         done = 0
-        for chunk in column_chunks(part, self.columns):
+        for chunk in column_chunks(part, self.columns, np.array(self.origins) if self.origins else None):
             rows = slice(done, done + len(chunk))
             if self.with_base:
                 assert base_scores is not None
@@ -254,6 +259,7 @@ class GbdtData:
         validation: whose rows decide when to stop; None: every tree is kept.
         scaling: fitted on ``train``.
         columns: feature columns, read raw from the parts' tables.
+        origins: see :class:`GbdtModel`.
         metric: its k is the validation NDCG's.
         seed: of LightGBM.
 
@@ -268,12 +274,13 @@ class GbdtData:
         *,
         scaling: LabelScaling,
         columns: Sequence[str],
+        origins: Sequence[float] = (),
         config: GbdtConfig | None = None,
         metric: NdcgSettings = PAPER_NDCG,
         seed: int = 0,
     ):
         self.train, self.validation = train, validation
-        self.scaling, self.columns = scaling, tuple(columns)
+        self.scaling, self.columns, self.origins = scaling, tuple(columns), tuple(origins)
         self.config = config or GbdtConfig()
         self.metric, self.seed = metric, seed
         self._units = scaling.units(train)
@@ -290,6 +297,7 @@ class GbdtData:
             self._rows[with_base] = _Rows.of(
                 [examples.part for examples in parts],
                 self.columns,
+                self.origins,
                 [examples.base_scores for examples in parts] if with_base else None,
                 self.config,
                 self.seed,
@@ -318,7 +326,7 @@ def train_lambdamart(data: GbdtData, weights: np.ndarray, main_share: float, *, 
     """
     labels = data.labels(weights, main_share)
     text = _boost(data.rows(with_base), labels, np.arange(data.config.levels), data.config, data.metric, data.seed)
-    return GbdtModel(text, data.columns, with_base, data.config.threads)
+    return GbdtModel(text, data.columns, with_base, data.config.threads, data.origins)
 
 
 def train_gbdt_base(
@@ -327,6 +335,7 @@ def train_gbdt_base(
     main: Label,
     columns: Sequence[str],
     *,
+    origins: Sequence[float] = (),
     config: GbdtConfig | None = None,
     metric: NdcgSettings = PAPER_NDCG,
     seed: int = 0,
@@ -342,7 +351,7 @@ def train_gbdt_base(
     """
     config = config or GbdtConfig()
     parts = [train, *(() if validation is None else (validation,))]
-    gains = [main.gains(column_values(part, (main.column,))[:, 0]) for part in parts]
+    gains = [np.nan_to_num(main.gains(column_values(part, (main.column,))[:, 0]), nan=0.0) for part in parts]
     if all(_are_grades(g) for g in gains):
         labels = [g.astype(np.int32) for g in gains]
         table = np.arange(max(int(g.max()) for g in labels) + 1)
@@ -353,8 +362,9 @@ def train_gbdt_base(
         table = np.arange(config.levels)
     for part in parts:
         _check_sizes(part)
-    rows = _Rows.of(parts, tuple(columns), None, config, seed)
-    return GbdtModel(_boost(rows, labels, table, config, metric, seed), tuple(columns), False, config.threads)
+    rows = _Rows.of(parts, tuple(columns), tuple(origins), None, config, seed)
+    text = _boost(rows, labels, table, config, metric, seed)
+    return GbdtModel(text, tuple(columns), False, config.threads, tuple(origins))
 
 
 def choose_main_share(
@@ -408,6 +418,7 @@ class _Rows:
     def of(
         parts: Sequence[Part],
         columns: tuple[str, ...],
+        origins: tuple[float, ...],
         base_scores: Sequence[np.ndarray] | None,
         config: GbdtConfig,
         seed: int,
@@ -416,7 +427,7 @@ class _Rows:
         lightgbm = _lightgbm()
         datasets: list[Any] = []
         for i, part in enumerate(parts):
-            values = column_values(part, columns)
+            values = column_values(part, columns, np.array(origins) if origins else None)
             if base_scores is not None:
                 values = np.column_stack([values, np.asarray(base_scores[i], dtype=np.float32)])
             dataset = lightgbm.Dataset(

@@ -20,7 +20,8 @@ from hyperdpo.files import read_json, write_atomically, write_json
 from hyperdpo.ranking.bench import Bench, Entry, Model
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch, evaluate_front
-from hyperdpo.ranking.examples import Batch, Examples, feature_columns
+from hyperdpo.ranking.examples import Batch, Examples
+from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.gbdt import (
     GbdtData,
     GbdtModel,
@@ -55,6 +56,7 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
         bench.validation,
         scaling=LabelScaling.fit(train, prepared.config.main),
         columns=prepared.transform.columns,
+        origins=prepared.transform.origins.tolist(),
         config=config,
         metric=prepared.config.metric,
         seed=prepared.config.seed,
@@ -65,7 +67,10 @@ def lightgbm_model(bench: Bench, entry: Entry, grid: np.ndarray, few: np.ndarray
     def model(w: np.ndarray, share: float) -> tuple[GbdtModel, float]:
         name = "-".join(f"{x:.4g}" for x in w) + f"-main-{share:.6g}"
         return _kept(
-            directory, name, data.columns, with_base, lambda: train_lambdamart(data, w, share, with_base=with_base)
+            directory,
+            name,
+            GbdtModel("", data.columns, with_base, origins=data.origins),
+            lambda: train_lambdamart(data, w, share, with_base=with_base),
         )
 
     def mean_main(share: float) -> float:
@@ -115,8 +120,8 @@ def lightgbm_base(repeat: Repeat, config: RankConfig, directory: Path) -> dict[s
         raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
     train, validation = repeat.parts["train"], repeat.parts.get("validation")
     main = config.main.fitted(column_values(train, (config.main.column,))[:, 0])
-    taken = [o.column for o in config.objectives] + [config.main.column, *config.excluded_columns]
-    columns = feature_columns(train.table, taken)
+    columns = choose_features(train.table, config).columns
+    origins = tuple(train.table.origins.get(name, 0.0) for name in columns)
     trained_on = [
         None if part is None else (part.table.fingerprint, digest(part.groups)) for part in (train, validation)
     ]
@@ -125,10 +130,16 @@ def lightgbm_base(repeat: Repeat, config: RankConfig, directory: Path) -> dict[s
     model, _ = _kept(
         directory,
         f"base-lightgbm-{print_}",
-        columns,
-        False,
+        GbdtModel("", columns, False, origins=origins),
         lambda: train_gbdt_base(
-            train, validation, main, columns, config=config.gbdt, metric=config.metric, seed=config.seed
+            train,
+            validation,
+            main,
+            columns,
+            origins=origins,
+            config=config.gbdt,
+            metric=config.metric,
+            seed=config.seed,
         ),
     )
     tables: dict[int, GroupedTable] = {id(part.table): part.table for part in repeat.parts.values()}
@@ -136,10 +147,12 @@ def lightgbm_base(repeat: Repeat, config: RankConfig, directory: Path) -> dict[s
     return {name: scores[id(part.table)] for name, part in repeat.parts.items()}
 
 
-def _kept(
-    directory: Path, name: str, columns: Sequence[str], with_base: bool, make: Callable[[], GbdtModel]
-) -> tuple[GbdtModel, float]:
-    """A model and the seconds of its training: from its files, or made now and written."""
+def _kept(directory: Path, name: str, like: GbdtModel, make: Callable[[], GbdtModel]) -> tuple[GbdtModel, float]:
+    """A model and the seconds of its training: from its files, or made now and written.
+
+    Args:
+        like: a model of the same features.
+    """
     text, facts = directory / f"{name}.txt", directory / f"{name}.json"
     if facts.exists() and text.exists():
         found: Mapping[str, Any] = read_json(facts)
@@ -147,7 +160,10 @@ def _kept(
             seconds = float(found["seconds"])
         except (KeyError, TypeError, ValueError):
             raise InputError(f"{facts}: not the facts of a finished training; expected seconds in it") from None
-        return GbdtModel.load(text.read_text(), columns, with_base=with_base), seconds
+        return (
+            GbdtModel.load(text.read_text(), like.columns, with_base=like.with_base, origins=like.origins),
+            seconds,
+        )
     started = time.monotonic()
     model = make()
     seconds = time.monotonic() - started

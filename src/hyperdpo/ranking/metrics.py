@@ -59,7 +59,7 @@ def ndcg(
     Args:
         scores: (..., G, n), finite on real items; anything on padding.
         labels: (..., G, n), >= 0 on real items; anything on padding.
-        mask: (G, n).
+        mask: (G, n), or (..., G, n) where labels are known for different items.
         settings: which NDCG.
         ideal: from :func:`ideal_dcg`, for the same labels, mask and settings, where many scores are evaluated on
             the same labels. The labels are then not checked again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from hyperdpo.core.preferences import weight_grid
-from hyperdpo.data.frames import group_rows, to_columns, to_table, to_vector
+from hyperdpo.data.frames import Columns, group_rows, to_columns, to_table, to_vector
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
@@ -40,11 +41,13 @@ class HyperRanker(BaseEstimator):
     >>> ranker.predict(X, qid=qid, weights=[0.3, 0.7], scale=2.0)
 
     Args:
-        objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; a bare name has a
-            softmax target over standardised labels. None: one for each label given to :meth:`fit`.
+        objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; of one
+            without a target, :meth:`fit` chooses it by the values: l1 where most are 0 and none is negative, else
+            softmax. None: one for each label given to :meth:`fit`.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
         mixture, temperatures, scorer, training, base_scorer, base_training, metric, main: settings of
             :class:`RankConfig`, as mappings.
+        keep_row_numbers: keep columns of a frame that only number the rows, such as an index, as features.
         validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
         seed: of split, initialisation, order and sampled weights.
         device: ``auto`` uses a GPU where there is one; ``cpu`` does not.
@@ -68,6 +71,7 @@ class HyperRanker(BaseEstimator):
         base_training: Mapping[str, Any] | None = None,
         metric: Mapping[str, Any] | None = None,
         main: Mapping[str, Any] | None = None,
+        keep_row_numbers: bool = False,
         validation_fraction: float = 0.2,
         seed: int = 0,
         device: str = "auto",
@@ -82,6 +86,7 @@ class HyperRanker(BaseEstimator):
         self.base_training = base_training
         self.metric = metric
         self.main = main
+        self.keep_row_numbers = keep_row_numbers
         self.validation_fraction = validation_fraction
         self.seed = seed
         self.device = device
@@ -100,7 +105,8 @@ class HyperRanker(BaseEstimator):
         """Train.
 
         Args:
-            X: (N, F) features.
+            X: (N, F) features; NaN where a value is missing. A frame's columns that are not numbers, or that number the
+                rows, are left out with a warning.
             y: (N,) the main label (relevance); may be None where base scores are given.
             qid: (N,) the group of each row; rows of a group are adjacent.
             labels: (N, m): a mapping of names to columns, a data frame, or an array in the order of ``objectives``.
@@ -109,7 +115,8 @@ class HyperRanker(BaseEstimator):
             out: a run directory: checkpoints are kept there, and an interrupted fit goes on.
 
         Raises:
-            InputError: shapes that do not fit, NaN, a group in two places, a label that does not suit its target.
+            InputError: shapes that do not fit, a label that is missing or does not suit its target, a group in two
+                places, a text column of which nearly all values are numbers.
         """
         table, objectives = self._training_table(X, y, qid, labels, base_scores)
         config = self._config(objectives, has_main=y is not None)
@@ -129,6 +136,7 @@ class HyperRanker(BaseEstimator):
             config, parts, accelerator, out=None if out is None else Path(out), base_source=source, given_base=given
         )
         self._describe()
+        self._warn_of_what_is_left_out()
         return self
 
     def predict(
@@ -247,6 +255,7 @@ class HyperRanker(BaseEstimator):
             base_training=asdict(config.base_training),
             metric=asdict(config.metric),
             main=None if config.main is None else asdict(config.main),
+            keep_row_numbers=config.keep_row_numbers,
             validation_fraction=config.split.validation,
             seed=config.seed,
         )
@@ -268,6 +277,14 @@ class HyperRanker(BaseEstimator):
         self.feature_names_in_ = np.array(self.run_.transform.columns, dtype=object)
         self.run_.to(self._device())
 
+    def _warn_of_what_is_left_out(self) -> None:
+        """Name the columns of X that are no features."""
+        own = (LABEL, BASE)
+        left_out = {n: why for n, why in self.run_.data["features_left_out"].items() if not n.startswith(own)}
+        if left_out:
+            described = "; ".join(f"{name!r}: {why}" for name, why in left_out.items())
+            warnings.warn(f"X: columns that are no features: {described}", stacklevel=3)
+
     def _device(self) -> str:
         if self.device not in ("auto", "cpu"):
             raise InputError(f"device: found {self.device!r}; expected auto or cpu")
@@ -276,10 +293,11 @@ class HyperRanker(BaseEstimator):
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
         settings: dict[str, Any] = {
             "objectives": list(objectives),
-            "main": {"name": "relevance", "transform": "none", **(self.main or {}), "column": MAIN}
+            "main": {"name": "relevance", "target": "softmax", "transform": "none", **(self.main or {}), "column": MAIN}
             if has_main
             else None,
             "parametrization": self.parametrization,
+            "keep_row_numbers": self.keep_row_numbers,
             "split": {
                 "train": 1 - self.validation_fraction,
                 "validation": self.validation_fraction,
@@ -296,24 +314,30 @@ class HyperRanker(BaseEstimator):
     def _training_table(
         self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any = None
     ) -> tuple[GroupedTable, list[dict[str, Any]]]:
-        features, names = to_columns(X, "X", "x")
-        rows = len(features)
-        values, label_names = to_columns(labels, "labels", "label")
-        objectives = self._objectives(label_names, named=not isinstance(labels, np.ndarray | list | tuple))
-        extra = {LABEL + name: values[:, j] for j, name in enumerate(label_names)}
-        if len(values) != rows:
-            raise InputError(f"labels: found {len(values)} rows; expected {rows}, one per row of X")
-        for column, given in ((MAIN, y), (BASE, base_scores)):
-            if given is not None:
+        features = to_columns(X, "X", "x")
+        rows = len(features.values)
+        given = to_columns(labels, "labels", "label")
+        if given.left_out:
+            name, reason = next(iter(given.left_out.items()))
+            raise InputError(f"labels: column {name!r} is {reason}; expected numbers")
+        objectives = self._objectives(given.names, named=given.named)
+        values = {name: given.values[:, j] + given.origins.get(name, 0.0) for j, name in enumerate(given.names)}
+        used = {objective["column"] for objective in objectives}  # a label that is no objective is no feature either
+        extra = {LABEL + name: column for name, column in values.items() if LABEL + name in used}
+        if len(given.values) != rows:
+            raise InputError(f"labels: found {len(given.values)} rows; expected {rows}, one per row of X")
+        for column, vector in ((MAIN, y), (BASE, base_scores)):
+            if vector is not None:
                 what = "y" if column == MAIN else "base_scores"
-                extra[column] = to_vector(given, what)
+                extra[column] = to_vector(vector, what, missing=column == MAIN)
                 if len(extra[column]) != rows:
                     raise InputError(f"{what}: found {len(extra[column])} rows; expected {rows}, one per row of X")
-        if clash := sorted(set(names) & set(extra)):
+        if clash := sorted(set(features.names) & set(extra)):
             raise InputError(f"X: column {clash[0]!r} has a name that is kept for labels; expected another")
         qids, offsets = group_rows(qid, rows)
-        values = np.column_stack([features, *extra.values()])
-        return to_table(values, (*names, *extra), qids, offsets, fingerprint=True), objectives
+        both = np.column_stack([features.values, *extra.values()])
+        columns = replace(features, values=both, names=(*features.names, *extra))
+        return to_table(columns, qids, offsets, fingerprint=True), objectives
 
     def _objectives(self, label_names: Sequence[str], *, named: bool) -> list[dict[str, Any]]:
         """Settings of the objectives, each with the column its label has here."""
@@ -342,32 +366,38 @@ class HyperRanker(BaseEstimator):
     def _labelled(self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any) -> tuple[Part, np.ndarray | None]:
         """Labelled data as the fitted run knows it, and the base scores given with it."""
         table, _ = self._training_table(X, y, qid, labels, base_scores)
-        width = to_columns(X, "X", "x")[0].shape[1]
-        known = self._known_names(table.columns[:width])
-        part = Part.whole(replace(table, columns=(*known, *table.columns[width:])))
+        features = [name for name in table.columns if not name.startswith(LABEL) and name != BASE]
+        known = self._known_names(to_columns(X, "X", "x"))
+        renamed = (*known, *table.columns[len(features) :])
+        origins = dict(zip(renamed, (table.origins.get(name, 0.0) for name in table.columns), strict=True))
+        part = Part.whole(replace(table, columns=renamed, origins={k: v for k, v in origins.items() if v}))
         return part, None if base_scores is None else to_vector(base_scores, "base_scores")
 
-    def _known_names(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The names by which fit knew the features: of an array, which has none, by position.
+    def _known_names(self, columns: Columns) -> tuple[str, ...]:
+        """The names of the columns, as fit knew them: those of an array, which has none, by position.
 
         Raises:
-            InputError: another number of features, or another name.
+            InputError: a feature of fit is missing, or an array has another number of columns.
         """
-        if len(names) != self.n_features_in_:
-            raise InputError(f"X: found {len(names)} features; expected {self.n_features_in_}, as in fit")
         known = tuple(self.feature_names_in_)
-        if set(names) == set(known):
-            return tuple(names)
         unnamed = tuple(f"x{i}" for i in range(len(known)))  # what fit called the columns of an array
-        if tuple(names) != unnamed and known != unnamed:
-            missing = sorted(set(known) - set(names))[0]
-            raise InputError(f"X: no column {missing!r}; expected the columns of fit")
+        if columns.named and known != unnamed:
+            for name in known:
+                if name in columns.doubtful:
+                    raise InputError(f"X: {columns.doubtful[name]}")
+                if name not in columns.names:
+                    reason = f" (it is {columns.left_out[name]})" if name in columns.left_out else ""
+                    raise InputError(f"X: no column {name!r} of numbers{reason}; expected the features of fit")
+            return columns.names
+        if len(columns.names) != self.n_features_in_:
+            raise InputError(f"X: found {len(columns.names)} features; expected {self.n_features_in_}, as in fit")
         return known
 
     def _feature_table(self, X: Any, qid: Any) -> GroupedTable:
-        features, names = to_columns(X, "X", "x")
-        names = self._known_names(names)
-        rows = len(features)
+        columns = to_columns(X, "X", "x")
+        names = self._known_names(columns)
+        origins = {names[columns.names.index(name)]: origin for name, origin in columns.origins.items()}
+        rows = len(columns.values)
         if qid is None:
             if rows > 1 and sum(self._fitted().data["groups"].values()) > 1:  # not one list, most likely
                 raise InputError(
@@ -376,7 +406,7 @@ class HyperRanker(BaseEstimator):
                 )
             qid = np.zeros(rows, np.int64)
         qids, offsets = group_rows(qid, rows)
-        return to_table(features, names, qids, offsets)
+        return to_table(replace(columns, names=names, origins=origins), qids, offsets)
 
     def _weights(self, weights: ArrayLike | Mapping[str, float] | None) -> ArrayLike:
         m = len(self.objectives_)

@@ -57,11 +57,11 @@ class Ranker(nn.Module):
     def losses(self, output: torch.Tensor, batch: LabelledBatch, temperatures: Temperatures) -> torch.Tensor:
         """(G, m) or (K, G, m) losses of what :meth:`forward` gave, Eq. (10)."""
         if output.dim() == 2:
-            return listnet_dpo_loss(output, batch.base_scores, batch.targets, batch.mask, temperatures)
+            return listnet_dpo_loss(output, batch.base_scores, batch.targets, batch.label_mask, temperatures)
         chosen = temperatures if isinstance(temperatures, torch.Tensor) else [temperatures] * len(output)
         return torch.stack(
             [
-                listnet_dpo_loss(scores, batch.base_scores, batch.targets, batch.mask, betas)
+                listnet_dpo_loss(scores, batch.base_scores, batch.targets, batch.label_mask, betas)
                 for scores, betas in zip(output, chosen, strict=True)
             ]
         )
@@ -218,7 +218,8 @@ class TemperatureRanker(Ranker):
 def _heads_loss(heads: torch.Tensor, batch: LabelledBatch) -> torch.Tensor:
     """(G, m): the cross-entropy of each head with its own targets."""
     groups, m, items = heads.shape
-    mask = batch.mask.unsqueeze(1).expand(-1, m, -1).reshape(-1, items)
+    mask = batch.mask.unsqueeze(1).expand(-1, m, -1) if batch.judged is None else batch.judged
+    mask = mask.reshape(-1, items)
     return listnet_loss(heads.reshape(-1, items), batch.targets.reshape(-1, items), mask).view(groups, m)
 
 

@@ -44,8 +44,10 @@ from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_ex
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
 
-#: Raised whenever a run of an older version could not be read any more.
-FORMAT_VERSION = 2
+#: Raised whenever runs hold something that an older version would not understand.
+FORMAT_VERSION = 3
+#: Versions that are read: 2 knows neither missing values nor origins of features.
+READABLE_VERSIONS = (2, FORMAT_VERSION)
 
 #: What label columns start with in tables made from arrays, where a feature may have any name.
 ARRAY_LABEL = "label:"
@@ -275,8 +277,10 @@ class RankRun:
         tensors = with_prefix("ranker", self.ranker.state_dict())
         if self.base is not None:
             tensors |= with_prefix("base", self.base.state_dict())
-        tensors["transform.mean"] = torch.from_numpy(self.transform.mean)
-        tensors["transform.scale"] = torch.from_numpy(self.transform.scale)
+        tensors |= {
+            f"transform.{name}": torch.from_numpy(getattr(self.transform, name))
+            for name in ("mean", "scale", "origins", "logs", "indicators")
+        }
         write_tensors(path / MODEL, tensors)
         write_json(path / CONFIG, self.config.to_dict())
         write_json(path / METRICS, self.metrics)
@@ -314,21 +318,23 @@ class RankRun:
                 f"{path}: a run of `hyperdpo align`, a language model; expected one of `hyperdpo rank fit`"
             )
         found = run.get("format_version") if isinstance(run, dict) else None
-        if found != FORMAT_VERSION:
+        if found not in READABLE_VERSIONS:
             raise InputError(
-                f"{path / RUN}: a run of format version {found}; this is hyperdpo {__version__}, which reads version "
-                f"{FORMAT_VERSION} (train it again, or install the version named in the file)"
+                f"{path / RUN}: a run of format version {found}; this is hyperdpo {__version__}, which reads versions "
+                f"{READABLE_VERSIONS[0]} to {FORMAT_VERSION} (train it again, or install the version named in the file)"
             )
         config = parse_config(read_json(path / CONFIG), str(path / CONFIG))
         tensors, _ = read_tensors(path / MODEL)
         try:
             columns = tuple(run["features"])
-            transform = FeatureTransform(columns, tensors["transform.mean"].numpy(), tensors["transform.scale"].numpy())
+            # A run of version 2 has mean and scale only.
+            known: dict[str, Any] = {n: tensor.numpy() for n, tensor in without_prefix("transform", tensors).items()}
+            transform = FeatureTransform(columns, **known)
             base, base_state = None, without_prefix("base", tensors)
             with torch.random.fork_rng(devices=[]):  # networks draw their weights before they are given others
-                ranker = conditioned_ranker(config, len(columns))
+                ranker = conditioned_ranker(config, transform.width)
                 if base_state:
-                    base = Ranker(config.base_scorer, len(columns))
+                    base = Ranker(config.base_scorer, transform.width)
             ranker.load_state_dict(without_prefix("ranker", tensors))
             ranker.use(**run["chosen"])
             if base is not None:

@@ -1,0 +1,156 @@
+"""The labels of a run: fitted on the training split, checked on all, and described."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.splits import Part
+from hyperdpo.data.transform import column_values
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.metrics import LARGEST_EXPONENT, NdcgSettings
+from hyperdpo.ranking.run import ARRAY_LABEL
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """What is known of one label after the training groups were looked at."""
+
+    name: str
+    column: str
+    target: str
+    why: str
+    """Why this target."""
+    groups: int
+    """Training groups."""
+    varies: int
+    """Those of them within which the label varies: only they can teach, or measure, anything."""
+    unjudged: int
+    """Training rows without a label."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """In words."""
+        without = f", {self.unjudged:,} rows not judged" if self.unjudged else ""
+        return (
+            f"{self.name} (column {self.column}): target {self.target} ({self.why}); "
+            f"varies in {self.varies:,} of {self.groups:,} training groups{without}"
+        )
+
+
+def _called(label: Label) -> str:
+    """What a message calls a label: also by its column, unless that is one of an array's."""
+    return f"label {label.name!r}" + ("" if label.column.startswith(ARRAY_LABEL) else f" (column {label.column})")
+
+
+def all_labels(config: RankConfig) -> list[Label]:
+    """The m objectives, and the main label where there is one."""
+    return [*config.objectives, *(() if config.main is None else (config.main,))]
+
+
+def fit_labels(
+    config: RankConfig, parts: Mapping[str, Part], *, main_is_trained: bool
+) -> tuple[RankConfig, tuple[LabelReport, ...]]:
+    """The configuration with what the labels need from the training split, and what was found.
+
+    Args:
+        main_is_trained: whether a base is trained on the main label; else it is only measured.
+
+    Raises:
+        InputError: a label that is missing in a row, that the metric cannot take, or that is the same within every
+            training group.
+    """
+    labels = all_labels(config)
+    train = parts["train"]
+    for label in labels:
+        train.table.column_index(label.column)  # here it must be in the file; elsewhere LETOR may leave it out
+        _check_resolution(train.table, label)
+    raw = {name: column_values(part, tuple(label.column for label in labels)) for name, part in parts.items()}
+    for name, part in parts.items():
+        for j, label in enumerate(labels):
+            _check_present(part, label, raw[name][:, j])
+    fitted, reports = [], []
+    for j, label in enumerate(labels):
+        values = raw["train"][:, j]
+        if not label.judged(values).any():
+            raise InputError(
+                f"{train.table.source}: {_called(label)} is judged on no training row; expected at least two in a group"
+            )
+        why = label.fitting_target(values)[1]
+        one = label.fitted(values)
+        fitted.append(one)
+        reports.append(_report(train, one, why, values))
+        if reports[-1].varies == 0 and (isinstance(label, Objective) or main_is_trained):
+            raise InputError(
+                f"{train.table.source}: {_called(label)} is the same on all rows of each "
+                "training group, so no order of a group is better than another; expected a label that varies within "
+                "groups"
+            )
+    for name, part in parts.items():
+        for j, label in enumerate(fitted):
+            _check_measurable(part, label, raw[name][:, j], config.metric)
+    m = len(config.objectives)
+    objectives = tuple(cast(Objective, label) for label in fitted[:m])
+    return replace(config, main=None if config.main is None else fitted[-1], objectives=objectives), tuple(reports)
+
+
+def _report(part: Part, label: Label, why: str, values: np.ndarray) -> LabelReport:
+    judged = label.judged(values)
+    gains = np.where(judged, label.gains(values), np.nan)
+    starts = np.cumsum(part.sizes) - part.sizes
+    low, high = (reduce.reduceat(gains, starts) for reduce in (np.fmin, np.fmax))
+    varies = int((high > low).sum())
+    assert label.target is not None
+    return LabelReport(label.name, label.column, label.target, why, len(part.sizes), varies, int((~judged).sum()))
+
+
+def _check_present(part: Part, label: Label, values: np.ndarray) -> None:
+    missing = np.flatnonzero(np.isnan(values))
+    if len(missing) and label.unjudged is None:
+        row = int(part.rows()[missing[0]])
+        raise InputError(
+            f"{part.table.place(row)}: {_called(label)} is missing; expected a number on "
+            f"every row, or `unjudged: -1` in the settings of {label.name}: missing values then count as not judged"
+        )
+
+
+def _check_resolution(table: GroupedTable, label: Label) -> None:
+    origin = table.origins.get(label.column)
+    if origin is not None:
+        raise InputError(
+            f"{table.source}: {_called(label)} holds numbers of about {origin:,.0f} whose "
+            "differences 32-bit floats cannot hold; expected smaller numbers: subtract a constant from the column"
+        )
+
+
+def _check_measurable(part: Part, label: Label, values: np.ndarray, metric: NdcgSettings) -> None:
+    """Refuse a label that the metric cannot take, of any split, before anything is trained.
+
+    Raises:
+        InputError: a negative gain, or one too large for exponential gain.
+    """
+    gains = label.gains(values)
+    lowest, highest = (float(reduce.reduce(gains, initial=0.0)) for reduce in (np.fmin, np.fmax))
+    if lowest < 0:
+        row = int(part.rows()[int(np.nanargmin(gains))])
+        hint = "add a constant to the column"
+        if lowest == -1 and label.direction == "maximize":
+            hint += f", or set `unjudged: -1` for {label.name} if -1 means not judged"
+        raise InputError(
+            f"{part.table.place(row)}: {_called(label)} has the value {lowest:g}; NDCG "
+            f"needs labels of at least 0: {hint}"
+        )
+    if metric.gain == "exponential" and highest > LARGEST_EXPONENT:
+        raise InputError(
+            f"{part.table.source}: {_called(label)} has the value {highest:g}; metric.gain "
+            f"exponential needs labels of at most {LARGEST_EXPONENT}: expected gain linear"
+        )
