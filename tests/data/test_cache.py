@@ -164,9 +164,9 @@ DAMAGES = [
     ("meta.json", lambda p: p.write_bytes(b"\xff\xfe{")),
     ("meta.json", lambda p: p.write_text("[1, 2]")),
     ("meta.json", lambda p: p.write_text("null")),
-    ("meta.json", lambda p: p.write_text('{"version": 2}')),
+    ("meta.json", lambda p: p.write_text(json.dumps({"version": storage.FORMAT_VERSION}))),
     ("meta.json", edit('"columns": ["relevance", ', '"columns": [')),
-    ("meta.json", edit('"version": 2', '"version": 0')),
+    ("meta.json", edit(f'"version": {storage.FORMAT_VERSION}', '"version": 0')),
     ("meta.json", edit('"columns": [', '"columns": 5, "x": [')),
 ]
 

@@ -21,10 +21,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xxhash
 
+from hyperdpo.data.compression import compression_of, plain_name
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.storage import FORMAT_VERSION, DamagedTableError, open_stored
 from hyperdpo.errors import InputError
@@ -44,8 +46,10 @@ def read_table(
     qid_column: str = "qid",
     cache_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
 ) -> GroupedTable:
-    """Read ``.parquet``, ``.csv``, ``.csv.gz``, or anything else as LETOR text (plain or ``.gz``).
+    """Read ``.parquet``, ``.csv``, ``.tsv``, or anything else as LETOR text; text may be ``.gz``, ``.bz2`` or ``.zst``.
 
     The first reading of a file parses it into the cache; later ones map that into memory at once, whatever its size.
     The values are therefore read-only.
@@ -55,20 +59,27 @@ def read_table(
         qid_column: the column of Parquet or CSV that names the groups; LETOR text has its own.
         cache_dir: the cache directory; see the module.
         progress: called with (bytes done, bytes in all) while a file is parsed; not called if it was found parsed.
+        sort: bring rows of one group together that stand apart; without it they are refused.
+        features_from_zero: whether the features of LETOR text are numbered from 0.
 
     Raises:
-        InputError: the file is missing or malformed, or the cache directory cannot be written.
+        InputError: the file is missing or malformed, an option does not apply to it, or the cache directory cannot be
+            written.
     """
     path = Path(path)
+    kind = table_kind(path)
+    if features_from_zero and kind != "letor":
+        raise InputError(f"{path}: --features-from-zero is for LETOR text; the columns of {kind} have names")
     tables = _tables(cache_dir)
     key = _source_key(path)
-    entry = tables / _hashed(os.path.realpath(path), _kind(path), qid_column) / key
+    options = (kind, compression_of(path), qid_column, sort, features_from_zero)
+    entry = tables / _hashed(os.path.realpath(path), *options) / key
     try:
         return open_stored(entry, str(path))
     except DamagedTableError:
         pass  # absent, damaged or from another version: all the same
     with _cannot_write(tables, path), _temporary(tables) as directory:
-        _convert(path, directory, qid_column, progress)
+        _convert(path, directory, qid_column, sort, features_from_zero, progress)
         if _source_key(path) != key:
             raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
         _move_into_place(directory, entry)
@@ -98,25 +109,30 @@ def _tables(cache_dir: Path | None) -> Path:
     return cache_root(cache_dir) / "tables"
 
 
-def _kind(path: Path) -> str:
-    name = path.name.lower()
-    if name.endswith(".parquet"):
+def table_kind(path: Path) -> Literal["parquet", "csv", "letor"]:
+    """The format of a file, by its name."""
+    if path.name.lower().endswith(".parquet"):
         return "parquet"
-    if name.endswith((".csv", ".csv.gz")):
-        return "csv"
-    return "letor.gz" if name.endswith(".gz") else "letor"
+    return "csv" if plain_name(path).endswith((".csv", ".tsv")) else "letor"
 
 
-def _convert(path: Path, directory: Path, qid_column: str, progress: Callable[[int, int], None] | None) -> None:
+def _convert(
+    path: Path,
+    directory: Path,
+    qid_column: str,
+    sort: bool,
+    features_from_zero: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     from hyperdpo.data import letor, tabular
 
-    kind = _kind(path)
+    kind = table_kind(path)
     if kind == "parquet":
-        tabular.convert_parquet(path, directory, qid_column=qid_column, progress=progress)
+        tabular.convert_parquet(path, directory, qid_column=qid_column, sort=sort, progress=progress)
     elif kind == "csv":
-        tabular.convert_csv(path, directory, qid_column=qid_column, progress=progress)
+        tabular.convert_csv(path, directory, qid_column=qid_column, sort=sort, progress=progress)
     else:
-        letor.convert_letor(path, directory, progress=progress)
+        letor.convert_letor(path, directory, sort=sort, features_from_zero=features_from_zero, progress=progress)
 
 
 def _source_key(path: Path) -> str:

@@ -56,7 +56,6 @@ class Source(io.RawIOBase):
         self._file = file
         self._compression = compression
         self._text = _decompressor(file, compression)
-        self._given = 0
         self._error: DamagedDataError | None = None
         self.total = os.fstat(file.fileno()).st_size
         """Bytes of the file as it is stored."""
@@ -84,7 +83,6 @@ class Source(io.RawIOBase):
                 break
             view[filled : filled + len(piece)] = piece
             filled += len(piece)
-        self._given += filled
         if filled == 0 and self._error is not None:
             raise self._error
         return filled
@@ -168,6 +166,7 @@ class _Zstd:
         self._file = file
         self._given = 0
         self._singly = False
+        self._error: Exception | None = None
         self._stream = self._opened()
 
     def _opened(self) -> Any:
@@ -200,14 +199,15 @@ class _Zstd:
 
     def _read_singly(self, size: int) -> bytes:
         pieces = bytearray()
-        try:
-            while len(pieces) < size and (piece := self._stream.read(1)):
-                pieces += piece
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            if not pieces:
-                if "runcated" in str(error):
-                    raise EOFError from error
-                raise
+        while len(pieces) < size and self._error is None:
+            try:
+                piece = self._stream.read(1)
+            except OSError as error:  # a stream that failed once must not be read again
+                self._error = EOFError() if "runcated" in str(error) else error
+                break
+            if not piece:
+                break
+            pieces += piece
+        if not pieces and self._error is not None:
+            raise self._error
         return bytes(pieces)

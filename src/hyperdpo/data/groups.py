@@ -17,9 +17,9 @@ RELEVANCE = "relevance"
 class GroupedTable:
     """N rows of C numeric columns in G groups; group g holds rows ``offsets[g]:offsets[g + 1]``.
 
-    A file in LETOR text has the columns ``relevance``, ``1``, ``2``, ... (its features keep their one-based
-    numbers); Parquet and CSV keep their own names. Which column is a feature, a label or a base score is
-    decided later, by the configuration.
+    A file in LETOR text has the columns ``relevance``, ``1``, ``2``, ... (its features keep their numbers, from
+    ``0`` where the file was read so); Parquet and CSV keep their own names. Which column is a feature, a label or a
+    base score is decided later, by the configuration.
     """
 
     values: np.ndarray
@@ -28,7 +28,7 @@ class GroupedTable:
     columns: tuple[str, ...]
     """C names."""
     qids: np.ndarray
-    """(G,) int64 or str: the name of each group, each once."""
+    """(G,) int64, uint64 or str: the name of each group, each once."""
     offsets: np.ndarray
     """(G + 1,) int64, strictly increasing from 0 to N."""
     source: str = "memory"
@@ -84,7 +84,8 @@ class GroupedTable:
         Raises:
             InputError: there is no such column.
         """
-        beyond = {name for name in names if name.isdecimal() and self._is_letor()} - set(self.columns)
+        last = self._last_letor_feature()
+        beyond = {n for n in names if last is not None and n.isdecimal() and n == str(int(n)) and int(n) > last}
         return np.array([-1 if name in beyond else self.column_index(name) for name in names], dtype=np.int64)
 
     def features_beyond(self, names: Sequence[str]) -> list[str]:
@@ -125,8 +126,11 @@ class GroupedTable:
         """(N, ...) values in the order of the source, put into the order of the rows."""
         return values if self.order is None else values[self.order]
 
-    def _is_letor(self) -> bool:
-        return self.columns == (RELEVANCE, *(str(k) for k in range(1, len(self.columns))))
+    def _last_letor_feature(self) -> int | None:
+        """The highest feature number, if the columns are those of LETOR text, counted from 1 or from 0."""
+        first = 0 if self.columns[1:2] == ("0",) else 1
+        last = len(self.columns) - 2 + first
+        return last if self.columns == (RELEVANCE, *map(str, range(first, last + 1))) else None
 
 
 def abridged(names: Sequence[str], most: int = 12) -> str:

@@ -1,29 +1,31 @@
 """LETOR text (MSLR, SVMlight with query ids): ``LABEL qid:ID FEATURE:VALUE ... # comment``, one row a line.
 
-Rows may be dense or sparse (an absent feature is 0). Blank lines, lines that hold a comment only, tabs and repeated
-spaces are fine, and so is a last line without a newline. Feature numbers are one-based and increasing, up to
-`MAX_FEATURE`.
+Rows may be dense or sparse (an absent feature is 0), their features in any order. Blank lines, lines that hold a
+comment only, tabs and repeated spaces are fine; so are Windows line endings, a byte order mark, and a last line without
+a newline. Feature numbers go from 1, or from 0 where the caller says so, up to `MAX_FEATURE`. A query id is any text
+without blanks. A value of ``nan``, or of 1e308 and more, counts as missing.
 
 The file streams through a few buffers: one thread reads, hashes and writes, others parse, all without Python's lock.
 """
 
 from __future__ import annotations
 
-import gzip
+import io
 import os
 import re
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from hyperdpo.data.columns import MISSING_FROM
+from hyperdpo.data.compression import DamagedDataError, Source, open_source
 from hyperdpo.data.groups import RELEVANCE
-from hyperdpo.data.letor_errors import ROW_FORM, diagnose, quoted, too_long
+from hyperdpo.data.letor_errors import ROW_FORM, diagnose, too_long
+from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
 from hyperdpo.errors import InputError
 
@@ -43,6 +45,8 @@ _MIN_VALUES_BYTES = 4 << 20
 # How much text the first guess of the number of features looks at.
 _GUESS_BYTES = 512 << 10
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 _NUMBER_TEXT = re.compile(rb"[-+.0-9eE]+")
 
 
@@ -50,18 +54,24 @@ def convert_letor(
     path: Path,
     directory: Path,
     *,
+    sort: bool = False,
+    features_from_zero: bool = False,
     threads: int | None = None,
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
-    """Read a LETOR file, plain or ``.gz``, into the files of a table (see `hyperdpo.data.storage`).
+    """Read a LETOR file, perhaps compressed, into the files of a table (see `hyperdpo.data.storage`).
 
-    The columns are `relevance`, `1`, ..., `F`, with F the highest feature number in the file. A value becomes
-    ``float32(float(text))``.
+    The columns are `relevance`, `1`, ..., `F`, with F the highest feature number in the file; with
+    `features_from_zero` `relevance`, `0`, ..., `F`. A value becomes ``float32(float(text))``, less the column's origin
+    where 32 bits would make different large numbers equal. Query ids are int64, else uint64, where all of them are
+    such numbers in their shortest form, else text.
 
     Args:
         path: the text.
         directory: an existing, empty directory.
+        sort: bring the rows of a query together; without it, they must stand in adjacent lines.
+        features_from_zero: whether the lowest feature number is 0.
         threads: parsing threads; as many as there are processors, at most 8, if None.
         block_bytes: how much is read at a time. The result does not depend on it, nor on `threads`.
         progress: called with (bytes done, bytes in all) after each block; compressed bytes of a compressed file.
@@ -74,53 +84,30 @@ def convert_letor(
     """
     threads = threads or min(8, _available_processors())
     try:
-        with open(path, "rb", buffering=0) as file, TableWriter(directory) as writer:
-            source = _GzipSource(file) if path.suffix.lower() == ".gz" else _PlainSource(file)
-            reading = _Reading(str(path), source, writer, threads, block_bytes, progress)
-            return reading.run()
+        with TableWriter(directory) as writer:
+            shift = int(features_from_zero)
+            return _Reading(path, writer, sort, shift, threads, block_bytes, progress).run()
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         if error.filename is not None and Path(error.filename) == path:
             raise InputError(f"{path}: {error.strerror}; expected a readable file of {ROW_FORM}") from None
         raise
 
 
-class _PlainSource:
-    """An uncompressed file."""
+def line_of_row(path: Path, row: int) -> int:
+    """The one-based line at which a zero-based row stands.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.total = os.fstat(file.fileno()).st_size
-
-    def readinto(self, view: memoryview) -> int:
-        return self._file.readinto(view)  # type: ignore[attr-defined]
-
-    def position(self) -> int:
-        return self._file.tell()
-
-
-class _GzipSource(_PlainSource):
-    """A gzip file. A damaged one gives all bytes before the damage, then raises."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self._text = gzip.GzipFile(fileobj=file, mode="rb")
-        self._error: Exception | None = None
-
-    def readinto(self, view: memoryview) -> int:
-        filled = 0
-        while filled < len(view) and self._error is None:
-            try:
-                piece = self._text.read1(min(len(view) - filled, 1 << 18))
-            except (OSError, EOFError, zlib.error) as error:
-                self._error = error
-                break
-            if not piece:
-                break
-            view[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        if filled == 0 and self._error is not None:
-            raise self._error
-        return filled
+    Raises:
+        InputError: the file has fewer rows.
+    """
+    left = row
+    with open_source(path) as source, io.BufferedReader(source, 1 << 20) as lines:
+        for number, line in enumerate(lines, start=1):
+            text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            if text.split(b"#", 1)[0].strip(b" \t\r\n"):
+                if left == 0:
+                    return number
+                left -= 1
+    raise InputError(f"{path}: no row {row}; expected the file that was read before")
 
 
 class _Block:
@@ -135,8 +122,9 @@ class _Block:
         self.start = self.stop = 0
         self.values = np.empty(max(block_bytes, _MIN_VALUES_BYTES) // 4, dtype=np.float32)
         most_rows = min(len(self.buffer) // 7 + 1, len(self.values))  # a row has at least "0 qid:1" and a newline
-        self.groups = np.empty((most_rows, 3), dtype=np.int64)
-        self.undecided = np.empty((max_undecided + 1 + MAX_FEATURE, 3), dtype=np.int64)
+        self.groups = np.empty((most_rows, 4), dtype=np.int64)
+        self.undecided = np.empty((max_undecided + 2 + MAX_FEATURE, 3), dtype=np.int64)
+        self.seen = np.empty(MAX_FEATURE + 2, dtype=np.int64)
 
 
 @dataclass
@@ -150,7 +138,10 @@ class _Parsed:
     rows: np.ndarray
     """(n, 1 + F) float32."""
     groups: np.ndarray
-    """(k, 3) int64: qid, row, line, counted from the block's start."""
+    """(k, 4) int64: qid, row, line, 0; or an id's place in the text, row, line, length. Counted in the block."""
+    flags: int
+    names: np.ndarray
+    """(k,) int64 or str, the query ids."""
 
 
 class _Reading:
@@ -158,9 +149,10 @@ class _Reading:
 
     def __init__(
         self,
-        name: str,
-        source: _PlainSource,
+        path: Path,
         writer: TableWriter,
+        sort: bool,
+        shift: int,
         threads: int,
         block_bytes: int,
         progress: Callable[[int, int], None] | None,
@@ -168,15 +160,18 @@ class _Reading:
         from hyperdpo.data import letor_kernel  # imports numba: only when there is something to read
 
         self._kernel = letor_kernel
-        self._name = name
-        self._source = source
+        self._path = path
         self._writer = writer
+        self._sort = sort
+        self._shift = shift
         self._threads = threads
         self._block_bytes = block_bytes
         self._progress = progress
         self._groups = GroupIndex()
         self._lines = 0
-        self._width = 0, letor_kernel.feature_patterns(0)
+        self._flags = 0
+        self._missing = np.zeros(0, dtype=np.int64)  # values of each column that count as missing
+        self._width = shift, letor_kernel.feature_patterns(shift, shift)
         self._trouble: tuple[int, str] | None = None  # (line behind the last whole one, message), found by `_blocks`
         self._free = deque(  # one in each thread, one being read, one being written
             _Block(block_bytes, letor_kernel.PADDING, letor_kernel.MAX_UNDECIDED) for _ in range(threads + 2)
@@ -184,9 +179,9 @@ class _Reading:
 
     def run(self) -> str:
         pending: deque[Future[_Parsed]] = deque()
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="letor") as pool:
+        with open_source(self._path) as source, ThreadPoolExecutor(self._threads, "letor") as pool:
             try:
-                for block in self._blocks():
+                for block in self._blocks(source):
                     pending.append(pool.submit(self._parse, block))
                     if not self._free:
                         self._take(pending.popleft().result())
@@ -200,12 +195,29 @@ class _Reading:
             self._fail(*self._trouble)
         if self._writer.num_rows == 0:
             self._fail(0, f"no rows up to the end of the file; expected {ROW_FORM}")
-        columns = [RELEVANCE, *(str(k) for k in range(1, self._writer.width))]
-        return self._writer.finish(columns, self._groups)
+        columns = [RELEVANCE, *(str(k - self._shift) for k in range(1, self._writer.width))]
+        origins = {}
+        if self._flags & self._kernel.LARGE:
+            from hyperdpo.data.letor_origins import subtract_origins
+
+            found = subtract_origins(self._path, self._writer, self._shift, self._block_bytes)
+            origins = {columns[k]: origin for k, origin in found.items()}
+        if self._groups.names().dtype.kind == "U":
+            self._groups.rename(_as_written)
+        notes = self._notes(columns)
+        return self._writer.finish(columns, self._groups, origins=origins, notes=notes, sort=self._sort)
+
+    def _notes(self, columns: list[str]) -> list[str]:
+        if not self._missing.any():
+            return []
+        kinds = [f"of {MISSING_FROM:g} and more"] if self._flags & self._kernel.OVERSIZED else []
+        kinds += ["nan"] if self._flags & self._kernel.NAN else []
+        found = ", ".join(f"{self._missing[k]:,} in {columns[k]}" for k in np.flatnonzero(self._missing))
+        return [f"values {' or '.join(kinds)} count as missing: {found}"]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self, source: Source) -> Iterator[_Block]:
         """Whole lines, in order. What cannot be read is left in `_trouble`, for after the lines before it."""
         carry = b""
         first = True
@@ -222,9 +234,12 @@ class _Reading:
                     self._trouble = 1, too_long(bytes(view[:64]), MAX_LINE)
                     return
                 try:
-                    count = self._source.readinto(view[filled : filled + self._block_bytes])
-                except (OSError, EOFError, zlib.error) as error:
-                    self._trouble = 0, f"{_reason(error)}; expected more data or its proper end"
+                    count = source.readinto(view[filled : filled + self._block_bytes])
+                except DamagedDataError as error:
+                    self._trouble = 0, f"{error}, at or after this line; expected more data or its proper end"
+                    return
+                except OSError as error:
+                    self._trouble = 0, f"cannot be read any further ({error}); expected more data or its proper end"
                     return
                 ended = count == 0
                 newline = buffer.rfind(b"\n", filled, filled + count)
@@ -236,11 +251,12 @@ class _Reading:
             if newline >= 0:
                 block.start, block.stop = 0, newline + 1
                 if first:
+                    block.start = len(_BYTE_ORDER_MARK) if buffer.startswith(_BYTE_ORDER_MARK) else 0
                     self._guess_width(block, min(block.stop, _GUESS_BYTES))
                     first = False
                 yield block
             if self._progress is not None:
-                self._progress(self._source.position(), self._source.total)
+                self._progress(source.position(), source.total)
             if ended:
                 return
 
@@ -250,33 +266,53 @@ class _Reading:
         width, patterns = self._width  # one read: the main thread may replace the pair meanwhile
         values, groups, undecided = block.values, block.groups, block.undecided
         max_rows = min(len(values) // (1 + width), len(groups))
-        state, position, lines, num_rows, num_groups, num_undecided = self._kernel.parse_block(
-            block.text, block.start, block.stop, values, width, max_rows, groups, undecided, patterns,
-            self._kernel.POWERS, MAX_LINE, MAX_FEATURE,
+        state, position, lines, num_rows, num_groups, num_undecided, flags = self._kernel.parse_block(
+            block.text, block.start, block.stop, values, width, self._shift, max_rows, groups, undecided, block.seen,
+            patterns, self._kernel.POWERS, MAX_LINE, MAX_FEATURE,
         )  # fmt: skip
         rows = values[: num_rows * (1 + width)].reshape(num_rows, 1 + width)
-        parsed = _Parsed(block, state, int(position), lines, rows, groups[:num_groups])
+        groups = groups[:num_groups]
+        parsed = _Parsed(block, state, int(position), lines, rows, groups, int(flags), groups[:, 0])
         for row, column, at in undecided[:num_undecided].tolist():
             if row < num_rows and not self._decide(parsed, row, column, at):
                 break
+        if groups[:, 3].any():
+            self._name_groups(parsed)
         return parsed
 
     def _decide(self, parsed: _Parsed, row: int, column: int, at: int) -> bool:
         """Round one value exactly; if it overflows, make its line the bad one."""
-        block = parsed.block
-        found = _NUMBER_TEXT.match(block.buffer, at)
+        found = _NUMBER_TEXT.match(parsed.block.buffer, at)
         assert found is not None
         with np.errstate(over="ignore"):
             value = np.float32(float(found[0]))
         parsed.rows[row, column] = value
         if not np.isinf(value):
             return True
-        parsed.position = block.buffer.rfind(b"\n", block.start, at) + 1 or block.start
+        self._stop_before(parsed, row, at)
+        return False
+
+    def _name_groups(self, parsed: _Parsed) -> None:
+        """Query ids as text; one that is not UTF-8 makes its line the bad one."""
+        names = []
+        for value, row, _, length in parsed.groups.tolist():
+            text = parsed.block.buffer[value : value + length] if length else b"%d" % value
+            try:
+                names.append(text.decode())
+            except UnicodeDecodeError:
+                self._stop_before(parsed, row, value)
+                break
+        parsed.names = np.array(names, dtype=str)
+
+    def _stop_before(self, parsed: _Parsed, row: int, at: int) -> None:
+        """Keep the rows before `row`, whose line is bad: the text at `at` stands in it."""
+        block = parsed.block
+        parsed.position = max(block.buffer.rfind(b"\n", block.start, at) + 1, block.start)
         parsed.state = self._kernel.BAD
         parsed.lines = block.buffer.count(b"\n", block.start, at)
         parsed.rows = parsed.rows[:row]
         parsed.groups = parsed.groups[parsed.groups[:, 1] < row]
-        return False
+        parsed.names = parsed.names[: len(parsed.groups)]
 
     # -- collecting, in order --------------------------------------------------------------------------------------
 
@@ -284,14 +320,17 @@ class _Reading:
         """Store a block's rows, parsing again from where the parser stopped before the block's end."""
         block = parsed.block
         while True:
-            qids, rows, lines = parsed.groups.T
-            self._groups.append(qids, rows + self._writer.num_rows, lines + self._lines + 1)
+            _, rows, lines, _ = parsed.groups.T
+            self._groups.append(parsed.names, rows + self._writer.num_rows, lines + self._lines + 1)
             self._writer.append(parsed.rows)
+            self._flags |= parsed.flags
+            if parsed.flags & (self._kernel.OVERSIZED | self._kernel.NAN):
+                self._count_missing(parsed.rows)
             self._lines += parsed.lines
             if parsed.state == self._kernel.BAD:
                 self._check_split()
                 line = bytes(block.buffer[parsed.position : block.buffer.index(b"\n", parsed.position)])
-                self._fail(1, diagnose(line, self._lines == 0, MAX_LINE, MAX_FEATURE))
+                self._fail(1, diagnose(line, self._lines == 0, MAX_LINE, MAX_FEATURE, self._shift == 1))
             if parsed.state == self._kernel.DONE:
                 break
             block.start = parsed.position
@@ -302,31 +341,33 @@ class _Reading:
             self._check_split()
         self._free.append(block)
 
+    def _count_missing(self, rows: np.ndarray) -> None:
+        counts = np.isnan(rows).sum(axis=0)
+        counts[: len(self._missing)] += self._missing[: len(counts)]
+        self._missing = np.append(counts, self._missing[len(counts) :])
+
     def _guess_width(self, block: _Block, stop: int) -> None:
         """Be ready for the highest feature number up to `stop`; a row with a higher one comes back as WIDER."""
         widest = int(self._kernel.widest_feature(block.text, block.start, stop, MAX_FEATURE))
-        width = max(widest, self._width[0])
-        self._width = width, self._kernel.feature_patterns(width)
+        width = max(widest + self._shift, self._width[0])
+        self._width = width, self._kernel.feature_patterns(width, self._shift)
 
     def _check_split(self) -> None:
-        split = self._groups.split()
+        split = None if self._sort else self._groups.split()
         if split is not None:
             qid, again, first = split
             raise InputError(
-                f"{self._name}:{again}: query id {qid} begins again, first seen in line {first}; "
-                "expected the rows of a query in adjacent lines"
+                f"{self._path}:{again}: query id {qid!r} begins again, first seen in line {first}; "
+                "expected the rows of a query in adjacent lines (--sort brings them together)"
             )
 
     def _fail(self, ahead: int, message: str) -> None:
-        raise InputError(f"{self._name}:{max(self._lines + ahead, 1)}: {message}")
+        raise InputError(f"{self._path}:{max(self._lines + ahead, 1)}: {message}")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, EOFError):
-        return "the gzip data end too early, at or after this line"
-    if isinstance(error, gzip.BadGzipFile | zlib.error):
-        return f"damaged or no gzip data, at or after this line ({quoted(str(error).encode(), 60)})"
-    return f"cannot be read any further ({error})"
+def _as_written(names: np.ndarray) -> np.ndarray:
+    """Query ids as numbers where that loses nothing: 64-bit unsigned ones are collected as text."""
+    return names if np.strings.find(names, ".").max(initial=-1) >= 0 else as_given(names)
 
 
 def _available_processors() -> int:

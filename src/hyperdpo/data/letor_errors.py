@@ -6,15 +6,21 @@ import re
 
 import numpy as np
 
+from hyperdpo.data.columns import MISSING_FROM
+
+#: Longest query id, in bytes.
+MAX_ID = 1024
+
 #: The form of a line, for messages.
 ROW_FORM = "LABEL qid:ID FEATURE:VALUE ..."
 
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_INTEGER = re.compile(rb"[+-]?[0-9]+")
+_NAN = re.compile(rb"[+-]?nan", re.IGNORECASE)
 _MAGIC = (
     (b"\x1f\x8b", "gzip data", "a name that ends in .gz"),
+    (b"BZh", "bzip2 data", "a name that ends in .bz2"),
+    (b"\x28\xb5\x2f\xfd", "zstd data", "a name that ends in .zst"),
     (b"PAR1", "a Parquet file", "a name that ends in .parquet"),
-    (b"\xef\xbb\xbf", "a UTF-8 byte order mark", "plain text without one"),
     (b"\xff\xfe", "a UTF-16 byte order mark", "ASCII or UTF-8 text"),
     (b"\xfe\xff", "a UTF-16 byte order mark", "ASCII or UTF-8 text"),
 )
@@ -26,7 +32,7 @@ def quoted(text: bytes, most: int = 40) -> str:
     return repr(cut if len(text) <= most else cut + "...")
 
 
-def diagnose(line: bytes, first: bool, max_line: int, max_feature: int) -> str:
+def diagnose(line: bytes, first: bool, max_line: int, max_feature: int, from_zero: bool = False) -> str:
     """``what was found; expected ...`` for a line that the parser refuses.
 
     Args:
@@ -34,6 +40,7 @@ def diagnose(line: bytes, first: bool, max_line: int, max_feature: int) -> str:
         first: whether it is the file's first line, where signs of another file format show.
         max_line: longest line allowed, in bytes.
         max_feature: highest feature number allowed.
+        from_zero: whether there may be a feature 0.
     """
     if first:
         for magic, what, expected in _MAGIC:
@@ -44,17 +51,14 @@ def diagnose(line: bytes, first: bool, max_line: int, max_feature: int) -> str:
     if b"\0" in line:
         at = line.index(b"\0")
         return f"a NUL byte after {quoted(line[max(0, at - 20) : at])}; expected text, not binary data"
+    line = line.removesuffix(b"\r")
     if b"\r" in line:
         at = line.index(b"\r")
-        if at == len(line) - 1:
-            return (
-                f"a Windows line ending (\\r\\n) after {quoted(line[max(0, at - 20) : at])}; "
-                "expected \\n alone: convert the file with `sed -i 's/\\r$//' FILE` or dos2unix"
-            )
         return (
-            f"a lone carriage return (\\r) after {quoted(line[max(0, at - 20) : at])}; expected lines that end in \\n"
+            f"a lone carriage return (\\r) after {quoted(line[max(0, at - 20) : at])}; "
+            "expected lines that end in \\n or \\r\\n"
         )
-    return _diagnose_fields(line.split(b"#", 1)[0], max_feature)
+    return _diagnose_fields(line.split(b"#", 1)[0], max_feature, from_zero)
 
 
 def too_long(line: bytes, max_line: int) -> str:
@@ -62,7 +66,7 @@ def too_long(line: bytes, max_line: int) -> str:
     return f"a line of more than {max_line:,} bytes that begins with {quoted(line)}; expected {ROW_FORM}"
 
 
-def _diagnose_fields(body: bytes, max_feature: int) -> str:
+def _diagnose_fields(body: bytes, max_feature: int, from_zero: bool) -> str:
     fields = re.split(rb"[ \t]+", body.strip(b" \t"))
     label = fields[0]
     if label.startswith(b"{"):
@@ -73,33 +77,45 @@ def _diagnose_fields(body: bytes, max_feature: int) -> str:
         found = quoted(fields[1]) if len(fields) > 1 else "the end of the line"
         return f"{found} after the label; expected qid:ID, as in {ROW_FORM}"
     qid = fields[1][4:]
-    if not _INTEGER.fullmatch(qid):
-        return f"the query id is {quoted(qid)}; expected an integer behind qid:"
-    if abs(int(qid[:30])) > 2**63 - 1:
-        return f"the query id is {quoted(qid)}; expected an integer of at most 63 bits"
+    if not qid:
+        return f"the query id is '' (empty); expected text or a number behind qid:, as in {ROW_FORM}"
+    if len(qid) > MAX_ID:
+        return f"the query id {quoted(qid)} has {len(qid):,} bytes; expected at most {MAX_ID:,}"
+    if any(byte < 33 for byte in qid):
+        return f"the query id is {quoted(qid)}, with a control character; expected text without one"
+    try:
+        qid.decode()
+    except UnicodeDecodeError:
+        return f"the query id is {quoted(qid)}; expected UTF-8 text"
 
-    last = 0
     seen: set[int] = set()
     for field in fields[2:]:
         number, colon, value = field.partition(b":")
         if not colon:
             return f"{quoted(field)} has no colon; expected FEATURE:VALUE"
         if not re.fullmatch(rb"[0-9]+", number):
-            return f"the feature number is {quoted(number)} in {quoted(field)}; expected a whole number from 1"
+            return f"the feature number is {quoted(number)} in {quoted(field)}; expected a whole number"
         feature = int(number[:30])
-        if feature == 0:
-            return f"feature 0 in {quoted(field)}; expected feature numbers from 1: they are one-based"
+        if feature == 0 and not from_zero:
+            return (
+                f"feature 0 in {quoted(field)}; expected feature numbers from 1 "
+                "(--features-from-zero reads files that count from 0)"
+            )
         if feature > max_feature:
             return f"feature {quoted(number)}; expected at most {max_feature}: rows are stored dense"
         if feature in seen:
             return f"feature {feature} a second time, as {quoted(field)}; expected each feature once"
-        if feature < last:
-            return f"feature {feature} after feature {last}, in {quoted(field)}; expected increasing feature numbers"
-        if (problem := _number_problem(value)) is not None:
+        if not counts_as_missing(value) and (problem := _number_problem(value)) is not None:
             return f"the value of feature {feature} is {quoted(value)}{problem}; expected a finite number"
         seen.add(feature)
-        last = feature
     return f"{quoted(body)} cannot be read; expected {ROW_FORM}"  # unreachable if parser and diagnosis agree (tested)
+
+
+def counts_as_missing(text: bytes) -> bool:
+    """Whether a feature's value is nan, or so large that it stands for "missing"."""
+    if _NAN.fullmatch(text):
+        return True
+    return _NUMBER.fullmatch(text) is not None and abs(float(text)) >= MISSING_FROM
 
 
 def _number_problem(text: bytes) -> str | None:

@@ -17,8 +17,17 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
+from hyperdpo.data.letor_errors import MAX_ID
+
 #: What `parse_block` stopped at.
 DONE, FULL, WIDER, BAD = 0, 1, 2, 3
+
+#: What `parse_block` met: a value of 2^24 or more (whole numbers from there on do not all fit into float32), a value so
+#: large that it counts as missing, nan.
+LARGE, OVERSIZED, NAN = 1, 2, 4
+
+# What `_number` found.
+_FINE, _WRONG, _UNDECIDED, _OVERSIZED, _NAN = 0, 1, 2, 3, 4
 
 #: Bytes that may be read, never used, behind the last byte of a block.
 PADDING = 16
@@ -36,6 +45,8 @@ _SIGNED_SCALES = np.array([sign * 10.0**e for sign in (1, -1) for e in range(8)]
 
 # uint64 throughout: a signed index makes numba add code for negative indices, and uint64 + int64 is a float64.
 _0, _1, _2, _3, _4, _7, _8, _10, _16, _32 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 7, 8, 10, 16, 32))
+_LARGE_FLAG, _OVERSIZED_FLAG, _NAN_FLAG = np.uint64(LARGE), np.uint64(OVERSIZED), np.uint64(NAN)
+_LONGEST_ID = np.uint64(MAX_ID)
 _ZEROS = np.uint64(0x3030303030303030)
 _ABOVE_NINE = np.uint64(0x7676767676767676)
 _BELOW_33 = np.uint64(0x2121212121212121)
@@ -48,9 +59,14 @@ _QID = np.uint64(int.from_bytes(b"qid:", "little"))
 _QID_MASK = np.uint64(0xFFFFFFFF)
 _TAB, _NEWLINE, _RETURN, _SPACE, _HASH = np.uint8(9), np.uint8(10), np.uint8(13), np.uint8(32), np.uint8(35)
 _PLUS, _MINUS, _DOT, _COLON = np.uint8(43), np.uint8(45), np.uint8(46), np.uint8(58)
+_ZERO_DIGIT = np.uint8(48)
 _E, _LOWER_E, _NUL = np.uint8(69), np.uint8(101), np.uint8(0)
+_NAN_TEXT = np.uint64(int.from_bytes(b"nan", "little"))
+_LOWER_CASE = np.uint64(0x202020)
+_THREE_BYTES = np.uint64(0xFFFFFF)
 _MAX_INT64 = np.uint64(2**63 - 1)
 _MAX_MANTISSA = np.uint64(10**18)  # one more digit still fits into uint64
+_SURELY_EXACT = np.uint64(15)  # so many digits are a whole number below 2^53
 _EXACT_DOUBLE = np.uint64(2**53)
 
 
@@ -94,15 +110,19 @@ def _trailing_zeros(typing_context, value):  # type: ignore[no-untyped-def]
     return types.uint64(types.uint64), codegen
 
 
-def feature_patterns(width: int) -> np.ndarray:
-    """How `` k:`` looks as a uint64, for k up to `width`: a dense row is read by comparing, not by parsing.
+def feature_patterns(width: int, shift: int = 0) -> np.ndarray:
+    """How `` k:`` looks as a uint64, for all features of a row: a dense row is read by comparing, not by parsing.
+
+    Args:
+        width: features of a row.
+        shift: 0 if the first one is feature 1, 1 if it is feature 0.
 
     Returns:
         (width + 2, 4) uint64: characters, mask, length, unused. The last entry matches nothing: it ends the row.
     """
     patterns = np.zeros((width + 2, 4), dtype=np.uint64)
     for k in range(1, width + 1):
-        text = f" {k}:".encode()
+        text = f" {k - shift}:".encode()
         patterns[k, :3] = int.from_bytes(text, "little"), (1 << (8 * len(text))) - 1, len(text)
     patterns[[0, width + 1], 0] = 1  # under a mask of 0 nothing equals 1
     return patterns
@@ -123,7 +143,10 @@ def _eight_digits(word):  # type: ignore[no-untyped-def]
 
 @_compiled("Tuple((int64, float64, uint64))(uint8[::1], uint64, float64[::1])")
 def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
-    """Any decimal number: (state, value, position behind it); state 0 fine, 1 not a number, 2 undecided.
+    """Any decimal number: (state, value, position behind it).
+
+    States: fine; wrong (no number, or too large for float32); undecided (see below); oversized (1e308 or more, which
+    stands for "missing" in some files); nan.
 
     ``float32(value)`` is ``float32(float(text))``. Up to 2^53 and 10^+-22 one operation rounds correctly. Beyond,
     the product is off by less than 2^-50 of itself; it is used if both ends of that interval round to the
@@ -153,7 +176,9 @@ def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
             break
         p += _1
     if digits == 0:
-        return 1, 0.0, p
+        if not in_fraction and (_load8(buffer, p) | _LOWER_CASE) & _THREE_BYTES == _NAN_TEXT:  # type: ignore[call-arg]
+            return _NAN, np.nan, p + _3
+        return _WRONG, 0.0, p
     if buffer[p] == _E or buffer[p] == _LOWER_E:
         p += _1
         lower = buffer[p] == _MINUS
@@ -170,13 +195,19 @@ def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
                 shift = shift * 10 + np.int64(c)  # type: ignore[assignment]
             p += _1
         if digits == 0:
-            return 1, 0.0, p
+            return _WRONG, 0.0, p
         exponent += -shift if lower else shift
-    state = 0
+    state = _FINE
     if mantissa == _0 or exponent < _LOWEST:  # below 10^-60: zero in float32
         value = 0.0
     elif exponent > _HIGHEST:
         value = np.inf
+        rest = mantissa
+        while rest >= _10:
+            rest //= _10
+            exponent += 1
+        if exponent >= 308:
+            return _OVERSIZED, np.nan, p
     elif mantissa <= _EXACT_DOUBLE and -22 <= exponent <= 22:
         value = np.float64(mantissa)
         if exponent < 0:
@@ -186,9 +217,9 @@ def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
     else:
         value = np.float64(mantissa) * powers[np.uint64(exponent - _LOWEST)]
         if np.float32(value * (1.0 - 2.0**-50)) != np.float32(value * (1.0 + 2.0**-50)):
-            state = 2
-    if state == 0 and np.isinf(np.float32(value)):
-        state = 1
+            state = _UNDECIDED
+    if state == _FINE and np.isinf(np.float32(value)):
+        state = _WRONG
     return state, -value if negative else value, p
 
 
@@ -196,53 +227,144 @@ def _number(buffer, position, powers):  # type: ignore[no-untyped-def]
 def widest_feature(buffer, start, stop, most):  # type: ignore[no-untyped-def]
     """The highest feature number, up to `most`, in the lines ``buffer[start:stop]``; 0 if there is none.
 
-    A guess that needs no valid lines: the digits before every colon outside comments.
+    A guess that needs no valid lines: the digits between a blank and a colon, outside comments.
     """
     widest = _0
     number = _0
     in_comment = False
+    behind_blank = False
     for p in range(start, stop):
         byte = buffer[p]
         digit = np.uint64(byte) - _ASCII_ZERO
         if digit < _10:
             number = number * _10 + digit if number <= most else number
         else:
-            if byte == _COLON and not in_comment and widest < number <= most:
+            if byte == _COLON and behind_blank and not in_comment and widest < number <= most:
                 widest = number
+            behind_blank = byte == _SPACE or byte == _TAB
             in_comment = byte == _HASH or (in_comment and byte != _NEWLINE)
             number = _0
     return widest
 
 
+@njit(inline="always")
+def _ends_field(byte):  # type: ignore[no-untyped-def]
+    """Whether a field may end here. A carriage return is checked where the line ends: a newline has to follow."""
+    return byte == _SPACE or byte == _NEWLINE or byte == _TAB or byte == _HASH or byte == _RETURN
+
+
+@njit(inline="always")
+def _flags_of(state, value):  # type: ignore[no-untyped-def]
+    """What a value adds to the flags of a block."""
+    if state == _OVERSIZED:
+        return _OVERSIZED_FLAG
+    if state == _NAN:
+        return _NAN_FLAG
+    return _LARGE_FLAG if abs(value) >= 16_777_216.0 else _0
+
+
 @_compiled(
-    "Tuple((int64, uint64, int64, int64, int64, int64))(uint8[::1], uint64, uint64, float32[::1], uint64, uint64,"
-    " int64[:, ::1], int64[:, ::1], uint64[:, ::1], float64[::1], uint64, uint64)"
+    "Tuple((int64, uint64, int64, uint64))(uint8[::1], uint64, float32[::1], uint64, uint64, uint64, int64[::1], int64,"
+    " int64[:, ::1], int64, float64[::1], uint64)"
+)
+def _unsorted_row(  # type: ignore[no-untyped-def]
+    buffer, position, values, base, width, shift, seen, row, undecided, num_undecided, powers, max_feature
+):
+    """The features of a row in any order. Arguments as for `parse_block`.
+
+    Returns:
+        state (DONE, WIDER or BAD), position behind them, number of undecided values, flags.
+    """
+    flags = _0
+    for absent in range(_1, width + _1):
+        values[base + absent] = np.float32(0)
+    p = position
+    while True:
+        while buffer[p] == _SPACE or buffer[p] == _TAB:
+            p += _1
+        if buffer[p] == _NEWLINE or buffer[p] == _HASH or buffer[p] == _RETURN:
+            return DONE, p, num_undecided, flags
+        number = _0
+        q = p
+        while True:
+            digit = np.uint64(buffer[p]) - _ASCII_ZERO
+            if digit >= _10 or number > max_feature:
+                break
+            number = number * _10 + digit
+            p += _1
+        index = number + shift
+        if p == q or buffer[p] != _COLON or index == _0 or number > max_feature:
+            return BAD, p, num_undecided, flags
+        if index > width:
+            return WIDER, p, num_undecided, flags
+        if seen[index] == row:
+            return BAD, p, num_undecided, flags
+        seen[index] = row
+        p += _1
+        state, value, q = _number(buffer, p, powers)
+        if state == _WRONG or not _ends_field(buffer[q]):
+            return BAD, p, num_undecided, flags
+        values[base + index] = np.float32(value)
+        flags |= _flags_of(state, value)
+        if state == _UNDECIDED:
+            undecided[num_undecided, 0] = row
+            undecided[num_undecided, 1] = np.int64(index)
+            undecided[num_undecided, 2] = np.int64(p)
+            num_undecided += 1
+        p = q
+
+
+@_compiled(
+    "Tuple((int64, uint64, int64, int64, int64, int64, uint64))(uint8[::1], uint64, uint64, float32[::1], uint64,"
+    " uint64, uint64, int64[:, ::1], int64[:, ::1], int64[::1], uint64[:, ::1], float64[::1], uint64, uint64)"
 )
 def parse_block(  # type: ignore[no-untyped-def]
-    buffer, start, stop, values, width, max_rows, groups, undecided, patterns, powers, max_line, max_feature
+    buffer,
+    start,
+    stop,
+    values,
+    width,
+    shift,
+    max_rows,
+    groups,
+    undecided,
+    seen,
+    patterns,
+    powers,
+    max_line,
+    max_feature,
 ):
     """Parse the lines ``buffer[start:stop]``; the last byte is a newline and `PADDING` bytes follow it.
 
     Args:
         buffer: uint8 text.
-        values: (max_rows * (1 + width),) float32, filled row by row: label, feature 1, ..., feature `width`.
-        groups: (rows, 3) int64, filled with (qid, row, line) where the qid differs from the row before.
+        values: (max_rows * (1 + width),) float32, filled row by row: label, then `width` features.
+        width: features of a row.
+        shift: 0 if the first one is feature 1, 1 if it is feature 0.
+        groups: (rows, 4) int64, filled with (qid, row, line, 0) where the qid differs from the row before. An id that
+            is no int64 in its shortest form is given by its text: (its position, row, line, its length).
         undecided: (MAX_UNDECIDED + width + 1, 3) int64, filled with (row, column, position of the text).
-        patterns: `feature_patterns(width)`.
+        seen: (width + 1,) int64, for the function's own use.
+        patterns: `feature_patterns(width, shift)`.
         powers: `POWERS` (an argument, since a global array would be copied into each compiled function).
         max_line: longest line, in bytes, without its newline.
         max_feature: highest feature number allowed.
 
     Returns:
-        state, position, lines, rows, number of groups, number of undecided values. The lines before `position`
-        are done. state is DONE; FULL (no room for the line at `position`); WIDER (that line has a
-        feature above `width`); BAD (that line is malformed).
+        state, position, lines, rows, number of groups, number of undecided values, flags. The lines before
+        `position` are done. state is DONE; FULL (no room for the line at `position`); WIDER (that line has a
+        feature above `width`); BAD (that line is malformed). flags are LARGE, OVERSIZED and NAN.
     """
     num_rows = 0
     num_lines = 0
     num_groups = 0
     num_undecided = 0
     last_qid = np.int64(0)
+    last_length = _0
+    last_text = _0
+    flags = _0
+    digits_seen = _0
+    unsorted = False
     stride = width + _1
     base = _0  # where the current row starts in `values`
     p = start
@@ -250,15 +372,15 @@ def parse_block(  # type: ignore[no-untyped-def]
         line_start = p
         while buffer[p] == _SPACE or buffer[p] == _TAB:
             p += _1
-        if buffer[p] != _NEWLINE and buffer[p] != _HASH:
+        if buffer[p] != _NEWLINE and buffer[p] != _HASH and buffer[p] != _RETURN:
             if np.uint64(num_rows) >= max_rows or num_undecided >= MAX_UNDECIDED:
-                return FULL, line_start, num_lines, num_rows, num_groups, num_undecided
+                return FULL, line_start, num_lines, num_rows, num_groups, num_undecided, flags
 
             # LABEL
             state, label, q = _number(buffer, p, powers)
-            if state == 1 or (buffer[q] != _SPACE and buffer[q] != _TAB):
-                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
-            if state == 2:
+            if state == _WRONG or state >= _OVERSIZED or (buffer[q] != _SPACE and buffer[q] != _TAB):
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
+            if state == _UNDECIDED:
                 undecided[num_undecided, 0] = num_rows
                 undecided[num_undecided, 1] = 0
                 undecided[num_undecided, 2] = np.int64(p)
@@ -270,10 +392,11 @@ def parse_block(  # type: ignore[no-untyped-def]
             while buffer[p] == _SPACE or buffer[p] == _TAB:
                 p += _1
             if _load8(buffer, p) & _QID_MASK != _QID:  # type: ignore[call-arg]
-                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
             p += _4
+            id_start = p
             negative = buffer[p] == _MINUS
-            if negative or buffer[p] == _PLUS:
+            if negative:
                 p += _1
             q = p
             qid = _0
@@ -283,13 +406,30 @@ def parse_block(  # type: ignore[no-untyped-def]
                     break
                 qid = qid * _10 + digit
                 p += _1
-            byte = buffer[p]
-            if p == q or qid > _MAX_INT64 or not (byte == _SPACE or byte == _NEWLINE or byte == _TAB or byte == _HASH):
-                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            id_length = _0
+            if (
+                p == q or qid > _MAX_INT64 or not _ends_field(buffer[p])
+                or (buffer[q] == _ZERO_DIGIT and (negative or p - q > _1))
+            ):  # fmt: skip
+                p = id_start
+                while buffer[p] > _SPACE and buffer[p] != _HASH:
+                    p += _1
+                id_length = p - id_start
+                if id_length == _0 or id_length > _LONGEST_ID or not _ends_field(buffer[p]):
+                    return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
             signed_qid = -np.int64(qid) if negative else np.int64(qid)
-            begins_group = num_rows == 0 or signed_qid != last_qid
+            begins_group = num_rows == 0 or id_length != last_length
+            if id_length == _0:
+                begins_group |= signed_qid != last_qid
+            elif not begins_group:
+                for k in range(id_length):
+                    if buffer[id_start + k] != buffer[last_text + k]:
+                        begins_group = True
+                        break
 
             # FEATURE:VALUE ...
+            features_start = p
+            sure_undecided = num_undecided
             feature = _0
             while True:
                 expected = feature + _1
@@ -301,7 +441,7 @@ def parse_block(  # type: ignore[no-untyped-def]
                     while byte == _SPACE or byte == _TAB:
                         p += _1
                         byte = buffer[p]
-                    if byte == _NEWLINE or byte == _HASH:
+                    if byte == _NEWLINE or byte == _HASH or byte == _RETURN:
                         break
                     number = _0
                     q = p
@@ -311,13 +451,27 @@ def parse_block(  # type: ignore[no-untyped-def]
                             break
                         number = number * _10 + digit
                         p += _1
-                    if p == q or buffer[p] != _COLON or number <= feature or number > max_feature:
-                        return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
-                    if number > width:
-                        return WIDER, line_start, num_lines, num_rows, num_groups, num_undecided
-                    for absent in range(expected, number):
+                    index = number + shift
+                    if p == q or buffer[p] != _COLON or index == _0 or number > max_feature:
+                        return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
+                    if index > width:
+                        return WIDER, line_start, num_lines, num_rows, num_groups, num_undecided, flags
+                    if index <= feature:
+                        if not unsorted:
+                            seen[: width + _1] = -1
+                            unsorted = True
+                        state, p, num_undecided, met = _unsorted_row(
+                            buffer, features_start, values, base, width, shift, seen, num_rows, undecided,
+                            sure_undecided, powers, max_feature,
+                        )  # fmt: skip
+                        if state != DONE:
+                            return state, line_start, num_lines, num_rows, num_groups, sure_undecided, flags
+                        flags |= met
+                        feature = width
+                        break
+                    for absent in range(expected, index):
                         values[base + absent] = np.float32(0)
-                    feature = number
+                    feature = index
                     p += _1
 
                 # At most 8 digits with a dot among them, without a branch on where it is. The next value waits for
@@ -342,14 +496,15 @@ def parse_block(  # type: ignore[no-untyped-def]
                     fraction = (fraction << ((_7 - fraction_digits) << _3)) << _8
                     value = np.float64(np.int64(_eight_digits((whole >> (fraction_digits << _3)) | fraction)))
                     values[base + feature] = np.float32(value / _SIGNED_SCALES[fraction_digits + (negative << _3)])
+                    digits_seen |= whole_digits
                     p = end
                 else:
                     state, value, q = _number(buffer, p, powers)
-                    byte = buffer[q]
-                    if state == 1 or not (byte == _SPACE or byte == _NEWLINE or byte == _TAB or byte == _HASH):
-                        return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+                    if state == _WRONG or not _ends_field(buffer[q]):
+                        return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
                     values[base + feature] = np.float32(value)
-                    if state == 2:
+                    flags |= _flags_of(state, value)
+                    if state == _UNDECIDED:
                         undecided[num_undecided, 0] = num_rows
                         undecided[num_undecided, 1] = np.int64(feature)
                         undecided[num_undecided, 2] = np.int64(p)
@@ -358,20 +513,92 @@ def parse_block(  # type: ignore[no-untyped-def]
             for absent in range(feature + _1, stride):
                 values[base + absent] = np.float32(0)
             if begins_group:  # only now: a row that is refused half way has not begun one
-                groups[num_groups, 0] = signed_qid
+                groups[num_groups, 0] = signed_qid if id_length == _0 else np.int64(id_start)
                 groups[num_groups, 1] = num_rows
                 groups[num_groups, 2] = num_lines
+                groups[num_groups, 3] = np.int64(id_length)
                 num_groups += 1
                 last_qid = signed_qid
+                last_length = id_length
+                last_text = id_start
             base += stride
             num_rows += 1
+            if digits_seen & _8:  # a value of eight whole digits
+                flags |= _LARGE_FLAG
 
         while buffer[p] != _NEWLINE:  # a comment
-            if buffer[p] == _RETURN or buffer[p] == _NUL:
-                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            if (buffer[p] == _RETURN and buffer[p + _1] != _NEWLINE) or buffer[p] == _NUL:
+                return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
             p += _1
         if p - line_start > max_line:
-            return BAD, line_start, num_lines, num_rows, num_groups, num_undecided
+            return BAD, line_start, num_lines, num_rows, num_groups, num_undecided, flags
         p += _1
         num_lines += 1
-    return DONE, p, num_lines, num_rows, num_groups, num_undecided
+    return DONE, p, num_lines, num_rows, num_groups, num_undecided, flags
+
+
+@_compiled(
+    "Tuple((int64, int64))(uint8[::1], uint64, uint64, uint64, int64[::1], float64[:, ::1], int64[:, ::1],"
+    " float64[::1])"
+)
+def column_values(buffer, start, stop, shift, wanted, values, inexact, powers):  # type: ignore[no-untyped-def]
+    """Some features in double precision, of lines that `parse_block` accepts.
+
+    Args:
+        buffer, start, stop, shift, powers: as for `parse_block`.
+        wanted: (K,) int64: at a feature's place in a row its column of `values`, or -1.
+        values: (rows, k) float64, filled: NaN where a value is missing, 0 where it is absent.
+        inexact: (rows * k, 4) int64, filled with (row, column, first and last position) of texts so long that the
+            value may not be the double nearest to it.
+
+    Returns:
+        The number of rows and that of inexact values; -1 for a line that `parse_block` does not accept.
+    """
+    row = 0
+    num_inexact = 0
+    p = start
+    while p < stop:
+        while buffer[p] == _SPACE or buffer[p] == _TAB:
+            p += _1
+        if buffer[p] != _NEWLINE and buffer[p] != _HASH and buffer[p] != _RETURN:
+            values[row] = 0.0
+            for _ in range(2):  # label and query id
+                while buffer[p] == _SPACE or buffer[p] == _TAB:
+                    p += _1
+                while not _ends_field(buffer[p]):
+                    p += _1
+            while True:
+                while buffer[p] == _SPACE or buffer[p] == _TAB:
+                    p += _1
+                if buffer[p] == _NEWLINE or buffer[p] == _HASH or buffer[p] == _RETURN:
+                    break
+                number = _0
+                while True:
+                    digit = np.uint64(buffer[p]) - _ASCII_ZERO
+                    if digit >= _10:
+                        break
+                    number = number * _10 + digit
+                    p += _1
+                if buffer[p] != _COLON:
+                    return -1, 0
+                p += _1
+                index = number + shift
+                column = wanted[index] if index < np.uint64(len(wanted)) else np.int64(-1)
+                if column >= 0:
+                    state, value, q = _number(buffer, p, powers)
+                    values[row, column] = value
+                    if q - p > _SURELY_EXACT and state < _OVERSIZED:
+                        if num_inexact == len(inexact):
+                            return -1, 0
+                        inexact[num_inexact, 0] = row
+                        inexact[num_inexact, 1] = column
+                        inexact[num_inexact, 2] = np.int64(p)
+                        inexact[num_inexact, 3] = np.int64(q)
+                        num_inexact += 1
+                while not _ends_field(buffer[p]):
+                    p += _1
+            row += 1
+        while buffer[p] != _NEWLINE:
+            p += _1
+        p += _1
+    return row, num_inexact

@@ -1,4 +1,4 @@
-"""A grouped table as four files in a directory: values.npy, offsets.npy, qids.npy, meta.json.
+"""A grouped table as files in a directory: values.npy, offsets.npy, qids.npy, meta.json; order.npy if rows were sorted.
 
 `TableWriter` streams rows into it without knowing their number or their width beforehand; `open_stored` maps it
 into memory without reading the values. Readers of text, CSV and Parquet share both, and `GroupIndex`.
@@ -6,11 +6,12 @@ into memory without reading the values. Readers of text, CSV and Parquet share b
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
@@ -18,11 +19,12 @@ import xxhash
 from hyperdpo.data.groups import GroupedTable
 
 #: Raised whenever what stands in the files, or how text is read, changes: older caches are then built again.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
-_VALUES, _OFFSETS, _QIDS, _META = "values.npy", "offsets.npy", "qids.npy", "meta.json"
+_VALUES, _OFFSETS, _QIDS, _ORDER, _META = "values.npy", "offsets.npy", "qids.npy", "order.npy", "meta.json"
 _HEADER_BYTES = 128
 _COPY_BYTES = 4 << 20
+_BUCKET_BYTES = 32 << 20
 
 
 class DamagedTableError(Exception):
@@ -46,11 +48,12 @@ class GroupIndex:
         """Add the groups of a chunk.
 
         Args:
-            names: (k,) int64 or str, each different from its predecessor.
+            names: (k,) int64, uint64 or str, each different from its predecessor. Chunks may differ in kind: as soon
+                as one holds texts, all names are texts.
             starts: (k,) int64, the row each one begins at.
             places: (k,) int64, the line (or row) to name in a message.
         """
-        if len(names) and self._names and self._names[-1][-1] == names[0]:
+        if len(names) and self._names and str(self._names[-1][-1]) == str(names[0]):
             names, starts, places = names[1:], starts[1:], places[1:]
         if len(names):
             # Copies: a view would keep the parser's whole (reused) buffer.
@@ -75,6 +78,29 @@ class GroupIndex:
         first = int(np.flatnonzero(names == names[second])[0])
         return names[second].item(), int(places[second]), int(places[first])
 
+    def sort(self, num_rows: int) -> np.ndarray | None:
+        """Bring the parts of every group together, groups in the order in which they first appear.
+
+        Returns:
+            (N,) int64, the present row of each row in the new order; None if nothing has to move.
+        """
+        names, starts = self.names(), self.offsets(num_rows)
+        _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
+        if len(first) == len(names):
+            return None
+        position = np.empty(len(first), dtype=np.int64)
+        position[np.argsort(first)] = np.arange(len(first))
+        group = position[inverse]  # of each part
+        parts = np.argsort(group, kind="stable")
+        sizes = np.diff(starts)[parts]
+        begins = np.cumsum(sizes) - sizes
+        whole = np.flatnonzero(np.diff(group[parts], prepend=-1))
+        firsts = np.sort(first)
+        places = self._joined(self._places)
+        self._names, self._starts, self._places = [names[firsts]], [begins[whole]], [places[firsts]]
+        self._count = len(firsts)
+        return np.arange(num_rows) + np.repeat(starts[:-1][parts] - begins, sizes)
+
     def rename(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
         """Replace all names (G,) by as many others."""
         self._names = [change(self.names())]
@@ -90,8 +116,16 @@ class GroupIndex:
     @staticmethod
     def _joined(parts: list[np.ndarray]) -> np.ndarray:
         if len(parts) > 1:
-            parts[:] = [np.concatenate(parts)]
+            parts[:] = [np.concatenate(_alike(parts))]
         return parts[0] if parts else np.zeros(0, dtype=np.int64)
+
+
+def _alike(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Arrays of one kind; numbers become texts where a part holds texts, or where no 64-bit kind holds them all."""
+    kinds = {part.dtype.kind for part in parts}
+    if kinds == {"i", "u"} and all(part.min(initial=0) >= 0 for part in parts):
+        return [part.astype(np.uint64) for part in parts]
+    return parts if len(kinds) == 1 else [part.astype(str) for part in parts]
 
 
 class TableWriter:
@@ -101,7 +135,7 @@ class TableWriter:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._file = open(directory / _VALUES, "wb")  # noqa: SIM115 - closed by __exit__
         self._file.write(b"\0" * _HEADER_BYTES)
         self._segments: list[list[int]] = []  # [rows, width] of consecutive rows of one width
@@ -139,6 +173,7 @@ class TableWriter:
         doubtful: Mapping[str, str] | None = None,
         origins: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
+        sort: bool = False,
     ) -> str:
         """Complete the files and return the content's fingerprint (32 hexadecimal digits).
 
@@ -146,17 +181,26 @@ class TableWriter:
             columns: as many names as the widest row has values.
             groups: where the groups begin, and their names.
             left_out, doubtful, origins, notes: see :class:`~hyperdpo.data.groups.GroupedTable`.
+            sort: bring the rows of each group together, with a note of how many that were not. Without it, the groups
+                must be whole: see :meth:`GroupIndex.split`.
         """
-        if len(self._segments) > 1:
-            self._widen(max(width for _, width in self._segments))
+        self._widen()
+        stored = [_VALUES, _OFFSETS, _QIDS]
+        order = groups.sort(self.num_rows) if sort else None
+        if order is not None:
+            self._permute(order)
+            np.save(self.directory / _ORDER, order, allow_pickle=False)
+            stored.append(_ORDER)
+            moved = int((order != np.arange(len(order))).sum())
+            notes = [*notes, f"sorted by query: {moved:,} of {len(order):,} rows moved"]
         shape = (self.num_rows, self._segments[0][1])
         self._file.seek(0)
         self._file.write(_npy_header(shape))
         self._file.close()
 
-        qids, offsets = groups.names(), groups.offsets(self.num_rows)
-        np.save(self._directory / _QIDS, qids, allow_pickle=False)
-        np.save(self._directory / _OFFSETS, offsets, allow_pickle=False)
+        qids, offsets = _narrow(groups.names()), groups.offsets(self.num_rows)
+        np.save(self.directory / _QIDS, qids, allow_pickle=False)
+        np.save(self.directory / _OFFSETS, offsets, allow_pickle=False)
 
         described = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
         whole = xxhash.xxh3_128(json.dumps(described).encode())
@@ -172,9 +216,9 @@ class TableWriter:
             "doubtful": dict(doubtful or {}),
             "origins": dict(origins or {}),
             "notes": list(notes),
-            "bytes": {name: (self._directory / name).stat().st_size for name in (_VALUES, _OFFSETS, _QIDS)},
+            "bytes": {name: (self.directory / name).stat().st_size for name in stored},
         }
-        (self._directory / _META).write_text(json.dumps(meta), encoding="utf-8")
+        (self.directory / _META).write_text(json.dumps(meta), encoding="utf-8")
         return fingerprint
 
     @property
@@ -182,27 +226,106 @@ class TableWriter:
         """Columns of the widest row so far."""
         return max((width for _, width in self._segments), default=0)
 
-    def _widen(self, width: int) -> None:
-        """Copy the values so that every row has `width` columns; the hash is taken again."""
-        self._file.close()
-        narrow = self._directory / "narrow.tmp"
-        (self._directory / _VALUES).rename(narrow)
-        self._file = open(self._directory / _VALUES, "wb")  # noqa: SIM115 - closed by __exit__
-        self._file.write(b"\0" * _HEADER_BYTES)
-        segments, self._segments = self._segments, []
-        self._hash.reset()
-        self.num_rows = 0
-        with open(narrow, "rb") as source:
-            source.seek(_HEADER_BYTES)
+    def extremes(self) -> np.ndarray:
+        """(2, C) float32, the lowest and the highest value of each column; NaN where none is there."""
+        found = np.full((2, self.width), np.nan, dtype=np.float32)
+        self._file.flush()
+        with open(self.directory / _VALUES, "rb") as file:
+            file.seek(_HEADER_BYTES)
+            for count, width in self._segments:
+                done = 0
+                while done < count:
+                    n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
+                    rows = np.fromfile(file, np.float32, n * width).reshape(n, width)
+                    found[0, :width] = np.fmin(found[0, :width], np.fmin.reduce(rows, axis=0))
+                    found[1, :width] = np.fmax(found[1, :width], np.fmax.reduce(rows, axis=0))
+                    done += n
+                found[0, width:] = np.fmin(found[0, width:], 0)
+                found[1, width:] = np.fmax(found[1, width:], 0)
+        return found
+
+    def rewrite(self, change: Callable[[int, np.ndarray], None]) -> None:
+        """Change the values of all rows.
+
+        Args:
+            change: called with the first row of a chunk and its values (n, C) float32, which it changes.
+        """
+        self._widen()
+        width = self.width
+        with self._anew() as (old, segments):
+            done, count = 0, segments[0][0]
+            while done < count:
+                n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
+                rows = np.fromfile(old, np.float32, n * width).reshape(n, width)
+                change(done, rows)
+                self.append(rows)
+                done += n
+
+    def _widen(self) -> None:
+        """Copy the values, unless all rows are of one width: zeros fill up those that are shorter."""
+        if len(self._segments) < 2:
+            return
+        width = self.width
+        with self._anew() as (old, segments):
             for count, old_width in segments:
                 done = 0
                 while done < count:
                     n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
                     rows = np.zeros((n, width), dtype=np.float32)
-                    rows[:, :old_width] = np.fromfile(source, np.float32, n * old_width).reshape(n, old_width)
+                    rows[:, :old_width] = np.fromfile(old, np.float32, n * old_width).reshape(n, old_width)
                     self.append(rows)
                     done += n
-        narrow.unlink()
+
+    def _permute(self, order: np.ndarray) -> None:
+        """Put row ``order[i]`` into row i. On disk, in two passes: into buckets, and each bucket into its order."""
+        width, count = self.width, len(order)
+        bucket_rows = max(1, _BUCKET_BYTES // (4 * width))
+        chunk_rows = max(1, _COPY_BYTES // (4 * width))
+        bucket = np.empty(count, dtype=np.int64)
+        bucket[order] = np.arange(count) // bucket_rows
+        filled = np.arange(0, count, bucket_rows)  # the next free row of each bucket
+        scattered = self.directory / "buckets.tmp"
+        with self._anew() as (old, _), open(scattered, "w+b") as buckets:
+            for first in range(0, count, chunk_rows):
+                n = min(chunk_rows, count - first)
+                rows = np.fromfile(old, np.float32, n * width).reshape(n, width)
+                wanted = bucket[first : first + n]
+                by_bucket = np.argsort(wanted, kind="stable")
+                ends = np.cumsum(np.bincount(wanted, minlength=len(filled)))
+                for k in np.unique(wanted):
+                    piece = by_bucket[ends[k - 1] if k else 0 : ends[k]]
+                    buckets.seek(4 * width * int(filled[k]))
+                    buckets.write(rows[piece].data.cast("B"))
+                    filled[k] += len(piece)
+            buckets.seek(0)
+            for first in range(0, count, bucket_rows):
+                sources = order[first : first + bucket_rows]
+                rows = np.fromfile(buckets, np.float32, len(sources) * width).reshape(-1, width)
+                self.append(rows[np.searchsorted(np.sort(sources), sources)])
+        scattered.unlink()
+
+    @contextlib.contextmanager
+    def _anew(self) -> Iterator[tuple[BinaryIO, list[list[int]]]]:
+        """Begin with no rows again: the file with the present ones, at the first, and its segments."""
+        self._file.close()
+        old = self.directory / "old.tmp"
+        (self.directory / _VALUES).rename(old)
+        self._file = open(self.directory / _VALUES, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file.write(b"\0" * _HEADER_BYTES)
+        segments, self._segments = self._segments, []
+        self._hash.reset()
+        self.num_rows = 0
+        with open(old, "rb") as source:
+            source.seek(_HEADER_BYTES)
+            yield source, segments
+        old.unlink()
+
+
+def _narrow(names: np.ndarray) -> np.ndarray:
+    """Texts in a type that is as wide as the longest: the same names give the same bytes, whatever came between."""
+    if names.dtype.kind != "U":
+        return names
+    return names.astype(f"<U{max(1, int(np.strings.str_len(names).max(initial=1)))}")
 
 
 def open_stored(directory: Path, source: str) -> GroupedTable:
@@ -215,14 +338,15 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
         meta = json.loads((directory / _META).read_text(encoding="utf-8"))
         if meta["version"] != FORMAT_VERSION:
             raise DamagedTableError(f"version {meta['version']}")
-        for name in (_VALUES, _OFFSETS, _QIDS):
+        stored = [_VALUES, _OFFSETS, _QIDS, *([_ORDER] if _ORDER in meta["bytes"] else [])]
+        for name in stored:
             if (directory / name).stat().st_size != meta["bytes"][name]:
                 raise DamagedTableError(f"{name} has another size")
-        values, offsets, qids = (
+        values, offsets, qids, *orders = (
             # A plain view: numpy's memmap class would stick to everything computed from it.
             # open_memmap, unlike load, takes nothing but .npy: no archive, no pickle.
             np.asarray(np.lib.format.open_memmap(directory / name, mode="r"))
-            for name in (_VALUES, _OFFSETS, _QIDS)
+            for name in stored
         )
         table = GroupedTable(
             values=values,
@@ -235,10 +359,12 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
             doubtful=dict(meta["doubtful"]),
             origins={str(name): float(value) for name, value in meta["origins"].items()},
             notes=tuple(map(str, meta["notes"])),
+            order=orders[0] if orders else None,
         )
         whole = values.shape == (int(offsets[-1]), len(table.columns)) and len(qids) == len(offsets) - 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, IndexError) as error:
         raise DamagedTableError(str(error)) from error
+    whole &= all(order.dtype == np.int64 and order.shape == (len(values),) for order in orders)
     if not whole or values.dtype != np.float32 or offsets.dtype != np.int64:
         raise DamagedTableError("the arrays do not fit each other")
     return table

@@ -279,6 +279,7 @@ class _Conversion:
             doubtful={name: message.removeprefix(prefix) for name, message in doubtful.items()},
             origins=self._origins,
             notes=plan.notes(),
+            sort=self._sort,
         )
 
     def check_groups(self) -> None:

@@ -1,0 +1,32 @@
+"""Where a row of a table stands in the file that it was read from, for messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hyperdpo.data.cache import table_kind
+from hyperdpo.data.groups import GroupedTable
+
+
+def place_of_row(path: Path, row: int, table: GroupedTable | None = None, *, qid_column: str = "qid") -> str:
+    """``file:LINE`` for text, ``file:row N`` for Parquet. Text is read again up to that line.
+
+    Args:
+        path: the file.
+        row: zero-based row of the table.
+        table: the table, if its rows may have been sorted; None: the rows are in the order of the file.
+        qid_column: as the file was read with.
+
+    Raises:
+        InputError: the file has no such row any more.
+    """
+    from hyperdpo.data import letor, tabular
+
+    if table is not None and table.order is not None:
+        row = int(table.order[row])
+    kind = table_kind(path)
+    if kind == "letor":
+        return f"{path}:{letor.line_of_row(path, row)}"
+    if kind == "csv":
+        return tabular._CsvFile(path, qid_column, tabular.BLOCK_BYTES).place(row)
+    return tabular._ParquetFile(path, qid_column).place(row)
