@@ -267,7 +267,7 @@ def group_statistics(preferences: Preferences) -> GroupStatistics:
     labels = [
         np.array([group.labels[name] for name in names], dtype=np.float64)
         for group in preferences.groups
-        if all(name in group.labels for name in names)
+        if all(name in group.labels and not np.isnan(group.labels[name]).any() for name in names)
     ]
     if not labels:
         raise InputError(f"{preferences.source}: no group has labels of all the objectives {', '.join(names)}")
