@@ -255,7 +255,7 @@ def test_what_is_too_long_is_refused_with_its_row(tokenizer, changed):
         ({"max_length": 4}, " g h", [" x<|end|>", " x y"]),  # half
         ({"max_length": 5, "max_prompt_length": 1}, " h", [" x<|end|>", " x y z<|end|>"]),
         ({"max_length": 5, "max_prompt_length": 3}, " f g h", [" x<|end|>", " x y"]),
-        ({"max_length": 6, "max_prompt_length": 99}, " e f g h", [" x<|end|>", " x y"]),
+        ({"max_length": 6, "max_prompt_length": 4}, " e f g h", [" x<|end|>", " x y"]),
         ({"max_prompt_length": 2}, " g h", [" x<|end|>", " x y z<|end|>"]),
     ],
 )

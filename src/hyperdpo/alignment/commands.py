@@ -8,10 +8,11 @@ import math
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import click
 import numpy as np
@@ -19,6 +20,7 @@ from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
+from hyperdpo.alignment.batches import tokenize_groups
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -28,8 +30,11 @@ from hyperdpo.alignment.data import (
     fit_objectives,
     read_preferences,
     read_splits,
+    to_targets,
 )
+from hyperdpo.alignment.data_report import label_lines
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.groups import VERSION
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
@@ -42,8 +47,10 @@ from hyperdpo.files import check_writable, read_json, read_yaml, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_weights
 
+#: How the data are read; also settings of a configuration file.
+READING = ("format", "prompt_column", "ignore_columns", "skip_invalid")
 #: Sections of a configuration file.
-SECTIONS = ("objectives", "conditioning", "training", "split", "format", "compare")
+SECTIONS = ("objectives", "conditioning", "training", "split", "compare", *READING)
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
 SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
@@ -74,6 +81,9 @@ def fit_command(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     cpu: bool = False,
     overwrite: bool = False,
 ) -> AlignRun:
@@ -85,14 +95,15 @@ def fit_command(
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
     check_writable(out)
-    if format == "auto":
-        format = settings.get("format", "auto")
+    reading = _reading(settings, format, prompt_column, ignore_columns, skip_invalid)
     beta = _beta(settings["training"])
     columns = _columns(settings.get("objectives"), objectives, beta)
-    parts, described = _parts(source, columns, format, settings.get("split", {}))
+    parts, described = _parts(source, columns, reading, settings.get("split", {}))
     train, test = parts["train"], parts.get("test")
     chosen = _objectives(settings.get("objectives"), objectives, train, beta)
     arguments = TRAINING | settings["training"]
+    if reading["skip_invalid"]:
+        arguments["skip_invalid"] = True
     if cpu:
         arguments["use_cpu"] = True
     checkpoints = out / "checkpoints"
@@ -103,6 +114,14 @@ def fit_command(
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
+    if test:
+        with warnings.catch_warnings():  # said when it is measured
+            warnings.simplefilter("ignore")
+            targets = to_targets(test, trainer.objectives)
+            tokenize_groups(test, targets, cast(Any, trainer.processing_class), **trainer.limits)
+    if trainer.is_world_process_zero():
+        for line in label_lines(train, trainer.objectives):
+            click.echo(line)
     trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
     if trainer.pop_callback(ProgressCallback) is not None:
         trainer.add_callback(_Bar())
@@ -162,13 +181,24 @@ def front_command(
     plot: Path | None = None,
     split: str = "auto",
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     model: str | None = None,
     cpu: bool = False,
 ) -> AlignmentFront:
     """``hyperdpo align front``."""
     quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
-    preferences = run.read(source, format=format)
+    preferences = run.read(
+        source,
+        format=format,
+        prompt_column=prompt_column,
+        ignore_columns=ignore_columns,
+        skip_invalid=skip_invalid,
+    )
+    if skip_invalid:
+        run.limits["skip_invalid"] = True
     name, part = run.part(preferences, split)
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
     print_front(front, f"{len(part)} groups ({name})")
@@ -236,6 +266,9 @@ class CompareOptions(TypedDict, total=False):
     config_file: Path | None
     overrides: Mapping[str, Any] | None
     format: str
+    prompt_column: str | None
+    ignore_columns: Sequence[str] | None
+    skip_invalid: bool
     scorer: str | None
     sizes: Mapping[str, int] | None
     cpu: bool
@@ -266,6 +299,9 @@ def compared(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     scorer: str | None = None,
     sizes: Mapping[str, int] | None = None,
     with_texts: bool = True,
@@ -297,13 +333,14 @@ def compared(
     if "num_train_epochs" not in settings["training"]:
         training["num_train_epochs"] = BASELINE_EPOCHS
     first_seed = _seed("training.seed", training.pop("seed", 0))
-    if format == "auto":
-        format = settings.get("format", "auto")
+    reading = _reading(settings, format, prompt_column, ignore_columns, skip_invalid)
+    if reading["skip_invalid"]:
+        training["skip_invalid"] = True
     split = {"seed": first_seed} | dict(settings.get("split", {}))
     repeats, chosen = [], []
     columns = _columns(settings.get("objectives"), objectives, _beta(training))
     for number in range(seeds):
-        parts, _ = _parts(source, columns, format, split | {"seed": _seed("split.seed", split["seed"]) + number})
+        parts, _ = _parts(source, columns, reading, split | {"seed": _seed("split.seed", split["seed"]) + number})
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
@@ -339,7 +376,7 @@ def compared(
         show=sys.stderr.isatty(),
         say=click.echo,
     )
-    result["data"] = {"source": source.name}
+    result["data"] = {"source": source.name, "reading": reading}
     return result
 
 
@@ -372,6 +409,27 @@ def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[st
             raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
     settings["training"] = dict(settings.get("training", {}))
     return settings
+
+
+def _reading(
+    settings: Mapping[str, Any],
+    format: str,
+    prompt_column: str | None,
+    ignore_columns: Sequence[str] | None,
+    skip_invalid: bool,
+) -> dict[str, Any]:
+    """How the data are read: what the command says comes before the configuration."""
+    ignored = settings.get("ignore_columns", ()) if ignore_columns is None else ignore_columns
+    ignored = ignored.split(",") if isinstance(ignored, str) else ignored
+    skip = settings.get("skip_invalid", False)
+    if not isinstance(skip, bool):
+        raise InputError(f"skip_invalid is {skip!r}; expected true or false")
+    return {
+        "format": settings.get("format", "auto") if format == "auto" else format,
+        "prompt_column": settings.get("prompt_column") if prompt_column is None else prompt_column,
+        "ignore_columns": [str(one) for one in ignored or ()],
+        "skip_invalid": skip_invalid or skip,
+    }
 
 
 def _seed(name: str, value: Any) -> int:
@@ -417,14 +475,14 @@ def _chosen(known: tuple[Objective, ...], names: Sequence[str] | None) -> tuple[
 
 
 def _parts(
-    source: Path, objectives: Sequence[str] | None, format: str, split: Mapping[str, Any]
+    source: Path, objectives: Sequence[str] | None, reading: Mapping[str, Any], split: Mapping[str, Any]
 ) -> tuple[dict[str, Preferences], dict[str, Any]]:
     """The splits, and what run.json says about them."""
     if source.is_dir():
-        parts = dict(read_splits(source, objectives=objectives, format=format))
+        parts = dict(read_splits(source, objectives=objectives, **reading))
         described: dict[str, Any] = {"fingerprint": fingerprint(parts["train"])}
     else:
-        preferences = read_preferences(source, objectives=objectives, format=format)
+        preferences = read_preferences(source, objectives=objectives, **reading)
         found = SPLIT | dict(split)
         for name in ("train", "validation", "test"):
             if isinstance(found[name], bool) or not isinstance(found[name], int | float):
@@ -442,6 +500,7 @@ def _parts(
     described |= {
         "source": source.name,
         "groups": {name: len(part) for name, part in parts.items()},
+        "reading": {**reading, "version": VERSION},
         "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
     }
     return parts, described

@@ -65,13 +65,16 @@ def read_preferences(
         InputError: with the file and line or the row; a row that cannot be used, no rows, a column that is not used
             and could be part of the prompt, an objective that is unknown or has no label at all.
     """
-    found = _read(source, objectives, ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid, version))
+    found = read_source_of(
+        source, objectives, ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid, version)
+    )
     for note in notes(found):
         warnings.warn(note, stacklevel=2)
     return found
 
 
-def _read(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
+def read_source_of(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
+    """As :func:`read_preferences`, without warnings: what there would be to say is in ``reading``."""
     if objectives is not None and (
         isinstance(objectives, str) or not objectives or len(set(objectives)) < len(objectives)
     ):
@@ -219,8 +222,8 @@ def _with_objectives(preferences: Preferences, objectives: Sequence[str] | None)
 def _read_part(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
     """One part; a list of files are its shards."""
     if not isinstance(source, list) or not all(isinstance(one, Path) for one in source):
-        return _read(source, objectives, options)
-    shards = [_read(path, objectives, options) for path in source]
+        return read_source_of(source, objectives, options)
+    shards = [read_source_of(path, objectives, options) for path in source]
     if len(shards) == 1:
         return shards[0]
     groups = tuple(group for shard in shards for group in shard.groups)

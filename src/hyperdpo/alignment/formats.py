@@ -103,7 +103,9 @@ def from_helpsteer3(row: Row, columns: Columns = PLAIN) -> Parts:
             f"column {HELPSTEER3!r} is {value:g}; expected a number from -3 to 3", f"{HELPSTEER3} is not from -3 to 3"
         )
     decided = value < 0 or value > 0  # neither holds of NaN
-    labels = {columns.objective or HELPSTEER3: (float(value < 0), float(value > 0)) if decided else None}
+    labels: dict[str, tuple[float, ...] | None] = {columns.objective or HELPSTEER3: None}
+    if decided:
+        labels = dict.fromkeys(labels, (float(value < 0), float(value > 0)))
     return parts_of(row, columns, completions, labels)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -327,8 +327,3 @@ def merged(readings: Sequence[Reading]) -> Reading:
         sum(one.repeated for one in readings),
         tuple(dict.fromkeys(name for one in readings for name in one.unused)),
     )
-
-
-def options_of(values: Mapping[str, Any]) -> ReadOptions:
-    """The options that a run recorded."""
-    return ReadOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

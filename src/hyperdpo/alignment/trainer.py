@@ -137,6 +137,8 @@ class HyperDPOTrainer(Trainer):
             "max_length": longest_text(model, args.max_length),
             "truncate": args.truncate,
         }
+        if args.skip_invalid:
+            self.limits["skip_invalid"] = True
         self.settings = args
         self.train_groups = self._tokenized(train, processing_class)
         #: By name; one that has none is called "".
