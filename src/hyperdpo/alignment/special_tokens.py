@@ -31,7 +31,7 @@ def beginning(tokenizer: Any) -> list[int]:
     """What the tokenizer puts before every text, with a BOS at most once; most often its BOS or nothing."""
     plain = plain_ids(tokenizer, [_PROBE])[0]
     whole = [int(i) for i in tokenizer(_PROBE, verbose=False)["input_ids"]]
-    for start in range(len(whole) - len(plain) + 1):
+    for start in range(len(whole) - len(plain) + 1 if plain else 0):
         if whole[start : start + len(plain)] == plain:
             return _once(whole[:start], tokenizer.bos_token_id)
     bos = tokenizer.bos_token_id
