@@ -304,10 +304,7 @@ def notes(preferences: Preferences) -> list[str]:
             "which was taken off"
         )
     if reading.unused:
-        one = len(reading.unused) == 1
-        found.append(
-            f"{source}: the column{'' if one else 's'} {', '.join(reading.unused)} {'is' if one else 'are'} not used"
-        )
+        found.append(f"{source}: columns that are not used: {', '.join(reading.unused)}")
     return found
 
 
