@@ -233,6 +233,7 @@ def test_a_response_may_be_the_beginning_of_the_other():
         ({"prompt": [user("p"), {"role": "user", "content": [{"type": "image", "url": "x"}]}], **TURNS},
          ["message 2, part 1", "'image'", "text only"]),
         ({"prompt": "p\udc80", **SIDES}, ["the prompt", "surrogate"]),
+        ({"prompt": "p", "completions": ["a", "b"], "labels": {"\ud83d": [1, 0]}}, ["objective", "surrogate"]),
         ({"prompt": "p", "completions": ["a", "b"], "labels": {"x": [1e400, 0]}}, ["'labels.x'", "inf", "finite"]),
     ],
 )  # fmt: skip
@@ -285,6 +286,35 @@ def test_other_columns_are_named_in_one_note(name, values):
     with pytest.warns(UserWarning, match=f"columns that are not used: {name}, more") as told:
         read_preferences(pairs(**{name: values}, more=[1, 2, 3]))
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("kind", ["pandas", "nullable", "polars", "pyarrow", "datasets"])
+def test_frames_are_read_by_the_same_rules(kind):
+    rows: list[dict[str, Any]] = [
+        {"question": "Why?", "response": "a", "fun": 1, "safe": 2, "id": 1, "system": None},
+        {"question": "How?", "response": "b", "fun": 3, "safe": None, "id": 2, "system": "Be nice."},
+        {"question": "Why?", "response": "c", "fun": 2, "safe": 1, "id": 3, "system": None},
+        {"question": "How?", "response": "d", "fun": 0, "safe": 1, "id": 4, "system": "Be nice."},
+    ]
+    if kind == "pyarrow":
+        source: Any = pa.Table.from_pylist(rows)
+    elif kind == "datasets":
+        source = pytest.importorskip("datasets").Dataset.from_list(rows)
+    else:
+        source = pytest.importorskip("polars" if kind == "polars" else "pandas").DataFrame(rows)
+        source = source.convert_dtypes() if kind == "nullable" else source
+    with pytest.warns(UserWarning, match="not used: id"):
+        found = read_preferences(source)
+    assert found.objectives == ("fun", "safe")
+    assert [(g.prompt, g.completions) for g in found.groups] == [
+        ("Why?", ("a", "c")),
+        ("Be nice.\n\nHow?", ("b", "d")),
+    ]
+    assert found.groups[0].labels == {"fun": (1, 2), "safe": (2, 1)}
+    assert [math.isnan(value) for value in found.groups[1].labels["safe"]] == [True, False]
+    changed = source.rename_columns if kind == "pyarrow" else None
+    if changed is not None:
+        refused(changed(["question", "response", "fun", "safe", "id", "history"]), "column 'history'")
 
 
 def test_columns_of_a_known_layout_are_never_left_over(recwarn):

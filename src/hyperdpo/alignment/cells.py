@@ -39,8 +39,10 @@ def reason_of(error: InputError) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: None, or NaN as pandas writes it."""
-    return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
+    """Whether a cell is empty: None, or NaN, NA or NaT as pandas writes it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float | np.floating) and math.isnan(value)
 
 
 def column(row: Row, name: str) -> Any:

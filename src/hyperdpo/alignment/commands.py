@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
@@ -25,35 +24,34 @@ from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import (
-    Preferences,
-    default_objectives,
     fit_objectives,
-    read_preferences,
-    read_splits,
     to_targets,
 )
 from hyperdpo.alignment.data_report import label_lines
 from hyperdpo.alignment.evaluation import AlignmentFront
-from hyperdpo.alignment.groups import VERSION
 from hyperdpo.alignment.plots import plot_comparison, plot_front
-from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
+from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.scorers import scorer_of
+from hyperdpo.alignment.settings import (
+    beta_of,
+    columns_of,
+    objectives_of,
+    parts_of,
+    reading_of,
+    refuse_other_settings,
+    seed_of,
+    settings_of,
+)
 from hyperdpo.alignment.tables import print_comparison, print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_json, read_yaml, write_json
-from hyperdpo.objectives import Objective
+from hyperdpo.files import check_writable, write_json
 from hyperdpo.options import parse_weights
 
-#: How the data are read; also settings of a configuration file.
-READING = ("format", "prompt_column", "ignore_columns", "skip_invalid")
-#: Sections of a configuration file.
-SECTIONS = ("objectives", "conditioning", "training", "split", "compare", *READING)
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
-SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
 #: What `align fit` sets unless it is told otherwise.
 TRAINING: dict[str, Any] = {
     "num_train_epochs": 4,
@@ -91,16 +89,16 @@ def fit_command(
     quiet_where_nobody_looks()
     # Checkpoints less than a second apart are in order by their number, too, which is all that this would say.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
-    settings = _settings(config_file, overrides or {})
+    settings = settings_of(config_file, overrides or {})
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
     check_writable(out)
-    reading = _reading(settings, format, prompt_column, ignore_columns, skip_invalid)
-    beta = _beta(settings["training"])
-    columns = _columns(settings.get("objectives"), objectives, beta)
-    parts, described = _parts(source, columns, reading, settings.get("split", {}))
+    reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
+    beta = beta_of(settings["training"])
+    columns = columns_of(settings.get("objectives"), objectives, beta)
+    parts, described = parts_of(source, columns, reading, settings.get("split", {}))
     train, test = parts["train"], parts.get("test")
-    chosen = _objectives(settings.get("objectives"), objectives, train, beta)
+    chosen = objectives_of(settings.get("objectives"), objectives, train, beta)
     arguments = TRAINING | settings["training"]
     if reading["skip_invalid"]:
         arguments["skip_invalid"] = True
@@ -136,7 +134,7 @@ def fit_command(
         if overwrite:
             (out / RUN).unlink(missing_ok=True)
             shutil.rmtree(checkpoints, ignore_errors=True)
-        _refuse_other_settings(checkpoints / FIT, told)
+        refuse_other_settings(checkpoints / FIT, told)
         (out / METRICS).unlink(missing_ok=True)
         write_json(checkpoints / FIT, told)
     trainer.accelerator.wait_for_everyone()
@@ -321,7 +319,7 @@ def compared(
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     check_writable(out)
-    settings = _settings(config_file, overrides or {})
+    settings = settings_of(config_file, overrides or {})
     factors = {"sampling_factor": SAMPLING_FACTOR, "learning_rate_factor": LEARNING_RATE_FACTOR}
     for name, value in settings.get("compare", {}).items():
         if name not in factors:
@@ -332,19 +330,19 @@ def compared(
     training = {k: v for k, v in {**TRAINING, **settings["training"]}.items() if not k.startswith("save_")}
     if "num_train_epochs" not in settings["training"]:
         training["num_train_epochs"] = BASELINE_EPOCHS
-    first_seed = _seed("training.seed", training.pop("seed", 0))
-    reading = _reading(settings, format, prompt_column, ignore_columns, skip_invalid)
+    first_seed = seed_of("training.seed", training.pop("seed", 0))
+    reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     if reading["skip_invalid"]:
         training["skip_invalid"] = True
     split = {"seed": first_seed} | dict(settings.get("split", {}))
     repeats, chosen = [], []
-    columns = _columns(settings.get("objectives"), objectives, _beta(training))
+    columns = columns_of(settings.get("objectives"), objectives, beta_of(training))
     for number in range(seeds):
-        parts, _ = _parts(source, columns, reading, split | {"seed": _seed("split.seed", split["seed"]) + number})
+        parts, _ = parts_of(source, columns, reading, split | {"seed": seed_of("split.seed", split["seed"]) + number})
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
-        chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], _beta(training)))
+        chosen.append(objectives_of(settings.get("objectives"), objectives, parts["train"], beta_of(training)))
     # Now, not after the base has been measured: the trainings come later.
     training_arguments(out, {**training, "use_cpu": cpu})
     names = tuple(o.name for o in chosen[0])
@@ -394,133 +392,3 @@ def quiet_where_nobody_looks() -> None:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-
-
-def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {} if config_file is None else read_yaml(config_file)
-    for name, value in overrides.items():
-        both = isinstance(value, Mapping) and isinstance(settings.get(name), Mapping)
-        settings[name] = {**settings[name], **value} if both else value
-    where = str(config_file) if config_file is not None else "--set"
-    for name, value in settings.items():
-        if name not in SECTIONS:
-            raise InputError(f"{where}: {name} is not a setting; expected some of {', '.join(SECTIONS)}")
-        if name in ("conditioning", "training", "split", "compare") and not isinstance(value, Mapping):
-            raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
-    settings["training"] = dict(settings.get("training", {}))
-    return settings
-
-
-def _reading(
-    settings: Mapping[str, Any],
-    format: str,
-    prompt_column: str | None,
-    ignore_columns: Sequence[str] | None,
-    skip_invalid: bool,
-) -> dict[str, Any]:
-    """How the data are read: what the command says comes before the configuration."""
-    ignored = settings.get("ignore_columns", ()) if ignore_columns is None else ignore_columns
-    ignored = ignored.split(",") if isinstance(ignored, str) else ignored
-    skip = settings.get("skip_invalid", False)
-    if not isinstance(skip, bool):
-        raise InputError(f"skip_invalid is {skip!r}; expected true or false")
-    return {
-        "format": settings.get("format", "auto") if format == "auto" else format,
-        "prompt_column": settings.get("prompt_column") if prompt_column is None else prompt_column,
-        "ignore_columns": [str(one) for one in ignored or ()],
-        "skip_invalid": skip_invalid or skip,
-    }
-
-
-def _seed(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise InputError(f"{name} is {value!r}; expected an integer of at least 0")
-    return int(value)
-
-
-def _beta(training: Mapping[str, Any]) -> float:
-    value = training.get("beta", 0.1)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"training.beta is {value!r}; expected a number above 0")
-    return float(value)
-
-
-def _columns(configured: Any, names: Sequence[str] | None, beta: float) -> list[str] | None:
-    """The labels to read: those of the objectives that will be trained on; None for all."""
-    if configured is None:
-        return None if names is None else list(names)
-    known = _chosen(_configured(configured, beta), names)
-    return list(dict.fromkeys(objective.column for objective in known))
-
-
-def _configured(configured: Any, beta: float) -> tuple[Objective, ...]:
-    if not isinstance(configured, Sequence) or not all(isinstance(o, Mapping) for o in configured):
-        raise InputError("objectives: expected a list of settings, each with a name")
-    return parse_objectives([{"beta": beta, **o} for o in configured], "configuration")
-
-
-def _objectives(configured: Any, names: Sequence[str] | None, train: Preferences, beta: float) -> tuple[Objective, ...]:
-    """Those of the configuration, or one for each label; --objectives chooses among them."""
-    if configured is None:
-        return _chosen(tuple(replace(o, beta=beta) for o in default_objectives(train)), names)
-    return _chosen(_configured(configured, beta), names)
-
-
-def _chosen(known: tuple[Objective, ...], names: Sequence[str] | None) -> tuple[Objective, ...]:
-    by_name = {o.name: o for o in known}
-    for name in names or ():
-        if name not in by_name:
-            raise InputError(f"--objectives: no objective {name!r}; expected some of {', '.join(by_name)}")
-    return known if names is None else tuple(by_name[name] for name in names)
-
-
-def _parts(
-    source: Path, objectives: Sequence[str] | None, reading: Mapping[str, Any], split: Mapping[str, Any]
-) -> tuple[dict[str, Preferences], dict[str, Any]]:
-    """The splits, and what run.json says about them."""
-    if source.is_dir():
-        parts = dict(read_splits(source, objectives=objectives, **reading))
-        described: dict[str, Any] = {"fingerprint": fingerprint(parts["train"])}
-    else:
-        preferences = read_preferences(source, objectives=objectives, **reading)
-        found = SPLIT | dict(split)
-        for name in ("train", "validation", "test"):
-            if isinstance(found[name], bool) or not isinstance(found[name], int | float):
-                raise InputError(f"split.{name} is {found[name]!r}; expected a part of the groups, from 0 to 1")
-        fractions = (float(found["train"]), float(found["validation"]), float(found["test"]))
-        if min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
-            raise InputError(f"split: the parts are {fractions}; expected numbers of at least 0 that sum to 1")
-        seed = _seed("split.seed", found["seed"])
-        parts = dict(preferences.split(fractions, seed))
-        described = {
-            "fingerprint": fingerprint(preferences),
-            "fractions": list(fractions),
-            "split_seed": seed,
-        }
-    described |= {
-        "source": source.name,
-        "groups": {name: len(part) for name, part in parts.items()},
-        "reading": {**reading, "version": VERSION},
-        "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
-    }
-    return parts, described
-
-
-def _refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
-    """An interrupted training goes on only as what it was.
-
-    Raises:
-        InputError: it was another one.
-    """
-    if not path.exists():
-        return
-    before, now = read_json(path), json.loads(json.dumps(told))
-    for part, value in now.items():
-        found = before.get(part) if isinstance(before, dict) else None
-        if found != value:
-            names = [k for k in value if found.get(k) != value[k]] if isinstance(value, dict) and found else []
-            what = f"{part}.{names[0]}" if names else part
-            raise InputError(
-                f"{path.parent.parent}: holds an unfinished training with another {what}; expected the same command, "
-                "another directory, or --overwrite"
-            )

@@ -253,7 +253,8 @@ def _known(values: tuple[float, ...]) -> bool:
 def _check_texts(parts: Parts) -> None:
     """Refuse texts that cannot be encoded, and empty ones."""
     prompt = parts.prompt if isinstance(parts.prompt, str) else "".join(m["role"] + m["content"] for m in parts.prompt)
-    for name, text in (("the prompt", prompt), *((f"response {k}", t) for k, t in enumerate(parts.completions, 1))):
+    texts = [("the prompt", prompt), *((f"response {k}", text) for k, text in enumerate(parts.completions, 1))]
+    for name, text in [*texts, *(("an objective's name", name) for name in parts.labels)]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
