@@ -180,6 +180,8 @@ class Bench:
             "max_length": longest_text(probe, args.max_length),
             "truncate": args.truncate,
         }
+        if args.skip_invalid:
+            limits["skip_invalid"] = True
         self.limits = limits
 
         def tokenized(data: Preferences) -> list[TokenGroup]:

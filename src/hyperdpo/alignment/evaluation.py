@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches, worth_sharing
+from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches, labelled_of, worth_sharing
 from hyperdpo.alignment.model import Responses
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
@@ -112,12 +112,14 @@ class AlignmentFront:
 def reference_point(groups: Sequence[TokenGroup]) -> np.ndarray:
     """(m,): 1.1 / ln 2 of the loss of a model that finds all responses alike, ln n on average.
 
-    For pairs it is Table 2's (1.1, 1.1); for more responses it leaves the same relative room.
+    For pairs it is Table 2's (1.1, 1.1); for more responses it leaves the same relative room. The n of an objective
+    is the number of responses that it has a label for.
     """
-    sizes = np.log([len(group.completion_ids) for group in groups])
+    m = len(groups[0].signal)
+    sizes = [np.full(m, len(g.completion_ids)) if g.labelled is None else g.labelled.sum(1) for g in groups]
     signal = np.stack([group.signal for group in groups])
     counts = np.maximum(signal.sum(0), 1)
-    return PAIR_REFERENCE / math.log(2) * (sizes[:, None] * signal).sum(0) / counts
+    return PAIR_REFERENCE / math.log(2) * (np.log(np.maximum(sizes, 1)) * signal).sum(0) / counts
 
 
 def control_spans(weights: np.ndarray, metrics: np.ndarray) -> np.ndarray:
@@ -289,6 +291,8 @@ class PaddedGroups:
             self.mask[g, : len(base[g])] = True
             self.targets[g, :, : len(base[g])] = torch.from_numpy(np.asarray(group.targets))
         self.signal = torch.from_numpy(np.stack([group.signal for group in groups]))
+        #: (G, m, n), the responses that an objective has a label for; None where none is missing.
+        self.labelled = labelled_of(groups, self.mask) if any(g.labelled is not None for g in groups) else None
         self.reference = self.padded(base)
 
     def padded(self, values: Sequence[np.ndarray]) -> Tensor:
@@ -301,14 +305,16 @@ class PaddedGroups:
     def measured(self, scores: Tensor, betas: Sequence[float], scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """(G, m) losses, 0 without signal; (G, m) pairs that are ordered alike; (G, n) scores at the scale."""
         scaled = linear_transformation(scores, self.reference, scale)
-        losses = listnet_dpo_loss(scaled, self.reference, self.targets.double(), self.mask, betas)
+        mask = self.mask if self.labelled is None else self.labelled
+        losses = listnet_dpo_loss(scaled, self.reference, self.targets.double(), mask, betas)
         return losses.masked_fill(~self.signal, 0), self.pairs(scaled - self.reference)[0], scaled
 
     def pairs(self, rewards: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(G, m) pairs that each objective orders and whose rewards are ordered alike (ties count half), and all that
         it orders; rewards (G, n) are s - s_base, None: all alike."""
         rewards = torch.zeros_like(self.reference) if rewards is None else rewards
-        return ordered_pairs(rewards, self.targets, self.mask, self.signal)
+        mask = self.mask if self.labelled is None else self.labelled
+        return ordered_pairs(rewards, self.targets, mask, self.signal)
 
 
 def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
@@ -317,7 +323,8 @@ def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor
     Arguments as :func:`pair_accuracy`.
     """
     better = targets.unsqueeze(-1) > targets.unsqueeze(-2)  # (G, m, n, n): the first is better
-    real = (mask.unsqueeze(-1) & mask.unsqueeze(-2)).unsqueeze(1)
+    mask = mask if mask.dim() == targets.dim() else mask.unsqueeze(1)
+    real = mask.unsqueeze(-1) & mask.unsqueeze(-2)
     counted = better & real & signal[..., None, None]
     difference = (rewards.unsqueeze(-1) - rewards.unsqueeze(-2)).unsqueeze(1)
     right = (difference > 0).float() + 0.5 * (difference == 0).float()
@@ -330,7 +337,7 @@ def pair_accuracy(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor
     Args:
         rewards: (G, n), s - s_base.
         targets: (G, m, n).
-        mask: (G, n).
+        mask: (G, n), or (G, m, n) where an objective has no label for some of the responses.
         signal: (G, m).
     """
     right, counted = ordered_pairs(rewards, targets, mask, signal)

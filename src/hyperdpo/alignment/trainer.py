@@ -137,6 +137,8 @@ class HyperDPOTrainer(Trainer):
             "max_length": longest_text(model, args.max_length),
             "truncate": args.truncate,
         }
+        if args.skip_invalid:
+            self.limits["skip_invalid"] = True
         self.settings = args
         self.train_groups = self._tokenized(train, processing_class)
         #: By name; one that has none is called "".
@@ -217,14 +219,15 @@ class HyperDPOTrainer(Trainer):
         per_group = weights.expand(len(mask), -1) if weights.dim() == 1 else weights
         logps = row_logps(model, inputs, per_group[group_of_rows(inputs["rows"], mask)])
         scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
-        losses = listnet_dpo_loss(scores, base, targets, mask, self.betas)
+        labelled = inputs.get("labelled")  # where an objective has no label for some responses
+        losses = listnet_dpo_loss(scores, base, targets, mask if labelled is None else labelled, self.betas)
         reduce = _sum_over_processes if self.accelerator.num_processes > 1 else None
         loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce)
         # DDP takes the mean of the processes' gradients, and this is the loss of all their groups together.
         loss = loss + (self.accelerator.num_processes - 1) * (loss - loss.detach())
         if model.training:
             with torch.no_grad():
-                rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group)
+                rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group, labelled)
                 self._note(rewards | loss_sums(self.objectives, losses, signal))
         return (loss, {"scores": scores}) if return_outputs else loss
 
@@ -323,7 +326,7 @@ class HyperDPOTrainer(Trainer):
         for w, one in zip(torch.from_numpy(grid), scores, strict=True):
             each = w.expand(len(groups), -1)
             for name, both in reward_sums(
-                self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each
+                self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each, padded.labelled
             ).items():
                 sums[name] = both if name not in sums else sums[name] + both
         return metrics | {f"{prefix}_{name}": value for name, value in means(sums).items()}

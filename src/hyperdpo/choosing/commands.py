@@ -51,6 +51,9 @@ def choose(
     fixed_temperatures: bool = False,
     base_scores: str | np.ndarray | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     model: str | None = None,
     seed: int = 0,
     resamples: int | None = None,
@@ -79,7 +82,8 @@ def choose(
         fixed_temperatures: leave β as it is, also where the ranker answers at others. If not, a mixture's are searched
             up to twice the run's and down to half of it, and those of a ``temperature`` run where it was trained.
         base_scores: of a ranker, where it has none of its own for the data: a column, a file or an array.
-        format, model: of a language model's data, and its base, as in ``align front``.
+        format, prompt_column, ignore_columns, skip_invalid, model: how a language model's data are read, and its
+            base, as in ``align front``.
         seed: of resamples, random steps and a share held out.
         resamples: of the bootstrap, at least 10 / (1 - confidence); None: 2000 as a rule, see
             :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
@@ -110,7 +114,9 @@ def choose(
     if share is not None:
         holdout = share
     if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
-        for name, value in (("format", format != "auto"), ("model", model is not None)):
+        foreign = {"format": format != "auto", "prompt_column": prompt_column is not None}
+        foreign |= {"ignore_columns": ignore_columns is not None, "skip_invalid": skip_invalid}
+        for name, value in (foreign | {"model": model is not None}).items():
             if value:
                 raise InputError(f"{name}: this is a run of a ranker, which has none; expected it left out")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
@@ -150,7 +156,13 @@ def choose(
         names=align_metrics(aligned),
         larger_is_better=[False] * m + [True] * m,
     )
-    chosen, reported = _align_samples(aligned, data, split, holdout, format, seed, best_device(cpu))
+    reading: dict[str, Any] = {
+        "format": format,
+        "prompt_column": prompt_column,
+        "ignore_columns": ignore_columns,
+        "skip_invalid": skip_invalid,
+    }
+    chosen, reported = _align_samples(aligned, data, split, holdout, reading, seed, best_device(cpu))
     found = choose_point(
         chosen,
         align_space(aligned, grid),
@@ -252,13 +264,15 @@ def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str 
 
 
 def _align_samples(
-    run: AlignRun, data: Any, split: str, holdout: Any, format: str, seed: int, device: str
+    run: AlignRun, data: Any, split: str, holdout: Any, reading: dict[str, Any], seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
     from hyperdpo.alignment.data import Preferences
     from hyperdpo.choosing.language import align_part, align_sample
 
     given = isinstance(data, Preferences)
-    preferences = data if given else run.read(data, format=format)
+    if reading["skip_invalid"]:
+        run.limits["skip_invalid"] = True
+    preferences = data if given else run.read(data, **reading)
 
     def named(wanted: str) -> tuple[str, Preferences]:
         return align_part(run, preferences, wanted)
