@@ -640,6 +640,7 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["front", "RUN", "DATA", "--model", "~/absent"], ["~/absent: no such directory"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
+        (["fit", "NAMED", "--model", "MODEL", "--out", "NEW"], ["objective 'main'", "main label", "another name"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "speed=9"], ["speed is not a setting"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "training.beta=x"], ["training.beta", "'x'"]),
@@ -648,6 +649,9 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
 def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, words):
     names = {"RUN": run_path, "DATA": place / "data.jsonl", "MODEL": place / "model", "NEW": tmp_path / "new"}
     names["ABSENT"] = tmp_path / "nowhere"  # a path: a name would be looked for on the hub
+    names["NAMED"] = tmp_path / "named.jsonl"
+    named = [{**row, "labels": {"low": row["labels"]["low"], "main": row["labels"]["high"]}} for row in rows()]
+    write_preferences(read_preferences(named), names["NAMED"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))

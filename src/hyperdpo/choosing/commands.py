@@ -12,8 +12,8 @@ import click
 import numpy as np
 
 from hyperdpo.choosing.choice import Choice, Sample, choose_point
-from hyperdpo.choosing.rankers import MAIN, rank_part, rank_sample, rank_space
 from hyperdpo.choosing.rankers import metric_names as rank_metrics
+from hyperdpo.choosing.rankers import rank_part, rank_sample, rank_space
 from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_requirement
 from hyperdpo.choosing.scales import SCALES
 from hyperdpo.choosing.search import Effort
@@ -24,6 +24,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
+from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.run import RUN, RankRun
 from hyperdpo.ranking.sources import given_base
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
@@ -198,7 +199,7 @@ def choose_command(
 def _main_name(run: RankRun, name: str) -> str:
     """The main label's metric goes by ``main`` and by the label's own name."""
     main = run.config.main
-    return MAIN if main is not None and name == main.name and MAIN not in run.objectives else name
+    return MAIN if main is not None and name == main.name else name
 
 
 def _named_main(run: RankRun, requirements: Sequence[Requirement]) -> list[Requirement]:
