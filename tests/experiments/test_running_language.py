@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import pytest
 from helpers import is_one_line
 
+from hyperdpo.alignment.demo_lm import train_demo_lm
 from hyperdpo.errors import InputError
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import LANGUAGE
@@ -44,6 +45,40 @@ def test_a_tiny_instance_writes_its_figures_and_a_page(name: str, out: Path, cap
     assert drawn
     for chart in drawn:
         go.Figure(chart["figure"])  # raises where plotly does not know something
+
+
+class Started(Exception):
+    """The data are there, the trainings begin."""
+
+
+def start(*arguments: Any, **settings: Any) -> Any:
+    raise Started(arguments[0])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of the user's own."""
+    return train_demo_lm(tmp_path_factory.mktemp("models") / "own", steps=100)
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_in_a_new_directory_an_experiment_on_a_given_model_gets_to_its_trainings(
+    name: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperdpo.experiments.running_language.compared", start)
+    out = tmp_path / "new" / "reports"
+    with pytest.raises(Started) as started:
+        run_language_experiment(name, out=out, model=str(model), prompts=8, small=True, cpu=True)
+    (data,) = started.value.args
+    assert data.parent == out / "data"
+    assert len(data.read_text().splitlines()) == 8
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_sampled(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as error:
+        run_language_experiment("table2", out=tmp_path / "file" / "reports", model=str(model), small=True)
+    assert is_one_line(error.value, "file", "expected a directory")
 
 
 def test_control_is_that_of_dpo_ls_in_units_of_itself(out: Path) -> None:

@@ -19,7 +19,7 @@ from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
-from hyperdpo.files import write_atomically, write_json
+from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.ranking.config import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
@@ -79,6 +79,7 @@ def run_language_experiment(
         raise InputError(f"--queries: {prompts} prompts are asked for, but --data is given; expected one of them")
     if data is not None and model is None:
         raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
+    check_writable(out)
     started, generated = time.time(), data is None
     settings: dict[str, Any] = GENERATED if generated else {}
     if generated and model is None:
@@ -190,5 +191,6 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
     path = directory / f"stories-{Path(model).name}-{prompts}.jsonl"
     if not path.exists():
         click.echo(f"{prompts} prompts and 4 responses to each, from {Path(model).name}: {path}")
+        directory.mkdir(parents=True, exist_ok=True)  # now, not after the sampling
         write_preferences(sample_preferences(load_base(model), tokenizer_of(model), prompts=prompts), path)
     return path
