@@ -14,8 +14,10 @@ from helpers import is_one_line
 
 from hyperdpo.alignment.demo_lm import train_demo_lm
 from hyperdpo.errors import InputError
+from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import LANGUAGE
+from hyperdpo.experiments.running_language import _add_spans as add_spans
 from hyperdpo.experiments.running_language import run_language_experiment
 
 
@@ -81,14 +83,40 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_sampled
     assert is_one_line(error.value, "file", "expected a directory")
 
 
-def test_control_is_that_of_dpo_ls_in_units_of_itself(out: Path) -> None:
-    result = run_language_experiment("stories", out=out, small=True, cpu=True)
-    rows = {row["label"]: row for row in result["cases"][0]["rows"]}
-    assert rows["DPO-LS"]["span_ratio"] == pytest.approx(1)
-    (own,) = result["cases"][0]["comparison"]["methods"]["HyperDPO"]["seeds"]
-    (other,) = result["cases"][0]["comparison"]["methods"]["DPO-LS"]["seeds"]
-    ratios = [own["control_span"][n] / other["control_span"][n] for n in own["control_span"]]
-    assert rows["HyperDPO"]["span_ratio"] == pytest.approx(sum(ratios) / len(ratios))
+def test_control_is_that_of_dpo_ls_in_units_of_itself_or_there_is_a_reason(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for error in (0.0, 1e9):  # clearly above 0, or not, whatever these tiny models learn
+
+        def set_errors(comparison: Any, rows: Any, error: float = error) -> Any:
+            for one in comparison["methods"].values():
+                for seed in one["seeds"]:
+                    for found in (seed, seed["generated"]):
+                        found["control_span"] = {name: abs(x) + 0.1 for name, x in found["control_span"].items()}
+                        found["control_span_error"] = dict.fromkeys(found["control_span"], error)
+            return add_spans(rows, comparison)
+
+        monkeypatch.setattr(running_language, "_add_spans", lambda rows, comparison: set_errors(comparison, rows))
+        capsys.readouterr()
+        result = run_language_experiment("stories", out=out, small=True, cpu=True)
+        rows = {row["label"]: row for row in result["cases"][0]["rows"]}
+        shown, page = capsys.readouterr().out, (out / "stories.html").read_text()
+        written = json.loads((out / "stories.json").read_text())["cases"][0]["rows"]
+        if error == 0:
+            assert rows["DPO-LS"]["span_ratio"] == pytest.approx(1)
+            (own,) = result["cases"][0]["comparison"]["methods"]["HyperDPO"]["seeds"]
+            (other,) = result["cases"][0]["comparison"]["methods"]["DPO-LS"]["seeds"]
+            ratios = [own["control_span"][n] / other["control_span"][n] for n in own["control_span"]]
+            assert rows["HyperDPO"]["span_ratio"] == pytest.approx(sum(ratios) / len(ratios))
+            assert "No ratio of control spans" not in page
+        else:
+            assert {row["span_ratio"] for row in written} == {None}
+            assert all("not clearly above 0" in row["span_ratio_reason"] for row in written)
+            assert "DPO-LS's own span" in shown
+            assert "DPO-LS&#39;s own span" in page
+        titles = [chart["title"] for chart in language_charts(result)]
+        assert {"Control, cross-entropy error", "Control, texts"} <= set(titles)
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize(

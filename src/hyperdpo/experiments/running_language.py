@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from hyperdpo.alignment.commands import compared
-from hyperdpo.alignment.comparison import span_ratios
 from hyperdpo.alignment.data import write_preferences
+from hyperdpo.alignment.spans import SpanRatio, span_ratios
 from hyperdpo.errors import InputError
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_charts import language_charts
@@ -159,12 +159,14 @@ def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> Non
     for row in rows:
         one = methods[row["label"]]
         ratios = {} if reference is None else span_ratios(comparison, row["label"], reference)
-        row["span_ratio"], row["texts_span_ratio"] = ratios.get("cross_entropy"), ratios.get("generated")
+        for key, kind in (("span_ratio", "cross_entropy"), ("texts_span_ratio", "generated")):
+            row[key], row[f"{key}_reason"] = ratios.get(kind, SpanRatio(None))
         row["span"] = list(one["control_span"].values())
         texts = one.get("generated")
         if texts is None:
             continue
         row["texts"] = texts["hypervolume"]
+        row["texts_span"] = list(texts["control_span"].values())
         row["texts_sd"] = texts["hypervolume_sd"] if len(one["seeds"]) > 1 else None
         if reference is not None:
             other = methods[reference]["generated"]["hypervolume"]
