@@ -11,12 +11,13 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from helpers import is_one_line
+from transformers import AutoConfig
 
 from hyperdpo.alignment.demo_lm import train_demo_lm
 from hyperdpo.errors import InputError
 from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
-from hyperdpo.experiments.registry import LANGUAGE
+from hyperdpo.experiments.registry import LANGUAGE, load
 from hyperdpo.experiments.running_language import _add_spans as add_spans
 from hyperdpo.experiments.running_language import run_language_experiment
 
@@ -44,7 +45,9 @@ def test_a_tiny_instance_writes_its_figures_and_a_page(name: str, out: Path, cap
     assert f"{name}.html" in shown
     assert "compare orders and shapes" in shown
     drawn = language_charts(result)
-    assert drawn
+    titles = [chart["title"] for chart in drawn]
+    assert ("spans" in result["charts"]) == ("Control, cross-entropy error" in titles)
+    assert len(drawn) >= len(result["charts"]), "every chart that is declared is drawn"
     for chart in drawn:
         go.Figure(chart["figure"])  # raises where plotly does not know something
 
@@ -74,6 +77,16 @@ def test_in_a_new_directory_an_experiment_on_a_given_model_gets_to_its_trainings
     (data,) = started.value.args
     assert data.parent == out / "data"
     assert len(data.read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("gpt2", 0.19424), ("llama", 0.16885), ("qwen3", None)])
+def test_a_model_stands_beside_the_papers_figures_of_its_own_architecture(
+    kind: str, figure: float | None, tmp_path: Path
+) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    figures, told = running_language._column(load("table2"), str(tmp_path))
+    assert kind in told
+    assert figures.get("HyperDPO (paper)", {}).get("hypervolume") == figure
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_sampled(model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hyperdpo.alignment.commands import compared
 from hyperdpo.alignment.data import write_preferences
 from hyperdpo.alignment.spans import SpanRatio, span_ratios
 from hyperdpo.errors import InputError
+from hyperdpo.experiments.experiment import Figures
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import load
@@ -105,7 +106,8 @@ def run_language_experiment(
         cpu=cpu,
     )
     first = next(iter(comparison["methods"].values()))
-    rows = table_rows(comparison, experiment.paper)
+    column, told = _column(experiment, model)
+    rows = table_rows(comparison, column)
     _add_spans(rows, comparison)
     groups = comparison["repeats"][0]["groups"]
     described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
@@ -113,7 +115,7 @@ def run_language_experiment(
         "name": experiment.name,
         "title": experiment.title,
         "question": experiment.question,
-        "paper_says": experiment.paper_says,
+        "paper_says": experiment.paper_says + told,
         "small": small,
         "charts": list(experiment.charts),
         "vary": "",
@@ -150,6 +152,20 @@ def run_language_experiment(
     print_result(result)
     click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'language'}")
     return result
+
+
+def _column(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
+    """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
+    from transformers import AutoConfig
+
+    if not experiment.columns:
+        return experiment.paper, ""
+    kind = AutoConfig.from_pretrained(model).model_type
+    column = experiment.columns.get(kind)
+    if column is None:
+        known = " and ".join(one.model for one in experiment.columns.values())
+        return {}, f" The paper has figures of {known}; none is of a model of this architecture ({kind})."
+    return column.figures, f" In the table: its figures of {column.model}, a model of this architecture ({kind})."
 
 
 def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
