@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +14,6 @@ from typing import Any, TypedDict, Unpack
 
 import click
 import numpy as np
-from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
@@ -31,6 +29,7 @@ from hyperdpo.alignment.data import (
 )
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_comparison, plot_front
+from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
 from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.tables import print_comparison, print_front
@@ -41,6 +40,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, read_json, read_yaml, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_weights
+from hyperdpo.progress import on_terminal
+from hyperdpo.threads import use_free_cores
 
 #: Sections of a configuration file.
 SECTIONS = ("objectives", "conditioning", "training", "split", "format", "compare")
@@ -96,16 +97,14 @@ def fit_command(
     if cpu:
         arguments["use_cpu"] = True
     checkpoints = out / "checkpoints"
-    args = training_arguments(checkpoints, {"disable_tqdm": not sys.stderr.isatty(), **arguments})
+    args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
     conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
-    trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
-    if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(_Bar())
+    report_steps(trainer, "train")
     told = {
         "training": {k: v for k, v in arguments.items() if k not in ("use_cpu", "disable_tqdm")},
         "conditioning": conditioning.to_dict(),
@@ -121,8 +120,11 @@ def fit_command(
         (out / METRICS).unlink(missing_ok=True)
         write_json(checkpoints / FIT, told)
     trainer.accelerator.wait_for_everyone()
+    use_free_cores()
     started = time.monotonic()
     last = last_checkpoint(checkpoints)
+    if trainer.is_world_process_zero():
+        announce(trainer)
     if last is not None and trainer.is_world_process_zero():
         click.echo(f"hyperdpo: note: resumed from {last}", err=True)
     trainer.train(resume_from_checkpoint=last)
@@ -170,6 +172,7 @@ def front_command(
     run = AlignRun.load(run_path, model)
     preferences = run.read(source, format=format)
     name, part = run.part(preferences, split)
+    use_free_cores()
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
     print_front(front, f"{len(part)} groups ({name})")
     if out is not None:
@@ -208,6 +211,7 @@ def generate_command(
     quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
     run.model.to(best_device(cpu))
+    use_free_cores()
     grid = [parse_weights(text, run.names, range(len(run.names))) for text in weights]
     rows = [(prompt, w) for prompt in prompts for w in grid]
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample}
@@ -315,6 +319,7 @@ def compared(
     found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
     texts = None if found is None else Texts(found[1], found[0], **(sizes or {}))
     base, tokenizer = load_base(model), tokenizer_of(model)
+    use_free_cores()
 
     def shared(repeat: Repeat) -> Settings:
         return Settings(
@@ -336,24 +341,15 @@ def compared(
         points=points,
         texts=texts,
         cpu=cpu,
-        show=sys.stderr.isatty(),
         say=click.echo,
     )
     result["data"] = {"source": source.name}
     return result
 
 
-class _Bar(ProgressCallback):
-    """The trainer's bar with the loss beside it, instead of a dictionary on standard output for each log."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):#.4g}")
-
-
 def quiet_where_nobody_looks() -> None:
     """No progress bars of transformers' own where standard error is not a terminal."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()

@@ -28,6 +28,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.printing import four_digits
+from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.comparison import mean_and_sd
 
 #: Key of the random stream of sampled continuations: every weighting and method gets the same.
@@ -199,10 +200,19 @@ class Measurements:
         }
         key = repr((model.trainings, entry.overrides.get("soup")))
         speakers: Callable[[], list[Speaker]] = functools.cache(lambda: [model.at(w) for w in self.grid])
-        scores = functools.cache(lambda: [self.bench.scores(speaker) for speaker in speakers()])
+        scores = functools.cache(lambda: self._scores(entry.label, speakers()))
         result = self._kept(entry.label, key, lambda: self._measure(speakers(), scores()))
         view = self._kept(f"{entry.label}-scales", repr((key, SCALES)), lambda: self._view(scores()))
         return result | cost | {"views": {"scales": view}}
+
+    def _scores(self, label: str, speakers: Sequence[Speaker]) -> list[list[np.ndarray]]:
+        """For each of the speakers, the (n,) scores of each test group."""
+        found = []
+        with progress_bar(f"measure {label}", len(speakers), "weightings", show=self.bench.show) as update:
+            for speaker in speakers:
+                found.append(self.bench.scores(speaker))
+                update(len(found))
+        return found
 
     def _measure(self, speakers: Sequence[Speaker], scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         front = self._front(scores, self.grid)
@@ -238,10 +248,12 @@ class Measurements:
         assert self.texts is not None
         names, started, tokens = self.bench.settings.names, time.monotonic(), 0
         means = []
-        for speaker in speakers:
-            scores, count = self._sampled(speaker)
-            means.append(scores.reshape(-1, self.texts.samples, len(names)).mean(1))
-            tokens += count
+        with progress_bar("sample texts", len(speakers), "weightings", show=self.bench.show) as update:
+            for speaker in speakers:
+                scores, count = self._sampled(speaker)
+                means.append(scores.reshape(-1, self.texts.samples, len(names)).mean(1))
+                tokens += count
+                update(len(means))
         seconds = time.monotonic() - started
         prompts = np.array(means)  # (P, prompts, m)
         table = prompts.mean(1)

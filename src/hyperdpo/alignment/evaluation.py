@@ -21,7 +21,7 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.errors import InputError
-from hyperdpo.progress import progress_bar
+from hyperdpo.progress import Update, progress_bar
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.model import ConditionedLM
@@ -184,28 +184,28 @@ def group_scores(
     device: torch.device | str = "cpu",
     *,
     pass_tokens: int = PASS_TOKENS,
-    name: str = "",
+    update: Update | None = None,
 ) -> list[np.ndarray]:
     """(n,) float32 scores of the responses of each group, in batches of similar lengths.
 
     Args:
         score: of the rows of a batch, as :class:`~hyperdpo.alignment.batches.Collator` makes it.
-        name: of a progress bar; empty: none.
+        update: is told how many groups are done.
     """
     collate = Collator(pad_token_id, share_prompts=worth_sharing(groups))
     lengths = [group.length for group in groups]
     sizes = [len(group.completion_ids) for group in groups]
     found: list[np.ndarray] = [np.empty(0)] * len(groups)
-    with progress_bar(name, len(groups), "groups", show=bool(name)) as update:
-        done = 0
-        for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
-            batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
-            rows = score(batch).float().cpu().numpy()
-            places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
-            for position, i in enumerate(chosen):
-                found[int(i)] = rows[places[position][mask[position]]]
-            done += len(chosen)
-            update(done, "")
+    done = 0
+    for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
+        batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
+        rows = score(batch).float().cpu().numpy()
+        places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
+        for position, i in enumerate(chosen):
+            found[int(i)] = rows[places[position][mask[position]]]
+        done += len(chosen)
+        if update is not None:
+            update(done)
     return found
 
 
@@ -235,14 +235,8 @@ def base_scores(
     """(n,) scores of each group under the base: they do not depend on w, so once is enough."""
     was_training = model.training
     model.eval()
-    with model.base_only():
-        found = group_scores(
-            lambda batch: row_logps(model, batch),
-            groups,
-            pad_token_id,
-            device,
-            name="base scores",
-        )
+    with model.base_only(), progress_bar("base scores", len(groups), "groups") as update:
+        found = group_scores(lambda batch: row_logps(model, batch), groups, pad_token_id, device, update=update)
     model.train(was_training)
     return found
 
@@ -256,17 +250,25 @@ def conditioned_scores(
     *,
     name: str = "",
 ) -> list[list[np.ndarray]]:
-    """For each of the (P, m) weights, the (n,) scores of each group."""
+    """For each of the (P, m) weights, the (n,) scores of each group.
+
+    Args:
+        name: of a progress bar; empty: none.
+    """
     was_training = model.training
     model.eval()
-    found = []
-    for p, w in enumerate(torch.as_tensor(np.asarray(weights), dtype=torch.float32, device=device)):
+    found: list[list[np.ndarray]] = []
+    with progress_bar(name, len(weights) * len(groups), "groups", show=bool(name)) as update:
 
-        def score(batch: dict[str, Tensor], w: Tensor = w) -> Tensor:
-            return row_logps(model, batch, w)
+        def scored(done: float, words: str = "") -> None:
+            update(len(found) * len(groups) + done, f"weighting {len(found) + 1} of {len(weights)}")
 
-        label = f"{name} {p + 1}/{len(weights)}" if name else ""
-        found.append(group_scores(score, groups, pad_token_id, device, name=label))
+        for w in torch.as_tensor(np.asarray(weights), dtype=torch.float32, device=device):
+
+            def score(batch: dict[str, Tensor], w: Tensor = w) -> Tensor:
+                return row_logps(model, batch, w)
+
+            found.append(group_scores(score, groups, pad_token_id, device, update=scored))
     model.train(was_training)
     return found
 

@@ -6,6 +6,7 @@ log-probability; the base's scores do not depend on w, so they are computed once
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,8 @@ class HyperDPOTrainer(Trainer):
         share = worth_sharing(self.train_groups) if args.share_prompts is None else args.share_prompts
         if args.gradient_checkpointing and args.share_prompts:
             raise InputError("share_prompts: not with gradient checkpointing, which has no cache; expected one of them")
+        #: That the base scores of the training groups took; 0 where they were known.
+        self.base_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
         self._step: int | None = None
         self._micro = 0
@@ -188,6 +191,7 @@ class HyperDPOTrainer(Trainer):
         :meth:`train` does it itself."""
         for name, sets in (("train", [self.train_groups]), ("eval", list(self.eval_sets.values()))):
             groups = [group for one in sets for group in one]
+            started = time.monotonic()
             if any(group.reference_logps is None for group in groups):
                 scored = kept_base_scores(
                     self.own_model,
@@ -202,6 +206,8 @@ class HyperDPOTrainer(Trainer):
                 left = iter(scored)
                 for one in sets:
                     one[:] = [replace(group, reference_logps=next(left)) for group in one]
+            if name == "train":
+                self.base_seconds = time.monotonic() - started
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`transformers.Trainer.train`."""

@@ -22,6 +22,7 @@ from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
 from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.ranking.config import merged
+from hyperdpo.threads import use_free_cores
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
@@ -86,6 +87,8 @@ def run_language_experiment(
     if generated and model is None:
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
+    if generated:  # elsewhere the data are read first
+        use_free_cores()
     if model is None:
         model = str(_demo_model(out / "data", small))
     if data is None:
