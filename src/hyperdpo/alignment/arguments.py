@@ -65,7 +65,8 @@ class HyperDPOConfig(TrainingArguments):
         beta: β of the objectives that do not bring their own; one for all.
         weights: None samples w anew; m numbers train for this w alone, as a baseline.
         alpha: Dirichlet(α) from which w is drawn; one number, or one per objective (as a list, or as "0.3,0.7").
-        weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per step.
+        weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per
+            optimiser step, whatever its batches and processes.
         vertex_share: part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen.
         stratified: the draws of a batch cover the simplex evenly.
         penalty: λ, the factor of the cosine penalty.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,6 @@ from typing import Any, TypedDict, Unpack, cast
 
 import click
 import numpy as np
-from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
@@ -30,6 +28,7 @@ from hyperdpo.alignment.data import (
 from hyperdpo.alignment.data_report import label_lines
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_comparison, plot_front
+from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.settings import (
@@ -49,6 +48,8 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, write_json
 from hyperdpo.options import parse_weights
+from hyperdpo.progress import on_terminal
+from hyperdpo.threads import use_free_cores
 
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
@@ -105,7 +106,7 @@ def fit_command(
     if cpu:
         arguments["use_cpu"] = True
     checkpoints = out / "checkpoints"
-    args = training_arguments(checkpoints, {"disable_tqdm": not sys.stderr.isatty(), **arguments})
+    args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
     conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     held_out = parts.get("validation") or test
@@ -120,9 +121,7 @@ def fit_command(
     if trainer.is_world_process_zero():
         for line in label_lines(train, trainer.objectives):
             click.echo(line)
-    trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
-    if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(_Bar())
+    report_steps(trainer, "train")
     told = {
         "training": {k: v for k, v in arguments.items() if k not in ("use_cpu", "disable_tqdm")},
         "conditioning": conditioning.to_dict(),
@@ -138,8 +137,11 @@ def fit_command(
         (out / METRICS).unlink(missing_ok=True)
         write_json(checkpoints / FIT, told)
     trainer.accelerator.wait_for_everyone()
+    use_free_cores()
     started = time.monotonic()
     last = last_checkpoint(checkpoints)
+    if trainer.is_world_process_zero():
+        announce(trainer)
     if last is not None and trainer.is_world_process_zero():
         click.echo(f"hyperdpo: note: resumed from {last}", err=True)
     trainer.train(resume_from_checkpoint=last)
@@ -198,6 +200,7 @@ def front_command(
     if skip_invalid:
         run.limits["skip_invalid"] = True
     name, part = run.part(preferences, split)
+    use_free_cores()
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
     print_front(front, f"{len(part)} groups ({name})")
     if out is not None:
@@ -236,6 +239,7 @@ def generate_command(
     quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
     run.model.to(best_device(cpu))
+    use_free_cores()
     grid = [parse_weights(text, run.names, range(len(run.names))) for text in weights]
     rows = [(prompt, w) for prompt in prompts for w in grid]
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample}
@@ -350,6 +354,7 @@ def compared(
     found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
     texts = None if found is None else Texts(found[1], found[0], **(sizes or {}))
     base, tokenizer = load_base(model), tokenizer_of(model)
+    use_free_cores()
 
     def shared(repeat: Repeat) -> Settings:
         return Settings(
@@ -371,24 +376,15 @@ def compared(
         points=points,
         texts=texts,
         cpu=cpu,
-        show=sys.stderr.isatty(),
         say=click.echo,
     )
     result["data"] = {"source": source.name, "reading": reading}
     return result
 
 
-class _Bar(ProgressCallback):
-    """The trainer's bar with the loss beside it, instead of a dictionary on standard output for each log."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):#.4g}")
-
-
 def quiet_where_nobody_looks() -> None:
     """No progress bars of transformers' own where standard error is not a terminal."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()

@@ -12,11 +12,11 @@ import click
 import numpy as np
 
 from hyperdpo.choosing.choice import Choice, Sample, choose_point
-from hyperdpo.choosing.rankers import MAIN, rank_part, rank_sample, rank_space
 from hyperdpo.choosing.rankers import metric_names as rank_metrics
+from hyperdpo.choosing.rankers import rank_part, rank_sample, rank_space
 from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_requirement
 from hyperdpo.choosing.scales import SCALES
-from hyperdpo.choosing.search import Effort
+from hyperdpo.choosing.search import Effort, Measure
 from hyperdpo.choosing.tables import print_choice
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.groups import GroupedTable
@@ -24,8 +24,11 @@ from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
+from hyperdpo.objectives import MAIN
+from hyperdpo.progress import Update, progress_bar
 from hyperdpo.ranking.run import RUN, RankRun
 from hyperdpo.ranking.sources import given_base
+from hyperdpo.threads import use_free_cores
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
 if TYPE_CHECKING:
@@ -130,9 +133,11 @@ def choose(
         chosen, reported = _rank_samples(ranker, data, split, holdout, base_scores, seed, device)
         space = rank_space(ranker, grid, fixed_temperatures=fixed_temperatures)
         effort = Effort(points=points)
-        found = choose_point(
-            chosen, space, ranker.objectives, requirements, goal, holdout=reported, effort=effort, **settings
-        )
+        with progress_bar("choose", None, "points") as update:
+            told = replace(chosen, measure=_counted(chosen.measure, update))
+            found = choose_point(
+                told, space, ranker.objectives, requirements, goal, holdout=reported, effort=effort, **settings
+            )
         return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
 
     from hyperdpo.alignment.cli import check_extra
@@ -210,7 +215,21 @@ def choose_command(
 def _main_name(run: RankRun, name: str) -> str:
     """The main label's metric goes by ``main`` and by the label's own name."""
     main = run.config.main
-    return MAIN if main is not None and name == main.name and MAIN not in run.objectives else name
+    return MAIN if main is not None and name == main.name else name
+
+
+def _counted(measure: Measure, update: Update) -> Measure:
+    """A measure that tells how many points were measured."""
+    done = 0
+
+    def counted(points: np.ndarray) -> np.ndarray:
+        nonlocal done
+        found = measure(points)
+        done += len(points)
+        update(done)
+        return found
+
+    return counted
 
 
 def _named_main(run: RankRun, requirements: Sequence[Requirement]) -> list[Requirement]:
@@ -226,6 +245,7 @@ def _rank_samples(
         return given_base(base_scores, run, table) if isinstance(base_scores, str) else base_scores
 
     def sample(part: Part, what: str) -> Sample:
+        use_free_cores()
         examples = run.examples(part, base_scores=base_of(part.table), device=device)
         described = f"{run.config.metric.describe()}, {what}"
         return rank_sample(run, examples, device=device, description=described)
@@ -278,6 +298,7 @@ def _align_samples(
         return align_part(run, preferences, wanted)
 
     def sample(part: Preferences, what: str) -> Sample:
+        use_free_cores()
         described = f"cross-entropy error and accuracy of pairs, {what}"
         return align_sample(run, part, device=device, description=described, show=True)
 
