@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hyperdpo.data import cache, letor, storage
@@ -131,6 +132,89 @@ def test_the_fingerprint_is_of_the_rows(tmp_path: Path, root: Path) -> None:
     assert prints["a.txt"] == prints["b.txt"]
     assert len(set(prints.values())) == 4
     assert all(len(p) == 32 for p in prints.values())
+
+
+SCATTERED = "".join(f"{i % 3} qid:{i % 7} 1:{i}\n" for i in range(100))
+
+
+def test_options_have_tables_of_their_own(source: Path, root: Path, parses: list[Path]) -> None:
+    source.write_text(SCATTERED)
+    first = read_table(source, cache_dir=root, sort=True)
+    with pytest.raises(InputError, match="--sort"):
+        read_table(source, cache_dir=root)
+    zero = read_table(source, cache_dir=root, sort=True, features_from_zero=True)
+    assert zero.columns == ("relevance", "0", "1")
+    assert read_table(source, cache_dir=root, sort=True).columns == ("relevance", "1")
+    assert len(parses) == 3
+    again = read_table(source, cache_dir=root, sort=True)
+    assert len(parses) == 3
+    assert first.order is not None
+    assert again.order is not None
+    np.testing.assert_array_equal(first.order, again.order)
+    assert first.notes == again.notes == ("sorted by query: 98 of 100 rows moved",)
+
+
+def test_numbers_from_zero_are_for_letor_text(tmp_path: Path, root: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("qid,relevance,a\n1,0,2\n")
+    with pytest.raises(InputError, match=r"data\.csv: --features-from-zero is for LETOR text"):
+        read_table(path, cache_dir=root, features_from_zero=True)
+
+
+@pytest.mark.parametrize("damage", [0, 1, 2], ids=["truncated", "gone", "of another kind"])
+def test_a_damaged_order_is_built_again(damage: int, source: Path, root: Path, parses: list[Path]) -> None:
+    source.write_text(SCATTERED)
+    order = np.array(read_table(source, cache_dir=root, sort=True).order)
+    (entry,) = entries(root)
+    path = entry / "order.npy"
+    if damage == 0:
+        truncate(path)
+    elif damage == 1:
+        path.unlink()
+    else:
+        np.save(path, order.astype(np.float64))
+    np.testing.assert_array_equal(read_table(source, cache_dir=root, sort=True).order, order)
+    assert len(parses) == 2
+
+
+@pytest.mark.parametrize("name", ["data.txt", "data.csv", "data.parquet"])
+def test_the_fingerprint_of_sorted_rows_is_that_of_a_sorted_file(name: str, tmp_path: Path, root: Path) -> None:
+    rng = np.random.default_rng(0)
+    qids = rng.integers(0, 9, 300)
+    order = np.argsort([list(qids).index(q) for q in qids], kind="stable")
+    prints = []
+    for folder, rows in {"scattered": np.arange(300), "sorted": order}.items():
+        path = tmp_path / folder / name
+        path.parent.mkdir()
+        if name.endswith(".txt"):
+            path.write_text("".join(f"{i % 4} qid:{qids[i]} 1:{i}\n" for i in rows))
+        else:
+            frame = pl.DataFrame({"qid": qids[rows], "relevance": rows % 4, "a": rows * 0.5})
+            frame.write_csv(path) if name.endswith(".csv") else frame.write_parquet(path)
+        table = read_table(path, cache_dir=root, sort=True)
+        assert (table.order is None) == (folder == "sorted")
+        prints.append(table.fingerprint)
+    assert prints[0] == prints[1]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 400])
+def test_rows_are_sorted_in_pieces_that_fit_into_memory(
+    rows: int, source: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks and buckets of a few rows give what one of everything gives."""
+    rng = np.random.default_rng(rows)
+    source.write_text("".join(f"{i % 3} qid:{rng.integers(60)} 1:{i} {rng.integers(2, 5)}:1\n" for i in range(1000)))
+    whole = read_table(source, cache_dir=root / "whole", sort=True)
+    monkeypatch.setattr(storage, "_COPY_BYTES", 4 * 5 * rows)
+    monkeypatch.setattr(storage, "_BUCKET_BYTES", 4 * 5 * 3 * rows)
+    pieces = read_table(source, cache_dir=root / "pieces", sort=True)
+    np.testing.assert_array_equal(pieces.values, whole.values)
+    assert pieces.fingerprint == whole.fingerprint
+    assert whole.order is not None
+    np.testing.assert_array_equal(whole.values[:, 1], whole.order)
+    assert sorted(p.name for p in entries(root / "pieces")[0].iterdir()) == [
+        "meta.json", "offsets.npy", "order.npy", "qids.npy", "values.npy",
+    ]  # fmt: skip
 
 
 def truncate(path: Path) -> None:

@@ -300,8 +300,10 @@ def restored(table: GroupedTable, column: str) -> np.ndarray:
         -1704078000 - np.arange(200),
         1704078000 + np.arange(200) / 4,
         1704078000.123456 + np.arange(200) / 64,
+        45321 + np.arange(200) / 86400,
+        -1000 + np.arange(200) * 1e-9,
     ],
-    ids=["seconds", "milliseconds", "dates", "2^53", "negative", "fractions", "microseconds"],
+    ids=["seconds", "milliseconds", "dates", "2^53", "negative", "fractions", "microseconds", "days", "thousand"],
 )
 @pytest.mark.parametrize("block_bytes", [64, 1 << 20])
 def test_large_numbers_keep_their_differences(
@@ -313,7 +315,7 @@ def test_large_numbers_keep_their_differences(
     table = parse("\n".join(lines).encode(), tmp_path_factory, block_bytes=block_bytes)
     assert table.origins == {"3": float(values.min())}
     np.testing.assert_array_equal(table.values[:, 3], (values - values.min()).astype(np.float32))
-    np.testing.assert_allclose(restored(table, "3"), values, rtol=1e-15)
+    np.testing.assert_allclose(restored(table, "3"), values, rtol=1e-14)
     assert len(np.unique(table.values[:, 3])) == len(np.unique(values))
     np.testing.assert_array_equal(table.values[:, 1], np.arange(len(values)))
     assert table.fingerprint == parse("\n".join(lines).encode(), tmp_path_factory).fingerprint

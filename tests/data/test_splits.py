@@ -77,6 +77,8 @@ def touch(directory: Path, *names: str) -> None:
             ["train.txt.gz", "validation.csv.gz", "notes.md"],
             {"train": "train.txt.gz", "validation": "validation.csv.gz"},
         ),
+        (["train.txt.bz2", "vali.tsv"], {"train": "train.txt.bz2", "validation": "vali.tsv"}),
+        (["train.csv.zst", "vali.tsv.gz"], {"train": "train.csv.zst", "validation": "vali.tsv.gz"}),
     ],
 )
 def test_the_files_of_a_directory_are_found_by_name(tmp_path, names, expected):

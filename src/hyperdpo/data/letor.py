@@ -24,7 +24,8 @@ import numpy as np
 from hyperdpo.data.columns import MISSING_FROM
 from hyperdpo.data.compression import DamagedDataError, Source, open_source
 from hyperdpo.data.groups import RELEVANCE
-from hyperdpo.data.letor_errors import ROW_FORM, diagnose, too_long
+from hyperdpo.data.letor_errors import BYTE_ORDER_MARK, ROW_FORM, diagnose, too_long
+from hyperdpo.data.letor_origins import subtract_origins, suspicious_columns
 from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
 from hyperdpo.errors import InputError
@@ -44,8 +45,6 @@ _MIN_VALUES_BYTES = 4 << 20
 
 # How much text the first guess of the number of features looks at.
 _GUESS_BYTES = 512 << 10
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _NUMBER_TEXT = re.compile(rb"[-+.0-9eE]+")
 
@@ -102,7 +101,7 @@ def line_of_row(path: Path, row: int) -> int:
     left = row
     with open_source(path) as source, io.BufferedReader(source, 1 << 20) as lines:
         for number, line in enumerate(lines, start=1):
-            text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+            text = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
             if text.split(b"#", 1)[0].strip(b" \t\r\n"):
                 if left == 0:
                     return number
@@ -196,11 +195,11 @@ class _Reading:
         if self._writer.num_rows == 0:
             self._fail(0, f"no rows up to the end of the file; expected {ROW_FORM}")
         columns = [RELEVANCE, *(str(k - self._shift) for k in range(1, self._writer.width))]
+        large = bool(self._flags & self._kernel.LARGE)
+        suspects = suspicious_columns(self._path, self._writer, self._shift)
         origins = {}
-        if self._flags & self._kernel.LARGE:
-            from hyperdpo.data.letor_origins import subtract_origins
-
-            found = subtract_origins(self._path, self._writer, self._shift, self._block_bytes)
+        if large or suspects:
+            found = subtract_origins(self._path, self._writer, self._shift, self._block_bytes, suspects, large=large)
             origins = {columns[k]: origin for k, origin in found.items()}
         if self._groups.names().dtype.kind == "U":
             self._groups.rename(_as_written)
@@ -251,7 +250,7 @@ class _Reading:
             if newline >= 0:
                 block.start, block.stop = 0, newline + 1
                 if first:
-                    block.start = len(_BYTE_ORDER_MARK) if buffer.startswith(_BYTE_ORDER_MARK) else 0
+                    block.start = len(BYTE_ORDER_MARK) if buffer.startswith(BYTE_ORDER_MARK) else 0
                     self._guess_width(block, min(block.stop, _GUESS_BYTES))
                     first = False
                 yield block

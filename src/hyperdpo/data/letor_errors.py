@@ -11,6 +11,8 @@ from hyperdpo.data.columns import MISSING_FROM
 #: Longest query id, in bytes.
 MAX_ID = 1024
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 #: The form of a line, for messages.
 ROW_FORM = "LABEL qid:ID FEATURE:VALUE ..."
 

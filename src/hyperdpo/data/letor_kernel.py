@@ -3,7 +3,8 @@
 
 Importing this module imports numba and loads (or builds, once) the compiled functions, which takes about a second:
 `hyperdpo.data.letor` imports it when it reads, not before. The functions only say THAT a line is bad;
-`hyperdpo.data.letor_errors` says why.
+`hyperdpo.data.letor_errors` says why. All stand in this one file, since numba's cache of machine code is renewed when
+the file of a function changes, not when one of a function that it calls does.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
-"""Large whole numbers and time stamps in LETOR text: their columns are stored as differences from an origin.
+"""Large numbers and time stamps in LETOR text: their columns are stored as differences from an origin.
 
 32 bits hold every whole number up to 2^24 only. A column that goes beyond, and whose values are close together, is read
-once more in 64 bits.
+once more in 64 bits. So is one of smaller numbers with fractions (days such as 45321.5204), if the first rows show that
+32 bits make some of them equal.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hyperdpo.data.compression import open_source
+from hyperdpo.data.letor_errors import BYTE_ORDER_MARK
 from hyperdpo.data.origins import may_need_origin, origin_of
 from hyperdpo.data.storage import TableWriter
 from hyperdpo.errors import InputError
@@ -20,11 +22,37 @@ from hyperdpo.errors import InputError
 #: From here on float32 does not hold every whole number.
 EXACT_FLOAT32 = float(2**24)
 
+# How much text `suspicious_columns` looks at, and how many times as large as they are apart the values have to be.
+_FIRST_BYTES = 512 << 10
+_SUSPICIOUS = 16.0
+
 # Rows that decide whether an origin helps; evenly spread over a longer file.
 _MOST_SAMPLED = 2_000_000
 
 
-def subtract_origins(path: Path, writer: TableWriter, shift: int, block_bytes: int) -> dict[int, float]:
+def suspicious_columns(path: Path, writer: TableWriter, shift: int) -> list[int]:
+    """Columns that need an origin, as far as the first rows show. Next to no time where all values are near 0.
+
+    Args:
+        path: text that has been read into `writer`.
+        writer: all rows, in the order of the text.
+        shift: 0 if the first feature has the number 1, 1 if it has 0.
+    """
+    text = next(_whole_lines(path, _FIRST_BYTES), b"")
+    rows = writer.head(text.count(b"\n"))
+    lowest, highest = np.fmin.reduce(rows, axis=0), np.fmax.reduce(rows, axis=0)
+    size = np.maximum(np.abs(lowest), np.abs(highest))
+    with np.errstate(over="ignore"):
+        columns = [int(k) for k in np.flatnonzero((size > 0) & (size >= _SUSPICIOUS * (highest - lowest))) if k]
+    if not columns:
+        return []
+    values = _column_values(path, text, columns, shift)
+    return [k for k, column in zip(columns, values.T, strict=True) if origin_of(column) is not None]
+
+
+def subtract_origins(
+    path: Path, writer: TableWriter, shift: int, block_bytes: int, suspects: Sequence[int], *, large: bool
+) -> dict[int, float]:
     """Subtract an origin from every column that needs one.
 
     Args:
@@ -32,22 +60,29 @@ def subtract_origins(path: Path, writer: TableWriter, shift: int, block_bytes: i
         writer: all rows, in the order of the text.
         shift: 0 if the first feature has the number 1, 1 if it has 0.
         block_bytes: how much is read at a time.
+        suspects: columns that `suspicious_columns` found.
+        large: whether any other column may hold values beyond 2^24.
 
     Returns:
         Position of the column -> its origin.
+
+    Raises:
+        InputError: the text is no longer what was read.
     """
     lowest, highest = (extremes.astype(np.float64) for extremes in writer.extremes())
+    size = np.fmax(np.abs(lowest), np.abs(highest))
     candidates = [
         k
         for k in range(1, writer.width)
-        if max(abs(lowest[k]), abs(highest[k])) >= EXACT_FLOAT32
+        if (k in suspects or (large and size[k] >= EXACT_FLOAT32))
         and (lowest[k] == highest[k] or may_need_origin(lowest[k], highest[k]))
     ]
     if not candidates:
         return {}
     with tempfile.TemporaryFile(dir=writer.directory) as file:
         minima, rows = np.full(len(candidates), np.inf), 0
-        for values in _double_values(path, candidates, shift, block_bytes):
+        for lines in _whole_lines(path, block_bytes):
+            values = _column_values(path, lines, candidates, shift)
             minima = np.fmin(minima, np.fmin.reduce(values, axis=0, initial=np.inf))
             file.write(values.data.cast("B"))
             rows += len(values)
@@ -67,25 +102,24 @@ def subtract_origins(path: Path, writer: TableWriter, shift: int, block_bytes: i
     return {candidates[j]: float(minima[j]) for j in kept}
 
 
-def _double_values(path: Path, columns: list[int], shift: int, block_bytes: int) -> Iterator[np.ndarray]:
-    """(n, k) float64 of some columns, block by block."""
+def _column_values(path: Path, lines: bytes, columns: list[int], shift: int) -> np.ndarray:
+    """(n, k) float64: what some whole lines of the file hold in some columns."""
     from hyperdpo.data import letor_kernel
 
+    text = np.frombuffer(bytearray(lines) + bytes(letor_kernel.PADDING), dtype=np.uint8)
+    start = len(BYTE_ORDER_MARK) if lines.startswith(BYTE_ORDER_MARK) else 0
     wanted = np.full(max(columns) + 1, -1, dtype=np.int64)
     wanted[columns] = np.arange(len(columns))
-    for text in _whole_lines(path, block_bytes):
-        buffer = np.frombuffer(bytearray(text) + bytes(letor_kernel.PADDING), dtype=np.uint8)
-        values = np.empty((text.count(b"\n"), len(columns)))
-        inexact = np.empty((values.size, 4), dtype=np.int64)
-        start = 3 if text.startswith(b"\xef\xbb\xbf") else 0
-        rows, num_inexact = letor_kernel.column_values(
-            buffer, start, len(text), shift, wanted, values, inexact, letor_kernel.POWERS
-        )
-        if rows < 0:
-            raise _changed(path)
-        for row, column, begin, end in inexact[:num_inexact].tolist():
-            values[row, column] = float(text[begin:end])
-        yield values[:rows]
+    values = np.empty((lines.count(b"\n"), len(columns)))
+    inexact = np.empty((values.size, 4), dtype=np.int64)
+    rows, num_inexact = letor_kernel.column_values(
+        text, start, len(lines), shift, wanted, values, inexact, letor_kernel.POWERS
+    )
+    if rows < 0:
+        raise _changed(path)
+    for row, column, begin, end in inexact[:num_inexact].tolist():
+        values[row, column] = float(lines[begin:end])
+    return values[:rows]
 
 
 def _whole_lines(path: Path, block_bytes: int) -> Iterator[bytes]:

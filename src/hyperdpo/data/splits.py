@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hyperdpo.core.preferences import stream
+from hyperdpo.data.compression import COMPRESSIONS
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.errors import InputError
 
@@ -17,7 +18,11 @@ SPLIT_FILES = {
     "validation": ("vali", "valid", "validation"),
     "test": ("test",),
 }
-SUFFIXES = (".txt", ".txt.gz", ".parquet", ".csv", ".csv.gz")
+SUFFIXES = (
+    *(f".txt{compressed}" for compressed in ("", *COMPRESSIONS)),
+    ".parquet",
+    *(f"{kind}{compressed}" for kind in (".csv", ".tsv") for compressed in ("", *COMPRESSIONS)),
+)
 
 
 @dataclass(frozen=True)
@@ -84,5 +89,8 @@ def split_files(directory: Path) -> dict[str, Path]:
     for part in ("train", "validation"):
         if part not in found:
             expected = ", ".join(f"{name}.txt" for name in SPLIT_FILES[part])
-            raise InputError(f"{directory}: no {part} file; expected one of {expected} (or .parquet, .csv)")
+            raise InputError(
+                f"{directory}: no {part} file; expected one of {expected} (or .parquet, .csv, .tsv; "
+                "text may be .gz, .bz2 or .zst)"
+            )
     return found

@@ -226,22 +226,27 @@ class TableWriter:
         """Columns of the widest row so far."""
         return max((width for _, width in self._segments), default=0)
 
-    def extremes(self) -> np.ndarray:
-        """(2, C) float32, the lowest and the highest value of each column; NaN where none is there."""
-        found = np.full((2, self.width), np.nan, dtype=np.float32)
+    def head(self, most: int) -> np.ndarray:
+        """(n, C) float32, the first rows; no more of them than `most`."""
+        self._widen()
         self._file.flush()
+        count = min(most, self.num_rows)
         with open(self.directory / _VALUES, "rb") as file:
             file.seek(_HEADER_BYTES)
-            for count, width in self._segments:
-                done = 0
-                while done < count:
-                    n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
-                    rows = np.fromfile(file, np.float32, n * width).reshape(n, width)
-                    found[0, :width] = np.fmin(found[0, :width], np.fmin.reduce(rows, axis=0))
-                    found[1, :width] = np.fmax(found[1, :width], np.fmax.reduce(rows, axis=0))
-                    done += n
-                found[0, width:] = np.fmin(found[0, width:], 0)
-                found[1, width:] = np.fmax(found[1, width:], 0)
+            return np.fromfile(file, np.float32, count * self.width).reshape(count, self.width)
+
+    def extremes(self) -> np.ndarray:
+        """(2, C) float32, the lowest and the highest value of each column; NaN where none is there."""
+        self._widen()
+        self._file.flush()
+        width = self.width
+        found = np.full((2, width), np.nan, dtype=np.float32)
+        with open(self.directory / _VALUES, "rb") as file:
+            file.seek(_HEADER_BYTES)
+            while len(rows := np.fromfile(file, np.float32, max(1, _COPY_BYTES // (4 * width)) * width)):
+                rows = rows.reshape(-1, width)
+                found[0] = np.fmin(found[0], np.fmin.reduce(rows, axis=0))
+                found[1] = np.fmax(found[1], np.fmax.reduce(rows, axis=0))
         return found
 
     def rewrite(self, change: Callable[[int, np.ndarray], None]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hyperdpo.data.cache import read_table
+from hyperdpo.data.cache import read_table, table_kind
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_files, split_groups
 from hyperdpo.errors import InputError
@@ -18,9 +19,22 @@ from hyperdpo.ranking.run import BaseSource, RankRun, read_scores
 
 
 def read(path: Path, config: RankConfig, *, show: bool = True) -> GroupedTable:
+    """A file as a table; what a user should know of how it was read is given as warnings.
+
+    `features_from_zero` says how LETOR text is numbered, and nothing about other files: a run may meet both.
+    """
     size = path.stat().st_size if path.is_file() else 0
     with progress_bar(f"read {path.name}", size / 1e6, "MB", show=show) as update:
-        return read_table(path, qid_column=config.qid_column, progress=lambda done, _: update(done / 1e6, ""))
+        table = read_table(
+            path,
+            qid_column=config.qid_column,
+            progress=lambda done, _: update(done / 1e6, ""),
+            sort=config.sort,
+            features_from_zero=config.features_from_zero and table_kind(path) == "letor",
+        )
+    for note in table.notes:
+        warnings.warn(f"{table.source}: {note}", stacklevel=2)
+    return table
 
 
 def read_parts(
@@ -29,6 +43,7 @@ def read_parts(
     """The splits: files of a directory, files given, or parts of one file."""
     files = split_files(source) if source.is_dir() else {"train": source}
     files |= {name: path for name, path in (("validation", validation), ("test", test)) if path is not None}
+    _check_numbering(files.values(), config)
     tables = {name: read(path, config, show=show) for name, path in files.items()}
     if "validation" in tables:
         return {name: Part.whole(table) for name, table in tables.items()}
@@ -40,6 +55,15 @@ def read_parts(
     groups = split_groups(tables["train"].num_groups, (1 - share, share, 0.0), split.seed)
     parts = {name: Part(tables["train"], groups[name]) for name in ("train", "validation") if len(groups[name])}
     return parts | {"test": Part.whole(tables["test"])}
+
+
+def _check_numbering(files: Iterable[Path], config: RankConfig) -> None:
+    """Refuse a setting that none of the files heeds."""
+    if config.features_from_zero and not any(table_kind(path) == "letor" for path in files):
+        raise InputError(
+            "features_from_zero (--features-from-zero) is for LETOR text, whose features have numbers for names; "
+            "leave it out for Parquet and CSV"
+        )
 
 
 def read_data(source: Path, run: RankRun, split: str) -> tuple[GroupedTable, str | None]:
@@ -64,14 +88,17 @@ def base_of(argument: str | None, parts: Mapping[str, Part]) -> tuple[BaseSource
         return BaseSource("column", argument), None
     scores = _scores_for(argument, tables)
     ends = np.cumsum([table.num_rows for table in tables])
-    by_table = {id(table): scores[end - table.num_rows : end] for table, end in zip(tables, ends, strict=True)}
+    by_table = {
+        id(table): table.own_order(scores[end - table.num_rows : end]) for table, end in zip(tables, ends, strict=True)
+    }
     return BaseSource("given"), {name: by_table[id(part.table)] for name, part in parts.items()}
 
 
 def given_base(argument: str | None, run: RankRun, table: GroupedTable) -> np.ndarray | None:
     if argument is None:
         return None
-    return table.column(argument) if argument in table.columns else _scores_for(argument, [table])
+    """Base scores of a column, or of a file that holds one per row of the table's source, in the source's order."""
+    return table.column(argument) if argument in table.columns else table.own_order(_scores_for(argument, [table]))
 
 
 def _scores_for(argument: str, tables: Sequence[GroupedTable]) -> np.ndarray:
