@@ -274,8 +274,12 @@ def _base_training() -> TrainingConfig:
     return TrainingConfig(epochs=15, learning_rate=2e-3)
 
 
+#: The main label, unless a configuration names another. Grades are taken as they are.
+_MAIN = {"name": RELEVANCE, "target": "softmax", "transform": "none"}
+
+
 def _main_label() -> Label:
-    return Label(name=RELEVANCE, target="softmax", transform="none")
+    return Label(**_MAIN)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,7 +394,7 @@ def _mslr(quality: Mapping[str, Any]) -> dict[str, Any]:
             {"name": "quality", "column": "132", **quality},
             {"name": "quality2", "column": "133", **quality},
         ],
-        "main": {"name": RELEVANCE, "column": RELEVANCE, "target": "softmax", "transform": "none"},
+        "main": {**_MAIN, "column": RELEVANCE},
     }
 
 
@@ -438,6 +442,8 @@ def build_config(
         if not objectives:
             raise InputError("no objectives; expected --objectives, --preset or a --config that names them")
         settings["objectives"] = [{"name": name} for name in objectives]
+    if isinstance(settings.get("main"), Mapping) and "name" not in settings["main"]:
+        settings["main"] = _MAIN | settings["main"]
     if not objectives:
         return parse_config(settings, where)
     # A vector α has one number per chosen objective, so it waits until they are chosen.
