@@ -87,6 +87,7 @@ def test_another_column_can_be_the_prompt():
 def test_two_prompts_in_a_row_are_never_chosen_between():
     refused([{"prompt": "Why?", "question": "How?", **SIDES}], "column 'question'", "--ignore-columns question")
     assert only({"prompt": "Why?", "question": "How?", **SIDES}, ignore_columns=["question"]).prompt == "Why?"
+    assert only({"prompt": "Why?", "question": " Why?", **SIDES}).prompt == "Why?", "both say the same"
     refused([{"system": "Be nice.", "prompt": [system("Be rude."), user("Why?")], **TURNS}], "another system message")
     refused(
         [{"prompt": "How do I do this?", **WHOLE}], "row 1", "not part of the conversation", "--ignore-columns prompt"

@@ -38,7 +38,7 @@ def test_a_setting_without_effect_is_refused_by_name(tmp_path, name):
     [
         ({"train_sampling_strategy": "group_by_length"}, ["train_sampling_strategy", "random or sequential"]),
         ({"optim_args": "a=1"}, ["optim_args"]),
-        ({"weights": [0.5, 0.5], "vertex_share": 0.1}, ["vertex_share", "weights"]),
+        ({"weights": [0.5, 0.5], "vertex_share": 0.5}, ["vertex_share", "weights"]),
         ({"weights": [0.5, 0.5], "alpha": 2.0}, ["alpha", "weights"]),
         ({"stratified": True, "weights_per": "batch"}, ["stratified", "weights_per"]),
     ],

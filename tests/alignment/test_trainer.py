@@ -455,10 +455,11 @@ def test_numbers_may_be_written_as_text(tmp_path):
 )
 def test_transformers_parser_reads_the_settings(tmp_path, given, alphas):
     parser = transformers.HfArgumentParser(HyperDPOConfig)
-    line = ["--output_dir", str(tmp_path), "--use_cpu", "--max_length", "40", "--weights", "0.2", "0.8", *given]
+    weights = [] if given else ["--weights", "0.2", "0.8"]  # beside which alpha would have no effect
+    line = ["--output_dir", str(tmp_path), "--use_cpu", "--max_length", "40", *weights, *given]
     (args,) = parser.parse_args_into_dataclasses(line, look_for_args_file=False)
     assert args.alphas(2) == alphas
-    assert (args.max_length, args.weights, args.share_prompts) == (40, [0.2, 0.8], None)
+    assert (args.max_length, args.weights, args.share_prompts) == (40, None if given else [0.2, 0.8], None)
 
 
 # --- the hub

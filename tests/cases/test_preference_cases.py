@@ -134,7 +134,9 @@ def test_the_command_refuses_such_a_row_or_leaves_it_out(fit, command, tmp_path)
     assert done.code == 0, done.err
     assert done.err.count("left out 1 of 40 rows: chosen equals rejected") == 1
     run = tmp_path / "run"
-    assert read(run / "run.json")["data"]["reading"]["skip_invalid"] is True
+    told = read(run / "run.json")["data"]
+    assert told["reading"]["skip_invalid"] is True
+    assert told["read"]["all"]["left_out"] == {"chosen equals rejected": 1}
     front = command("align", "front", run, CASES / "hh_same.jsonl", "--points", "2", "--cpu", "--out", run / "f.json")
     assert front.code == 0, front.err
     assert read(run / "f.json")["groups"]["split"] == "test", "read as the training read it"

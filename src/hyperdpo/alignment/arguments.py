@@ -152,8 +152,8 @@ class HyperDPOConfig(TrainingArguments):
         drawn = ("alpha", "weights_per", "vertex_share", "stratified")
         if self.weights is not None:
             for name in drawn:
-                value = getattr(self, name)
-                if value != defaults[name] and value != _alpha(defaults["alpha"]):
+                value, default = getattr(self, name), defaults[name]
+                if value != (_alpha(default) if name == "alpha" else default):
                     raise InputError(
                         f"{name} is {value!r} and has no effect beside weights, which fixes w; expected it left out"
                     )

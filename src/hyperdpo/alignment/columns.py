@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hyperdpo.alignment.cells import Row, is_list, is_missing
+from hyperdpo.alignment.questions import normal
 from hyperdpo.errors import InputError
 
 _PROMPT = """
@@ -48,11 +49,12 @@ class LeftOver:
         self._passed = frozenset((*known, *ignored))
         self._columns: dict[str, _Column] = {}
 
-    def see(self, row: Row, used: Collection[str] = ()) -> None:
+    def see(self, row: Row, used: Collection[str] = (), question: str = "") -> None:
         """Take note of a row.
 
         Args:
             used: columns of this row that were read.
+            question: of its prompt; a column that only says the same is not looked at.
         """
         sides = [row[name] for name in ("chosen", "rejected") if name in row]
         for name, value in row.items():
@@ -60,6 +62,8 @@ class LeftOver:
                 continue
             if name == "messages" and any(_equal(value, side) for side in sides):
                 continue  # the chosen conversation once more
+            if isinstance(value, str) and question and normal(value) == question:
+                continue
             column = self._columns.setdefault(str(name), _Column())
             text = "" if is_missing(value) else _text(value)
             if text.strip():

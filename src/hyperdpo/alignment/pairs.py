@@ -83,7 +83,7 @@ def _conversation(
     if cut == 0:
         raise RowError(
             "no column 'prompt', and chosen and rejected do not begin alike and go on differently; "
-            "expected a prompt that both begin with",
+            "expected a prompt that both begin with, or --prompt-column NAME",
             "no prompt that both conversations begin with",
         )
     if cut in (len(chosen), len(rejected)):
@@ -140,7 +140,7 @@ def _cut(chosen: str, rejected: str, at_turns: bool) -> tuple[str, str, str, boo
     if cut == 0:
         raise RowError(
             "no column 'prompt', and chosen and rejected do not begin alike and go on differently; "
-            "expected a prompt that both begin with",
+            "expected a prompt that both begin with, or --prompt-column NAME",
             "no prompt that both texts begin with",
         )
     if cut in (len(chosen), len(rejected)):

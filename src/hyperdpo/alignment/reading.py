@@ -110,7 +110,7 @@ class _Reader:
                 left = LeftOver(known, self.options.ignore_columns)
             try:
                 parts = form.convert(row, self.columns)
-                left.see(row, parts.labels if form.by_prompt else ())
+                left.see(row, parts.labels if form.by_prompt else (), parts.question)
                 told = self.columns.read(row)
                 if self.options.version > 1:
                     _check_texts(parts)

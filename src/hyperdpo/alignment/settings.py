@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdpo.alignment.data import Preferences, default_objectives, read_preferences, read_splits
-from hyperdpo.alignment.groups import VERSION
+from hyperdpo.alignment.groups import VERSION, Reading
 from hyperdpo.alignment.run import fingerprint, parse_objectives
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, read_yaml
@@ -123,10 +123,11 @@ def parts_of(
 ) -> tuple[dict[str, Preferences], dict[str, Any]]:
     """The splits, and what run.json says about them."""
     if source.is_dir():
-        parts = dict(read_splits(source, objectives=objectives, **reading))
+        parts = read = dict(read_splits(source, objectives=objectives, **reading))
         described: dict[str, Any] = {"fingerprint": fingerprint(parts["train"])}
     else:
         preferences = read_preferences(source, objectives=objectives, **reading)
+        read = {"all": preferences}
         found = SPLIT | dict(split)
         for name in ("train", "validation", "test"):
             if isinstance(found[name], bool) or not isinstance(found[name], int | float):
@@ -145,9 +146,22 @@ def parts_of(
         "source": source.name,
         "groups": {name: len(part) for name, part in parts.items()},
         "reading": {**reading, "version": VERSION},
+        "read": {name: told(part.reading) for name, part in read.items() if part.reading is not None},
         "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
     }
     return parts, described
+
+
+def told(reading: Reading) -> dict[str, Any]:
+    """What run.json says about a source: its layout, what was left out and why, what was not used."""
+    return {
+        "layout": reading.layout,
+        "rows": reading.rows,
+        "left_out": {reason: count for reason, (count, _) in reading.invalid.items()},
+        "prompts_with_one_response": reading.single[0],
+        "repeated_prompts": reading.repeated,
+        "unused_columns": list(reading.unused),
+    }
 
 
 def refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
