@@ -17,6 +17,9 @@ from hyperdpo.data.synthetic import generate
 # Two threads that share a core with another process wait for each other far longer than they work.
 torch.set_num_threads(min(2, torch.get_num_threads(), int(os.environ.get("OMP_NUM_THREADS", "2"))))
 
+# Commands would choose another number, and say so.
+os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

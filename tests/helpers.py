@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,23 @@ def toy_table(groups: int = 30, seed: int = 0, *, largest: int = 12) -> GroupedT
         qids=np.arange(groups),
         offsets=np.append(0, np.cumsum(sizes)),
         fingerprint=f"toy-{groups}-{seed}-{largest}",
+    )
+
+
+#: When the time stamps of :func:`with_time_stamps` begin: seconds since 1970.
+START = 1_704_078_000.0
+
+
+def with_time_stamps(table: GroupedTable | None = None) -> GroupedTable:
+    """Toy data with one more feature ``t``: seconds within an hour, of which b makes something."""
+    table = toy_table() if table is None else table
+    seconds = np.random.default_rng(1).integers(0, 3600, table.num_rows).astype(np.float32)
+    return replace(
+        table,
+        values=np.column_stack([table.values, seconds]),
+        columns=(*table.columns, "t"),
+        origins={"t": START},
+        fingerprint=table.fingerprint + "-t",
     )
 
 

@@ -65,6 +65,7 @@ MISTAKES = [
     ("rank fit DATA --out NEW --preset mslr --objectives ,", "--objectives"),
     ("rank fit DATA --out NEW --preset mslr --objectives quality,quality", "quality|more than once"),
     ("rank fit DATA --out NEW --objectives clicks", "data.txt|no column 'clicks'"),
+    ("rank fit DATA --out NEW --objectives main", "objective 'main'|main label|another name"),
     ("rank fit DATA --out NEW --config T/nothing.yaml", "nothing.yaml"),
     ("rank fit DATA --out NEW --config T/yaml", "yaml:3"),
     ("rank fit DATA --out NEW --preset mslr --config T/unknown", "training.epoch|not a setting"),

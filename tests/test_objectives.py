@@ -165,3 +165,10 @@ def test_a_negative_value_is_refused_where_the_target_needs_counts(settings):
 def test_what_comes_from_data_is_asked_for_before_it_is_used():
     refusal(lambda: Label(name="z", direction="minimize").gains(VALUES))
     refusal(lambda: Label(name="z").target_inputs(VALUES))
+
+
+def test_an_objective_cannot_have_the_name_that_tables_give_to_the_main_label():
+    message = refusal(lambda: Objective(name="main"))
+    assert all(word in message for word in ("'main'", "main label", "column: main"))
+    assert Objective(name="other", column="main").column == "main"
+    assert Label(name="main").name == "main", "the main label itself"

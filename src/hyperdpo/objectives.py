@@ -143,9 +143,17 @@ class Label:
         return gains
 
 
+#: What tables, charts and ``--require`` call the main label, whatever its own name is.
+MAIN = "main"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective(Label):
-    """An auxiliary label that the model is fine-tuned for, with its temperature β_j."""
+    """An auxiliary label that the model is fine-tuned for, with its temperature β_j.
+
+    Raises:
+        InputError: the name ``main``, which stands for the main label; a temperature that is not a number above 0.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -153,5 +161,10 @@ class Objective(Label):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.name == MAIN:
+            raise InputError(
+                f"objective {MAIN!r}: this name stands for the main label in tables and charts; "
+                f"expected another name, in a configuration such as name: other, column: {self.column}"
+            )
         if not (np.isfinite(self.beta) and self.beta > 0):
             raise InputError(f"objective {self.name!r}: beta is {self.beta}; expected a number above 0")

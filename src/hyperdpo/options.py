@@ -109,6 +109,32 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     return w
 
 
+#: Layouts of preference data, as :mod:`hyperdpo.alignment.formats` has them.
+PREFERENCE_FORMATS = ("auto", "groups", "scores", "pku", "helpsteer3", "pairs", "ultrafeedback", "helpsteer")
+
+
+def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:
+    """How commands read preference data, beside ``--format``.
+
+    Args:
+        before: stands before each option's help.
+    """
+    return (
+        click.option("--prompt-column", metavar="NAME", help=f"{before}the column of DATA that holds the prompt."),
+        click.option(
+            "--ignore-columns",
+            callback=names_of,
+            metavar="A,B",
+            help=f"{before}columns of DATA that are not looked at.",
+        ),
+        click.option(
+            "--skip-invalid",
+            is_flag=True,
+            help=f"{before}leave out rows that cannot be used and count them by reason; else the first is refused.",
+        ),
+    )
+
+
 def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """What commands take that look at labelled data with a run of either kind.
 
@@ -129,10 +155,11 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
         ),
         click.option(
             "--format",
-            type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
+            type=click.Choice(PREFERENCE_FORMATS),
             default="auto",
             help="For a language model: of DATA.",
         ),
+        *reading_options("For a language model: "),
         click.option("--model", help="For a language model: the base, instead of the one the run was trained on."),
     )
 

@@ -1,11 +1,21 @@
-"""Progress bars for long work: rate and time left on a terminal, silence elsewhere."""
+"""How long work tells how far it is: a bar on a terminal, a line every half minute where there is none.
+
+Without a terminal (a log, CI, a notebook) work that is shorter prints nothing.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+#: Seconds between two lines.
+EVERY = 30.0
+#: After so many seconds the time that is left is estimated once; it is printed then if it is longer than EVERY.
+SOON = 5.0
 
 
 class Update(Protocol):
@@ -18,17 +28,37 @@ def _silent(done: float, words: str = "") -> None:
     pass
 
 
+def on_terminal() -> bool:
+    """Whether somebody may watch: standard error is a terminal."""
+    return sys.stderr.isatty()
+
+
+def clock() -> float:
+    """Seconds; tests replace it."""
+    return time.monotonic()
+
+
+def tell(line: str) -> None:
+    """A line on standard error."""
+    print(f"hyperdpo: {line}", file=sys.stderr, flush=True)
+
+
 @contextmanager
-def progress_bar(description: str, total: float, unit: str, *, show: bool = True) -> Iterator[Update]:
-    """A bar on stderr, gone when the work is done.
+def progress_bar(description: str, total: float | None, unit: str, *, show: bool = True) -> Iterator[Update]:
+    """A bar on stderr, gone when the work is done; without a terminal, lines with stage, rate and time left.
 
     Args:
-        total: what ``done`` counts up to.
+        total: what ``done`` counts up to; None where that is not known.
         unit: what is counted, for the rate: "items", "MB".
-        show: False for the processes that are not to report.
+        show: False for work that is not to report. Of several processes the first one reports.
     """
-    if not show or not sys.stderr.isatty():
+    if not show or os.environ.get("RANK", "0") != "0":
         yield _silent
+        return
+    if not on_terminal():
+        lines = ProgressLines(description, total, unit)
+        yield lines
+        lines.end()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -37,7 +67,7 @@ def progress_bar(description: str, total: float, unit: str, *, show: bool = True
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
+            return Text("" if speed is None else f"{_figure(speed)} {unit}/s")
 
     columns = (
         TextColumn("{task.description}"),
@@ -53,3 +83,66 @@ def progress_bar(description: str, total: float, unit: str, *, show: bool = True
             progress.update(task, completed=done, words=words)
 
         yield update
+
+
+class ProgressLines:
+    """An :class:`Update` that prints a line every :data:`EVERY` seconds, and one as soon as long work is known to be.
+
+    The first call says where the work starts, if it comes before anything is done: what an earlier session did does not
+    count for the rate.
+
+    Args:
+        description, total, unit: as for :func:`progress_bar`.
+    """
+
+    def __init__(self, description: str, total: float | None, unit: str):
+        self.description, self.total, self.unit = description, total, unit
+        self._started = self._told = clock()
+        self._first: tuple[float, float] | None = None
+        self._lines = 0
+
+    def __call__(self, done: float, words: str = "") -> None:
+        now = clock()
+        if self._first is None:
+            self._first = (now, done)
+        since, already = self._first
+        # A first call that comes later than the start reports what was done since then.
+        rate = (done - already) / (now - since) if now > since else done / max(now - self._started, 1e-9)
+        left = (self.total - done) / rate if self.total is not None and rate > 0 else None
+        due = now - self._told >= EVERY
+        soon = not self._lines and now - self._started >= SOON and left is not None and left > EVERY
+        if (due or soon) and (self.total is None or done < self.total):
+            self._told = now
+            self._lines += 1
+            tell(self._line(done, rate, left, words))
+
+    def _line(self, done: float, rate: float, left: float | None, words: str) -> str:
+        many = _figure(done)
+        if self.total is not None:
+            many += f" of {_figure(self.total)}"
+        share = f" ({done / self.total:.0%})" if self.total else ""
+        parts = [f"{self.description}: {many} {self.unit}{share}"]
+        parts += [f"{_figure(rate)} {self.unit}/s"] if rate > 0 else []
+        parts += [f"about {duration(left)} left"] if left is not None else []
+        return ", ".join([*parts, *([words] if words else [])])
+
+    def end(self) -> None:
+        """Say that it is done, if anything was said before."""
+        if self._lines:
+            tell(f"{self.description}: done in {duration(clock() - self._started)}")
+
+
+def duration(seconds: float) -> str:
+    """Such as 45 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+
+
+def _figure(value: float) -> str:
+    """A count or a rate: whole from 100 on, else three digits."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

@@ -14,7 +14,7 @@ from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.bench import Bench, Settings, parse_entry
-from hyperdpo.alignment.comparison import Measurements, Repeat, Texts, compare, span_ratios
+from hyperdpo.alignment.comparison import Measurements, Repeat, Texts, compare
 from hyperdpo.alignment.data import fit_objectives, read_preferences
 from hyperdpo.alignment.evaluation import row_logps
 from hyperdpo.alignment.scorers import scorer_of, text_measures
@@ -207,9 +207,7 @@ def test_spans_ranks_and_the_hypervolume_of_texts_are_those_of_the_points(tmp_pa
             covered |= (centres[0][:, None] < x) & (centres[1][None] < y)
         area = covered.mean() * np.prod(top - reference)
         assert texts["hypervolume"] == pytest.approx(area, abs=0.01 * max(area, 1e-3) + 1e-3)
-    ratios = span_ratios(result, "hyperdpo", "dpo-ls")
-    own, other = (result["methods"][name]["seeds"][0]["control_span"] for name in ("hyperdpo", "dpo-ls"))
-    assert ratios["cross_entropy"] == pytest.approx((own["low"] / other["low"] + own["high"] / other["high"]) / 2)
+    assert all(0 < one["control_span_error"][n] < 10 for one in (seed, texts) for n in ("low", "high"))
 
 
 def test_variants_are_other_trainings_and_soups_share_theirs(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import is_one_line, read
 
+from hyperdpo.alignment.data import Preferences, read_preferences
 from hyperdpo.alignment.run import AlignRun, last_checkpoint
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.errors import InputError
@@ -162,3 +164,95 @@ def test_a_rankers_run_is_called_one(tmp_path):
     with pytest.raises(InputError) as error:
         AlignRun.load(tmp_path)
     assert is_one_line(error.value, "`hyperdpo rank`", "a ranker", "`hyperdpo align fit`")
+
+
+# How a file was read -------------------------------------------------------------------------------------------------
+
+
+def pairs_file(path: Path, **more: Any) -> Path:
+    rows = [{"topic": f"w3 w{i + 3}", "chosen": " w5 w6", "rejected": f" w7 w{i + 4}", **more} for i in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_run_remembers_how_its_file_was_read(place, tmp_path, command):
+    data = pairs_file(tmp_path / "data.jsonl", context="w9 w9 w9")
+    fit = ["align", "fit", data, "--model", place / "model", "--out", tmp_path / "run", *QUICK]
+    assert command(*fit, "--prompt-column", "topic").refused("column 'context'", "--ignore-columns context")
+    told = ["--prompt-column", "topic", "--ignore-columns", "context"]
+    done = command(*fit, *told)
+    assert done.code == 0, done.err
+    expected = {"format": "auto", "prompt_column": "topic", "ignore_columns": ["context"], "skip_invalid": False}
+    assert read(tmp_path / "run" / "run.json")["data"]["reading"] == {**expected, "version": 2}
+    front = ["align", "front", tmp_path / "run", data, "--points", "2", "--cpu", "--out", tmp_path / "f.json"]
+    done = command(*front)
+    assert done.code == 0, done.err
+    assert read(tmp_path / "f.json")["groups"] == {"split": "test", "count": 4}
+    other = pairs_file(tmp_path / "other.jsonl", query="w4 w5")
+    assert command(*front[:3], other, *front[4:]).refused("no column 'context'")
+    done = command(*front[:3], other, *front[4:], "--ignore-columns", "query")
+    assert done.code == 0, done.err
+    done = command("choose", tmp_path / "run", data, "--minimize", "preferred", "--points", "1", "--cpu")
+    assert done.code == 0, done.err
+
+
+def older(run: Path) -> None:
+    """As runs were written before there were versions of reading."""
+    told = read(run / "run.json")
+    del told["data"]["reading"]
+    (run / "run.json").write_text(json.dumps(told))
+
+
+def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, monkeypatch):
+    """Prompts that differ in white space only, and transcripts, were told apart and cut otherwise then."""
+    asked = [f"Human: w{i // 2 + 3}{'  ' * (i % 2)}\n\nAssistant: w5 w6" for i in range(20)]
+    rows = [{"chosen": f"{text} w7", "rejected": f"{text} w8"} for text in asked]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fit = ["align", "fit", data, "--model", place / "model", "--out", tmp_path / "run", *QUICK]
+    with monkeypatch.context() as patch:
+        for module in ("reading", "groups", "data", "settings"):
+            patch.setattr(f"hyperdpo.alignment.{module}.VERSION", 1)
+        patch.setattr("hyperdpo.alignment.settings.read_preferences", partial(read_preferences, version=1))
+        patch.setattr("hyperdpo.alignment.groups.Preferences.split", partialmethod(Preferences.split, version=1))
+        done = command(*fit)
+    assert done.code == 0, done.err
+    older(tmp_path / "run")
+    run = AlignRun.load(tmp_path / "run")
+    name, part = run.part(run.read(data))
+    assert (name, len(part)) == ("test", 4)
+    assert part.groups[0].prompt.endswith("Assistant: w5 w6 w"), "cut as it was then"
+    expected = read_preferences(data, version=1).split((0.8, 0.0, 0.2), 0, version=1)["test"]
+    assert part.groups == expected.groups
+    assert len({group.question for group in part.groups}) > 2, "the old split told white space apart"
+
+
+def test_constant_labels_are_refused_before_anything_is_written(place, tmp_path, command):
+    rows = [json.loads(line) for line in (place / "data.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["labels"]["low"] = [1] * len(row["completions"])
+    (tmp_path / "flat.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["align", "fit", tmp_path / "flat.jsonl", "--model", place / "model", "--out", tmp_path / "run", *QUICK]
+    assert command(*arguments).refused("flat.jsonl", "'low'", "cannot teach anything")
+    done = command(*arguments, "--objectives", "high")
+    assert done.code == 0, done.err
+    assert "objective high: the label varies in" in done.out
+
+
+def test_prompts_are_generated_from_the_tokens_of_training(renamed, monkeypatch):
+    """A tokenizer that puts an end behind every text, and a prompt that brings its own beginning."""
+    from tokenizers import processors
+
+    run = AlignRun.load(renamed)
+    run.tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A $B", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    seen = []
+
+    def spy(ids: Any, mask: Any, **settings: Any) -> Any:
+        seen.extend(row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True))
+        return ids
+
+    monkeypatch.setattr(run.model, "generate", spy)
+    assert run.generate(["w7 w8", "<s> w7", "w9 </s>"], np.ones(1)) == ["", "", ""]
+    assert seen == [[1, 7, 8], [1, 7], [1, 9]]

@@ -181,7 +181,7 @@ def test_prompt_and_response_together_are_the_text_and_its_end(tokenizer):
 def test_many_groups_are_tokenised_as_one_is(tokenizer, monkeypatch):
     data = read_preferences([row(f"The sky {i}", [f" is {k}" for k in range(2 + i % 3)]) for i in range(20)])
     whole = tokenized(data, tokenizer)
-    monkeypatch.setattr("hyperdpo.alignment.batches._CHUNK_GROUPS", 7)
+    monkeypatch.setattr("hyperdpo.alignment.tokens._CHUNK_GROUPS", 7)
     for first, second in zip(whole, tokenized(data, tokenizer), strict=True):
         assert (first.prompt_ids, first.completion_ids) == (second.prompt_ids, second.completion_ids)
 
@@ -255,7 +255,7 @@ def test_what_is_too_long_is_refused_with_its_row(tokenizer, changed):
         ({"max_length": 4}, " g h", [" x<|end|>", " x y"]),  # half
         ({"max_length": 5, "max_prompt_length": 1}, " h", [" x<|end|>", " x y z<|end|>"]),
         ({"max_length": 5, "max_prompt_length": 3}, " f g h", [" x<|end|>", " x y"]),
-        ({"max_length": 5, "max_prompt_length": 99}, " e f g h", [" x", " x"]),
+        ({"max_length": 6, "max_prompt_length": 4}, " e f g h", [" x<|end|>", " x y"]),
         ({"max_prompt_length": 2}, " g h", [" x<|end|>", " x y z<|end|>"]),
     ],
 )
@@ -265,6 +265,20 @@ def test_truncation_keeps_the_prompts_end_and_the_responses_start(tokenizer, lim
     assert tokenizer.decode(found.prompt_ids) == prompt
     assert [tokenizer.decode(ids) for ids in found.completion_ids] == responses
     assert found.length <= limits.get("max_length", 99)
+
+
+def test_groups_whose_responses_are_cut_to_the_same_tokens_are_left_out_and_counted(tokenizer):
+    data = read_preferences([row("I", [" x y", " x z"]), row("I", [" x", " y"]), row("I", [" a b", " a c", " d"])])
+    with pytest.warns(UserWarning, match=r"left out 1 of 3 groups: .* same tokens once they are cut to 2 tokens"):
+        found = tokenized(data, tokenizer, truncate=True, max_length=2)
+    assert [group.index for group in found] == [1, 2]
+    refused(data.select([0]), tokenizer, "no group remains", "1 of 1", "row 1", truncate=True, max_length=2)
+
+
+def test_groups_that_are_too_long_can_be_left_out(tokenizer):
+    data = read_preferences([row("I", [" a", " b"]), row("I", [" a", WORDS])])
+    with pytest.warns(UserWarning, match=r"left out 1 of 2 groups: .* more than 9 tokens \(first: rows: row 2\)"):
+        assert len(tokenized(data, tokenizer, max_length=9, skip_invalid=True)) == 1
 
 
 def test_truncation_keeps_the_beginning_of_the_sequence(changed):

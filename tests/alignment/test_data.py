@@ -89,8 +89,13 @@ def test_a_group_without_labels_for_what_is_asked_for_is_kept():
         ([row(n=0, a=[])], ["row 1", "0 responses", "at least 2"]),
         ([{**row(a=[1, 2]), "completions": ["x", ""]}], ["row 1", "response 2 is empty"]),
         ([row(a=[1, 2])], ["row 1", "objective 'a' has 2 labels for 3 responses"]),
-        ([row(a=[1, float("nan"), 2])], ["row 1", "objective 'a', response 2", "nan", "finite"]),
-        ([row(a=[1, 2, float("-inf")])], ["row 1", "objective 'a', response 3", "-inf"]),
+        ([row(a=[1, 2, float("-inf")])], ["row 1", "'labels.a', value 3", "-inf"]),
+        ([row(a=[1, 2, 10**400])], ["row 1", "'labels.a', value 3", "at most 3.4e+38"]),
+        ([row(a=[1, 2, 1e39])], ["row 1", "'labels.a', value 3", "at most 3.4e+38"]),
+        ([row(a=[1, 2, None]), row(a=[None] * 3), row(a=[1, 2])], ["row 3", "2 labels for 3 responses"]),
+        ([{**row(a=[1, 2]), "completions": ["x", " \n"]}], ["row 1", "response 2 is empty"]),
+        ([{**row(a=[1, 2]), "completions": ["x", "x"]}], ["row 1", "all 2 responses are the same"]),
+        ([{**row(a=[1, 2]), "completions": ["x", "\ud83d!"]}], ["row 1", "response 2", "\\ud83d", "surrogate"]),
         ([row(a=[1, 2, 3]), {"prompt": "p"}], ["row 2", "no column 'completions'"]),
         ([{"text": "p"}], ["row 1", "found the columns text", "groups: prompt, completions, labels"]),
         ([row(a=None), row(a=None)], ["objective 'a' has no label in any of 2 groups"]),
@@ -109,7 +114,7 @@ def test_bad_arguments_are_refused():
         read_preferences(rows, objectives=["a", "z"])
     with refused("objective 'b' has no label"):
         read_preferences(rows, objectives=["a", "b"])
-    with refused("format 'trl'", "auto, groups, scores, pku, pairs"):
+    with refused("format 'trl'", "auto, groups, scores, pku, helpsteer3, pairs, ultrafeedback, helpsteer"):
         read_preferences(rows, format="trl")
     with refused("row 1", "no column 'responses'"):
         read_preferences(rows, format="scores")
@@ -280,7 +285,7 @@ def test_binary_labels_have_l1_targets_by_default_and_others_softmax_of_standard
 def test_targets_of_a_group_are_written_out():
     data = read_preferences([row("p", a=[0, 1, 1], b=[1, 2, 4]), row("q", 2, b=[3, 0]), row("r", 2, a=[0, 0])])
     objectives = (Objective(name="a", target="l1"), Objective(name="b", transform="none", target_temperature=2.0))
-    (first, signal), second, third = to_targets(data, objectives)
+    (first, signal, _), second, third = to_targets(data, objectives)
     e = np.exp(np.array([1.0, 2.0, 4.0]) / 2)
     np.testing.assert_allclose(first, [[0, 0.5, 0.5], e / e.sum()], rtol=1e-6)
     assert signal.tolist() == [True, True]
@@ -310,15 +315,15 @@ def test_targets_are_those_of_ranking():
     gains = np.stack([o.gains(z) for o, z in zip(objectives, raw, strict=True)], axis=1)
     expected, expected_signal = label_targets(sizes, gains, objectives)
     found = to_targets(data, objectives)
-    np.testing.assert_array_equal(np.concatenate([t.T for t, _ in found]), expected)
-    np.testing.assert_array_equal(np.stack([s for _, s in found]), expected_signal)
+    np.testing.assert_array_equal(np.concatenate([t.T for t, _, _ in found]), expected)
+    np.testing.assert_array_equal(np.stack([s for _, s, _ in found]), expected_signal)
 
 
 def test_transforms_are_fitted_on_the_training_groups_and_used_on_others():
     train = read_preferences([row("p", a=[0, 2, 4])])
     (fitted,) = fit_objectives(train, [Objective(name="a")])
     assert (fitted.center, fitted.spread) == (2.0, pytest.approx(np.sqrt(8 / 3)))
-    ((targets, _),) = to_targets(read_preferences([row("q", 2, a=[10, 0])]), [fitted])
+    ((targets, _, _),) = to_targets(read_preferences([row("q", 2, a=[10, 0])]), [fitted])
     assert targets[0, 0] == pytest.approx(1 / (1 + np.exp(-10 / np.sqrt(8 / 3))))
 
 
@@ -351,8 +356,8 @@ def test_real_listwise_scores(name, groups, largest):
     assert data.objectives == ("informativeness", "naturalness", "quality")
     assert max(len(group.completions) for group in data.groups) == largest
     targets = to_targets(data, fit_objectives(data, default_objectives(data)))
-    assert all(signal.all() for _, signal in targets)
-    np.testing.assert_allclose([t.sum(1) for t, _ in targets], 1, rtol=1e-5)
+    assert all(signal.all() for _, signal, _ in targets)
+    np.testing.assert_allclose([t.sum(1) for t, _, _ in targets], 1, rtol=1e-5)
 
 
 def test_real_pku_rows():

@@ -22,7 +22,7 @@ from toy_preferences import rows, text, words_tokenizer
 from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.data import read_preferences
+from hyperdpo.alignment.data import read_preferences, write_preferences
 from hyperdpo.alignment.evaluation import (
     control_spans,
     front_of_scores,
@@ -152,12 +152,13 @@ def test_every_row_is_scored_at_the_weights_of_its_group(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("per", ["group", "batch"])
-def test_draws_depend_on_seed_step_and_micro_batch_alone(tmp_path, per):
+def test_draws_depend_on_seed_and_step_and_those_of_groups_on_the_batch(tmp_path, per):
     first, again, other = (trainer(tmp_path, weights_per=per, seed=s) for s in (5, 5, 6))
     drawn = [[job._draw(4) for _ in range(2)] for job in (first, again, other)]
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert torch.equal(drawn[0][1], drawn[1][1])
-    assert not torch.equal(drawn[0][0], drawn[0][1]), "micro-batches of one step"
+    # Algorithm 1 has one w for a step, however many batches it accumulates.
+    assert torch.equal(drawn[0][0], drawn[0][1]) == (per == "batch")
     assert not torch.equal(drawn[0][0], drawn[2][0])
     assert drawn[0][0].shape == ((4, 2) if per == "group" else (2,))
     first.state.global_step += 1
@@ -639,6 +640,7 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["front", "RUN", "DATA", "--model", "~/absent"], ["~/absent: no such directory"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
+        (["fit", "NAMED", "--model", "MODEL", "--out", "NEW"], ["objective 'main'", "main label", "another name"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "speed=9"], ["speed is not a setting"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "training.beta=x"], ["training.beta", "'x'"]),
@@ -647,6 +649,9 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
 def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, words):
     names = {"RUN": run_path, "DATA": place / "data.jsonl", "MODEL": place / "model", "NEW": tmp_path / "new"}
     names["ABSENT"] = tmp_path / "nowhere"  # a path: a name would be looked for on the hub
+    names["NAMED"] = tmp_path / "named.jsonl"
+    named = [{**row, "labels": {"low": row["labels"]["low"], "main": row["labels"]["high"]}} for row in rows()]
+    write_preferences(read_preferences(named), names["NAMED"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))
@@ -727,24 +732,30 @@ def test_an_unfinished_training_goes_on_as_what_it_was_or_not_at_all(place, tmp_
 
 @pytest.mark.slow
 def test_two_processes_train_the_adapter_that_one_trains_and_log_its_losses(place, tmp_path):
-    """At a fixed w, so that draws do not depend on the process: twice two groups a step, or four."""
+    """At a fixed w, so that draws do not depend on the process: four groups at once, or one by one in two
+    batches of two processes. Some groups have no label of one objective."""
+    data = rows(20)
+    for row in data[::3]:
+        row["labels"].pop("high")
+    write_preferences(read_preferences(data), tmp_path / "data.jsonl")
 
     def fitted(processes: int, batch: int) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
         out = tmp_path / f"run{processes}"
         settings = [
             "training.weights=[0.3,0.7]", "training.num_train_epochs=1", "training.logging_steps=1",
             f"training.per_device_train_batch_size={batch}",
+            f"training.gradient_accumulation_steps={4 // (batch * processes)}",
             "conditioning.prompt_tokens=2", "training.learning_rate=0.01", "training.disable_tqdm=true",
             "conditioning.lora_conditioned=false", "conditioning.prompt_conditioned=false",
         ]  # fmt: skip
         options = [option for setting in settings for option in ("--set", setting)]
-        where = [str(place / "data.jsonl"), "--model", str(place / "model"), "--out", str(out), "--cpu"]
+        where = [str(tmp_path / "data.jsonl"), "--model", str(place / "model"), "--out", str(out), "--cpu"]
         arguments = ["align", "fit", *where, *options]
         done = launch(processes, arguments) if processes > 1 else run_python("-m", "hyperdpo", *arguments)
         assert done.code == 0, done.err[-2000:]
         return AlignRun.load(out).model.adapter_state(), read(out / "metrics.json")["history"]
 
-    (one, losses), (two, others) = fitted(1, 4), fitted(2, 2)
+    (one, losses), (two, others) = fitted(1, 4), fitted(2, 1)
     start = ConditionedLM.create(
         tiny_base(), AlignRun.load(tmp_path / "run1").model.conditioning, seed=42
     ).adapter_state()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from scipy.optimize import minimize
 
 from hyperdpo.core import mixture
-from hyperdpo.core.losses import listnet_dpo_loss, scalarise
+from hyperdpo.core.losses import listnet_dpo_loss, mean_losses, scalarise
 from hyperdpo.core.mixture import mixture_scores
 from hyperdpo.core.targets import l1_targets, softmax_targets
 from hyperdpo.errors import InputError
@@ -412,10 +412,105 @@ def test_single_precision_in_single_precision_out(betas):
     torch.testing.assert_close(single.double(), double, atol=2e-5, rtol=1e-5)
 
 
-def test_with_equal_temperatures_the_gradient_reaches_the_log_targets():
-    log_targets, mask, base, _ = many_objectives(2, 4)
-    log_targets.requires_grad_()
-    assert torch.autograd.gradcheck(lambda t: mixture_scores(t, mask, base, GRID[1:3], [2.0, 2.0]), log_targets)
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5, 1.0, 2.0, 4.0])
+def test_gradients_are_finite_differences_on_items_and_0_on_padding(power):
+    """With groups of 2 to 5 items, an item without mass, an objective without signal, and weights of 0."""
+    generator = torch.Generator().manual_seed(2)
+    mask = torch.arange(5) < torch.tensor([5, 2, 3])[:, None]
+    given = torch.randn(3, 2, 5, generator=generator).double().masked_fill(~mask[:, None], -torch.inf).log_softmax(-1)
+    given[0, :, 4] = -torch.inf  # no objective has mass there
+    given[2, 0, 1] = -torch.inf  # one has
+    signal = torch.tensor([[True, True], [True, False], [True, True]])
+    base, weights = torch.randn(3, 5, generator=generator).double(), torch.tensor([[0.3, 0.7], [1.0, 0.0]]).double()
+    free = given.isfinite() & mask[:, None] & signal[..., None]
+
+    def scores(entries, base, weights):
+        """Free entries on items; what is on padding and without mass stays as it is."""
+        log_targets = given.masked_scatter(free, entries)
+        return mixture_scores(log_targets, mask, base, weights, [2.0, 2.0], signal, power)[:, mask]
+
+    inputs = [one.clone().requires_grad_() for one in (given[free], base, weights)]
+    assert torch.autograd.gradcheck(lambda *entries: scores(*entries[:2], weights), inputs[:2])
+    inside = torch.tensor([[0.3, 0.7], [0.6, 0.4]]).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: scores(given[free], base, w), inside)
+
+    everywhere = given.clone().requires_grad_()
+    with torch.autograd.detect_anomaly(check_nan=True):
+        mixture_scores(everywhere, mask, base, weights, [2.0, 2.0], signal, power)[:, mask].pow(2).sum().backward()
+    assert everywhere.grad.isfinite().all()
+    assert (everywhere.grad[~free] == 0).all()
+    assert (everywhere.grad[free] != 0).any()
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_with_unequal_temperatures_gradients_reach_the_base_scores_alone(power):
+    targets, _, mask, base = problem()
+    log_targets, base, weights = targets.log().requires_grad_(), base.requires_grad_(), GRID.clone().requires_grad_()
+    mixture_scores(log_targets, mask, base, weights, [0.7, 1.3], power=power).sum().backward()
+    assert log_targets.grad is None
+    assert weights.grad is None
+    assert (base.grad == len(GRID)).all()
+
+
+# --- labels that are missing
+
+
+def population(rates, groups=20):
+    """Groups of two kinds, half each, of two items: objective a prefers the first, b the second. ``rates`` (2, 2): the
+    part of each kind's groups that has a label of a and of b."""
+    kind = torch.arange(groups) // (groups // 2)
+    place = torch.arange(groups) % (groups // 2)
+    signal = place[:, None] < (torch.tensor(rates) * (groups // 2)).round()[kind]
+    targets = torch.eye(2).double().expand(groups, 2, 2)
+    return kind, targets, signal
+
+
+def trained_loss(scores, kind, targets, signal, w):
+    """What the training minimises: each objective's mean over its groups with signal, weighted; scores (2, n) of each
+    kind, since a model sees no more of a group."""
+    mask = torch.ones(len(kind), 2, dtype=torch.bool)
+    losses = listnet_dpo_loss(scores[kind], torch.zeros(len(kind), 2).double(), targets, mask, (1.0, 1.0))
+    return scalarise(mean_losses(losses, signal), w)
+
+
+@pytest.mark.parametrize(
+    ("rates", "plain", "least"),
+    [
+        ([[1.0, 0.1], [0.1, 1.0]], 0.6931, 0.3046),  # which labels a group has depends on its kind
+        ([[1.0, 0.1], [1.0, 0.1]], 0.6931, 0.6931),  # it does not
+        ([[1.0, 1.0], [1.0, 1.0]], 0.6931, 0.6931),
+    ],
+)
+def test_the_closed_form_is_the_minimiser_where_missing_labels_do_not_depend_on_the_group(rates, plain, least):
+    """And with weights w_j P(signal_j | x) / P(signal_j) of each group's own it is the minimiser in any case."""
+    kind, targets, signal = population(rates)
+    w = torch.tensor([0.5, 0.5]).double()
+    log_targets, mask = targets[[0, -1]].log(), torch.ones(2, 2, dtype=torch.bool)
+    base = torch.zeros(2, 2).double()
+
+    def loss_at(weights):
+        return float(
+            trained_loss(mixture_scores(log_targets, mask, base, weights, (1.0, 1.0))[0], kind, targets, signal, w)
+        )
+
+    assert loss_at(w[None]) == pytest.approx(plain, abs=1e-4)
+    share = signal.double().mean(0)
+    given = torch.stack([signal[kind == k].double().mean(0) for k in (0, 1)])
+    own = w * given / share
+    assert loss_at((own / own.sum(-1, keepdim=True))[None]) == pytest.approx(least, abs=1e-4)
+
+    # Trained for this w, as DPO-LS trains.
+    scores = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([scores], lr=1, max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        value = trained_loss(scores, kind, targets, signal, w)
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    assert float(trained_loss(scores.detach(), kind, targets, signal, w)) == pytest.approx(least, abs=1e-4)
 
 
 @pytest.mark.parametrize(

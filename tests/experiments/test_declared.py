@@ -7,6 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
+from hyperdpo.alignment.variants import VARIANTS
 from hyperdpo.experiments import EXPERIMENTS, load
 from hyperdpo.experiments.charts import charts
 from hyperdpo.experiments.experiment import Experiment
@@ -34,17 +35,40 @@ def test_every_experiment_on_a_language_model_is_one_that_can_be_run(name: str) 
     assert experiment.name == name
     labels = [entry.label for entry in experiment.entries]
     assert len(set(labels)) == len(labels)
-    assert set(experiment.paper) <= set(labels)
+    assert all(set(column.figures) <= set(labels) for column in experiment.columns.values())
     assert set(experiment.charts) <= set(CHARTS)
 
 
 def test_table_2_is_the_papers() -> None:
-    paper = load("table2").paper
-    assert {label: figures["hypervolume"] for label, figures in paper.items()} == {
-        "HyperDPO (paper)": 0.19424,
-        "DPO-LS": 0.17668,
-        "DPO Soup": 0.18401,
+    columns = load("table2").columns
+    assert {kind: (column.model, column.figures) for kind, column in columns.items()} == {
+        "gpt2": (
+            "GPT-2",
+            {
+                "HyperDPO (paper)": {"hypervolume": 0.19424, "train_seconds": 1396.81},
+                "DPO-LS": {"hypervolume": 0.17668, "train_seconds": 15148.53},
+                "DPO Soup": {"hypervolume": 0.18401, "train_seconds": 2755.51},
+            },
+        ),
+        "llama": (
+            "Alpaca-7B",
+            {
+                "HyperDPO (paper)": {"hypervolume": 0.16885, "train_seconds": 8520.17},
+                "DPO-LS": {"hypervolume": 0.16873, "train_seconds": 94156.12},
+                "DPO Soup": {"hypervolume": 0.14270, "train_seconds": 17138.74},
+            },
+        ),
     }
+
+
+def test_figure_7_varies_alpha_alone_in_the_papers_setting_beside_dpo_ls() -> None:
+    *swept, reference = load("figure7").entries
+    assert reference.method == "dpo-ls"
+    paper = VARIANTS["hyperdpo"]["paper"]
+    assert [entry.overrides["training"]["alpha"] for entry in swept] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    for entry in swept:
+        training = {name: value for name, value in entry.overrides["training"].items() if name != "alpha"}
+        assert {**entry.overrides, "training": training} == paper
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in LANGUAGE])

@@ -91,6 +91,22 @@ def test_a_tiny_instance_of_every_experiment_writes_its_figures_and_a_page(
     assert "trainings" in shown
 
 
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in LANGUAGE])
+def test_in_a_new_directory_every_experiment_gets_to_its_trainings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Started(Exception):
+        pass
+
+    def start(*_: Any, **__: Any) -> None:
+        raise Started
+
+    monkeypatch.setattr("hyperdpo.experiments.running.compare", start)
+    with pytest.raises(Started):
+        tiny(name, tmp_path / "new" / "reports", queries=40)
+    assert list((tmp_path / "new" / "reports" / "data").iterdir())
+
+
 def test_the_page_is_complete_in_itself(out: Path) -> None:
     result = tiny("figure2a", out)
     page = (out / "figure2a.html").read_text()

@@ -11,10 +11,14 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 from helpers import is_one_line
+from transformers import AutoConfig
 
+from hyperdpo.alignment.demo_lm import train_demo_lm
 from hyperdpo.errors import InputError
+from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
-from hyperdpo.experiments.registry import LANGUAGE
+from hyperdpo.experiments.registry import LANGUAGE, load
+from hyperdpo.experiments.running_language import _add_spans as add_spans
 from hyperdpo.experiments.running_language import run_language_experiment
 
 
@@ -41,19 +45,91 @@ def test_a_tiny_instance_writes_its_figures_and_a_page(name: str, out: Path, cap
     assert f"{name}.html" in shown
     assert "compare orders and shapes" in shown
     drawn = language_charts(result)
-    assert drawn
+    titles = [chart["title"] for chart in drawn]
+    assert ("spans" in result["charts"]) == ("Control, cross-entropy error" in titles)
+    assert len(drawn) >= len(result["charts"]), "every chart that is declared is drawn"
     for chart in drawn:
         go.Figure(chart["figure"])  # raises where plotly does not know something
 
 
-def test_control_is_that_of_dpo_ls_in_units_of_itself(out: Path) -> None:
-    result = run_language_experiment("stories", out=out, small=True, cpu=True)
-    rows = {row["label"]: row for row in result["cases"][0]["rows"]}
-    assert rows["DPO-LS"]["span_ratio"] == pytest.approx(1)
-    (own,) = result["cases"][0]["comparison"]["methods"]["HyperDPO"]["seeds"]
-    (other,) = result["cases"][0]["comparison"]["methods"]["DPO-LS"]["seeds"]
-    ratios = [own["control_span"][n] / other["control_span"][n] for n in own["control_span"]]
-    assert rows["HyperDPO"]["span_ratio"] == pytest.approx(sum(ratios) / len(ratios))
+class Started(Exception):
+    """The data are there, the trainings begin."""
+
+
+def start(*arguments: Any, **settings: Any) -> Any:
+    raise Started(arguments[0])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model of the user's own."""
+    return train_demo_lm(tmp_path_factory.mktemp("models") / "own", steps=100)
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_in_a_new_directory_an_experiment_on_a_given_model_gets_to_its_trainings(
+    name: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperdpo.experiments.running_language.compared", start)
+    out = tmp_path / "new" / "reports"
+    with pytest.raises(Started) as started:
+        run_language_experiment(name, out=out, model=str(model), prompts=8, small=True, cpu=True)
+    (data,) = started.value.args
+    assert data.parent == out / "data"
+    assert len(data.read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize(("kind", "figure"), [("gpt2", 0.19424), ("llama", 0.16885), ("qwen3", None)])
+def test_a_model_stands_beside_the_papers_figures_of_its_own_architecture(
+    kind: str, figure: float | None, tmp_path: Path
+) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    figures, told = running_language._column(load("table2"), str(tmp_path))
+    assert kind in told
+    assert figures.get("HyperDPO (paper)", {}).get("hypervolume") == figure
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_sampled(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError) as error:
+        run_language_experiment("table2", out=tmp_path / "file" / "reports", model=str(model), small=True)
+    assert is_one_line(error.value, "file", "expected a directory")
+
+
+def test_control_is_that_of_dpo_ls_in_units_of_itself_or_there_is_a_reason(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for error in (0.0, 1e9):  # clearly above 0, or not, whatever these tiny models learn
+
+        def set_errors(comparison: Any, rows: Any, error: float = error) -> Any:
+            for one in comparison["methods"].values():
+                for seed in one["seeds"]:
+                    for found in (seed, seed["generated"]):
+                        found["control_span"] = {name: abs(x) + 0.1 for name, x in found["control_span"].items()}
+                        found["control_span_error"] = dict.fromkeys(found["control_span"], error)
+            return add_spans(rows, comparison)
+
+        monkeypatch.setattr(running_language, "_add_spans", lambda rows, comparison: set_errors(comparison, rows))
+        capsys.readouterr()
+        result = run_language_experiment("stories", out=out, small=True, cpu=True)
+        rows = {row["label"]: row for row in result["cases"][0]["rows"]}
+        shown, page = capsys.readouterr().out, (out / "stories.html").read_text()
+        written = json.loads((out / "stories.json").read_text())["cases"][0]["rows"]
+        if error == 0:
+            assert rows["DPO-LS"]["span_ratio"] == pytest.approx(1)
+            (own,) = result["cases"][0]["comparison"]["methods"]["HyperDPO"]["seeds"]
+            (other,) = result["cases"][0]["comparison"]["methods"]["DPO-LS"]["seeds"]
+            ratios = [own["control_span"][n] / other["control_span"][n] for n in own["control_span"]]
+            assert rows["HyperDPO"]["span_ratio"] == pytest.approx(sum(ratios) / len(ratios))
+            assert "No ratio of control spans" not in page
+        else:
+            assert {row["span_ratio"] for row in written} == {None}
+            assert all("not clearly above 0" in row["span_ratio_reason"] for row in written)
+            assert "DPO-LS's own span" in shown
+            assert "DPO-LS&#39;s own span" in page
+        titles = [chart["title"] for chart in language_charts(result)]
+        assert {"Control, cross-entropy error", "Control, texts"} <= set(titles)
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import cpu, fit_toy, is_one_line, read, subprocess_environment, toy_config, toy_table
+from helpers import cpu, fit_toy, is_one_line, read, subprocess_environment, toy_config, toy_table, with_time_stamps
 
 from hyperdpo._version import __version__
 from hyperdpo.data.groups import GroupedTable
@@ -310,3 +311,35 @@ def test_lists_of_any_shape_with_any_features_have_the_scores_of_the_run(run, tm
         (found,) = loaded.run(["scores"], inputs)
         assert np.isfinite(wanted).all()
         assert difference(found, wanted, inputs["mask"]) < PARITY
+
+
+def test_missing_values_and_time_stamps_are_inputs_of_the_graph(tmp_path):
+    table = with_time_stamps()
+    values = np.array(table.values)
+    values[::5, 1] = np.nan  # f0, missing in training too
+    run = fit_toy(dataclasses.replace(table, values=values))
+    written = export_ranker(run, tmp_path / "a.onnx")
+    assert written.metadata["feature_type"] == "float64"
+    assert written.difference < PARITY
+    export_ranker(run, tmp_path / "a.pt2", "torch")
+    loaded = session(tmp_path / "a.onnx")
+    assert loaded.get_inputs()[0].type == "tensor(double)"
+    data = dataclasses.replace(table, values=values, fingerprint="")
+    raw = values[:, data.column_indices(run.transform.columns)].astype(np.float64) + run.transform.origins
+    raw[3, 2] = np.nan  # not missing in training
+    first = data.offsets[1]
+    inputs = {
+        "features": raw[None, :first],
+        "mask": np.ones((1, first), bool),
+        "weights": np.float32([[0.3, 0.7]]),
+        "scale": np.float32([1]),
+    }
+    values[3, data.column_indices([run.transform.columns[2]])] = np.nan
+    one = dataclasses.replace(data, values=values[:first], qids=data.qids[:1], offsets=data.offsets[:2])
+    with pytest.warns(UserWarning, match="missing"):
+        wanted = run.score(Part.whole(one), [0.3, 0.7])
+    (found,) = loaded.run(["scores"], inputs)
+    assert difference(found, wanted, inputs["mask"]) < PARITY
+    graph = torch.export.load(tmp_path / "a.pt2").module()
+    found = graph(**{name: torch.from_numpy(value) for name, value in inputs.items()}).detach().numpy()
+    assert difference(found, wanted, inputs["mask"]) < PARITY

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
-from helpers import fit_toy
+from helpers import START, fit_toy, with_time_stamps
 from live_server import running
 
 from hyperdpo import HyperRanker
@@ -155,6 +155,46 @@ def test_lists_are_batched_by_length_and_by_what_scores_them() -> None:
 ROW = [0.0] * 6
 
 
+NAMES = [f"f{i}" for i in range(6)]
+
+
+def test_a_missing_value_is_null_or_nan(rank_model: RankModel, ranker: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    rows[[1, 3], [0, 5]] = np.nan
+    listed = [[None if value != value else value for value in row] for row in rows.tolist()]
+    with pytest.warns(UserWarning, match="values of f0, f5 are missing"):
+        wanted = HyperRanker.load(ranker).predict(rows, qid=np.zeros(5), weights=[0.3, 0.7])
+    packed = base64.b64encode(rows.tobytes()).decode()
+    with client(rank_model) as http:
+        for features in ({"features": listed}, {"features_base64": packed}):
+            answer = http.post("/rank", json={**features, "weights": [0.3, 0.7]})
+            np.testing.assert_allclose(answer.json()["groups"][0]["scores"], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_features_may_be_named_in_another_order(rank_model: RankModel) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 6))
+    with client(rank_model) as http:
+        plain = http.post("/rank", json={"features": rows.tolist(), "weights": [0.3, 0.7]}).json()
+        turned = {"features": rows[:, ::-1].tolist(), "feature_names": NAMES[::-1], "weights": [0.3, 0.7]}
+        assert http.post("/rank", json=turned).json() == plain
+
+
+def test_time_stamps_are_told_apart_by_the_server(tmp_path: Path) -> None:
+    """Seconds since 1970 differ by less than 32-bit floats resolve; the graph takes 64."""
+    fit_toy(with_time_stamps(), out=tmp_path / "run")
+    model = RankModel.load(tmp_path / "run")
+    assert (model.backend, model.feature_type) == ("onnx", np.float64)
+    rows = np.tile(np.random.default_rng(0).normal(size=7), (4, 1))
+    rows[:, model.features.index("t")] = START + np.array([0, 600, 601, 3000])
+    wanted = HyperRanker.load(tmp_path / "run").predict(rows, qid=np.zeros(4), weights=[0.3, 0.7])
+    assert len(set(wanted)) == 4
+    with client(model) as http:
+        assert http.get("/info").json()["feature_type"] == "float64"
+        for body in ({"features": rows.tolist()}, {"features_base64": base64.b64encode(rows.tobytes()).decode()}):
+            found = http.post("/rank", json={**body, "weights": [0.3, 0.7]}).json()["groups"][0]["scores"]
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -164,7 +204,10 @@ ROW = [0.0] * 6
         ({"groups": [{}] * 65}, ("65 groups",)),
         ({"groups": [{"features": [ROW], "weights": [1, 0]}, {"features": [ROW[:5]]}]}, ("groups[1]", "5 values")),
         ({"features": [ROW] * 1001, "weights": [1, 0]}, ("1001 items",)),
-        ({"features": [[*ROW[:5], None]], "weights": [1, 0]}, ("features[0][5]", "null")),
+        ({"features": [[*ROW[:5], [None]]], "weights": [1, 0]}, ("features[0][5]", "a list of 1")),
+        ({"features": [ROW], "feature_names": [*NAMES[:5], "f9"], "weights": [1, 0]}, ("no 'f5'", "/info")),
+        ({"features": [ROW], "feature_names": [*NAMES, "f5"], "weights": [1, 0]}, ("'f5'", "each once")),
+        ({"features": [ROW], "feature_names": "f0", "weights": [1, 0]}, ("feature_names", "list of texts")),
         ({"features": [[*ROW[:5], "1"]], "weights": [1, 0]}, ("features[0][5]", "'1'")),
         ({"features": [[*ROW[:5], True]], "weights": [1, 0]}, ("features[0][5]", "True")),
         ({"features": [[*ROW[:5], 1e39]], "weights": [1, 0]}, ("features[0][5]", "finite")),

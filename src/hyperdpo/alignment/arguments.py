@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from types import NoneType
@@ -16,6 +16,7 @@ from transformers import TrainingArguments
 
 from hyperdpo.errors import InputError, did_you_mean
 
+_OWN_EVALUATION = "the trainer measures in its own way, in batches of its own"
 #: The least value of settings that TrainingArguments takes as they are.
 LEAST = {
     "num_train_epochs": 0,
@@ -26,6 +27,32 @@ LEAST = {
     "max_prompt_length": 1,
     "eval_points": 1,
 }
+
+#: Settings of TrainingArguments that this trainer does not act on, and why: any value but their default is refused.
+WITHOUT_EFFECT = {
+    "label_smoothing_factor": "the targets come from the labels",
+    "prediction_loss_only": _OWN_EVALUATION,
+    "per_device_eval_batch_size": _OWN_EVALUATION,
+    "bf16_full_eval": _OWN_EVALUATION,
+    "fp16_full_eval": _OWN_EVALUATION,
+    "batch_eval_metrics": _OWN_EVALUATION,
+    "eval_accumulation_steps": _OWN_EVALUATION,
+    "eval_do_concat_batches": _OWN_EVALUATION,
+    "eval_use_gather_object": _OWN_EVALUATION,
+    "include_for_metrics": _OWN_EVALUATION,
+    "label_names": _OWN_EVALUATION,
+    "remove_unused_columns": "the trainer makes its batches from groups, not from columns",
+    "length_column_name": "the trainer makes its batches from groups, not from columns",
+    "average_tokens_across_devices": "the loss is a mean over groups, not over tokens",
+    "optim_target_modules": "the parameters are those of the adapter",
+    "use_cache": "training reads each text once",
+    "use_liger_kernel": "the conditioned model has no such kernels",
+    "liger_kernel_config": "the conditioned model has no such kernels",
+    "do_predict": "it is for scripts",
+    "resume_from_checkpoint": "it is for scripts; train(resume_from_checkpoint=...) resumes",
+}
+#: Optimisers that take no arguments of their own.
+_PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "sgd")
 
 
 @dataclass
@@ -38,12 +65,15 @@ class HyperDPOConfig(TrainingArguments):
         beta: β of the objectives that do not bring their own; one for all.
         weights: None samples w anew; m numbers train for this w alone, as a baseline.
         alpha: Dirichlet(α) from which w is drawn; one number, or one per objective (as a list, or as "0.3,0.7").
-        weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per step.
+        weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per
+            optimiser step, whatever its batches and processes.
         vertex_share: part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen.
         stratified: the draws of a batch cover the simplex evenly.
         penalty: λ, the factor of the cosine penalty.
         max_length, max_prompt_length: in tokens; None: the model's own limit. Longer ones are refused, unless
             ``truncate`` cuts them (the prompt's end and the response's start are kept).
+        skip_invalid: leave out groups that are too long or that the chat template refuses, and count them by reason,
+            instead of refusing the first.
         eval_points: weightings at which ``evaluate`` measures; the vertices are among them.
         share_prompts: compute a prompt once for its responses; None: where that leaves out a fifth of the tokens. Not
             with gradient checkpointing.
@@ -63,6 +93,7 @@ class HyperDPOConfig(TrainingArguments):
     max_length: int | None = field(default=None, metadata={"help": "Most tokens of prompt and response."})
     max_prompt_length: int | None = field(default=None, metadata={"help": "Most tokens of the prompt."})
     truncate: bool = field(default=False, metadata={"help": "Cut what is longer instead of refusing it."})
+    skip_invalid: bool = field(default=False, metadata={"help": "Leave out groups that cannot be used."})
     eval_points: int = field(default=5, metadata={"help": "Weightings of the evaluation."})
     share_prompts: bool | None = field(default=None, metadata={"help": "Compute a prompt once for its responses."})
     conditioning_learning_rate: float = field(
@@ -75,6 +106,7 @@ class HyperDPOConfig(TrainingArguments):
     def __post_init__(self) -> None:
         self._check_numbers()
         self.alpha = _alpha(self.alpha)
+        self._check_effects()
         super().__post_init__()
         if self.weights_per not in ("group", "batch"):
             raise InputError(f"weights_per is {self.weights_per!r}; expected group or batch")
@@ -97,6 +129,36 @@ class HyperDPOConfig(TrainingArguments):
         if len(alphas) != num_objectives:
             raise InputError(f"alpha is {self.alpha}; expected {num_objectives} numbers above 0, or one")
         return alphas
+
+    def _check_effects(self) -> None:
+        """Refuse what would be recorded as a setting and change nothing."""
+        defaults = {
+            one.name: one.default_factory() if one.default_factory is not MISSING else one.default
+            for one in fields(self)
+        }
+        for name, why in WITHOUT_EFFECT.items():
+            value = getattr(self, name, None)
+            if name in defaults and value is not None and value != defaults[name]:
+                raise InputError(f"{name} is {value!r} and has no effect here ({why}); expected it left out")
+        if self.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
+            raise InputError(
+                f"train_sampling_strategy is {self.train_sampling_strategy!r}, which needs columns of tokens; expected "
+                "random or sequential"
+            )
+        if self.optim_args and str(getattr(self.optim, "value", self.optim)) in _PLAIN_OPTIMIZERS:
+            raise InputError(
+                f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; expected it left out"
+            )
+        drawn = ("alpha", "weights_per", "vertex_share", "stratified")
+        if self.weights is not None:
+            for name in drawn:
+                value = getattr(self, name)
+                if value != defaults[name] and value != _alpha(defaults["alpha"]):
+                    raise InputError(
+                        f"{name} is {value!r} and has no effect beside weights, which fixes w; expected it left out"
+                    )
+        elif self.stratified and self.weights_per == "batch":
+            raise InputError("stratified has no effect with weights_per batch, one w per step; expected one of them")
 
     def _check_numbers(self) -> None:
         """Numbers are numbers; those that are written as text (YAML reads 1e-4 as such) become numbers."""

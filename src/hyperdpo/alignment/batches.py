@@ -1,132 +1,21 @@
-"""Token ids of groups, and batches of them: every response is a row, and a group knows its rows."""
+"""Batches of groups of token ids: every response is a row, and a group knows its rows."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.data import PreferenceGroup, Preferences
-from hyperdpo.alignment.formats import Prompt
+from hyperdpo.alignment.tokens import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.errors import InputError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+__all__ = ["Collator", "TokenGroup", "grouped_batches", "padding_token", "tokenize_groups", "worth_sharing"]
 
 #: Groups are sorted by length inside windows of this many batches: little padding, still a random order.
 WINDOW_BATCHES = 32
-
-_CHUNK_GROUPS = 1024  # handed to the tokenizer at a time
-_NO_LIMIT = 10**9  # what transformers writes for "no limit" is above it
-
-
-@dataclass(frozen=True, slots=True)
-class TokenGroup:
-    """A group as the model sees it."""
-
-    prompt_ids: list[int]
-    completion_ids: list[list[int]]
-    """n lists, each with the end-of-sequence token unless it was cut."""
-    targets: np.ndarray
-    """(m, n) float32."""
-    signal: np.ndarray
-    """(m,) bool."""
-    index: int
-    """Position in the preferences."""
-    reference_logps: np.ndarray | None = None
-    """(n,) float32 log-probabilities of the responses under the base, if they were computed ahead."""
-
-    @property
-    def length(self) -> int:
-        """Tokens of the longest row."""
-        return len(self.prompt_ids) + max(len(ids) for ids in self.completion_ids)
-
-
-def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id that fills rows up: the tokenizer's pad token, else its end-of-sequence token, as TRL has it.
-
-    Either serves, since masks say what is padding.
-
-    Raises:
-        InputError: it has neither.
-    """
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    raise InputError(
-        "the tokenizer has neither a pad token nor an end-of-sequence token; "
-        "expected one, such as tokenizer.pad_token = tokenizer.unk_token or '<|endoftext|>'"
-    )
-
-
-def tokenize_groups(
-    preferences: Preferences,
-    targets: Sequence[tuple[np.ndarray, np.ndarray]],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    max_prompt_length: int | None = None,
-    max_length: int | None = None,
-    truncate: bool = False,
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> list[TokenGroup]:
-    """Tokenises prompts and responses, exactly as TRL's DPOTrainer does pairs.
-
-    A text's response ends with the end-of-sequence token, added unless it is there; a conversation is what the chat
-    template makes of it. Prompt and response are tokenised together: where tokens merge over their border, the
-    response begins at the first token in which any response of the group departs from the prompt alone, and the rest
-    of the prompt is left out (a warning says of how many groups).
-
-    Args:
-        targets: per group (m, n) and (m,), of :func:`hyperdpo.alignment.data.to_targets`.
-        max_prompt_length: the most tokens of a prompt.
-        max_length: the most tokens of a prompt with a response; None: what the tokenizer says of
-            its model, if anything.
-        truncate: cut what is longer, instead of refusing it. A prompt keeps its end (and a first beginning-of-sequence
-            token) and a response its start. Without ``max_prompt_length`` a prompt may fill half of ``max_length``, or
-            what the group's longest response leaves free, if that is more.
-        chat_template_kwargs: for the tokenizer's ``apply_chat_template``, such as ``{"enable_thinking": False}``.
-
-    Raises:
-        InputError: no pad or end-of-sequence token, no chat template, or (with the row) a text that is too long.
-    """
-    padding_token(tokenizer)
-    if len(targets) != len(preferences):
-        raise InputError(f"{len(targets)} targets for {len(preferences)} groups; expected one for each")
-    if max_length is None and tokenizer.model_max_length < _NO_LIMIT:
-        max_length = int(tokenizer.model_max_length)
-    for name, value, least in (("max_prompt_length", max_prompt_length, 1), ("max_length", max_length, 2)):
-        if value is not None and value < least:
-            raise InputError(f"{name} is {value}; expected at least {least}")
-    found: list[TokenGroup] = []
-    merged: list[int] = []
-    for index, prompt, completions in _tokenized(preferences, tokenizer, dict(chat_template_kwargs or {})):
-        common = min(_common_length(prompt, whole) for whole in completions)
-        if common < len(prompt):
-            merged.append(index)
-        prompt, completions = prompt[:common], [whole[common:] for whole in completions]
-        if not prompt:
-            raise InputError(
-                f"{preferences.place(index)}: no token of the prompt stands before the responses; expected a longer "
-                "prompt, or a tokenizer that begins texts with a token of its own"
-            )
-        if truncate:
-            prompt, completions = _cut(prompt, completions, max_prompt_length, max_length, tokenizer.bos_token_id)
-        else:
-            _reject_long(preferences.place(index), prompt, completions, max_prompt_length, max_length)
-        found.append(TokenGroup(prompt, completions, *targets[index], index))
-    if merged:
-        warnings.warn(
-            f"{preferences.source}: the prompt's last tokens merge with a response's first in {len(merged):,} of "
-            f"{len(preferences):,} groups (first: {preferences.place(merged[0])}); there the response begins earlier. "
-            "Prompts that end on a border of tokens, or another chat template, avoid it",
-            stacklevel=2,
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -143,6 +32,7 @@ class Collator:
     ``mask``                  (G, n)      bool, True for a response
     ``targets``               (G, m, n)   float32, 0 on padding
     ``signal``                (G, m)      bool
+    ``labelled``              (G, m, n)   bool, True for a response with a label; only if some have none
     ``index``                 (G,)        long, positions in the preferences
     ``reference_logps``       (G, n)      float32, 0 on padding; only if all groups carry them
     ``prompt_ids``            (G, Tp)     long, padded on the right; these five only if prompts are shared
@@ -192,6 +82,8 @@ class Collator:
             "signal": torch.stack([torch.as_tensor(group.signal) for group in groups]),
             "index": torch.tensor([group.index for group in groups]),
         }
+        if any(group.labelled is not None for group in groups):
+            batch["labelled"] = labelled_of(groups, mask)
         known = [torch.as_tensor(g.reference_logps) for g in groups if g.reference_logps is not None]
         if len(known) == len(groups):
             batch["reference_logps"] = torch.zeros(shape, dtype=torch.float32)
@@ -211,6 +103,19 @@ class Collator:
             ids[number, : len(row)] = torch.tensor(list(row))
             mask[number, : len(row)] = 1
         return ids, mask
+
+
+def labelled_of(groups: Sequence[TokenGroup], mask: Tensor) -> Tensor:
+    """(G, m, n): the responses that each objective has a label for.
+
+    Args:
+        mask: (G, n), the responses.
+    """
+    labelled = mask.unsqueeze(1).repeat(1, len(groups[0].signal), 1)
+    for g, group in enumerate(groups):
+        if group.labelled is not None:
+            labelled[g, :, : len(group.completion_ids)] = torch.as_tensor(group.labelled)
+    return labelled
 
 
 def worth_sharing(groups: Sequence[TokenGroup]) -> bool:
@@ -278,92 +183,3 @@ def _cut_batches(
             start, rows = end, 0
         rows += sizes[group]
     return [*batches, ordered[start:]]
-
-
-def _tokenized(
-    preferences: Preferences, tokenizer: PreTrainedTokenizerBase, template: dict[str, Any]
-) -> Iterator[tuple[int, list[int], list[list[int]]]]:
-    """Position, ids of the prompt, ids of the prompt with each response; a call of the tokenizer takes many groups."""
-    eos = tokenizer.eos_token
-    for start in range(0, len(preferences), _CHUNK_GROUPS):
-        groups = preferences.groups[start : start + _CHUNK_GROUPS]
-        chats = [not isinstance(group.prompt, str) for group in groups]
-        if any(chats) and not tokenizer.chat_template:
-            place = preferences.place(start + chats.index(True))
-            raise InputError(f"{place}: a conversation, and the tokenizer has no chat template; expected one with it")
-        if not all(chats) and eos is None:
-            raise InputError(
-                "the tokenizer has no end-of-sequence token, with which responses end; "
-                "expected one, such as tokenizer.eos_token = '<|endoftext|>'"
-            )
-        prompts = _ids(tokenizer, [g.prompt for g in groups], {**template, "add_generation_prompt": True})
-        whole = iter(_ids(tokenizer, [text for g in groups for text in _whole(g, eos or "")], template))
-        for offset, (group, prompt) in enumerate(zip(groups, prompts, strict=True)):
-            yield start + offset, prompt, [next(whole) for _ in group.completions]
-
-
-def _whole(group: PreferenceGroup, eos: str) -> list[Prompt]:
-    """The prompt with each response."""
-    if not isinstance(group.prompt, str):
-        return [[*group.prompt, {"role": "assistant", "content": text}] for text in group.completions]
-    return [group.prompt + (text if text.endswith(eos) else text + eos) for text in group.completions]
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, inputs: list[Prompt], template: dict[str, Any]) -> list[list[int]]:
-    """Token ids of texts and conversations, in their order."""
-    found: list[list[int]] = [[] for _ in inputs]
-    texts = [i for i, one in enumerate(inputs) if isinstance(one, str)]
-    chats = [i for i, one in enumerate(inputs) if not isinstance(one, str)]
-    if texts:
-        # verbose: no warning about lengths, which are checked here
-        ids = tokenizer([inputs[i] for i in texts], verbose=False)["input_ids"]
-        for i, one in zip(texts, ids, strict=True):
-            found[i] = one
-    if chats:
-        conversations: Any = [inputs[i] for i in chats]
-        encoded: Any = tokenizer.apply_chat_template(conversations, tokenize=True, return_dict=True, **template)
-        for i, one in zip(chats, encoded["input_ids"], strict=True):
-            found[i] = one
-    return found
-
-
-def _common_length(first: list[int], second: list[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((k for k, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
-def _reject_long(
-    place: str, prompt: list[int], completions: list[list[int]], max_prompt_length: int | None, max_length: int | None
-) -> None:
-    if max_prompt_length is not None and len(prompt) > max_prompt_length:
-        raise InputError(
-            f"{place}: the prompt has {len(prompt)} tokens; "
-            f"expected at most {max_prompt_length}, or training.truncate=true"
-        )
-    for number, ids in enumerate(completions, 1):
-        if max_length is not None and len(prompt) + len(ids) > max_length:
-            raise InputError(
-                f"{place}: prompt and response {number} have {len(prompt)} + {len(ids)} tokens; "
-                f"expected at most {max_length} together, or training.truncate=true"
-            )
-
-
-def _cut(
-    prompt: list[int],
-    completions: list[list[int]],
-    max_prompt_length: int | None,
-    max_length: int | None,
-    bos: int | None,
-) -> tuple[list[int], list[list[int]]]:
-    """The prompt's end and the responses' starts."""
-    room = len(prompt) if max_prompt_length is None else max_prompt_length
-    if max_length is not None:
-        longest = max(len(ids) for ids in completions)
-        half = max_length // 2 if max_prompt_length is None else min(max_prompt_length, max_length - 1)
-        room = min(room, max(half, max_length - longest))
-    if len(prompt) > room:
-        keeps_bos = bos is not None and prompt[0] == bos and room > 1
-        prompt = [prompt[0], *prompt[len(prompt) - room + 1 :]] if keeps_bos else prompt[len(prompt) - room :]
-    if max_length is not None:
-        completions = [ids[: max_length - len(prompt)] for ids in completions]
-    return prompt, completions

@@ -21,7 +21,7 @@ import torch
 import xxhash
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.batches import TokenGroup, padding_token, tokenize_groups
@@ -31,6 +31,7 @@ from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.logit_mixing import LogitMixture
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
+from hyperdpo.alignment.reporting import report_steps
 from hyperdpo.alignment.run import fingerprint, last_checkpoint
 from hyperdpo.alignment.soup import soup
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
@@ -40,6 +41,7 @@ from hyperdpo.files import read_json, write_json
 from hyperdpo.methods import METHODS, Answer, Conditioned, Job, Margin, jobs_of
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_method
+from hyperdpo.progress import on_terminal
 
 #: A finished training.
 TRAINING = "training.json"
@@ -148,7 +150,7 @@ class Bench:
         train, test: preferences.
         directory: of the trainings.
         cpu: do not use a GPU.
-        show: draw progress bars.
+        show: progress bars, or lines where there is no terminal.
     """
 
     def __init__(
@@ -180,6 +182,8 @@ class Bench:
             "max_length": longest_text(probe, args.max_length),
             "truncate": args.truncate,
         }
+        if args.skip_invalid:
+            limits["skip_invalid"] = True
         self.limits = limits
 
         def tokenized(data: Preferences) -> list[TokenGroup]:
@@ -318,7 +322,7 @@ class Bench:
         trainer.train_groups[:] = [
             replace(group, reference_logps=scores) for group, scores in zip(trainer.train_groups, known, strict=True)
         ]
-        trainer.remove_callback(PrinterCallback)  # a table says it at the end
+        report_steps(trainer, f"train {job.name}", show=self.show)
         clock = _Clock()
         trainer.add_callback(clock)
         last = last_checkpoint(unfinished)
@@ -352,7 +356,7 @@ class Bench:
             "report_to": [],
             "eval_strategy": "no",
         }
-        quiet = {"disable_tqdm": not self.show, "use_cpu": self.cpu, "logging_strategy": "no"}
+        quiet = {"disable_tqdm": not (self.show and on_terminal()), "use_cpu": self.cpu, "logging_strategy": "no"}
         return training_arguments(directory, {**quiet, **training, **fixed})
 
     # --- answers

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hyperdpo.alignment.variants import VARIANTS
 from hyperdpo.errors import InputError
-from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
+from hyperdpo.options import (
+    PATH,
+    PREFERENCE_FORMATS,
+    described,
+    names_of,
+    numbers_of,
+    overrides_of,
+    reading_options,
+)
 
 
 @click.group()
@@ -24,13 +34,15 @@ def check_extra() -> None:
             raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[align]'")
 
 
-format_option = click.option(
-    "--format",
-    type=click.Choice(["auto", "groups", "scores", "pku", "pairs"]),
-    default="auto",
-    show_default=True,
-    help="Of DATA.",
-)
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How DATA is read."""
+    formats = click.Choice(PREFERENCE_FORMATS)
+    layout = click.option("--format", type=formats, default="auto", show_default=True, help="Of DATA.")
+    for option in reversed((layout, *reading_options())):
+        command = option(command)
+    return command
+
+
 cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
 
@@ -46,7 +58,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--seed", type=int, help="Of initialisation, order and sampled weights.  [default: 42]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
-@format_option
+@data_options
 @cpu_option
 def align_fit(
     source: Path,
@@ -60,12 +72,16 @@ def align_fit(
     settings: tuple[str, ...],
     overwrite: bool,
     format: str,
+    prompt_column: str | None,
+    ignore_columns: list[str] | None,
+    skip_invalid: bool,
     cpu: bool,
 ) -> None:
     """Train one adapter of a causal language model for all weightings of the objectives in DATA.
 
-    DATA is JSONL or Parquet: prompt, completions, labels {objective: [numbers]}; or listwise scores, PKU-SafeRLHF's
-    columns, or TRL's prompt, chosen, rejected; or a directory with train and test files.
+    DATA is JSONL, JSON or Parquet: prompt, completions, labels {objective: [numbers]}; listwise scores; chosen and
+    rejected; the columns of UltraFeedback, HelpSteer or PKU-SafeRLHF; or a directory with train and test files.
+    docs/alignment.md has a table of what is read.
     """
     check_extra()
     from hyperdpo.alignment.commands import fit_command
@@ -82,6 +98,9 @@ def align_fit(
         config_file=config_file,
         overrides=overrides,
         format=format,
+        prompt_column=prompt_column,
+        ignore_columns=ignore_columns,
+        skip_invalid=skip_invalid,
         cpu=cpu,
         overwrite=overwrite,
     )
@@ -101,7 +120,7 @@ def align_fit(
     show_default=True,
     help="auto: the test groups of the training data, all groups of other data.",
 )
-@format_option
+@data_options
 @model_option
 @cpu_option
 def align_front(
@@ -113,6 +132,9 @@ def align_front(
     plot: Path | None,
     split: str,
     format: str,
+    prompt_column: str | None,
+    ignore_columns: list[str] | None,
+    skip_invalid: bool,
     model: str | None,
     cpu: bool,
 ) -> None:
@@ -129,6 +151,9 @@ def align_front(
         plot=plot,
         split=split,
         format=format,
+        prompt_column=prompt_column,
+        ignore_columns=ignore_columns,
+        skip_invalid=skip_invalid,
         model=model,
         cpu=cpu,
     )
@@ -163,7 +188,7 @@ def align_front(
 @click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
-@format_option
+@data_options
 @cpu_option
 def align_compare(
     source: Path,
@@ -181,6 +206,9 @@ def align_compare(
     objectives: list[str] | None,
     settings: tuple[str, ...],
     format: str,
+    prompt_column: str | None,
+    ignore_columns: list[str] | None,
+    skip_invalid: bool,
     cpu: bool,
 ) -> None:
     """Train and measure methods side by side on DATA: same base, splits, weights, temperatures.
@@ -204,6 +232,9 @@ def align_compare(
         config_file=config_file,
         overrides=overrides,
         format=format,
+        prompt_column=prompt_column,
+        ignore_columns=ignore_columns,
+        skip_invalid=skip_invalid,
         scorer=scorer,
         sizes={"prompts": prompts, "samples": samples, "tokens": tokens},
         cpu=cpu,

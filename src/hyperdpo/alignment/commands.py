@@ -4,49 +4,55 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
-import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import click
 import numpy as np
-from transformers import PrinterCallback, ProgressCallback
 
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
+from hyperdpo.alignment.batches import tokenize_groups
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data import (
-    Preferences,
-    default_objectives,
     fit_objectives,
-    read_preferences,
-    read_splits,
+    to_targets,
 )
+from hyperdpo.alignment.data_report import label_lines
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_comparison, plot_front
-from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
+from hyperdpo.alignment.reporting import announce, report_steps
+from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.scorers import scorer_of
+from hyperdpo.alignment.settings import (
+    beta_of,
+    columns_of,
+    objectives_of,
+    parts_of,
+    reading_of,
+    refuse_other_settings,
+    seed_of,
+    settings_of,
+)
 from hyperdpo.alignment.tables import print_comparison, print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_json, read_yaml, write_json
-from hyperdpo.objectives import Objective
+from hyperdpo.files import check_writable, write_json
 from hyperdpo.options import parse_weights
+from hyperdpo.progress import on_terminal
+from hyperdpo.threads import use_free_cores
 
-#: Sections of a configuration file.
-SECTIONS = ("objectives", "conditioning", "training", "split", "format", "compare")
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
-SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
 #: What `align fit` sets unless it is told otherwise.
 TRAINING: dict[str, Any] = {
     "num_train_epochs": 4,
@@ -74,6 +80,9 @@ def fit_command(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     cpu: bool = False,
     overwrite: bool = False,
 ) -> AlignRun:
@@ -81,31 +90,38 @@ def fit_command(
     quiet_where_nobody_looks()
     # Checkpoints less than a second apart are in order by their number, too, which is all that this would say.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
-    settings = _settings(config_file, overrides or {})
+    settings = settings_of(config_file, overrides or {})
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
     check_writable(out)
-    if format == "auto":
-        format = settings.get("format", "auto")
-    beta = _beta(settings["training"])
-    columns = _columns(settings.get("objectives"), objectives, beta)
-    parts, described = _parts(source, columns, format, settings.get("split", {}))
+    reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
+    beta = beta_of(settings["training"])
+    columns = columns_of(settings.get("objectives"), objectives, beta)
+    parts, described = parts_of(source, columns, reading, settings.get("split", {}))
     train, test = parts["train"], parts.get("test")
-    chosen = _objectives(settings.get("objectives"), objectives, train, beta)
+    chosen = objectives_of(settings.get("objectives"), objectives, train, beta)
     arguments = TRAINING | settings["training"]
+    if reading["skip_invalid"]:
+        arguments["skip_invalid"] = True
     if cpu:
         arguments["use_cpu"] = True
     checkpoints = out / "checkpoints"
-    args = training_arguments(checkpoints, {"disable_tqdm": not sys.stderr.isatty(), **arguments})
+    args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
     conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
-    trainer.remove_callback(PrinterCallback)  # a table says it at the end; metrics.json has the history
-    if trainer.pop_callback(ProgressCallback) is not None:
-        trainer.add_callback(_Bar())
+    if test:
+        with warnings.catch_warnings():  # said when it is measured
+            warnings.simplefilter("ignore")
+            targets = to_targets(test, trainer.objectives)
+            tokenize_groups(test, targets, cast(Any, trainer.processing_class), **trainer.limits)
+    if trainer.is_world_process_zero():
+        for line in label_lines(train, trainer.objectives):
+            click.echo(line)
+    report_steps(trainer, "train")
     told = {
         "training": {k: v for k, v in arguments.items() if k not in ("use_cpu", "disable_tqdm")},
         "conditioning": conditioning.to_dict(),
@@ -117,12 +133,15 @@ def fit_command(
         if overwrite:
             (out / RUN).unlink(missing_ok=True)
             shutil.rmtree(checkpoints, ignore_errors=True)
-        _refuse_other_settings(checkpoints / FIT, told)
+        refuse_other_settings(checkpoints / FIT, told)
         (out / METRICS).unlink(missing_ok=True)
         write_json(checkpoints / FIT, told)
     trainer.accelerator.wait_for_everyone()
+    use_free_cores()
     started = time.monotonic()
     last = last_checkpoint(checkpoints)
+    if trainer.is_world_process_zero():
+        announce(trainer)
     if last is not None and trainer.is_world_process_zero():
         click.echo(f"hyperdpo: note: resumed from {last}", err=True)
     trainer.train(resume_from_checkpoint=last)
@@ -162,14 +181,26 @@ def front_command(
     plot: Path | None = None,
     split: str = "auto",
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     model: str | None = None,
     cpu: bool = False,
 ) -> AlignmentFront:
     """``hyperdpo align front``."""
     quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
-    preferences = run.read(source, format=format)
+    preferences = run.read(
+        source,
+        format=format,
+        prompt_column=prompt_column,
+        ignore_columns=ignore_columns,
+        skip_invalid=skip_invalid,
+    )
+    if skip_invalid:
+        run.limits["skip_invalid"] = True
     name, part = run.part(preferences, split)
+    use_free_cores()
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
     print_front(front, f"{len(part)} groups ({name})")
     if out is not None:
@@ -208,6 +239,7 @@ def generate_command(
     quiet_where_nobody_looks()
     run = AlignRun.load(run_path, model)
     run.model.to(best_device(cpu))
+    use_free_cores()
     grid = [parse_weights(text, run.names, range(len(run.names))) for text in weights]
     rows = [(prompt, w) for prompt in prompts for w in grid]
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample}
@@ -236,6 +268,9 @@ class CompareOptions(TypedDict, total=False):
     config_file: Path | None
     overrides: Mapping[str, Any] | None
     format: str
+    prompt_column: str | None
+    ignore_columns: Sequence[str] | None
+    skip_invalid: bool
     scorer: str | None
     sizes: Mapping[str, int] | None
     cpu: bool
@@ -266,6 +301,9 @@ def compared(
     config_file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     scorer: str | None = None,
     sizes: Mapping[str, int] | None = None,
     with_texts: bool = True,
@@ -285,7 +323,7 @@ def compared(
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     check_writable(out)
-    settings = _settings(config_file, overrides or {})
+    settings = settings_of(config_file, overrides or {})
     factors = {"sampling_factor": SAMPLING_FACTOR, "learning_rate_factor": LEARNING_RATE_FACTOR}
     for name, value in settings.get("compare", {}).items():
         if name not in factors:
@@ -296,18 +334,19 @@ def compared(
     training = {k: v for k, v in {**TRAINING, **settings["training"]}.items() if not k.startswith("save_")}
     if "num_train_epochs" not in settings["training"]:
         training["num_train_epochs"] = BASELINE_EPOCHS
-    first_seed = _seed("training.seed", training.pop("seed", 0))
-    if format == "auto":
-        format = settings.get("format", "auto")
+    first_seed = seed_of("training.seed", training.pop("seed", 0))
+    reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
+    if reading["skip_invalid"]:
+        training["skip_invalid"] = True
     split = {"seed": first_seed} | dict(settings.get("split", {}))
     repeats, chosen = [], []
-    columns = _columns(settings.get("objectives"), objectives, _beta(training))
+    columns = columns_of(settings.get("objectives"), objectives, beta_of(training))
     for number in range(seeds):
-        parts, _ = _parts(source, columns, format, split | {"seed": _seed("split.seed", split["seed"]) + number})
+        parts, _ = parts_of(source, columns, reading, split | {"seed": seed_of("split.seed", split["seed"]) + number})
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
-        chosen.append(_objectives(settings.get("objectives"), objectives, parts["train"], _beta(training)))
+        chosen.append(objectives_of(settings.get("objectives"), objectives, parts["train"], beta_of(training)))
     # Now, not after the base has been measured: the trainings come later.
     training_arguments(out, {**training, "use_cpu": cpu})
     names = tuple(o.name for o in chosen[0])
@@ -315,6 +354,7 @@ def compared(
     found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
     texts = None if found is None else Texts(found[1], found[0], **(sizes or {}))
     base, tokenizer = load_base(model), tokenizer_of(model)
+    use_free_cores()
 
     def shared(repeat: Repeat) -> Settings:
         return Settings(
@@ -336,132 +376,15 @@ def compared(
         points=points,
         texts=texts,
         cpu=cpu,
-        show=sys.stderr.isatty(),
         say=click.echo,
     )
-    result["data"] = {"source": source.name}
+    result["data"] = {"source": source.name, "reading": reading}
     return result
-
-
-class _Bar(ProgressCallback):
-    """The trainer's bar with the loss beside it, instead of a dictionary on standard output for each log."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix(loss=f"{float(logs['loss']):#.4g}")
 
 
 def quiet_where_nobody_looks() -> None:
     """No progress bars of transformers' own where standard error is not a terminal."""
-    if not sys.stderr.isatty():
+    if not on_terminal():
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-
-
-def _settings(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {} if config_file is None else read_yaml(config_file)
-    for name, value in overrides.items():
-        both = isinstance(value, Mapping) and isinstance(settings.get(name), Mapping)
-        settings[name] = {**settings[name], **value} if both else value
-    where = str(config_file) if config_file is not None else "--set"
-    for name, value in settings.items():
-        if name not in SECTIONS:
-            raise InputError(f"{where}: {name} is not a setting; expected some of {', '.join(SECTIONS)}")
-        if name in ("conditioning", "training", "split", "compare") and not isinstance(value, Mapping):
-            raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
-    settings["training"] = dict(settings.get("training", {}))
-    return settings
-
-
-def _seed(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise InputError(f"{name} is {value!r}; expected an integer of at least 0")
-    return int(value)
-
-
-def _beta(training: Mapping[str, Any]) -> float:
-    value = training.get("beta", 0.1)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"training.beta is {value!r}; expected a number above 0")
-    return float(value)
-
-
-def _columns(configured: Any, names: Sequence[str] | None, beta: float) -> list[str] | None:
-    """The labels to read: those of the objectives that will be trained on; None for all."""
-    if configured is None:
-        return None if names is None else list(names)
-    known = _chosen(_configured(configured, beta), names)
-    return list(dict.fromkeys(objective.column for objective in known))
-
-
-def _configured(configured: Any, beta: float) -> tuple[Objective, ...]:
-    if not isinstance(configured, Sequence) or not all(isinstance(o, Mapping) for o in configured):
-        raise InputError("objectives: expected a list of settings, each with a name")
-    return parse_objectives([{"beta": beta, **o} for o in configured], "configuration")
-
-
-def _objectives(configured: Any, names: Sequence[str] | None, train: Preferences, beta: float) -> tuple[Objective, ...]:
-    """Those of the configuration, or one for each label; --objectives chooses among them."""
-    if configured is None:
-        return _chosen(tuple(replace(o, beta=beta) for o in default_objectives(train)), names)
-    return _chosen(_configured(configured, beta), names)
-
-
-def _chosen(known: tuple[Objective, ...], names: Sequence[str] | None) -> tuple[Objective, ...]:
-    by_name = {o.name: o for o in known}
-    for name in names or ():
-        if name not in by_name:
-            raise InputError(f"--objectives: no objective {name!r}; expected some of {', '.join(by_name)}")
-    return known if names is None else tuple(by_name[name] for name in names)
-
-
-def _parts(
-    source: Path, objectives: Sequence[str] | None, format: str, split: Mapping[str, Any]
-) -> tuple[dict[str, Preferences], dict[str, Any]]:
-    """The splits, and what run.json says about them."""
-    if source.is_dir():
-        parts = dict(read_splits(source, objectives=objectives, format=format))
-        described: dict[str, Any] = {"fingerprint": fingerprint(parts["train"])}
-    else:
-        preferences = read_preferences(source, objectives=objectives, format=format)
-        found = SPLIT | dict(split)
-        for name in ("train", "validation", "test"):
-            if isinstance(found[name], bool) or not isinstance(found[name], int | float):
-                raise InputError(f"split.{name} is {found[name]!r}; expected a part of the groups, from 0 to 1")
-        fractions = (float(found["train"]), float(found["validation"]), float(found["test"]))
-        if min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
-            raise InputError(f"split: the parts are {fractions}; expected numbers of at least 0 that sum to 1")
-        seed = _seed("split.seed", found["seed"])
-        parts = dict(preferences.split(fractions, seed))
-        described = {
-            "fingerprint": fingerprint(preferences),
-            "fractions": list(fractions),
-            "split_seed": seed,
-        }
-    described |= {
-        "source": source.name,
-        "groups": {name: len(part) for name, part in parts.items()},
-        "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
-    }
-    return parts, described
-
-
-def _refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
-    """An interrupted training goes on only as what it was.
-
-    Raises:
-        InputError: it was another one.
-    """
-    if not path.exists():
-        return
-    before, now = read_json(path), json.loads(json.dumps(told))
-    for part, value in now.items():
-        found = before.get(part) if isinstance(before, dict) else None
-        if found != value:
-            names = [k for k in value if found.get(k) != value[k]] if isinstance(value, dict) and found else []
-            what = f"{part}.{names[0]}" if names else part
-            raise InputError(
-                f"{path.parent.parent}: holds an unfinished training with another {what}; expected the same command, "
-                "another directory, or --overwrite"
-            )

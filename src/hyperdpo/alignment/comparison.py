@@ -19,7 +19,7 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from hyperdpo.alignment.bench import Bench, Entry, Settings, Speaker
 from hyperdpo.alignment.data import Preferences
-from hyperdpo.alignment.evaluation import AlignmentFront, control_spans, front_of_scores
+from hyperdpo.alignment.evaluation import AlignmentFront, control_spans, front_of_scores, span_errors
 from hyperdpo.alignment.run import versions
 from hyperdpo.alignment.sampling import continuation_texts, continue_rows, sampling
 from hyperdpo.alignment.scorers import Scorer
@@ -28,6 +28,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.printing import four_digits
+from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.comparison import mean_and_sd
 
 #: Key of the random stream of sampled continuations: every weighting and method gets the same.
@@ -153,6 +154,8 @@ def compare(
 
 #: Scales at which every front is measured once more: they cost no pass, Eq. (14).
 SCALES = (0.5, 1.0, 2.0)
+#: Version of what is kept of a measurement; another one is measured again.
+MEASURED = 2
 #: What the reference point of generated texts is.
 REFERENCE = "the base's mean minus one standard deviation of its texts"
 
@@ -185,7 +188,8 @@ class Measurements:
         Returns:
             The keys of an alignment run's ``FRONT.json``, cost, ``views`` (``scales``: the same weightings at three
             scales) and, with texts, ``generated``: ``points`` (mean scores), ``hypervolume``, ``reference_point``,
-            ``control_span``, ``rank_correlation`` of each objective's score with its weight, ``tokens_per_second``.
+            ``control_span``, ``control_span_error`` (over prompts), ``rank_correlation`` of each objective's score with
+            its weight, ``tokens_per_second``.
         """
         model = self.bench.model(entry, self.grid)
         cost = {
@@ -196,10 +200,19 @@ class Measurements:
         }
         key = repr((model.trainings, entry.overrides.get("soup")))
         speakers: Callable[[], list[Speaker]] = functools.cache(lambda: [model.at(w) for w in self.grid])
-        scores = functools.cache(lambda: [self.bench.scores(speaker) for speaker in speakers()])
+        scores = functools.cache(lambda: self._scores(entry.label, speakers()))
         result = self._kept(entry.label, key, lambda: self._measure(speakers(), scores()))
         view = self._kept(f"{entry.label}-scales", repr((key, SCALES)), lambda: self._view(scores()))
         return result | cost | {"views": {"scales": view}}
+
+    def _scores(self, label: str, speakers: Sequence[Speaker]) -> list[list[np.ndarray]]:
+        """For each of the speakers, the (n,) scores of each test group."""
+        found = []
+        with progress_bar(f"measure {label}", len(speakers), "weightings", show=self.bench.show) as update:
+            for speaker in speakers:
+                found.append(self.bench.scores(speaker))
+                update(len(found))
+        return found
 
     def _measure(self, speakers: Sequence[Speaker], scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         front = self._front(scores, self.grid)
@@ -232,21 +245,29 @@ class Measurements:
 
     def _generated(self, speakers: Sequence[Speaker]) -> dict[str, Any]:
         assert self._reference is not None
+        assert self.texts is not None
         names, started, tokens = self.bench.settings.names, time.monotonic(), 0
         means = []
-        for speaker in speakers:
-            scores, count = self._sampled(speaker)
-            means.append(scores.mean(0))
-            tokens += count
+        with progress_bar("sample texts", len(speakers), "weightings", show=self.bench.show) as update:
+            for speaker in speakers:
+                scores, count = self._sampled(speaker)
+                means.append(scores.reshape(-1, self.texts.samples, len(names)).mean(1))
+                tokens += count
+                update(len(means))
         seconds = time.monotonic() - started
-        table = np.array(means)
+        prompts = np.array(means)  # (P, prompts, m)
+        table = prompts.mean(1)
         turned = table * self._signs
         spans = control_spans(self.grid, turned)
+        errors = span_errors(self.grid, prompts * self._signs, np.ones(prompts.shape[1:], dtype=bool))
         return {
             "points": [dict(zip(names, row.tolist(), strict=True)) for row in table],
             "hypervolume": hypervolume(turned, self._reference, ["maximize"] * len(names)),
             "reference_point": (self._reference * self._signs).tolist(),
             "control_span": dict(zip(names, spans.tolist(), strict=True)),
+            "control_span_error": {
+                name: None if np.isnan(error) else float(error) for name, error in zip(names, errors, strict=True)
+            },
             "rank_correlation": {name: _rank(self.grid[:, j], turned[:, j]) for j, name in enumerate(names)},
             "tokens_per_second": tokens / seconds,
         }
@@ -279,7 +300,7 @@ class Measurements:
     def _kept(self, label: str, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured before of the same trainings, or what is measured now."""
         texts = None if self.texts is None else {k: v for k, v in asdict(self.texts).items() if k != "scorer"}
-        told = repr((key, self.grid.tolist(), texts, self.bench.fingerprint, versions()))
+        told = repr((MEASURED, key, self.grid.tolist(), texts, self.bench.fingerprint, versions()))
         name = f"{label.replace(':', '-')}-{xxhash.xxh3_64_hexdigest(told.encode())[:12]}.json"
         path = self.directory / name
         if path.exists():
@@ -319,26 +340,6 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         result["views"][view] = {"points": points, "hypervolume": volume, "hypervolume_sd": sd}
     result["seeds"] = [dict(seed) for seed in seeds]
     return result
-
-
-def span_ratios(result: Mapping[str, Any], of: str, to: str) -> dict[str, float | None]:
-    """One entry's control span over another's, averaged over objectives, then over repeats.
-
-    Returns:
-        ``cross_entropy``, and ``generated`` where texts were sampled; None where a span to compare with is 0.
-    """
-    pairs = list(zip(result["methods"][of]["seeds"], result["methods"][to]["seeds"], strict=True))
-    found = {"cross_entropy": _mean_ratio([(own["control_span"], other["control_span"]) for own, other in pairs])}
-    if all("generated" in own for own, _ in pairs):
-        texts = [(own["generated"]["control_span"], other["generated"]["control_span"]) for own, other in pairs]
-        found["generated"] = _mean_ratio(texts)
-    return found
-
-
-def _mean_ratio(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> float | None:
-    if any(value == 0 for _, other in pairs for value in other.values()):
-        return None
-    return float(np.mean([own[name] / other[name] for own, other in pairs for name in own]))
 
 
 def _rank(weights: np.ndarray, values: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from hyperdpo.alignment.text_measures import measure_texts
 from hyperdpo.alignment.trainer import tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.files import write_atomically
+from hyperdpo.threads import use_free_cores
 
 #: Weightings at which texts are shown side by side.
 SHOWN = 5
@@ -53,6 +54,7 @@ def run_align_demo(
     training_arguments(out / "run", training)  # a mistake is found before anything is trained
     lm, data, run = out / "lm", out / "data.jsonl", out / "run"
     click.echo(f"1. train a small language model on generated stories: {lm}")
+    use_free_cores()
     train_demo_lm(lm, seed=seed, steps=steps)
     names = " and ".join(DEFAULT_OBJECTIVES)
     click.echo(f"2. let it write {prompts} beginnings and 4 continuations of each, scored by {names}: {data}")

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches, worth_sharing
+from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches, labelled_of, worth_sharing
 from hyperdpo.alignment.model import Responses
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.errors import InputError
-from hyperdpo.progress import progress_bar
+from hyperdpo.progress import Update, progress_bar
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.model import ConditionedLM
@@ -54,6 +54,8 @@ class AlignmentFront:
     """(m,): see :func:`reference_point`."""
     temperatures: tuple[float, ...]
     """(m,)."""
+    span_errors: np.ndarray | None = None
+    """(m,): standard errors of the control spans, see :func:`span_errors`; None where the front has none."""
 
     @property
     def base_losses(self) -> np.ndarray:
@@ -74,6 +76,16 @@ class AlignmentFront:
         return dict(
             zip(self.objectives, control_spans(self.weights[unscaled], -self.losses[unscaled]).tolist(), strict=True)
         )
+
+    @property
+    def control_span_error(self) -> dict[str, float | None]:
+        """Standard error of each control span over the groups; None where one group alone has a signal."""
+        if self.span_errors is None:
+            return {}
+        return {
+            name: None if np.isnan(error) else float(error)
+            for name, error in zip(self.objectives, self.span_errors, strict=True)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of ``FRONT.json`` that depend on the front alone."""
@@ -106,39 +118,64 @@ class AlignmentFront:
             "hypervolume_with_main": None,
             "reference_point": self.reference_point.tolist(),
             "control_span": self.control_span,
+            "control_span_error": self.control_span_error,
         }
 
 
 def reference_point(groups: Sequence[TokenGroup]) -> np.ndarray:
     """(m,): 1.1 / ln 2 of the loss of a model that finds all responses alike, ln n on average.
 
-    For pairs it is Table 2's (1.1, 1.1); for more responses it leaves the same relative room.
+    For pairs it is Table 2's (1.1, 1.1); for more responses it leaves the same relative room. The n of an objective
+    is the number of responses that it has a label for.
     """
-    sizes = np.log([len(group.completion_ids) for group in groups])
+    m = len(groups[0].signal)
+    sizes = [np.full(m, len(g.completion_ids)) if g.labelled is None else g.labelled.sum(1) for g in groups]
     signal = np.stack([group.signal for group in groups])
     counts = np.maximum(signal.sum(0), 1)
-    return PAIR_REFERENCE / math.log(2) * (sizes[:, None] * signal).sum(0) / counts
+    return PAIR_REFERENCE / math.log(2) * (np.log(np.maximum(sizes, 1)) * signal).sum(0) / counts
+
+
+def vertex_rows(weights: np.ndarray) -> list[int] | None:
+    """The first row of (P, m) weights that is each vertex of the simplex; None where one is missing."""
+    rows = [np.flatnonzero(np.isclose(weights[:, j], 1)) for j in range(weights.shape[1])]
+    return [int(row[0]) for row in rows] if all(map(len, rows)) else None
 
 
 def control_spans(weights: np.ndarray, metrics: np.ndarray) -> np.ndarray:
-    """(m,): each objective's metric where all weight lies on it, minus its mean where another has all the weight.
+    """Each objective's metric where all weight lies on it, minus its mean where another has all the weight.
 
     Args:
         weights: (P, m), all vertices among them.
-        metrics: (P, m), more is better.
+        metrics: (P, m), or (P, G, m) for the spans of each group; more is better.
+
+    Returns:
+        (m,), or (G, m).
 
     Raises:
         InputError: a vertex is missing.
     """
-    m = weights.shape[1]
-    at = [np.flatnonzero(np.isclose(weights[:, j], 1)) for j in range(m)]
-    if any(not len(rows) for rows in at):
+    m, rows = weights.shape[1], vertex_rows(weights)
+    if rows is None:
         raise InputError("control span: the weights do not hold all vertices of the simplex")
-    ends = np.stack([metrics[rows[0]] for rows in at])  # (m, m): row i is at w = e_i
+    ends = metrics[rows]  # (m, ..., m): row i is at w = e_i
     if m == 1:
-        return np.zeros(1)
-    others = (ends.sum(0) - np.diagonal(ends)) / (m - 1)
-    return np.diagonal(ends) - others
+        return np.zeros(metrics.shape[1:])
+    own = ends.diagonal(axis1=0, axis2=-1)
+    found: np.ndarray = own - (ends.sum(0) - own) / (m - 1)
+    return found
+
+
+def span_errors(weights: np.ndarray, metrics: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """(m,): standard error of each control span over the groups with signal: sd / sqrt(n); NaN for fewer than 2.
+
+    Args:
+        weights: (P, m), all vertices among them.
+        metrics: (P, G, m), of each group; more is better.
+        signal: (G, m) bool.
+    """
+    spans = control_spans(weights, metrics)
+    found = [own[has] for own, has in zip(spans.T, signal.T, strict=True)]
+    return np.array([one.std(ddof=1) / math.sqrt(len(one)) if len(one) > 1 else math.nan for one in found])
 
 
 @torch.inference_mode()
@@ -149,28 +186,28 @@ def group_scores(
     device: torch.device | str = "cpu",
     *,
     pass_tokens: int = PASS_TOKENS,
-    name: str = "",
+    update: Update | None = None,
 ) -> list[np.ndarray]:
     """(n,) float32 scores of the responses of each group, in batches of similar lengths.
 
     Args:
         score: of the rows of a batch, as :class:`~hyperdpo.alignment.batches.Collator` makes it.
-        name: of a progress bar; empty: none.
+        update: is told how many groups are done.
     """
     collate = Collator(pad_token_id, share_prompts=worth_sharing(groups))
     lengths = [group.length for group in groups]
     sizes = [len(group.completion_ids) for group in groups]
     found: list[np.ndarray] = [np.empty(0)] * len(groups)
-    with progress_bar(name, len(groups), "groups", show=bool(name)) as update:
-        done = 0
-        for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
-            batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
-            rows = score(batch).float().cpu().numpy()
-            places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
-            for position, i in enumerate(chosen):
-                found[int(i)] = rows[places[position][mask[position]]]
-            done += len(chosen)
-            update(done, "")
+    done = 0
+    for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
+        batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
+        rows = score(batch).float().cpu().numpy()
+        places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
+        for position, i in enumerate(chosen):
+            found[int(i)] = rows[places[position][mask[position]]]
+        done += len(chosen)
+        if update is not None:
+            update(done)
     return found
 
 
@@ -200,14 +237,8 @@ def base_scores(
     """(n,) scores of each group under the base: they do not depend on w, so once is enough."""
     was_training = model.training
     model.eval()
-    with model.base_only():
-        found = group_scores(
-            lambda batch: row_logps(model, batch),
-            groups,
-            pad_token_id,
-            device,
-            name="base scores",
-        )
+    with model.base_only(), progress_bar("base scores", len(groups), "groups") as update:
+        found = group_scores(lambda batch: row_logps(model, batch), groups, pad_token_id, device, update=update)
     model.train(was_training)
     return found
 
@@ -221,17 +252,25 @@ def conditioned_scores(
     *,
     name: str = "",
 ) -> list[list[np.ndarray]]:
-    """For each of the (P, m) weights, the (n,) scores of each group."""
+    """For each of the (P, m) weights, the (n,) scores of each group.
+
+    Args:
+        name: of a progress bar; empty: none.
+    """
     was_training = model.training
     model.eval()
-    found = []
-    for p, w in enumerate(torch.as_tensor(np.asarray(weights), dtype=torch.float32, device=device)):
+    found: list[list[np.ndarray]] = []
+    with progress_bar(name, len(weights) * len(groups), "groups", show=bool(name)) as update:
 
-        def score(batch: dict[str, Tensor], w: Tensor = w) -> Tensor:
-            return row_logps(model, batch, w)
+        def scored(done: float, words: str = "") -> None:
+            update(len(found) * len(groups) + done, f"weighting {len(found) + 1} of {len(weights)}")
 
-        label = f"{name} {p + 1}/{len(weights)}" if name else ""
-        found.append(group_scores(score, groups, pad_token_id, device, name=label))
+        for w in torch.as_tensor(np.asarray(weights), dtype=torch.float32, device=device):
+
+            def score(batch: dict[str, Tensor], w: Tensor = w) -> Tensor:
+                return row_logps(model, batch, w)
+
+            found.append(group_scores(score, groups, pad_token_id, device, update=scored))
     model.train(was_training)
     return found
 
@@ -256,12 +295,18 @@ def front_of_scores(
     padded = PaddedGroups(groups, base)
     reference, signal = padded.reference, padded.signal
     losses, accuracies, deviations = [], [], []
+    vertices, ends = vertex_rows(weights), {}
     for c in scales:
-        for one in scores:
+        for p, one in enumerate(scores):
             group_losses, right, scaled = padded.measured(padded.padded(one), betas, float(c))
+            if c == 1 and vertices is not None and p in vertices:
+                ends[p] = -group_losses.numpy()
             losses.append((group_losses.sum(0) / signal.sum(0).clamp_min(1)).numpy())
             accuracies.append((right.sum(0) / padded.pairs()[1].sum(0).clamp_min(1)).numpy())
             deviations.append(np.quantile((scaled - reference)[padded.mask].numpy(), [0.25, 0.5, 0.75]))
+    errors = None
+    if ends and vertices is not None:
+        errors = span_errors(weights[vertices], np.stack([ends[p] for p in vertices]), signal.numpy())
     return AlignmentFront(
         objectives=tuple(objectives),
         weights=np.tile(weights, (len(scales), 1)),
@@ -271,6 +316,7 @@ def front_of_scores(
         deviations=np.array(deviations),
         reference_point=reference_point(groups),
         temperatures=tuple(map(float, betas)),
+        span_errors=errors,
     )
 
 
@@ -289,6 +335,8 @@ class PaddedGroups:
             self.mask[g, : len(base[g])] = True
             self.targets[g, :, : len(base[g])] = torch.from_numpy(np.asarray(group.targets))
         self.signal = torch.from_numpy(np.stack([group.signal for group in groups]))
+        #: (G, m, n), the responses that an objective has a label for; None where none is missing.
+        self.labelled = labelled_of(groups, self.mask) if any(g.labelled is not None for g in groups) else None
         self.reference = self.padded(base)
 
     def padded(self, values: Sequence[np.ndarray]) -> Tensor:
@@ -301,14 +349,16 @@ class PaddedGroups:
     def measured(self, scores: Tensor, betas: Sequence[float], scale: float) -> tuple[Tensor, Tensor, Tensor]:
         """(G, m) losses, 0 without signal; (G, m) pairs that are ordered alike; (G, n) scores at the scale."""
         scaled = linear_transformation(scores, self.reference, scale)
-        losses = listnet_dpo_loss(scaled, self.reference, self.targets.double(), self.mask, betas)
+        mask = self.mask if self.labelled is None else self.labelled
+        losses = listnet_dpo_loss(scaled, self.reference, self.targets.double(), mask, betas)
         return losses.masked_fill(~self.signal, 0), self.pairs(scaled - self.reference)[0], scaled
 
     def pairs(self, rewards: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(G, m) pairs that each objective orders and whose rewards are ordered alike (ties count half), and all that
         it orders; rewards (G, n) are s - s_base, None: all alike."""
         rewards = torch.zeros_like(self.reference) if rewards is None else rewards
-        return ordered_pairs(rewards, self.targets, self.mask, self.signal)
+        mask = self.mask if self.labelled is None else self.labelled
+        return ordered_pairs(rewards, self.targets, mask, self.signal)
 
 
 def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
@@ -317,7 +367,8 @@ def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor
     Arguments as :func:`pair_accuracy`.
     """
     better = targets.unsqueeze(-1) > targets.unsqueeze(-2)  # (G, m, n, n): the first is better
-    real = (mask.unsqueeze(-1) & mask.unsqueeze(-2)).unsqueeze(1)
+    mask = mask if mask.dim() == targets.dim() else mask.unsqueeze(1)
+    real = mask.unsqueeze(-1) & mask.unsqueeze(-2)
     counted = better & real & signal[..., None, None]
     difference = (rewards.unsqueeze(-1) - rewards.unsqueeze(-2)).unsqueeze(1)
     right = (difference > 0).float() + 0.5 * (difference == 0).float()
@@ -330,7 +381,7 @@ def pair_accuracy(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor
     Args:
         rewards: (G, n), s - s_base.
         targets: (G, m, n).
-        mask: (G, n).
+        mask: (G, n), or (G, m, n) where an objective has no label for some of the responses.
         signal: (G, m).
     """
     right, counted = ordered_pairs(rewards, targets, mask, signal)

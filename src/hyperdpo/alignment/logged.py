@@ -38,6 +38,7 @@ def reward_sums(
     signal: Tensor,
     mask: Tensor,
     weights: Tensor,
+    labelled: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Rewards β (s - s_base) and log-probabilities s as they are logged, each as a sum and the number of its terms.
 
@@ -48,6 +49,8 @@ def reward_sums(
         signal: (G, m).
         mask: (G, n).
         weights: (G, m).
+        labelled: (G, m, n), the responses that an objective has a label for; None: all. The best and worst response by
+            the weighted targets are among those that no objective lacks, where there are two of them.
 
     Returns:
         (2,) by name.
@@ -55,8 +58,12 @@ def reward_sums(
     rewards = scores - base
     betas = weights.new_tensor([o.beta for o in objectives])
     overall = (targets * weights.unsqueeze(-1)).sum(1)
-    best, worst, margins = best_and_worst(overall, rewards * (weights @ betas).unsqueeze(-1), mask)
-    likely, unlikely, _ = best_and_worst(overall, scores, mask)
+    of_all = mask
+    if labelled is not None:
+        whole = (labelled | ~signal.unsqueeze(-1)).all(1) & mask
+        of_all = torch.where(whole.sum(-1, keepdim=True) > 1, whole, mask)
+    best, worst, margins = best_and_worst(overall, rewards * (weights @ betas).unsqueeze(-1), of_all)
+    likely, unlikely, _ = best_and_worst(overall, scores, of_all)
     values = {
         "rewards/chosen": best,
         "rewards/rejected": worst,
@@ -67,10 +74,10 @@ def reward_sums(
         "logps/mean": scores[mask],
     }
     pairs = {name: (one.sum(), scores.new_tensor(one.numel())) for name, one in values.items()}
-    right, counted = ordered_pairs(rewards, targets, mask, signal)
+    right, counted = ordered_pairs(rewards, targets, mask if labelled is None else labelled, signal)
     for j, objective in enumerate(objectives):
         has = signal[:, j]
-        own = best_and_worst(targets[:, j], rewards * objective.beta, mask)[2]
+        own = best_and_worst(targets[:, j], rewards * objective.beta, mask if labelled is None else labelled[:, j])[2]
         pairs[f"rewards/{objective.name}/margins"] = (own * has).sum(), has.sum()
         pairs[f"rewards/{objective.name}/accuracies"] = right[:, j].sum(), counted[:, j].sum()
     return {name: torch.stack((total.to(scores), count.to(scores))) for name, (total, count) in pairs.items()}

@@ -26,6 +26,7 @@ from hyperdpo.alignment.data import Preferences, read_preferences, read_splits, 
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.sampling import new_texts
+from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
@@ -45,7 +46,7 @@ class AlignRun:
     objectives: tuple[Objective, ...]
     """Fitted on the training groups."""
     data: dict[str, Any]
-    """Source, fingerprint, groups of each split, fractions and seed of the split."""
+    """Source, fingerprint, groups of each split, fractions and seed of the split, how it was read (``reading``)."""
     settings: dict[str, Any]
     """Of the training, as they were resolved."""
     limits: dict[str, Any]
@@ -57,19 +58,41 @@ class AlignRun:
         """Of the m objectives, in the order of w."""
         return tuple(o.name for o in self.objectives)
 
-    def read(self, source: Any, *, format: str = "auto") -> Preferences:
+    def read(
+        self,
+        source: Any,
+        *,
+        format: str = "auto",
+        prompt_column: str | None = None,
+        ignore_columns: Sequence[str] | None = None,
+        skip_invalid: bool = False,
+    ) -> Preferences:
         """Preferences with the labels that this run was trained on; of a directory in parts, its test part.
 
+        What is left out is read as for the training: prompt column, ignored columns, whether rows that cannot be used
+        are left out, and, for a source of the same name, the format.
+
         Args:
-            source, format: as of :func:`~hyperdpo.alignment.data.read_preferences`; or a directory.
+            source, format, prompt_column, ignore_columns, skip_invalid: as of
+                :func:`~hyperdpo.alignment.data.read_preferences`; or a directory.
 
         Raises:
             InputError: as there; a directory without a part to test on.
         """
         columns = list(dict.fromkeys(o.column for o in self.objectives))
+        recorded = self.data.get("reading", {"version": 1})
+        options: dict[str, Any] = {"format": "auto", "prompt_column": None, "ignore_columns": (), **recorded}
+        named = Path(source).name == self.data.get("source") if isinstance(source, str | Path) else False
+        if format != "auto" or not named:
+            options["format"] = format
+        if prompt_column is not None:
+            options["prompt_column"] = prompt_column
+        if ignore_columns is not None:
+            options["ignore_columns"] = ignore_columns
+        options["skip_invalid"] = skip_invalid or options.get("skip_invalid", False)
         if not isinstance(source, str | Path) or not Path(source).is_dir():
-            return read_preferences(source, objectives=columns, format=format)
-        parts = read_splits(source, objectives=columns, format=format)
+            return read_preferences(source, objectives=columns, **options)
+        parts = read_splits(source, objectives=columns, **options)
         held_out = parts.get("test") or parts.get("validation")
         if held_out is None:
             raise InputError(f"{source}: has only training groups; expected a test file in it, or a file")
@@ -99,7 +122,8 @@ class AlignRun:
                 f"{preferences.source}: this run was trained on all of it; expected the test file that lies beside it, "
                 "or --split all"
             )
-        parts = preferences.split(tuple(self.data["fractions"]), self.data["split_seed"])
+        version = self.data.get("reading", {}).get("version", 1)
+        parts = preferences.split(tuple(self.data["fractions"]), self.data["split_seed"], version=version)
         if wanted not in parts or not len(parts[wanted]):
             raise InputError(
                 f"{preferences.source}: none of it was held out as {wanted}; expected other data, or --split"
@@ -133,7 +157,7 @@ class AlignRun:
         seed: int = 0,
         **settings: Any,
     ) -> list[str]:
-        """A continuation of each prompt.
+        """A continuation of each prompt. Special tokens are as in training (:mod:`~hyperdpo.alignment.special_tokens`).
 
         Args:
             prompts: B texts; the tokenizer's chat template is put around them where it has one, unless the run was
@@ -149,41 +173,35 @@ class AlignRun:
         if not prompts:
             raise InputError("prompts: found none; expected at least one text")
         w = check_weights(weights, len(self.objectives))
-        texts = [self._templated(prompt) for prompt in prompts]
-        tokenizer = self.tokenizer
-        side, pad = tokenizer.padding_side, tokenizer.pad_token
-        try:
-            tokenizer.padding_side = "left"
-            if pad is None:
-                tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_token(tokenizer))
-            special = not self._speaks_in_turns
-            inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=special)
-        finally:
-            tokenizer.padding_side = side
-        device = self.model.device
+        tokenizer, pad = self.tokenizer, padding_token(self.tokenizer)
+        turns = self._speaks_in_turns
+        asked = [[{"role": "user", "content": prompt}] if turns else prompt for prompt in prompts]
+        rows = prompt_ids(tokenizer, asked)
+        for number, row in enumerate(rows, 1):
+            if not row:
+                raise InputError(f"prompt {number} has no tokens; expected a text")
+        longest, device = max(map(len, rows)), self.model.device
+        padded = [[pad] * (longest - len(row)) + row for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             found = self.model.generate(
-                inputs["input_ids"].to(device),
-                inputs["attention_mask"].to(device),
+                torch.tensor(padded, device=device),
+                torch.tensor(mask, device=device),
                 weights=w,
                 scale=scale,
-                pad_token_id=padding_token(tokenizer),
+                pad_token_id=pad,
                 **settings,
             )
-        return new_texts(tokenizer, inputs["input_ids"].tolist(), found.tolist())
+        return new_texts(
+            tokenizer, rows, [row[longest - len(start) :] for start, row in zip(rows, found.tolist(), strict=True)]
+        )
 
     @property
     def _speaks_in_turns(self) -> bool:
         """Whether prompts go through the chat template: as in training, where they were conversations or not."""
         conversations = bool(self.data.get("conversations", True))
         return conversations and bool(getattr(self.tokenizer, "chat_template", None))
-
-    def _templated(self, prompt: str) -> str:
-        if not self._speaks_in_turns:
-            return prompt
-        turns = [{"role": "user", "content": prompt}]
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
     def save(self, path: Path) -> None:
         """Write the run directory; ``run.json`` goes first and comes last."""

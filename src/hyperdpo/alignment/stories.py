@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyperdpo.alignment.data import PreferenceGroup, Preferences
 from hyperdpo.alignment.sampling import BROKEN, continuation_texts, continue_rows, has_ended, sampling, whole_words
+from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.alignment.text_measures import measure_texts
 from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
@@ -209,7 +210,7 @@ def _sampled_responses(
     """:func:`sample_responses` until ``enough`` prompts have all theirs; the others have fewer."""
     _at_least(1, responses=responses, response_tokens=tokens)
     _at_least(responses, batch_size=batch_size)
-    encoded = [list(ids) for ids in tokenizer(list(prompts))["input_ids"]] if prompts else []
+    encoded = prompt_ids(tokenizer, list(prompts))
     _check_prompts(prompts, encoded, tokens, model)
     found: list[list[str]] = [[] for _ in prompts]
     # Neighbours of one length need no padding.
@@ -267,7 +268,7 @@ def group_statistics(preferences: Preferences) -> GroupStatistics:
     labels = [
         np.array([group.labels[name] for name in names], dtype=np.float64)
         for group in preferences.groups
-        if all(name in group.labels for name in names)
+        if all(name in group.labels and not np.isnan(group.labels[name]).any() for name in names)
     ]
     if not labels:
         raise InputError(f"{preferences.source}: no group has labels of all the objectives {', '.join(names)}")
@@ -288,7 +289,7 @@ def group_statistics(preferences: Preferences) -> GroupStatistics:
 
 def _usable(tokenizer: Any, prompts: list[str], encoded: list[list[int]], texts: list[str]) -> list[str]:
     """The responses; "" for one that goes on with its prompt's last word, changes its prompt's tokens or is no text."""
-    together = tokenizer([prompt + text for prompt, text in zip(prompts, texts, strict=True)])["input_ids"]
+    together = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
     usable = []
     for prompt, start, text, ids in zip(prompts, encoded, texts, together, strict=True):
         goes_on = prompt[-1:].isalnum() and text[:1].isalnum()

@@ -10,8 +10,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from hyperdpo.alignment.comparison import REFERENCE, SCALES, span_ratios
+from hyperdpo.alignment.comparison import REFERENCE, SCALES
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.spans import span_ratios
 from hyperdpo.printing import four_digits
 
 
@@ -107,7 +108,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
         for name, one in methods.items():
             if one["one_shot"]:
                 ratios = span_ratios(result, name, "dpo-ls")
-                shown = ", ".join(f"{of} {'-' if r is None else f'{r:.2f}'}" for of, r in ratios.items())
+                shown = ", ".join(f"{of} {r}{f' ({r.reason})' if r.reason else ''}" for of, r in ratios.items())
                 lines.append(f"{name}, control span over dpo-ls's: {shown}")
     for line in lines:
         console.print(line, highlight=False)

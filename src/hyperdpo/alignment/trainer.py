@@ -6,6 +6,7 @@ log-probability; the base's scores do not depend on w, so they are computed once
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ from hyperdpo.alignment.evaluation import (
 from hyperdpo.alignment.logged import group_of_rows, loss_sums, means, reward_sums
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
-from hyperdpo.core.losses import hypernet_loss, listnet_dpo_loss
+from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
@@ -55,6 +56,8 @@ __all__ = ["HyperDPOConfig", "HyperDPOTrainer", "tokenizer_of"]
 
 #: Random stream of a run for the sampled weights.
 WEIGHTS = 2
+#: Key of a batch for the average number of groups of a step's batches.
+BATCH_GROUPS = "batch_groups"
 
 
 class HyperDPOTrainer(Trainer):
@@ -137,6 +140,8 @@ class HyperDPOTrainer(Trainer):
             "max_length": longest_text(model, args.max_length),
             "truncate": args.truncate,
         }
+        if args.skip_invalid:
+            self.limits["skip_invalid"] = True
         self.settings = args
         self.train_groups = self._tokenized(train, processing_class)
         #: By name; one that has none is called "".
@@ -153,7 +158,14 @@ class HyperDPOTrainer(Trainer):
         share = worth_sharing(self.train_groups) if args.share_prompts is None else args.share_prompts
         if args.gradient_checkpointing and args.share_prompts:
             raise InputError("share_prompts: not with gradient checkpointing, which has no cache; expected one of them")
+        #: That the base scores of the training groups took; 0 where they were known.
+        self.base_seconds = 0.0
         self._sums: dict[str, Tensor] = {}
+        self._step: int | None = None
+        self._micro = 0
+        signal = torch.from_numpy(np.stack([group.signal for group in self.train_groups]))
+        #: (m,): groups with signal per group.
+        self._group_counts = average_counts(signal, len(signal))
         super().__init__(
             model=model,
             args=args,
@@ -181,6 +193,7 @@ class HyperDPOTrainer(Trainer):
         :meth:`train` does it itself."""
         for name, sets in (("train", [self.train_groups]), ("eval", list(self.eval_sets.values()))):
             groups = [group for one in sets for group in one]
+            started = time.monotonic()
             if any(group.reference_logps is None for group in groups):
                 scored = kept_base_scores(
                     self.own_model,
@@ -195,6 +208,8 @@ class HyperDPOTrainer(Trainer):
                 left = iter(scored)
                 for one in sets:
                     one[:] = [replace(group, reference_logps=next(left)) for group in one]
+            if name == "train":
+                self.base_seconds = time.monotonic() - started
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As :meth:`transformers.Trainer.train`."""
@@ -211,31 +226,52 @@ class HyperDPOTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Eq. (13) of one batch."""
+        """Eq. (13) of one batch, such that the mean over an epoch's groups is the loss of all of them together.
+
+        An objective's sum is divided by the share of the training groups that have its label, times the batch's groups:
+        not by its own number of groups with signal, which may be 0 in a small batch.
+        """
         targets, signal, mask, base = (inputs[k] for k in ("targets", "signal", "mask", "reference_logps"))
         weights = self._draw(len(mask)).to(targets)  # (m,) or (G, m)
         per_group = weights.expand(len(mask), -1) if weights.dim() == 1 else weights
         logps = row_logps(model, inputs, per_group[group_of_rows(inputs["rows"], mask)])
         scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
-        losses = listnet_dpo_loss(scores, base, targets, mask, self.betas)
+        labelled = inputs.get("labelled")  # where an objective has no label for some responses
+        losses = listnet_dpo_loss(scores, base, targets, mask if labelled is None else labelled, self.betas)
         reduce = _sum_over_processes if self.accelerator.num_processes > 1 else None
-        loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce)
+        counts = self._group_counts.to(losses) * inputs.get(BATCH_GROUPS, len(mask) * self.accelerator.num_processes)
+        loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce, counts)
         # DDP takes the mean of the processes' gradients, and this is the loss of all their groups together.
         loss = loss + (self.accelerator.num_processes - 1) * (loss - loss.detach())
         if model.training:
             with torch.no_grad():
-                rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group)
+                rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group, labelled)
                 self._note(rewards | loss_sums(self.objectives, losses, signal))
         return (loss, {"scores": scores}) if return_outputs else loss
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of one step, each with how many groups they have on average, over all processes.
+
+        The trainer takes the mean of their losses: with this every group of a step weighs the same, however the step is
+        divided into batches, and also where its last batch is smaller.
+        """
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._step = None  # a step that is run again, with smaller batches, draws the same weights
+        groups = sum(len(batch["mask"]) for batch in batches)
+        if self.accelerator.num_processes > 1:
+            groups = int(self.accelerator.reduce(torch.tensor(groups, device=self.args.device), "sum"))
+        for batch in batches:
+            batch[BATCH_GROUPS] = groups / len(batches)
+        return batches, items
+
     def _draw(self, groups: int) -> Tensor:
-        """(m,) weights of a batch or (G, m) of its groups: they depend on seed, step and process alone."""
+        """(m,) weights of a step or (G, m) of a batch's groups: they depend on seed, step, batch and process alone."""
         args = self.settings
         if self.fixed_weights is not None:
             return torch.from_numpy(self.fixed_weights)
         per_batch = args.weights_per == "batch"
-        # Micro-batches of one step differ, processes too unless they share one w.
-        self._micro = getattr(self, "_micro", 0) + 1 if getattr(self, "_step", None) == self.state.global_step else 0
+        # One w is that of the whole step. Draws of each group differ between its micro-batches and processes.
+        self._micro = self._micro + 1 if self._step == self.state.global_step and not per_batch else 0
         self._step = self.state.global_step
         rank = 0 if per_batch else self.accelerator.process_index
         rng = stream(args.seed, WEIGHTS, self.state.global_step, self._micro, rank)
@@ -323,7 +359,7 @@ class HyperDPOTrainer(Trainer):
         for w, one in zip(torch.from_numpy(grid), scores, strict=True):
             each = w.expand(len(groups), -1)
             for name, both in reward_sums(
-                self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each
+                self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each, padded.labelled
             ).items():
                 sums[name] = both if name not in sums else sums[name] + both
         return metrics | {f"{prefix}_{name}": value for name, value in means(sums).items()}

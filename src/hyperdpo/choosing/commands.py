@@ -12,11 +12,11 @@ import click
 import numpy as np
 
 from hyperdpo.choosing.choice import Choice, Sample, choose_point
-from hyperdpo.choosing.rankers import MAIN, rank_part, rank_sample, rank_space
 from hyperdpo.choosing.rankers import metric_names as rank_metrics
+from hyperdpo.choosing.rankers import rank_part, rank_sample, rank_space
 from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_requirement
 from hyperdpo.choosing.scales import SCALES
-from hyperdpo.choosing.search import Effort
+from hyperdpo.choosing.search import Effort, Measure
 from hyperdpo.choosing.tables import print_choice
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.groups import GroupedTable
@@ -24,8 +24,11 @@ from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
+from hyperdpo.objectives import MAIN
+from hyperdpo.progress import Update, progress_bar
 from hyperdpo.ranking.run import RUN, RankRun
 from hyperdpo.ranking.sources import given_base
+from hyperdpo.threads import use_free_cores
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
 if TYPE_CHECKING:
@@ -51,6 +54,9 @@ def choose(
     fixed_temperatures: bool = False,
     base_scores: str | np.ndarray | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: Sequence[str] | None = None,
+    skip_invalid: bool = False,
     model: str | None = None,
     seed: int = 0,
     resamples: int | None = None,
@@ -79,7 +85,8 @@ def choose(
         fixed_temperatures: leave β as it is, also where the ranker answers at others. If not, a mixture's are searched
             up to twice the run's and down to half of it, and those of a ``temperature`` run where it was trained.
         base_scores: of a ranker, where it has none of its own for the data: a column, a file or an array.
-        format, model: of a language model's data, and its base, as in ``align front``.
+        format, prompt_column, ignore_columns, skip_invalid, model: how a language model's data are read, and its
+            base, as in ``align front``.
         seed: of resamples, random steps and a share held out.
         resamples: of the bootstrap, at least 10 / (1 - confidence); None: 2000 as a rule, see
             :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
@@ -110,7 +117,9 @@ def choose(
     if share is not None:
         holdout = share
     if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
-        for name, value in (("format", format != "auto"), ("model", model is not None)):
+        foreign = {"format": format != "auto", "prompt_column": prompt_column is not None}
+        foreign |= {"ignore_columns": ignore_columns is not None, "skip_invalid": skip_invalid}
+        for name, value in (foreign | {"model": model is not None}).items():
             if value:
                 raise InputError(f"{name}: this is a run of a ranker, which has none; expected it left out")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
@@ -124,9 +133,11 @@ def choose(
         chosen, reported = _rank_samples(ranker, data, split, holdout, base_scores, seed, device)
         space = rank_space(ranker, grid, fixed_temperatures=fixed_temperatures)
         effort = Effort(points=points)
-        found = choose_point(
-            chosen, space, ranker.objectives, requirements, goal, holdout=reported, effort=effort, **settings
-        )
+        with progress_bar("choose", None, "points") as update:
+            told = replace(chosen, measure=_counted(chosen.measure, update))
+            found = choose_point(
+                told, space, ranker.objectives, requirements, goal, holdout=reported, effort=effort, **settings
+            )
         return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
 
     from hyperdpo.alignment.cli import check_extra
@@ -150,7 +161,13 @@ def choose(
         names=align_metrics(aligned),
         larger_is_better=[False] * m + [True] * m,
     )
-    chosen, reported = _align_samples(aligned, data, split, holdout, format, seed, best_device(cpu))
+    reading: dict[str, Any] = {
+        "format": format,
+        "prompt_column": prompt_column,
+        "ignore_columns": ignore_columns,
+        "skip_invalid": skip_invalid,
+    }
+    chosen, reported = _align_samples(aligned, data, split, holdout, reading, seed, best_device(cpu))
     found = choose_point(
         chosen,
         align_space(aligned, grid),
@@ -198,7 +215,21 @@ def choose_command(
 def _main_name(run: RankRun, name: str) -> str:
     """The main label's metric goes by ``main`` and by the label's own name."""
     main = run.config.main
-    return MAIN if main is not None and name == main.name and MAIN not in run.objectives else name
+    return MAIN if main is not None and name == main.name else name
+
+
+def _counted(measure: Measure, update: Update) -> Measure:
+    """A measure that tells how many points were measured."""
+    done = 0
+
+    def counted(points: np.ndarray) -> np.ndarray:
+        nonlocal done
+        found = measure(points)
+        done += len(points)
+        update(done)
+        return found
+
+    return counted
 
 
 def _named_main(run: RankRun, requirements: Sequence[Requirement]) -> list[Requirement]:
@@ -214,6 +245,7 @@ def _rank_samples(
         return given_base(base_scores, run, table) if isinstance(base_scores, str) else base_scores
 
     def sample(part: Part, what: str) -> Sample:
+        use_free_cores()
         examples = run.examples(part, base_scores=base_of(part.table), device=device)
         described = f"{run.config.metric.describe()}, {what}"
         return rank_sample(run, examples, device=device, description=described)
@@ -252,18 +284,21 @@ def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str 
 
 
 def _align_samples(
-    run: AlignRun, data: Any, split: str, holdout: Any, format: str, seed: int, device: str
+    run: AlignRun, data: Any, split: str, holdout: Any, reading: dict[str, Any], seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
     from hyperdpo.alignment.data import Preferences
     from hyperdpo.choosing.language import align_part, align_sample
 
     given = isinstance(data, Preferences)
-    preferences = data if given else run.read(data, format=format)
+    if reading["skip_invalid"]:
+        run.limits["skip_invalid"] = True
+    preferences = data if given else run.read(data, **reading)
 
     def named(wanted: str) -> tuple[str, Preferences]:
         return align_part(run, preferences, wanted)
 
     def sample(part: Preferences, what: str) -> Sample:
+        use_free_cores()
         described = f"cross-entropy error and accuracy of pairs, {what}"
         return align_sample(run, part, device=device, description=described, show=True)
 

@@ -85,8 +85,9 @@ class _Measure:
         self.base = base_scores(run.model, tokens, self.pad, device)
         self.betas = [o.beta for o in run.objectives]
         self.groups = PaddedGroups(tokens, self.base)
-        keys: dict[str, int] = {}
-        self._prompt = np.array([keys.setdefault(preferences.groups[t.index].prompt_key, len(keys)) for t in tokens])
+        questions = preferences.questions()
+        keys: dict[int, int] = {}
+        self._prompt = np.array([keys.setdefault(questions[t.index], len(keys)) for t in tokens])
         self._prompts = len(keys)
         counts = torch.cat([self.groups.signal.double(), self.groups.pairs()[1].double()], dim=1)
         self.counts = self._by_prompt(counts.numpy())

@@ -14,6 +14,7 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.mixture import mixture_scores
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.splits import Part
+from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.evaluation import ranker_scores
 from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, ndcg
@@ -21,8 +22,6 @@ from hyperdpo.ranking.rankers import MixtureRanker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import read_data
 
-#: The main label's metric, whatever the label is called.
-MAIN = "main"
 #: Scores, of all weightings, whose metrics are computed at once.
 PASS_SCORES = 2_000_000
 #: By which factor temperatures are moved from the run's, at most, where a ranker answers at any.
@@ -81,11 +80,8 @@ def rank_part(run: RankRun, data: Any, split: str) -> tuple[str, Part]:
 
 
 def metric_names(run: RankRun) -> tuple[str, ...]:
-    """The objectives' names, and the main label's (``main``, or its own name where an objective is called that)."""
-    main = run.config.main
-    if main is None:
-        return run.objectives
-    return (*run.objectives, main.name if MAIN in run.objectives else MAIN)
+    """The objectives' names, and ``main`` where there is a main label: no objective has that name."""
+    return run.objectives if run.config.main is None else (*run.objectives, MAIN)
 
 
 def rank_sample(

@@ -150,6 +150,22 @@ def mean_losses(
     return totals[0] / (totals[1].clamp_min(1) if counts is None else counts)
 
 
+def average_counts(signal: Tensor, batches: float) -> Tensor:
+    """The groups with signal that a batch holds on average: the ``counts`` with which every group weighs the same.
+
+    Divided by its own number of groups with signal, a batch without any would count as a loss of 0. An objective whose
+    labels cover few groups would lose weight, by an amount that depends on the size of the batches.
+
+    Args:
+        signal: (N, m) bool, of all groups of the training data.
+        batches: number of batches in an epoch: N / B for batches of B groups.
+
+    Returns:
+        (m,) float32, n_j / batches with n_j the groups with signal, or 1 where there are none.
+    """
+    return (signal.sum(0).clamp_min(1).double() / batches).float()
+
+
 def scalarise(losses: Tensor, weights: Tensor) -> Tensor:
     """Linear scalarisation w^T L, Eq. (12).
 

@@ -7,6 +7,14 @@ The scalarised loss of a group, as a function of the distance s' = s - s_base al
 With equal temperatures its minimiser satisfies softmax(β s') = sum_j w_j p_j: a mixture of the objectives' expected
 targets. With unequal ones it is the solution of a small convex problem, found here by Newton's method.
 
+The training's loss is the mean of F over groups where every group has every label, or lacks it by chance alone. Each
+objective's loss is a mean over its groups with signal, so in general the weight of objective j in group x is
+w_j π_j(x), with π_j(x) = P(signal_j | x) / P(signal_j), and the minimiser is
+
+    softmax(β s') = sum_j w_j π_j p_j / sum_j w_j π_j
+
+with p_j the expectation over groups with signal. Weights w_j π_j(x) / sum_k w_k π_k(x) of each group's own give it.
+
 The cross-entropy is one of a family of divergences whose weighted sums are minimised by power means of the p_j (Amari,
 Integration of stochastic models by minimizing α-divergence, 2007); the mean is the member with power 1.
 """
@@ -52,7 +60,11 @@ def mixture_scores(
     """The scores that minimise the scalarised loss of every group, for each of P weightings.
 
     Equal temperatures: s = s_base + log(sum_j w_j p_j) / β. Unequal ones: Newton's method in float64, to a distance
-    s - s_base within about 1e-10 / max_j β_j of the minimiser; then the result carries no gradient of ``log_targets``.
+    s - s_base within about 1e-10 / max_j β_j of the minimiser.
+
+    Gradients reach ``base_scores`` in any case. With equal temperatures they reach ``log_targets`` and ``weights`` too,
+    finite for every power, and 0 on padding, where there is no signal, and for mass that the floor replaces.
+
     The minimiser is defined up to a shift per group; it is the one with sum_j w_j logsumexp(β_j (s - s_base)) = 0.
     That makes it continuous in weights and temperatures (for equal β it is the formula above, for w = e_j it is
     log p_j / β_j) and exactly inversely proportional to the scale of β.
@@ -138,9 +150,12 @@ def _mixed(shares: Tensor, log_targets: Tensor, mask: Tensor, power: float) -> T
     if power == 0:
         logs = torch.matmul(shares.transpose(0, 1), log_targets.clamp_min(math.log(FLOOR))).transpose(0, 1)
     else:
-        # One matrix product instead of a sum over (P, G, m, n); the largest entry is taken out against underflow.
-        top = log_targets.amax((1, 2), keepdim=True).clamp_min(math.log(FLOOR))
-        logs = torch.matmul(shares.transpose(0, 1), (power * (log_targets - top)).exp()).transpose(0, 1).log() / power
+        # One matrix product instead of a sum over (P, G, m, n); the largest entry is taken out against underflow. It
+        # cancels in the softmax, hence needs no gradient.
+        top = log_targets.detach().amax((1, 2), keepdim=True).clamp_min(math.log(FLOOR))
+        sums = torch.matmul(shares.transpose(0, 1), (power * (log_targets - top)).exp()).transpose(0, 1)
+        # The logarithm of 0, on padding or where no objective has mass, has no finite gradient.
+        logs = sums.clamp_min(torch.finfo(sums.dtype).tiny).log() / power
     return torch.softmax(logs.masked_fill(~mask, torch.finfo(logs.dtype).min), -1)
 
 

@@ -110,10 +110,6 @@ class GroupedTable:
         """(N,) float32 copy of one column."""
         return self.take(np.arange(self.num_rows), self.column_indices([str(name)]))[:, 0]
 
-    def place(self, row: int) -> str:
-        """Where a row stands in the source, for messages."""
-        return f"{self.source}: row {row if self.order is None else int(self.order[row])}"
-
     def source_order(self, values: np.ndarray) -> np.ndarray:
         """(N, ...) values of the rows, put into the order of the source."""
         if self.order is None:

@@ -15,6 +15,10 @@ CHUNK_ROWS = 65_536
 #: Values that decide whether the logarithm keeps a column's resolution.
 _SAMPLE_VALUES = 8_000_000
 
+#: How far a column without logarithm goes straight on, in standard deviations: a time stamp of 0, or of a later year,
+#: would else be a million of them away.
+LINEAR = 4.0
+
 #: The part of a column's different values that the logarithm in 32 bits has to keep.
 LEAST_KEPT = 0.9
 
@@ -24,8 +28,9 @@ class FeatureTransform:
     """x -> (sign(x) log(1 + |x|) - mean) / std, per column.
 
     Counts, lengths and BM25 scores span orders of magnitude; the logarithm makes them comparable. It is left out where
-    it would destroy resolution: 8,000,000 and 8,000,001 have the same logarithm in 32 bits. A column that is constant
-    in the training split becomes 0. A missing value becomes 0, the mean; where the training split has missing values,
+    it would destroy resolution: 8,000,000 and 8,000,001 have the same logarithm in 32 bits. Such a column is linear up
+    to :data:`LINEAR` standard deviations from its mean, and logarithmic beyond. A column that is constant in the
+    training split becomes 0. A missing value becomes 0, the mean; where the training split has missing values,
     one more column says which they are.
 
     Raw values are numbers minus their column's origin.
@@ -63,6 +68,11 @@ class FeatureTransform:
         values = self._logarithms(features)
         values -= self.mean
         values *= self.scale
+        if not self.logs.all():
+            linear = ~self.logs
+            distance = (features[:, linear].astype(np.float64) - self.mean[linear]) * self.scale[linear]
+            size = np.abs(distance)
+            values[:, linear] = np.sign(distance) * (np.minimum(size, LINEAR) + np.log1p(np.maximum(size - LINEAR, 0)))
         missing = np.isnan(features)
         if missing.any():
             values[missing] = 0

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 from hyperdpo.alignment.bench import Entry, parse_entry
-from hyperdpo.experiments.experiment import Described
+from hyperdpo.experiments.experiment import Described, Figures
 
 Chart = Literal["front", "hypervolumes", "texts", "deviations", "spans"]
+
+
+class Column(NamedTuple):
+    """The paper's figures of one model, by the entry's label."""
+
+    model: str
+    figures: Mapping[str, Figures]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +27,14 @@ class LanguageExperiment(Described):
         entries: the rows.
         charts: pictures in the report, in order.
         texts: sample and score texts where a scorer is known.
+        columns: the paper's figures, by the architecture of its model (``model_type`` of transformers): a model is
+            compared with those of its own.
     """
 
     entries: tuple[Entry, ...]
     charts: tuple[Chart, ...]
     texts: bool = False
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
 
 def labelled(label: str, method: str, **training: Any) -> Entry:

@@ -60,16 +60,21 @@ def hypervolumes(case: Mapping[str, Any]) -> list[Chart]:
 
 
 def spans(case: Mapping[str, Any]) -> list[Chart]:
-    """Control spans over those of DPO-LS."""
-    rows = [row for row in case["rows"] if row["span_ratio"] is not None]
-    if not rows:
-        return []
+    """Control spans over those of DPO-LS; as they are, where these are no reference or are not there."""
+    rows, note = case["rows"], "Each objective's metric at its own vertex less that at the others'"
     labels = [row["label"] for row in rows]
-    note = "Each objective's metric at its own vertex less that at the others', over DPO-LS's; 0: w is ignored."
-    charts = [dots("Control, cross-entropy error", note, labels, [r["span_ratio"] for r in rows], [None] * len(rows))]
-    if all(row["texts_span_ratio"] is not None for row in rows):
-        values = [row["texts_span_ratio"] for row in rows]
-        charts.append(dots("Control, texts", note, labels, values, [None] * len(rows)))
+    charts = []
+    for key, what, unit in (("span", "cross-entropy error", " (nats)"), ("texts_span", "texts", "")):
+        if any(row.get(key) is None for row in rows):
+            continue
+        values = [row[f"{key}_ratio"] for row in rows]
+        if None in values:
+            values = [sum(row[key]) / len(row[key]) for row in rows]
+            why = "DPO-LS is not among the entries" if rows[0][f"{key}_ratio_reason"] is None else "see the table"
+            drawn = f"{note}, mean over objectives{unit}. No ratio to DPO-LS's: {why}. 0: w is ignored."
+        else:
+            drawn = f"{note}, over DPO-LS's; 0: w is ignored."
+        charts.append(dots(f"Control, {what}", drawn, labels, values, [None] * len(rows)))
     return charts
 
 

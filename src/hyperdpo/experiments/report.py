@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperdpo.experiments.figures import Chart
-from hyperdpo.experiments.results import facts, table
+from hyperdpo.experiments.results import facts, missing, table
 from hyperdpo.printing import four_digits
 
 
@@ -41,6 +41,7 @@ def _as_rows(result: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, An
         "name": case["name"],
         "headings": [heading for heading, _ in found],
         "rows": list(zip(*(cells for _, cells in found), strict=True)),
+        "missing": missing(case),
         "base": [f"{name} {value:.4f}" for name, value in {**base["metrics"], "main": base["main"]}.items() if value],
     }
 

@@ -157,6 +157,17 @@ def table(result: Mapping[str, Any], case: Mapping[str, Any]) -> list[tuple[str,
     return [(heading, cells) for heading, cells in columns(result, case) if set(cells) != {"-"}]
 
 
+def missing(case: Mapping[str, Any]) -> list[str]:
+    """Why a cell of the table has a dash where a ratio would be, each reason once."""
+    told = {
+        f"No ratio of control spans{where}: {row[key]}."
+        for row in case["rows"]
+        for key, where in (("span_ratio_reason", ""), ("texts_span_ratio_reason", " in texts"))
+        if row.get(key)
+    }
+    return sorted(told)
+
+
 def print_result(result: Mapping[str, Any]) -> None:
     """The tables, on stdout."""
     from rich.console import Console
@@ -175,6 +186,8 @@ def print_result(result: Mapping[str, Any]) -> None:
         for heading, cells in found[1:]:
             shown.add_row(heading, *cells)
         console.print(shown)
+        for line in missing(case):
+            console.print(line, highlight=False)
     if result["data"]["differs"]:
         console.print(result["data"]["differs"], highlight=False)
 

@@ -31,6 +31,7 @@ from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_pro
 from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
 from hyperdpo.ranking.repeats import check_repeats, natural_seeds, read_repeats
 from hyperdpo.ranking.training import make_accelerator
+from hyperdpo.threads import use_free_cores
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -122,6 +123,7 @@ def run_experiment(
     repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     points = SMALL_POINTS if small else POINTS
     experiment = replace(experiment, entries=entries, paper=experiment.paper if papers else {})
+    use_free_cores()
     with warnings.catch_warnings():
         # Several experiments on one base: that it is there already is no news.
         warnings.filterwarnings("ignore", message="base: resumed")

@@ -11,16 +11,18 @@ from typing import Any
 import click
 
 from hyperdpo.alignment.commands import compared
-from hyperdpo.alignment.comparison import span_ratios
 from hyperdpo.alignment.data import write_preferences
+from hyperdpo.alignment.spans import SpanRatio, span_ratios
 from hyperdpo.errors import InputError
+from hyperdpo.experiments.experiment import Figures
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
-from hyperdpo.files import write_atomically, write_json
+from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.ranking.config import merged
+from hyperdpo.threads import use_free_cores
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
@@ -79,11 +81,14 @@ def run_language_experiment(
         raise InputError(f"--queries: {prompts} prompts are asked for, but --data is given; expected one of them")
     if data is not None and model is None:
         raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
+    check_writable(out)
     started, generated = time.time(), data is None
     settings: dict[str, Any] = GENERATED if generated else {}
     if generated and model is None:
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
+    if generated:  # elsewhere the data are read first
+        use_free_cores()
     if model is None:
         model = str(_demo_model(out / "data", small))
     if data is None:
@@ -104,7 +109,8 @@ def run_language_experiment(
         cpu=cpu,
     )
     first = next(iter(comparison["methods"].values()))
-    rows = table_rows(comparison, experiment.paper)
+    column, told = _column(experiment, model)
+    rows = table_rows(comparison, column)
     _add_spans(rows, comparison)
     groups = comparison["repeats"][0]["groups"]
     described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
@@ -112,7 +118,7 @@ def run_language_experiment(
         "name": experiment.name,
         "title": experiment.title,
         "question": experiment.question,
-        "paper_says": experiment.paper_says,
+        "paper_says": experiment.paper_says + told,
         "small": small,
         "charts": list(experiment.charts),
         "vary": "",
@@ -151,6 +157,20 @@ def run_language_experiment(
     return result
 
 
+def _column(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
+    """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
+    from transformers import AutoConfig
+
+    if not experiment.columns:
+        return experiment.paper, ""
+    kind = AutoConfig.from_pretrained(model).model_type
+    column = experiment.columns.get(kind)
+    if column is None:
+        known = " and ".join(one.model for one in experiment.columns.values())
+        return {}, f" The paper has figures of {known}; none is of a model of this architecture ({kind})."
+    return column.figures, f" In the table: its figures of {column.model}, a model of this architecture ({kind})."
+
+
 def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
     """Control over that of DPO-LS, and what texts say."""
     methods = comparison["methods"]
@@ -158,12 +178,14 @@ def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> Non
     for row in rows:
         one = methods[row["label"]]
         ratios = {} if reference is None else span_ratios(comparison, row["label"], reference)
-        row["span_ratio"], row["texts_span_ratio"] = ratios.get("cross_entropy"), ratios.get("generated")
+        for key, kind in (("span_ratio", "cross_entropy"), ("texts_span_ratio", "generated")):
+            row[key], row[f"{key}_reason"] = ratios.get(kind, SpanRatio(None))
         row["span"] = list(one["control_span"].values())
         texts = one.get("generated")
         if texts is None:
             continue
         row["texts"] = texts["hypervolume"]
+        row["texts_span"] = list(texts["control_span"].values())
         row["texts_sd"] = texts["hypervolume_sd"] if len(one["seeds"]) > 1 else None
         if reference is not None:
             other = methods[reference]["generated"]["hypervolume"]
@@ -190,5 +212,6 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
     path = directory / f"stories-{Path(model).name}-{prompts}.jsonl"
     if not path.exists():
         click.echo(f"{prompts} prompts and 4 responses to each, from {Path(model).name}: {path}")
+        directory.mkdir(parents=True, exist_ok=True)  # now, not after the sampling
         write_preferences(sample_preferences(load_base(model), tokenizer_of(model), prompts=prompts), path)
     return path

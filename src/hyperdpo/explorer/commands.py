@@ -31,6 +31,9 @@ def explore_command(
     split: str = "auto",
     base_scores: str | None = None,
     format: str = "auto",
+    prompt_column: str | None = None,
+    ignore_columns: list[str] | None = None,
+    skip_invalid: bool = False,
     model: str | None = None,
     cpu: bool = False,
 ) -> int:
@@ -41,11 +44,19 @@ def explore_command(
         raise InputError(f"--compare {compare}: found {named[other]}; expected {named[kind]}, as {run_path}")
     if compare is not None and compare.resolve() == run_path.resolve():
         raise InputError(f"--compare {compare}: is the run itself; expected another")
-    foreign = {"--format": format if format != "auto" else None, "--model": model}
+    reading: dict[str, Any] = {
+        "--format": format if format != "auto" else None,
+        "--prompt-column": prompt_column,
+        "--ignore-columns": ignore_columns,
+        "--skip-invalid": skip_invalid or None,
+    }
+    foreign: dict[str, Any] = {**reading, "--model": model}
     if kind == "align":
         foreign = {"--base-scores": base_scores}
-        if source is None and (split != "auto" or format != "auto"):
-            raise InputError(f"{'--split' if split != 'auto' else '--format'}: is about DATA; expected DATA as well")
+        about = {"--split": split if split != "auto" else None, **reading}
+        told = next((option for option, value in about.items() if value is not None), None)
+        if source is None and told is not None:
+            raise InputError(f"{told}: is about DATA; expected DATA as well")
     for option, value in foreign.items():
         if value is not None:
             what = "a ranker" if kind == "rank" else "a language model"
@@ -55,7 +66,13 @@ def explore_command(
     if kind == "rank":
         page = _rank_page(run_path, source, compare, split, base_scores, best_device(cpu))
     else:
-        page = _align_page(run_path, source, compare, split, format, model, best_device(cpu))
+        options = {
+            "format": format,
+            "prompt_column": prompt_column,
+            "ignore_columns": ignore_columns,
+            "skip_invalid": skip_invalid,
+        }
+        page = _align_page(run_path, source, compare, split, options, model, best_device(cpu))
     serve(page, title, host, port, browser=browser)
     return 0
 
@@ -96,7 +113,7 @@ def _align_page(
     source: Path | None,
     compare: Path | None,
     split: str,
-    format: str,
+    reading: dict[str, Any],
     model: str | None,
     device: str,
 ) -> Any:
@@ -110,7 +127,9 @@ def _align_page(
     run = AlignRun.load(path, model)
     name, part = "", None
     if source is not None:
-        name, part = align_part(run, run.read(source, format=format), split)
+        if reading["skip_invalid"]:
+            run.limits["skip_invalid"] = True
+        name, part = align_part(run, run.read(source, **reading), split)
     explorers = [AlignExplorer(run, path, part, name, device=device)]
     if compare is not None:
         second = AlignRun.load(compare, model)

@@ -34,6 +34,7 @@ from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankR
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_comparison, print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
+from hyperdpo.threads import use_free_cores
 
 #: What ``--track`` takes.
 TRACKERS = ("tensorboard", "wandb")
@@ -68,6 +69,7 @@ def fit_command(
             accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()), init_kwargs={"wandb": wandb})
         except Exception as error:  # each tracker raises its own: no login, no network, no space
             raise InputError(f"--track {track}: cannot be started ({' '.join(str(error).split())[:200]})") from None
+    use_free_cores()
     run = fit_run(config, parts, accelerator, out=out, base_source=base_source, given_base=given)
     accelerator.end_training()
     if main:
@@ -109,6 +111,7 @@ def front_command(
     settings = replace(run.config.metric, **(metric or {}))
     grid = np.zeros((points if len(chosen) > 1 else 1, len(run.objectives)))
     grid[:, chosen] = weight_grid(len(chosen), points)
+    use_free_cores()
     examples = run.examples(part, base_scores=given, device=device)
     front = run.front(examples, grid, list(scales), metric=settings, temperatures=temperatures, device=device)
     betas = front.temperatures[0].tolist()
@@ -177,6 +180,7 @@ def score_command(
     table = read(source, run.config)
     note_absent_features(table, run)
     given = given_base(base_scores, run, table)
+    use_free_cores()
     scores = run.score(Part.whole(table), w, scale, temperatures=temperatures, base_scores=given, device=device)
     if out is not None and out.suffix == ".npy":
         import io
@@ -220,6 +224,7 @@ def compare_command(
         seeds = natural_seeds(source, folds)
     repeats = read_repeats(source, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
+    use_free_cores()
     started = time.monotonic()
     result = compare(config, repeats, entries, accelerator, out, points=points, say=click.echo)
     result["data"] = {"source": source.name, "folds": folds}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.groups import GroupedTable, abridged
+from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig
 
@@ -63,6 +64,25 @@ def choose_features(table: GroupedTable, config: RankConfig, base_column: str | 
         others = "; ".join(f"{name or '(no name)'}: {reason}" for name, reason in left_out.items())
         raise InputError(f"{table.source}: no column is left for a feature; expected at least one ({others})")
     return FeatureChoice(tuple(columns), left_out)
+
+
+def feature_lines(choice: FeatureChoice, transform: FeatureTransform) -> list[str]:
+    """What ``rank fit`` and ``data check`` say of the features."""
+    lines = [f"features ({len(choice.columns)}): {abridged(choice.columns)}"]
+    if choice.left_out:
+        described = "; ".join(f"{name or '(no name)'} ({reason})" for name, reason in choice.left_out.items())
+        lines.append(f"no features: {described}")
+    if transform.constant:
+        lines.append(
+            f"constant on all training rows, so without effect ({len(transform.constant)}): "
+            f"{abridged(transform.constant)}"
+        )
+    if len(transform.indicators):
+        names = [transform.columns[j] for j in transform.indicators]
+        lines.append(f"with missing values ({len(names)}; the mean and one more column each): {abridged(names)}")
+    if shifted := [name for name, origin in zip(transform.columns, transform.origins, strict=True) if origin]:
+        lines.append(f"stored as distances from their lowest value ({len(shifted)}): {abridged(shifted)}")
+    return lines
 
 
 def _numbers_the_rows(table: GroupedTable, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples
-from hyperdpo.ranking.features import FeatureChoice, choose_features
+from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
 from hyperdpo.ranking.labels import LabelReport, fit_labels
 from hyperdpo.ranking.rankers import MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import BaseSource, RankRun, checked_scores, score_all_rows
@@ -99,6 +99,7 @@ def prepare(
     checkpoint: Path | None = None,
     base_source: BaseSource | None = None,
     given_base: Mapping[str, np.ndarray] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Prepared:
     """Fit labels and features, train the base (unless its scores are given), and score the data with it.
 
@@ -107,6 +108,7 @@ def prepare(
         checkpoint: of the base's training.
         base_source: where base scores come from; None: a base is trained on the main label.
         given_base: for ``given`` base scores, (N,) per split name, for all rows of that split's table.
+        say: called with a line at a time about features and labels, before anything is trained.
 
     Raises:
         InputError: a column is missing, a label does not suit its target, a checkpoint of another run.
@@ -119,6 +121,9 @@ def prepare(
     columns = features_chosen.columns
     config, label_reports = fit_labels(config, parts, main_is_trained=base_source.kind == "trained")
     transform = FeatureTransform.fit(train_part, columns)
+    if say is not None:
+        for line in (*feature_lines(features_chosen, transform), *(report.line() for report in label_reports)):
+            say(line)
     limit = config.resident_gib * 2**30
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
     trained_on = [(name, parts[name].table.fingerprint, digest(parts[name].groups)) for name in features]
@@ -212,7 +217,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     training = replace(training, epochs=max(round(training.epochs * factor), 1), evaluations=evaluations)
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
     if isinstance(ranker, MixtureRanker):
-        ranker.base_spread.fill_(_spread_within_groups(prepared.examples["train"]) or 1.0)
+        ranker.base_spread.fill_(_base_spread(prepared.examples["train"]) or 1.0)
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
     elif config.parametrization == "temperature":
         low, high = config.temperatures.box(m)
@@ -254,6 +259,7 @@ def fit_run(
     out: Path | None = None,
     base_source: BaseSource | None = None,
     given_base: Mapping[str, np.ndarray] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> RankRun:
     """Train the base (unless its scores are given), then the conditioned ranker.
 
@@ -271,6 +277,7 @@ def fit_run(
         checkpoint=_checkpoint(out, "base"),
         base_source=base_source,
         given_base=given_base,
+        say=say,
     )
     config = prepared.config
     job = conditioned_training(prepared, config, _checkpoint(out, "ranker"))
@@ -289,18 +296,21 @@ def _without_what_cannot_be_judged(config: RankConfig, examples: Mapping[str, Ex
     powers = mixture.choices("power")
     if len(mixture.choices("smoothing")) > 1:
         seen = validation is not None and validation.main_gains is not None  # what smoothing costs is the main score
-        if not seen or _spread_within_groups(examples["train"]) == 0:
+        if not seen or _base_spread(examples["train"]) == 0:
             mixture = replace(mixture, smoothing=0.0)
     if len(powers) > 1 and validation is None:
         mixture = replace(mixture, power=1.0 if 1 in powers else powers[0])
     return replace(config, mixture=mixture)
 
 
-def _spread_within_groups(examples: Examples) -> float:
-    """Standard deviation of the base scores around their group's mean."""
-    base, sizes = examples.base_scores.astype(np.float64), examples.sizes
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    return float(np.sqrt(np.mean((base - (np.bincount(groups, base) / sizes)[groups]) ** 2)))
+def spread_within_groups(scores: np.ndarray, sizes: np.ndarray) -> float:
+    """Standard deviation of (N,) scores around their group's mean; (g,) sizes of the groups."""
+    scores, groups = scores.astype(np.float64), np.repeat(np.arange(len(sizes)), sizes)
+    return float(np.sqrt(np.mean((scores - (np.bincount(groups, scores) / sizes)[groups]) ** 2)))
+
+
+def _base_spread(examples: Examples) -> float:
+    return spread_within_groups(examples.base_scores, examples.sizes)
 
 
 def run_metrics(prepared: Prepared, job: Training, history: History, accelerator: Accelerator) -> dict[str, Any]:

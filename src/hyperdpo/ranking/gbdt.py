@@ -20,6 +20,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_chunks, column_values
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Label
+from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import GbdtConfig
 from hyperdpo.ranking.examples import Examples, Items
 from hyperdpo.ranking.metrics import PAPER_NDCG, NdcgSettings
@@ -462,14 +463,16 @@ def _boost(
         "eval_at": [metric.k or LARGEST_GROUP],
     }
     stops_early = len(rows.datasets) > 1 and config.patience > 0
+    stops = [lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else []
     try:
-        booster = lightgbm.train(
-            settings,
-            rows.datasets[0],
-            config.trees,
-            valid_sets=rows.datasets[1:] if stops_early else None,
-            callbacks=[lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else None,
-        )
+        with progress_bar("train LightGBM", config.trees, "trees") as update:
+            booster = lightgbm.train(
+                settings,
+                rows.datasets[0],
+                config.trees,
+                valid_sets=rows.datasets[1:] if stops_early else None,
+                callbacks=[lambda told: update(told.iteration + 1), *stops],
+            )
     except lightgbm.basic.LightGBMError as error:
         raise InputError(f"gbdt: LightGBM refuses ({str(error).splitlines()[0]}); expected other settings") from None
     return booster.model_to_string()  # up to the best number of trees

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.places import place_of_row
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
@@ -42,7 +44,7 @@ class LabelReport:
         """In words."""
         without = f", {self.unjudged:,} rows not judged" if self.unjudged else ""
         return (
-            f"{self.name} (column {self.column}): target {self.target} ({self.why}); "
+            f"label {self.name} (column {self.column}): target {self.target} ({self.why}); "
             f"varies in {self.varies:,} of {self.groups:,} training groups{without}"
         )
 
@@ -77,7 +79,7 @@ def fit_labels(
     raw = {name: column_values(part, tuple(label.column for label in labels)) for name, part in parts.items()}
     for name, part in parts.items():
         for j, label in enumerate(labels):
-            _check_present(part, label, raw[name][:, j])
+            _check_present(part, label, raw[name][:, j], config.qid_column)
     fitted, reports = [], []
     for j, label in enumerate(labels):
         values = raw["train"][:, j]
@@ -97,7 +99,7 @@ def fit_labels(
             )
     for name, part in parts.items():
         for j, label in enumerate(fitted):
-            _check_measurable(part, label, raw[name][:, j], config.metric)
+            _check_measurable(part, label, raw[name][:, j], config.metric, config.qid_column)
     m = len(config.objectives)
     objectives = tuple(cast(Objective, label) for label in fitted[:m])
     return replace(config, main=None if config.main is None else fitted[-1], objectives=objectives), tuple(reports)
@@ -113,12 +115,18 @@ def _report(part: Part, label: Label, why: str, values: np.ndarray) -> LabelRepo
     return LabelReport(label.name, label.column, label.target, why, len(part.sizes), varies, int((~judged).sum()))
 
 
-def _check_present(part: Part, label: Label, values: np.ndarray) -> None:
+def _place(table: GroupedTable, row: int, qid_column: str) -> str:
+    """Where a row stands, for messages."""
+    path = Path(table.source)
+    return place_of_row(path, row, table, qid_column=qid_column) if path.is_file() else f"{table.source}: row {row}"
+
+
+def _check_present(part: Part, label: Label, values: np.ndarray, qid_column: str) -> None:
     missing = np.flatnonzero(np.isnan(values))
     if len(missing) and label.unjudged is None:
         row = int(part.rows()[missing[0]])
         raise InputError(
-            f"{part.table.place(row)}: {_called(label)} is missing; expected a number on "
+            f"{_place(part.table, row, qid_column)}: {_called(label)} is missing; expected a number on "
             f"every row, or `unjudged: -1` in the settings of {label.name}: missing values then count as not judged"
         )
 
@@ -132,7 +140,7 @@ def _check_resolution(table: GroupedTable, label: Label) -> None:
         )
 
 
-def _check_measurable(part: Part, label: Label, values: np.ndarray, metric: NdcgSettings) -> None:
+def _check_measurable(part: Part, label: Label, values: np.ndarray, metric: NdcgSettings, qid_column: str) -> None:
     """Refuse a label that the metric cannot take, of any split, before anything is trained.
 
     Raises:
@@ -146,7 +154,7 @@ def _check_measurable(part: Part, label: Label, values: np.ndarray, metric: Ndcg
         if lowest == -1 and label.direction == "maximize":
             hint += f", or set `unjudged: -1` for {label.name} if -1 means not judged"
         raise InputError(
-            f"{part.table.place(row)}: {_called(label)} has the value {lowest:g}; NDCG "
+            f"{_place(part.table, row, qid_column)}: {_called(label)} has the value {lowest:g}; NDCG "
             f"needs labels of at least 0: {hint}"
         )
     if metric.gain == "exponential" and highest > LARGEST_EXPONENT:

@@ -232,6 +232,14 @@ class RankRun:
         """The m temperatures."""
         return [o.beta for o in self.config.objectives]
 
+    def read_files(self, *, sort: bool = False, features_from_zero: bool = False) -> RankRun:
+        """Read files with these settings from now on, besides those that the run was trained with."""
+        config = self.config
+        self.config = replace(
+            config, sort=config.sort or sort, features_from_zero=config.features_from_zero or features_from_zero
+        )
+        return self
+
     def to(self, device: torch.device | str) -> RankRun:
         """Move the networks to a device."""
         self.ranker.to(device)

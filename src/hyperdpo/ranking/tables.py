@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperdpo.printing import four_digits
+from hyperdpo.ranking.data_report import FeatureReport
 from hyperdpo.ranking.run import RankRun
 
 
@@ -55,6 +56,21 @@ def _figure(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
+
+
+def print_data(lines: Sequence[str]) -> None:
+    """What is known of the data before a training, on stdout."""
+    console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+
+
+def print_features(reports: Sequence[FeatureReport]) -> None:
+    """Every feature as a row of a table on stdout."""
+    table = Table("feature", "values", "missing", "scaling")
+    for one in reports:
+        table.add_row(one.name, one.kind, f"{one.missing:.1%}" if one.missing else "", one.scaling)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def print_fit(run: RankRun, out: Path) -> None:

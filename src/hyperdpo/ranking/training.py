@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hyperdpo.core.losses import hypernet_loss
+from hyperdpo.core.losses import average_counts, hypernet_loss
 from hyperdpo.core.preferences import sample_temperatures, sample_weights, stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.errors import InputError
@@ -256,10 +256,9 @@ class _Loop:
         """One pass over the groups; the mean loss."""
         job, config = self.job, self.job.config
         batches = shuffled_batches(job.train.sizes, self.budget, stream(job.seed, ORDER, self.epoch))
-        # Batches hold groups of similar size, so many small ones or a few large ones. Dividing each by its own number
-        # of groups would weigh a large group several times a small one; this weighs all groups the same.
-        totals = np.maximum(job.train.signal.sum(0), 1) / len(batches)
-        self.counts = torch.as_tensor(totals, dtype=torch.float32, device=self.device)
+        # Batches hold groups of similar size, so many small ones or a few large ones: divided by its own number of
+        # groups, a large group would weigh several times as much as a small one.
+        self.counts = average_counts(torch.as_tensor(job.train.signal), len(batches)).to(self.device)
         self.model.train()
         losses = []
         for step, group_batch in enumerate(batches):

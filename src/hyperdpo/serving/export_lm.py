@@ -27,7 +27,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, read_json, write_json
 from hyperdpo.serving.export_peft import write_peft
 from hyperdpo.serving.export_rows import MARGIN, add_rows
-from hyperdpo.serving.export_tokens import save_tokenizer, virtual_tokens
+from hyperdpo.serving.export_tokens import prompting, save_tokenizer, virtual_tokens
 
 FORMATS = ("merged", "peft")
 
@@ -100,7 +100,7 @@ def export_lm(
     try:
         temporary.mkdir(parents=True)
         write = _write_merged if format == "merged" else write_peft
-        details, loaded, tokens = write(model.eval(), tokenizer, weights, temporary)
+        details, loaded, tokens = write(model.eval(), prompting(tokenizer), weights, temporary)
         difference, margin = _compared(model, loaded, weights, tokens)
         if details.get("virtual_token_margin") is not None:  # what the file itself shows, not just its rows
             least = min(details["virtual_token_margin"], margin)

@@ -68,11 +68,10 @@ def _write(
     tuned.peft_config[DEFAULT].base_model_name_or_path = str(getattr(model.config, "_name_or_path", "") or "")
     tuned.save_pretrained(str(out), save_embedding_layers=False)
     again = model.plain_base()
-    if ids:
+    if tokenizer is not None:
         save_tokenizer(out, tokenizer)
+    if ids:
         _grow(again, tokenizer)
-    elif tokenizer is not None:
-        tokenizer.save_pretrained(out)
     return details, PeftModel.from_pretrained(again, out).eval(), ids
 
 

@@ -31,7 +31,7 @@ from hyperdpo.serving.raw_ranker import PADDING_SCORE, RawRanker
 FORMATS = ("onnx", "torch")
 
 #: Of the metadata. Raised whenever inputs or outputs change.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 #: How far an exported file may be from the run: the difference of a score, as a part of the batch's largest score, or
 #: of 1 where all are smaller.
@@ -99,10 +99,11 @@ class ExportedRanker(RawRanker):
         m = self.ranker.num_weights
         spread = torch.where(self.deviation > 0, 1 / self.deviation.clamp_min(1e-6), 0)
         logs = self.mean + spread * torch.randn(groups, items, len(self.mean), generator=rng)
+        numbers = torch.where(self.logs, logs.sign() * torch.expm1(logs.abs().clamp_max(20)), logs)
         sizes = torch.randint(1, items + 1, (groups,), generator=rng)
         sizes[0] = items
         values = {
-            "features": logs.sign() * torch.expm1(logs.abs().clamp_max(20)),
+            "features": (numbers.double() + self.origins).to(self.feature_type),
             "mask": torch.arange(items) < sizes[:, None],
             "weights": torch.softmax(2 * torch.randn(groups, m, generator=rng), -1),
             "scale": 0.5 + 2 * torch.rand(groups, generator=rng),
@@ -113,7 +114,7 @@ class ExportedRanker(RawRanker):
 
     def trial(self, groups: int, items: int, seed: int) -> dict[str, torch.Tensor]:
         """Inputs by name as of :meth:`example`, and what is rarer: corners of the simplex, small and large scales, all
-        magnitudes of base scores, and a tenth of the features at :data:`EXTREMES`."""
+        magnitudes of base scores, a tenth of the features at :data:`EXTREMES`, and some missing."""
         given = dict(zip(self.inputs, self.example(groups, items, seed), strict=True))
         rng = torch.Generator().manual_seed(seed)
 
@@ -129,7 +130,8 @@ class ExportedRanker(RawRanker):
         given["scale"] = 10 ** (2.4 * torch.rand(groups, generator=rng) - 1.2)
         shape = given["features"].shape
         extremes = torch.tensor(EXTREMES)[up_to(len(EXTREMES), *shape)]
-        given["features"] = torch.where(some(0.1, *shape), extremes, given["features"])
+        given["features"] = torch.where(some(0.1, *shape), extremes.to(self.feature_type), given["features"])
+        given["features"] = given["features"].masked_fill(some(0.05, *shape), torch.nan)
         if "base_scores" in given:
             given["base_scores"] = given["base_scores"] * 10 ** (4 * torch.rand(groups, 1, generator=rng) - 2)
         return given
@@ -239,6 +241,7 @@ def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, An
             for name, axes in module.inputs.items()
         },
         "outputs": {"scores": ["batch", "items"]},
+        "feature_type": str(module.feature_type).removeprefix("torch."),
         "parametrization": run.config.parametrization,
         "temperatures": frozen,
         "base": {"kind": run.base_source.kind, "column": run.base_source.column},

@@ -10,6 +10,7 @@ from typing import Any
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.sampling import end_tokens
+from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.errors import InputError
 
 
@@ -78,11 +79,10 @@ class LanguageModel:
         if not getattr(self.tokenizer, "chat_template", None):
             return self.text("\n".join(message["content"] for message in messages))
         try:
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # templates raise what they like
-            raise InputError(f"messages: the model's chat template refuses them ({error})") from None
-        return [int(i) for i in self.tokenizer(str(text), add_special_tokens=False, verbose=False)["input_ids"]]
+            return prompt_ids(self.tokenizer, [[dict(message) for message in messages]])[0]
+        except InputError as error:
+            raise InputError(f"messages: {error}") from None
 
     def text(self, prompt: str) -> list[int]:
         """The tokens of a text that is to be continued."""
-        return [int(i) for i in self.tokenizer(prompt, verbose=False)["input_ids"]]
+        return prompt_ids(self.tokenizer, [prompt])[0]

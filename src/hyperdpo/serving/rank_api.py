@@ -95,6 +95,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
             name=model.name,
             objectives=list(model.objectives),
             features=list(model.features),
+            feature_type=model.feature_type.name,
             needs_base_scores=not model.own_base,
             point=points.described(),
             backend=model.backend,

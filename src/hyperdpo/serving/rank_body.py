@@ -15,14 +15,17 @@ import numpy as np
 import orjson
 import simdjson
 
+FLOAT32 = np.dtype(np.float32)
+
 #: A parser's memory is worth keeping: new memory for every body costs as much as half of the reading.
 _kept = threading.local()
 
 
-def parsed(body: bytes, max_groups: int, max_fields: int) -> Any:
-    """What the body holds; ``features`` of the request or of its ``groups`` as (n, F) float32, finite, where possible.
+def parsed(body: bytes, max_groups: int, max_fields: int, dtype: np.dtype[Any] = FLOAT32) -> Any:
+    """What the body holds; ``features`` of the request or of its ``groups`` as (n, F) arrays, finite, where possible.
 
     Args:
+        dtype: of the arrays.
         max_groups, max_fields: of a body that is as it should be. simdjson looks a field up by going through those
             before it, which takes long where there are many.
 
@@ -32,14 +35,14 @@ def parsed(body: bytes, max_groups: int, max_fields: int) -> Any:
     if not hasattr(_kept, "parser"):
         _kept.parser = simdjson.Parser()
     try:
-        request = _with_arrays(_kept.parser.parse(body), body, max_groups, max_fields)
+        request = _with_arrays(_kept.parser.parse(body), body, max_groups, max_fields, dtype)
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError):  # simdjson's own, or not of this shape
         del _kept.parser  # which refuses the next body as long as anything holds a part of this one
         request = None
     return orjson.loads(body) if request is None else request
 
 
-def _with_arrays(request: Any, body: bytes, max_groups: int, max_fields: int) -> Any:
+def _with_arrays(request: Any, body: bytes, max_groups: int, max_fields: int, dtype: np.dtype[Any]) -> Any:
     """None: orjson has to read it."""
     if not isinstance(request, simdjson.Object):
         return None
@@ -47,17 +50,17 @@ def _with_arrays(request: Any, body: bytes, max_groups: int, max_fields: int) ->
         groups = request["groups"]
         if len(request) > 1 or not isinstance(groups, simdjson.Array) or len(groups) > max_groups:
             return None
-        read = [_group(groups[i], max_fields) for i in range(len(groups))]
+        read = [_group(groups[i], max_fields, dtype) for i in range(len(groups))]
         found: Any = {"groups": [group for group, _ in read]}
         brackets = 1 + sum(count for _, count in read)
     else:
-        found, brackets = _group(request, max_fields)
+        found, brackets = _group(request, max_fields, dtype)
     # A number inside of one more pair of brackets would be taken for a number.
     there = np.count_nonzero(np.frombuffer(body, np.uint8) == ord("["))
     return found if there == brackets else None
 
 
-def _group(group: Any, max_fields: int) -> tuple[dict[str, Any], int]:
+def _group(group: Any, max_fields: int, dtype: np.dtype[Any]) -> tuple[dict[str, Any], int]:
     """The fields of a group, and how many lists they are made of.
 
     Raises:
@@ -73,7 +76,7 @@ def _group(group: Any, max_fields: int) -> tuple[dict[str, Any], int]:
         value: Any = group[name]  # not of items(), which makes Python objects of everything
         if name == "features":
             rows = len(value)
-            found[name] = _rows(value)
+            found[name] = _rows(value, dtype)
             brackets += 1 + rows
         elif isinstance(value, simdjson.Array):
             found[name] = value.as_list()
@@ -83,12 +86,12 @@ def _group(group: Any, max_fields: int) -> tuple[dict[str, Any], int]:
     return found, brackets
 
 
-def _rows(rows: Any) -> np.ndarray:
+def _rows(rows: Any, dtype: np.dtype[Any]) -> np.ndarray:
     widths = set(map(len, rows))
     if len(widths) != 1:
         raise ValueError("rows of different widths, or none")
     with np.errstate(over="ignore"):
-        values = np.frombuffer(rows.as_buffer(of_type="d")).astype(np.float32)
+        values = np.frombuffer(rows.as_buffer(of_type="d")).astype(dtype)
     if not np.isfinite(values).all():
         raise ValueError("numbers beyond single precision")
     return values.reshape(len(rows), widths.pop())

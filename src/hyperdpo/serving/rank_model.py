@@ -34,7 +34,7 @@ class ListToScore:
     """One list at one point.
 
     Attributes:
-        features: (n, F) float32, raw.
+        features: (n, F) raw, NaN where a value is missing; of the model's ``feature_type``.
         weights: (m,) float32.
         scale: c, at the temperatures that the ranker is asked at.
         base_scores: (n,) float32; None where the ranker has a base of its own.
@@ -60,6 +60,7 @@ class RankModel:
         name: of the run or file.
         objectives: the m names.
         features: the F names.
+        feature_type: float32, or float64 where 32 bits would lose what a feature says.
         own_base: it computes base scores itself; else lists bring them.
     """
 
@@ -67,6 +68,7 @@ class RankModel:
         self.name, self.graph, self._run = name, graph, run
         self.objectives: tuple[str, ...] = tuple(metadata["objectives"])
         self.features: tuple[str, ...] = tuple(metadata["features"])
+        self.feature_type = np.dtype(metadata.get("feature_type", "float32"))
         self.own_base = metadata["base"]["kind"] == "trained"
         self._frozen: list[float] | None = metadata["temperatures"]
         self._needs_base = metadata["parametrization"] != "scratch"
@@ -103,6 +105,7 @@ class RankModel:
         described: dict[str, Any] = {
             "objectives": run.objectives,
             "features": run.transform.columns,
+            "feature_type": "float64" if run.transform.origins.any() else "float32",
             "base": {"kind": run.base_source.kind if run.base is None else "trained"},
             "parametrization": run.config.parametrization,
             "temperatures": None,
@@ -133,7 +136,7 @@ class RankModel:
         """A list, and what it needs to be scored at a point.
 
         Args:
-            features: (n, F) float32.
+            features: (n, F) of :attr:`feature_type`.
             base_scores: (n,) float32 or None.
 
         Raises:
@@ -231,7 +234,7 @@ def padded(lists: Sequence[ListToScore]) -> dict[str, np.ndarray]:
     if len(lists) == 1:
         inputs |= {"features": lists[0].features[None], "mask": np.ones((1, items), bool)}
         return inputs | ({"base_scores": lists[0].base_scores[None]} if given else {})  # type: ignore[index]
-    features = np.zeros((len(lists), items, width), np.float32)
+    features = np.zeros((len(lists), items, width), lists[0].features.dtype)
     base = np.zeros((len(lists), items), np.float32)
     for i, one in enumerate(lists):
         features[i, : len(one)] = one.features

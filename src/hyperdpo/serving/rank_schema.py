@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hyperdpo.errors import InputError
 from hyperdpo.serving.errors import Refusal
 from hyperdpo.serving.points import Point, Points, brief
-from hyperdpo.serving.rank_body import parsed
+from hyperdpo.serving.rank_body import FLOAT32, parsed
 from hyperdpo.serving.rank_model import ListToScore, RankModel
 
 
@@ -45,12 +45,17 @@ class RankGroup(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    features: list[list[float]] | None = Field(
-        None, description="A row of raw features for each item, in the order that /info says."
+    features: list[list[float | None]] | None = Field(
+        None,
+        description="A row of raw features for each item, in the order that /info says; null where a value is missing.",
+    )
+    feature_names: list[str] | None = Field(
+        None, description="What the columns of features are called, where they may be in another order, or others."
     )
     features_base64: str | None = Field(
         None,
-        description="Instead of features: the rows as little-endian float32, in base64. Read several times faster.",
+        description="Instead of features: the rows as little-endian numbers of the type that /info says (float32 as a "
+        "rule), in base64; NaN where a value is missing. Read several times faster.",
     )
     weights: list[float] | dict[str, float] | None = Field(
         None,
@@ -92,6 +97,7 @@ class Info(BaseModel):
     name: str
     objectives: list[str] = Field(description="In the order of the weights.")
     features: list[str] = Field(description="In the order of a row.")
+    feature_type: str = Field(description="Of features_base64: float32 or float64.")
     needs_base_scores: bool
     point: dict[str, Any] | None = Field(description="Where requests that name no point are answered; null: nowhere.")
     backend: str = Field(description="onnx or torch.")
@@ -122,7 +128,7 @@ def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimit
         Refusal: 422, with one line about the first thing that is wrong.
     """
     try:
-        request = parsed(body, limits.max_groups, len(FIELDS))
+        request = parsed(body, limits.max_groups, len(FIELDS), model.feature_type)
     except ValueError as error:
         hint = "; JSON has no NaN or Infinity" if re.search(rb"[\[,:\s]-?(NaN|Infinity)\b", body) else ""
         raise Refusal(422, f"the body: not JSON ({error}){hint}") from None
@@ -168,9 +174,13 @@ def _group(group: Any, where: str, model: RankModel, points: Points, limits: Ran
     if (rows is None) == (packed is None):
         raise InputError(f"{where}features: expected them, or features_base64, one of the two")
     if packed is None:
-        features = _matrix(rows, width, f"{where}features", limits.max_items, literals)
+        features = _matrix(
+            rows, width, f"{where}features", limits.max_items, literals, model.feature_type, missing=True
+        )
     else:
-        features = _unpacked(packed, width, f"{where}features_base64", limits.max_items)
+        features = _unpacked(packed, width, f"{where}features_base64", limits.max_items, model.feature_type)
+    if group.get("feature_names") is not None:
+        features = features[:, _order(group["feature_names"], model.features, f"{where}feature_names")]
     point = points.read(group.get("weights"), group.get("scale"), group.get("temperatures"), where)
     if point.weights is None:
         raise points.missing(where)
@@ -179,7 +189,7 @@ def _group(group: Any, where: str, model: RankModel, points: Points, limits: Ran
         if not isinstance(base, list) or len(base) != len(features):
             found = f"{len(base)} values" if isinstance(base, list) else brief(base)
             raise InputError(f"{where}base_scores: found {found}; expected {len(features)}, one per item")
-        base = _matrix([base], len(base), f"{where}base_scores", 1, literals)[0]
+        base = _matrix([base], len(base), f"{where}base_scores", 1, literals, FLOAT32)[0]
     if ids is not None:
         if not isinstance(ids, list) or len(ids) != len(features):
             found = f"{len(ids)} values" if isinstance(ids, list) else brief(ids)
@@ -193,8 +203,28 @@ def _group(group: Any, where: str, model: RankModel, points: Points, limits: Ran
     return AskedGroup(work, point, ids)
 
 
-def _matrix(rows: Any, width: int, where: str, most: int, literals: bool) -> np.ndarray:
-    """(n, width) float32 from lists of numbers, or from the array that they have become.
+def _order(names: Any, features: Sequence[str], where: str) -> list[int]:
+    """Positions in a row of the model's features.
+
+    Raises:
+        InputError: a feature is not among the names, or a name is no feature.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{where}: found {brief(names)}; expected a list of texts")
+    if (missing := [name for name in features if name not in names]) or len(names) != len(features):
+        other = next((name for name in names if name not in features or names.count(name) > 1), None)
+        found = f"no {missing[0]!r}" if missing else f"{other!r}"
+        raise InputError(f"{where}: found {found}; expected the {len(features)} features of /info, each once")
+    return [names.index(name) for name in features]
+
+
+def _matrix(
+    rows: Any, width: int, where: str, most: int, literals: bool, dtype: np.dtype[Any], *, missing: bool = False
+) -> np.ndarray:
+    """(n, width) from lists of numbers, or from the array that they have become.
+
+    Args:
+        missing: whether null stands for a missing value: NaN.
 
     Raises:
         InputError: too many rows or none, a row of another width, or a value that is no finite number.
@@ -207,16 +237,22 @@ def _matrix(rows: Any, width: int, where: str, most: int, literals: bool) -> np.
         if rows.shape[1] != width:
             raise InputError(f"{where}[0]: found {rows.shape[1]} values; expected {width}")
         return rows
-    buffer, step = bytearray(4 * width * len(rows)), 4 * width
-    pack = struct.Struct(f"={width}f").pack_into
+    size = dtype.itemsize
+    buffer, step = bytearray(size * width * len(rows)), size * width
+    pack = struct.Struct(f"={width}{dtype.char}").pack_into
+    absent = missing and any(isinstance(row, list) and None in row for row in rows)
+    if absent:
+        rows = [[np.nan if value is None else value for value in row] if isinstance(row, list) else row for row in rows]
     try:
         # Checks the width, takes numbers only, refuses those beyond single precision: the fastest of what was tried.
         for i, row in enumerate(rows):
             pack(buffer, i * step, *row)
     except (struct.error, TypeError, OverflowError):
         raise _wrong_value(rows, width, where) from None
-    found = np.frombuffer(buffer, "=f4").reshape(len(rows), width)
-    if not np.isfinite(found).all() or (literals and any(bool in map(type, row) for row in rows)):
+    found = np.frombuffer(buffer, dtype).reshape(len(rows), width)
+    if (np.isinf(found) if absent else ~np.isfinite(found)).any() or (
+        literals and any(bool in map(type, row) for row in rows)
+    ):
         raise _wrong_value(rows, width, where)
     return found
 
@@ -231,25 +267,26 @@ def _wrong_value(rows: list[Any], width: int, where: str) -> InputError:
             return InputError(f"{where}[{i}]: found {len(row)} values; expected {width}")
         for j, value in enumerate(row):
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and abs(value) <= largest):
+            if not (number and (value != value or abs(value) <= largest)):
                 return InputError(f"{where}[{i}][{j}]: found {brief(value)}; expected a finite number")
     return InputError(f"{where}: expected finite numbers of single precision")
 
 
-def _unpacked(packed: Any, width: int, where: str, most: int) -> np.ndarray:
-    """(n, width) float32 from base64."""
+def _unpacked(packed: Any, width: int, where: str, most: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """(n, width) from base64; NaN stands for a missing value."""
     try:
         content = pybase64.b64decode(packed, validate=True)
     except (TypeError, ValueError):
         raise InputError(f"{where}: found {brief(packed)}; expected base64") from None
-    items, rest = divmod(len(content), 4 * width)
+    items, rest = divmod(len(content), dtype.itemsize * width)
     if rest or not 1 <= items <= most:
         raise InputError(
-            f"{where}: found {len(content)} bytes; expected {4 * width} for each of 1 to {most} items (float32)"
+            f"{where}: found {len(content)} bytes; expected {dtype.itemsize * width} for each of 1 to {most} items "
+            f"({dtype.name})"
         )
-    found = np.frombuffer(content, "<f4").astype(np.float32).reshape(items, width)
-    if not np.isfinite(found).all():
-        i, j = np.argwhere(~np.isfinite(found))[0]
+    found = np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype).reshape(items, width)
+    if np.isinf(found).any():
+        i, j = np.argwhere(np.isinf(found))[0]
         raise InputError(f"{where}: item {i}, feature {j}: found {found[i, j]}; expected finite numbers")
     return found
 

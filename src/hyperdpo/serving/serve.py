@@ -140,9 +140,11 @@ def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
     from hyperdpo.devices import best_device
     from hyperdpo.serving.chat_api import TextLimits, chat_app
     from hyperdpo.serving.lm_source import LanguageModel
+    from hyperdpo.threads import use_free_cores
 
     quiet_where_nobody_looks()
     language = LanguageModel.load(path, options.get("model"), device=best_device(bool(options.get("cpu"))))
+    use_free_cores()
     given = {
         "max_tokens": "max_tokens",
         "max_prompt": "max_prompt_tokens",

@@ -1,0 +1,191 @@
+"""Single values of a row of preference data: texts, conversations, numbers, and what is wrong with one that is none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hyperdpo.data.groups import abridged
+from hyperdpo.errors import InputError
+
+Row = Mapping[str, Any]
+#: A text, or the messages of a conversation (``role``, ``content``) that the response answers.
+Prompt = str | list[dict[str, str]]
+
+#: The largest label: labels are kept in single precision.
+LARGEST = float(np.finfo(np.float32).max)
+#: ShareGPT's names of roles.
+_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+
+
+class RowError(InputError):
+    """A row that cannot be used; ``reason`` is alike for rows of one kind, so that they can be counted."""
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+def reason_of(error: InputError) -> str:
+    """Why a row cannot be used, without the values of this one row."""
+    if isinstance(error, RowError):
+        return error.reason
+    text = str(error).split(";")[0]
+    return re.sub(r"\d+", "N", re.sub(r" is (['\"{\[].*)$", " is of another form", text))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: None, or NaN, NA or NaT as pandas writes it."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float | np.floating) and math.isnan(value)
+
+
+def column(row: Row, name: str) -> Any:
+    """A cell.
+
+    Raises:
+        InputError: without a place; no such column.
+    """
+    if name not in row:
+        raise InputError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}")
+    return row[name]
+
+
+def text_of(row: Row, name: str) -> str:
+    """A cell that is a text.
+
+    Raises:
+        InputError: without a place; it is missing or something else.
+    """
+    value = column(row, name)
+    if not isinstance(value, str):
+        raise RowError(f"column {name!r} is {shown(value)}; expected a text", f"column {name!r} is no text")
+    return value
+
+
+def turns(value: Any, name: str = "prompt") -> Prompt:
+    """A text, or messages without the keys that Arrow fills up with null.
+
+    A message has ``role`` and ``content``, or ShareGPT's ``from`` and ``value``; its content is a text or a list of
+    text parts.
+
+    Raises:
+        InputError: without a place; something else.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        value = [value]
+    if not is_list(value):
+        raise RowError(
+            f"column {name!r} is {shown(value)}; expected a text or a list of messages",
+            f"column {name!r} is neither a text nor a list of messages",
+        )
+    return [_message(message, f"column {name!r}, message {number}") for number, message in enumerate(value, 1)]
+
+
+def _message(message: Any, place: str) -> dict[str, str]:
+    kept = {k: v for k, v in message.items() if not is_missing(v)} if isinstance(message, Mapping) else {}
+    if "role" not in kept and isinstance(kept.get("from"), str) and "value" in kept:
+        kept = {"role": _ROLES.get(kept["from"], kept["from"]), "content": kept["value"]}
+    if is_list(kept.get("content")):
+        kept["content"] = "".join(_part(part, k, place) for k, part in enumerate(kept["content"], 1))
+    if not all(isinstance(kept.get(key), str) for key in ("role", "content")):
+        raise RowError(
+            f"{place} is {shown(message)}; expected an object with the texts role and content",
+            "a message without the texts role and content",
+        )
+    return kept
+
+
+def _part(part: Any, number: int, place: str) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if isinstance(part, Mapping) and kind in ("text", None) and isinstance(part.get("text"), str):
+        return str(part["text"])
+    found = f"of type {kind!r}" if kind not in ("text", None) else shown(part)
+    raise RowError(f"{place}, part {number} is {found}; expected parts of text only", "a part that is no text")
+
+
+def answer(value: Prompt, name: str) -> str:
+    """A text, or the content of the one assistant message.
+
+    Raises:
+        InputError: without a place; other messages.
+    """
+    if isinstance(value, str):
+        return value
+    roles = [message["role"] for message in value]
+    if roles != ["assistant"]:
+        raise RowError(
+            f"column {name!r} has the messages {', '.join(roles) or '(none)'} behind the prompt; "
+            "expected one, of the assistant",
+            "other messages behind the prompt than one of the assistant",
+        )
+    extra = sorted(set(value[0]) - {"role", "content"})
+    if extra:
+        raise RowError(
+            f"column {name!r}: a message with {', '.join(extra)}; expected role and content only",
+            f"a message with {', '.join(extra)}",
+        )
+    return value[0]["content"]
+
+
+def number_of(value: Any, name: str) -> float:
+    """A label; NaN for one that is missing.
+
+    Raises:
+        InputError: without a place; no number, or one that is too large.
+    """
+    if is_missing(value):
+        return math.nan
+    if not isinstance(value, int | float | np.number | np.bool_):
+        raise RowError(f"{name} is {shown(value)}; expected a number or null", "a label that is no number")
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not abs(found) <= LARGEST:
+        raise RowError(
+            f"{name} is {shown(value)}; expected a finite number of at most {LARGEST:.1e}",
+            "a label that is too large or not finite",
+        )
+    return found
+
+
+def numbers_of(values: Any, name: str) -> tuple[float, ...] | None:
+    """Labels of the n responses, NaN where one is missing; None where all are.
+
+    Raises:
+        InputError: without a place; no list of numbers.
+    """
+    if is_missing(values):
+        return None
+    if not is_list(values):
+        raise RowError(
+            f"column {name!r} is {shown(values)}; expected a list of numbers, one per response, or null",
+            "labels that are no list of numbers",
+        )
+    return tuple(number_of(value, f"column {name!r}, value {k}") for k, value in enumerate(values, 1))
+
+
+def is_list(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
+
+
+def shown(value: Any, most: int = 40) -> str:
+    """A value on one line, cut; it can be printed whatever it is."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a number of about {int(abs(value).bit_length() * math.log10(2))} digits"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= most else f"{text[:most]}..."

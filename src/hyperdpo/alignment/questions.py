@@ -1,0 +1,102 @@
+"""The question of a prompt, its first user turn: what decides that two groups may not be on two sides of a split.
+
+A text may hold a whole conversation with the speakers' names ("Human: ... Assistant:") or the markers of a chat
+template; its first user turn is then what stands between the first two of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hyperdpo.alignment.cells import Prompt
+
+#: A speaker's name at the beginning of a line, or as the templates of chat models write it.
+_USER = r"(?:Human|HUMAN|human|User|USER|user|Prompter)"
+_OTHER = r"(?:Assistant|ASSISTANT|assistant|Bot|BOT|bot|AI|Model|model|GPT|gpt)"
+_TEMPLATES = (
+    r"<\|{0}\|>|<\|im_start\|>{0}\b|<\|start_header_id\|>{0}<\|end_header_id\|>|<start_of_turn>{0}\b|<extra_id_1>{0}\b"
+)
+_LINE = r"(?:^|(?<=[\n>\]]))[^\S\n]*"
+_USER_TURN = re.compile(
+    rf"{_LINE}(?:#+\s*)?{_USER}\s*:|{_LINE}#+\s*Instruction\s*:|{_TEMPLATES.format(_USER)}|\[INST\]"
+)
+_OTHER_TURN = re.compile(
+    rf"(?:^|(?<=\s))(?:#+\s*)?{_OTHER}\s*:|{_LINE}#+\s*Response\s*:|{_TEMPLATES.format(_OTHER)}|\[/INST\]"
+)
+#: Tokens of templates, which are no part of what was asked.
+_TOKENS = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>|<extra_id_\d+>|<</?SYS>>")
+#: HelpSteer's prompts of several turns begin with the user's text alone.
+_NEXT_TURN = re.compile(r"<extra_id_1>|\n\s*\n\s*(?:Assistant|ASSISTANT):")
+#: The name of the speaker who answers.
+ASSISTANT = re.compile(rf"(?:^|(?<=\n)){_OTHER}:|(?:^|(?<=\s))Assistant:")
+
+_SENTENCE_END = re.compile(r"[.?!:。?!](?=\s|$)|\n")
+#: Words that a question has at least for another one to be taken for its continuation.
+_LEAST_WORDS = 3
+
+
+def question_of(prompt: Prompt) -> str:
+    """The first user turn, with single spaces; all of a text that names no speakers."""
+    if isinstance(prompt, str):
+        return normal(_first_turn(prompt))
+    texts = [message["content"] for message in prompt if message.get("role") == "user"]
+    if not texts:
+        return normal(" ".join(str(message.get("content", "")) for message in prompt))
+    return normal(_first_turn(texts[0]))
+
+
+def normal(text: str) -> str:
+    """A text with single spaces between its words and none around it."""
+    return " ".join(text.split())
+
+
+def _first_turn(text: str) -> str:
+    first = _USER_TURN.search(text)
+    if first is not None:
+        behind = text[first.end() :]
+        answer = _OTHER_TURN.search(behind)
+        begins = not _TOKENS.sub("", text[: first.start()]).strip()
+        if answer is not None or begins:
+            found = behind if answer is None else behind[: answer.start()]
+            return _TOKENS.sub(" ", found) if found.strip() else text
+    cut = _NEXT_TURN.search(text)
+    if cut is not None and text[: cut.start()].strip():
+        text = text[: cut.start()]
+    return _TOKENS.sub(" ", text)
+
+
+def until_sentence_end(text: str) -> str:
+    """The text up to its last end of a sentence, if it has one: a prompt that was found as the common beginning of two
+    texts may go on into what both responses begin with."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]] if ends and text[: ends[-1]].strip() else text
+
+
+def same_questions(questions: Sequence[str], guessed: Sequence[bool]) -> list[int]:
+    """A number for each group, equal where groups share a question; numbers follow the order of first appearance.
+
+    Args:
+        questions: of the groups.
+        guessed: whether a group's prompt is only the common beginning of its texts. Such a question and one that
+            it goes on from (of at least three words) are one.
+    """
+    root: dict[str, str] = {question: question for question in questions}
+    if any(guessed):
+        open_ended = {question for question, one in zip(questions, guessed, strict=True) if one}
+        before: list[str] = []
+        for question in sorted(root):
+            while before and not _goes_on(question, before[-1]):
+                before.pop()
+            if before and (question in open_ended or before[-1] in open_ended):
+                root[question] = root[before[-1]]
+            else:
+                before.append(question)
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(root[question], len(numbers)) for question in questions]
+
+
+def _goes_on(text: str, beginning: str) -> bool:
+    if len(beginning.split()) < _LEAST_WORDS or not text.startswith(beginning):
+        return False
+    return len(text) == len(beginning) or not (text[len(beginning)].isalnum() and beginning[-1].isalnum())

@@ -1,0 +1,103 @@
+"""Responses that people or models rated: UltraFeedback (all responses of a prompt in a row) and HelpSteer (one)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdpo.alignment.cells import Row, RowError, column, is_list, is_missing, number_of, shown, text_of
+from hyperdpo.alignment.parts import PLAIN, Columns, Parts, parts_of
+
+#: What raters write where there is no rating.
+_NO_RATING = ("n/a", "na", "", "none", "null", "nan", "-")
+#: Names of columns that only number or name rows.
+_NUMBERING = ("id", "index", "idx", "row", "rowid", "unnamed: 0", "__index_level_0__", "level_0")
+
+
+def from_ultrafeedback(row: Row, columns: Columns = PLAIN) -> Parts:
+    """UltraFeedback: ``instruction``, ``completions``, each with ``response`` and ``annotations`` {aspect: {Rating}}.
+
+    Every aspect is an objective. A rating is a number, also one that is written as a text; "N/A", null or an aspect
+    that is absent is a missing label of that response. Overall scores and rationales are not used.
+
+    Raises:
+        InputError: without a place; a column or a rating of another form.
+    """
+    rated = column(row, "completions")
+    if not is_list(rated) or not all(isinstance(one, Mapping) for one in rated):
+        raise RowError(
+            f"column 'completions' is {shown(rated)}; expected a list of objects with response and annotations",
+            "column 'completions' is no list of rated responses",
+        )
+    texts, ratings = [], []
+    for k, one in enumerate(rated):
+        text = one.get("response")
+        if not isinstance(text, str):
+            raise RowError(f"completions[{k}].response is {shown(text)}; expected a text", "a response that is no text")
+        texts.append(text)
+        annotations = one.get("annotations")
+        if is_missing(annotations):
+            annotations = {}
+        if not isinstance(annotations, Mapping):
+            raise RowError(
+                f"completions[{k}].annotations is {shown(annotations)}; expected an object of aspects",
+                "annotations that are no object of aspects",
+            )
+        ratings.append({str(name): _rating(value, f"completions[{k}], {name}") for name, value in annotations.items()})
+    aspects = dict.fromkeys(name for one in ratings for name in one)
+    return parts_of(
+        row,
+        columns,
+        tuple(texts),
+        {name: tuple(one.get(name, math.nan) for one in ratings) for name in aspects},
+    )
+
+
+def _rating(value: Any, name: str) -> float:
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("Rating", "rating") if key in value), None)
+    if isinstance(value, str):
+        if value.strip().lower() in _NO_RATING:
+            return math.nan
+        try:
+            value = float(value)
+        except ValueError:
+            raise RowError(
+                f"{name}: the rating is {shown(value)}; expected a number or N/A", "a rating that is no number"
+            ) from None
+        if math.isnan(value):
+            return math.nan
+    return number_of(value, name)
+
+
+def from_helpsteer(row: Row, columns: Columns = PLAIN) -> Parts:
+    """HelpSteer and HelpSteer2: ``prompt``, ``response`` and columns of numbers, each an objective.
+
+    Rows with the same prompt are a group. Columns that only number the rows are no objectives.
+
+    Raises:
+        InputError: without a place; a column is missing or of another form.
+    """
+    names = [n for n in row if n not in (*columns.taken(), "response") and n not in columns.ignored]
+    labels = {
+        str(name): (number_of(row[name], f"column {name!r}"),)
+        for name in names
+        if is_number(row[name]) and (name in columns.objectives or not is_numbering(str(name)))
+    }
+    return parts_of(row, columns, (text_of(row, "response"),), dict(labels))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell holds a number; true and false are none."""
+    return (
+        isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and not is_missing(value)
+    )
+
+
+def is_numbering(name: str) -> bool:
+    """Whether a column is named as one that numbers rows."""
+    low = name.strip().lower()
+    return low in _NUMBERING or low.endswith(("_id", "_idx", "_index", "-id"))
