@@ -19,7 +19,17 @@ from hyperdpo.alignment.cli import align, check_extra
 from hyperdpo.choosing.cli import choose
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.cli import explore
-from hyperdpo.options import PATH, described, names_of, numbers_of, overrides_of
+from hyperdpo.options import (
+    PATH,
+    PREFERENCE_FORMATS,
+    add_options,
+    described,
+    names_of,
+    numbers_of,
+    overrides_of,
+    reading_options,
+    table_options,
+)
 from hyperdpo.ranking.variants import VARIANTS
 from hyperdpo.serving.serve_cli import serve
 
@@ -59,7 +69,7 @@ cli.add_command(serve)
 
 @cli.group()
 def data() -> None:
-    """Make data."""
+    """Make data, and look at data before a training."""
 
 
 @cli.group()
@@ -78,11 +88,15 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="COLUMN|FILE",
             help="Scores of your own ranker: a column, or a file with one per row.",
         ),
+        *table_options(),
         click.option("--cpu", is_flag=True, help="Do not use a GPU."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return add_options(*options)(command)
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """Those of the settings that were given."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 #: Settings of the paper.
@@ -120,6 +134,39 @@ def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> No
     click.echo(f"{out}: {queries} queries, {documents} documents")
 
 
+@data.command("check")
+@click.argument("source", metavar="FILE", type=PATH)
+@click.option("--validation", type=PATH, help="For a ranker: validation groups, instead of a split of FILE.")
+@click.option("--test", type=PATH, help="For a ranker: test groups, instead of a split of FILE.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For a ranker: any setting of the fit.")
+@click.option("--format", type=click.Choice(PREFERENCE_FORMATS), default="auto", help="For a language model: of FILE.")
+@add_options(*reading_options("For a language model: "))
+@data_options
+def check_data(
+    source: Path,
+    settings: tuple[str, ...],
+    format: str,
+    prompt_column: str | None,
+    ignore_columns: list[str] | None,
+    skip_invalid: bool,
+    **options: Any,
+) -> None:
+    """Say what FILE holds and what a fit would make of it, without training: layout, groups, features, labels, and what
+    would be left out. Exit code 2, with the reason, where a fit would refuse it.
+
+    FILE is data of a ranker (LETOR text, CSV, Parquet, with the labels that --config, --preset or --objectives name),
+    or preferences of a language model (JSON lines, or Parquet without such labels).
+    """
+    from hyperdpo.data_check import check_preferences, check_table, is_preferences
+
+    options.pop("cpu")
+    reading = {"prompt_column": prompt_column, "ignore_columns": ignore_columns, "skip_invalid": skip_invalid}
+    if is_preferences(source, options):
+        check_preferences(source, format=format, reading=reading, options=options, settings=overrides_of(settings))
+    else:
+        check_table(source, settings=overrides_of(settings), reading={"format": format, **reading}, **options)
+
+
 @rank.command("fit")
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on.")
@@ -144,6 +191,8 @@ def rank_fit(
     config_file: Path | None,
     objectives: list[str] | None,
     base_scores: str | None,
+    sort: bool,
+    features_from_zero: bool,
     cpu: bool,
     parametrization: str | None,
     paper: bool,
@@ -164,9 +213,9 @@ def rank_fit(
     from hyperdpo.ranking.config import build_config
 
     overrides = overrides_of(settings)
-    for key, value in (("seed", seed), ("parametrization", parametrization)):
-        if value is not None:
-            overrides[key] = value
+    overrides |= given(
+        seed=seed, parametrization=parametrization, sort=sort or None, features_from_zero=features_from_zero or None
+    )
     if precision is not None:
         for part in ("training", "base_training"):
             if isinstance(overrides.setdefault(part, {}), dict):  # anything else is refused below
@@ -296,6 +345,8 @@ def rank_compare(
     config_file: Path | None,
     objectives: list[str] | None,
     base_scores: str | None,
+    sort: bool,
+    features_from_zero: bool,
     cpu: bool,
 ) -> None:
     """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
@@ -307,8 +358,7 @@ def rank_compare(
     from hyperdpo.ranking.config import build_config
 
     overrides = overrides_of(settings)
-    if seed is not None:
-        overrides["seed"] = seed
+    overrides |= given(seed=seed, sort=sort or None, features_from_zero=features_from_zero or None)
     config = build_config(
         preset=preset, config_file=config_file, objectives=objectives, overrides=overrides, paper=paper
     )
@@ -415,6 +465,8 @@ def experiment(
     model: str | None,
     small: bool,
     settings: tuple[str, ...],
+    sort: bool,
+    features_from_zero: bool,
     **data: Any,
 ) -> None:
     """Run the experiment NAME: a table or figure of the paper, or a look beyond it. Without NAME, list them."""
@@ -431,6 +483,8 @@ def experiment(
             "--oracle": oracle,
             "--preset": data["preset"],
             "--base-scores": data["base_scores"],
+            "--sort": sort,
+            "--features-from-zero": features_from_zero,
         }
         for option, value in others.items():
             if value:
@@ -459,7 +513,7 @@ def experiment(
         name,
         out=out,
         data=source,
-        overrides=overrides_of(settings),
+        overrides=overrides_of(settings) | given(sort=sort or None, features_from_zero=features_from_zero or None),
         seeds=seeds,
         folds=folds,
         queries=queries,

@@ -135,6 +135,37 @@ def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:
     )
 
 
+def add_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that adds options to a command, in this order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def table_options(before: str = "") -> tuple[Callable[..., Any], ...]:
+    """How a ranker's data are read.
+
+    Args:
+        before: stands before each option's help.
+    """
+    return (
+        click.option(
+            "--sort",
+            is_flag=True,
+            help=f"{before}bring rows of one query together that stand apart in DATA; else they are refused.",
+        ),
+        click.option(
+            "--features-from-zero",
+            is_flag=True,
+            help=f"{before}LETOR text numbers its features from 0.",
+        ),
+    )
+
+
 def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """What commands take that look at labelled data with a run of either kind.
 
@@ -159,16 +190,12 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
             default="auto",
             help="For a language model: of DATA.",
         ),
+        *table_options("For a ranker: "),
         *reading_options("For a language model: "),
         click.option("--model", help="For a language model: the base, instead of the one the run was trained on."),
     )
 
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return add_options(*options)
 
 
 def described(variants: Variants) -> str:

@@ -289,7 +289,7 @@ class _Conversion:
             qid, again, first = split
             there = self._file.place(first).removeprefix(f"{self._file.path}:")
             raise InputError(
-                f"{self._file.place(again)}: query id {qid!r} begins again, first seen in {there}; "
+                f"{self._file.place(again)}: query id {qid} begins again, first seen in {there}; "
                 "expected the rows of a query in adjacent rows (--sort brings them together)"
             )
 

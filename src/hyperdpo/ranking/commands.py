@@ -17,7 +17,7 @@ import numpy as np
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
-from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
@@ -70,7 +70,8 @@ def fit_command(
         except Exception as error:  # each tracker raises its own: no login, no network, no space
             raise InputError(f"--track {track}: cannot be started ({' '.join(str(error).split())[:200]})") from None
     use_free_cores()
-    run = fit_run(config, parts, accelerator, out=out, base_source=base_source, given_base=given)
+    say = click.echo if main else None
+    run = fit_run(config, parts, accelerator, out=out, base_source=base_source, given_base=given, say=say)
     accelerator.end_training()
     if main:
         print_fit(run, out)
@@ -93,19 +94,21 @@ def front_command(
     config_file: Path | None = None,
     objectives: Sequence[str] | None = None,
     base_scores: str | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """``hyperdpo rank front``: the content of ``FRONT.json``."""
     if plot is not None and plot.suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"--plot: found {plot.name!r}; expected a name ending in .png, .pdf or .svg")
-    run = RankRun.load(run_path)
+    run = RankRun.load(run_path).read_files(sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)
-    note_absent_features(table, run)
+    note_other_columns(table, run)
     name, part = run.part(table, split) if file_of is None else (file_of, Part.whole(table))
     given = given_base(base_scores, run, table)
     settings = replace(run.config.metric, **(metric or {}))
@@ -145,14 +148,26 @@ def front_command(
     return result
 
 
-def note_absent_features(table: GroupedTable, run: RankRun) -> None:
-    """Say which features of the run a LETOR file does not reach: they count as 0, as all that is absent does."""
+def note_other_columns(table: GroupedTable, run: RankRun) -> None:
+    """Say which features of the run a LETOR file does not reach, and which columns the run was not trained with.
+
+    The former count as 0, as all that is absent in LETOR text does.
+
+    Raises:
+        InputError: a feature of the run is missing.
+    """
     names = run.transform.columns
     beyond = table.features_beyond(names)
     if beyond:
         warnings.warn(
             f"{table.source}: no feature above {table.columns[-1]}; {len(beyond)} of the run's {len(names)} features "
             f"({beyond[0]} to {beyond[-1]}) count as 0",
+            stacklevel=2,
+        )
+    others = run.data.get("features_left_out")  # a run of an older version does not say
+    if others is not None and (extra := [n for n in table.columns if n not in names and n not in others]):
+        warnings.warn(
+            f"{table.source}: columns that the run was not trained with, and does not use: {abridged(extra)}",
             stacklevel=2,
         )
 
@@ -169,19 +184,22 @@ def score_command(
     config_file: Path | None = None,
     objectives: Sequence[str] | None = None,
     base_scores: str | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
     cpu: bool = False,
 ) -> np.ndarray:
     """``hyperdpo rank score``: (N,) scores in the file's order."""
-    run = RankRun.load(run_path)
+    run = RankRun.load(run_path).read_files(sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     w = parse_weights(weights, run.objectives, chosen)
     device = best_device(cpu)
     run.to(device)
     table = read(source, run.config)
-    note_absent_features(table, run)
+    note_other_columns(table, run)
     given = given_base(base_scores, run, table)
     use_free_cores()
     scores = run.score(Part.whole(table), w, scale, temperatures=temperatures, base_scores=given, device=device)
+    scores = table.source_order(scores)
     if out is not None and out.suffix == ".npy":
         import io
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hyperdpo.data.cache import table_kind
-from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform, column_chunks
 from hyperdpo.errors import InputError
-from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.features import choose_features, feature_lines
 from hyperdpo.ranking.fitting import spread_within_groups
 from hyperdpo.ranking.labels import fit_labels
-from hyperdpo.ranking.sources import base_of, read_parts
+from hyperdpo.ranking.sources import base_of, read, read_parts
 
 #: Standard deviation within a group of base scores that are trained here, on generated and on real data: 0.8 to 2.
 #: Beyond these limits a temperature means something else.
@@ -73,6 +73,31 @@ def check_data(
     return lines, feature_reports(train, transform)
 
 
+def describe_table(source: Path, settings: Mapping[str, Any]) -> tuple[list[str], list[FeatureReport]]:
+    """What a file holds, where nobody has named its labels: as :func:`check_data`, every column taken for a feature.
+
+    Args:
+        settings: of :class:`RankConfig`; those about reading count.
+
+    Raises:
+        InputError: the file cannot be read, or a column was most likely meant to hold numbers and does not.
+    """
+    unlabelled = [{"name": "?", "column": "?"}]
+    config = parse_config({**settings, "objectives": unlabelled, "main": None}, "settings")
+    if source.is_dir():
+        raise InputError(f"{source}: a directory; without --config, --preset or --objectives, expected a file")
+    table = read(source, config)
+    choice = choose_features(table, config, labelled=False)
+    part = Part.whole(table)
+    transform = FeatureTransform.fit(part, choice.columns)
+    lines = [
+        f"{source}, {_layout(part)}",
+        *feature_lines(choice, transform),
+        "no labels are named, so all columns are taken for features: name them with --config, --preset or --objectives",
+    ]
+    return lines, feature_reports(part, transform)
+
+
 def feature_reports(part: Part, transform: FeatureTransform) -> list[FeatureReport]:
     """One for each feature, in one pass over the rows of a part."""
     count = len(transform.columns)
@@ -116,14 +141,3 @@ def _base_line(scores: np.ndarray, part: Part) -> str:
         "something else. Expected raw margins (not probabilities or ranks), for training rows from models that did not "
         "see them (out of fold); multiply scores, or choose beta, so that beta times the spread is about 1"
     )
-
-
-def known_columns_note(table: GroupedTable, names: Sequence[str], others: Mapping[str, str]) -> str | None:
-    """A note on columns of numbers that a run was not trained with, or None.
-
-    Args:
-        names: the run's features.
-        others: the run's other columns (labels, base scores, what it left out) and what they are.
-    """
-    extra = [name for name in table.columns if name not in names and name not in others]
-    return f"{table.source}: columns that the run does not know: {abridged(extra)}" if extra else None

@@ -31,19 +31,23 @@ class FeatureChoice:
     """Every other column of the table, and why it is no feature."""
 
 
-def choose_features(table: GroupedTable, config: RankConfig, base_column: str | None = None) -> FeatureChoice:
+def choose_features(
+    table: GroupedTable, config: RankConfig, base_column: str | None = None, *, labelled: bool = True
+) -> FeatureChoice:
     """All columns of numbers but labels, base scores, excluded ones and those that only number the rows.
 
     Args:
         table: the training data.
         base_column: the column of the base scores.
+        labelled: False: no column is a label.
 
     Raises:
         InputError: no such label, no feature, or a column that was most likely meant to hold numbers does not.
     """
     roles: dict[str, str] = {name: "in excluded_columns" for name in config.excluded_columns}
-    roles |= {o.column: f"label of {o.name}" for o in config.objectives}
-    if config.main is not None:
+    if labelled:
+        roles |= {o.column: f"label of {o.name}" for o in config.objectives}
+    if labelled and config.main is not None:
         roles.setdefault(config.main.column, "main label")
     if base_column is not None:
         roles.setdefault(base_column, "base scores")
