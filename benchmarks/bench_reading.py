@@ -1,11 +1,12 @@
 """Reading LETOR text: this reader against sklearn and the polars trick, the reopening of its cache, and its memory.
 
-    python benchmarks/bench_reading.py [--rows 50000] [--repeat 3] [--only-ours]
+    python benchmarks/bench_reading.py [--rows 50000] [--repeat 3] [--only-ours] [--forms]
 
 Writes a file in MSLR's style (136 features, whole numbers and decimals of mixed lengths), reads it in every way, checks
 that all give the same values, and prints MB/s of text. The reader's figure includes writing its cache; each time its
 cache is empty and its machine code compiled. A reader's figure is the best of `--repeat` runs, taken in turn.
-Peak memory is that of a fresh process, above what it had after its imports.
+Peak memory is that of a fresh process, above what it had after its imports. `--forms` also reads the same rows in other
+forms: query ids of text, Windows line endings, features in reverse, large numbers, rows in random order.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def peak():
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 
 before = peak()
-table = read_table(sys.argv[1], cache_dir=Path(sys.argv[2]))
+table = read_table(sys.argv[1], cache_dir=Path(sys.argv[2]), sort=len(sys.argv) > 3)
 print(before, peak(), table.values.nbytes)
 """
 
@@ -78,6 +80,24 @@ def read_polars(path: Path) -> np.ndarray:
     return frame[:, wanted].to_numpy()
 
 
+def write_forms(path: Path) -> dict[str, Path]:
+    """The rows of a file in other forms."""
+    lines = path.read_text().splitlines()
+    fields = [line.split() for line in lines]
+    forms = {
+        "query ids of text": [line.replace("qid:", "qid:q", 1) for line in lines],
+        "Windows line endings": [f"{line}\r" for line in lines],
+        "features in reverse": [" ".join([*parts[:2], *reversed(parts[2:])]) for parts in fields],
+        "a time stamp": [f"{line} {FEATURES + 1}:{1704078000 + i}" for i, line in enumerate(lines)],
+        "rows in random order, sorted": [lines[i] for i in np.random.default_rng(0).permutation(len(lines))],
+    }
+    paths = {}
+    for number, (name, rows) in enumerate(forms.items()):
+        paths[name] = path.with_name(f"form-{number}.txt")
+        paths[name].write_text("\n".join(rows), newline="\n")
+    return paths
+
+
 def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
@@ -89,6 +109,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only-ours", action="store_true", help="leave out sklearn and polars, and the comparison")
+    parser.add_argument("--forms", action="store_true", help="also read the rows in other forms")
     options = parser.parse_args()
 
     from hyperdpo.data.cache import clear_cache, read_table
@@ -128,6 +149,13 @@ def main() -> None:
         if not options.only_ours:
             ways["polars after ':' -> ' '"] = lambda: read_polars(path)
             ways["sklearn load_svmlight_file"] = lambda: read_sklearn(path)
+        forms = write_forms(path) if options.forms else {}
+
+        def read_form(form: Path) -> None:
+            clear_cache(cache)
+            read_table(form, cache_dir=cache, sort=True)
+
+        ways |= {name: partial(read_form, form) for name, form in forms.items()}
         best = dict.fromkeys(ways, np.inf)
         for _ in range(options.repeat):
             for way, call in ways.items():
@@ -144,6 +172,11 @@ def main() -> None:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         before, peak, arrays = (int(n) / 1e6 for n in output.split())
         limit = 1.3 * arrays + 200
+        if forms:
+            form = forms["rows in random order, sorted"]
+            command = [sys.executable, "-c", PEAK_OF_READING, str(form), str(directory / "scattered"), "sort"]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            print(f"sorting rows in random order: peak memory {int(output.split()[1]) / 1e6:.0f} MB")
         print(f"float32 values {arrays:.0f} MB; peak memory {peak:.0f} MB, {peak - before:.0f} MB above the imports:")
         print(f"{peak / arrays:.2f} x the values, {(peak - before) / arrays:.2f} x above the imports", end="; ")
         print(f"{'within' if peak <= limit else 'ABOVE'} 1.3 x values + 200 MB = {limit:.0f} MB")
