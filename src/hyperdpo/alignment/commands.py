@@ -26,8 +26,9 @@ from hyperdpo.alignment.data import (
     fit_objectives,
     read_preferences,
     read_splits,
+    to_targets,
 )
-from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.evaluation import AlignmentFront, check_measurable
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, fingerprint, last_checkpoint, parse_objectives
@@ -103,6 +104,8 @@ def fit_command(
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
+    if test:  # measured at the end
+        check_measurable(names, np.stack([signal for _, signal in to_targets(test, fit_objectives(train, chosen))]))
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
     report_steps(trainer, "train")
     told = {
