@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from helpers import is_one_line
 from tiny_models import randomise, tiny_base
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.conditioning import ConditioningConfig
+from hyperdpo.alignment.logged import means, reward_sums
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.errors import InputError
+from hyperdpo.objectives import Objective
 
 GROUPS = 20
 SIZES: dict[str, Any] = {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4}
@@ -113,6 +117,38 @@ def test_an_evaluation_is_the_mean_over_the_groups_with_signal(tmp_path):
     alone = one.evaluate([row for row in data if "high" in row["labels"]])
     assert both["eval_loss/high"] == pytest.approx(alone["eval_loss/high"], rel=1e-5)
     assert both["eval_loss"] == pytest.approx((both["eval_loss/high"] + both["eval_loss/low"]) / 2, rel=0.2)
+
+
+def test_an_evaluation_leaves_out_objectives_that_it_has_no_label_of(tmp_path):
+    """As where each objective has an evaluation set of its own; a loss of 0 would be that of a perfect model."""
+    data = [{**row, "labels": {"low": row["labels"]["low"], "high": [1.0, 0.0, 0.0]}} for row in rows(GROUPS)]
+    low = [{**row, "labels": {"low": row["labels"]["low"], "high": [0.0, 0.0, 0.0]}} for row in data]
+    one = job(tmp_path, data)
+    found, whole = one.evaluate(low), one.evaluate(data)
+    assert found["eval_loss/low"] == pytest.approx(whole["eval_loss/low"], rel=1e-5)
+    assert "eval_loss/high" not in found
+    assert "eval_hypervolume" not in found
+    grid = np.linspace(0, 1, 5)[1:]  # at w = (0, 1) nothing is asked for
+    losses = one.front(data, weights=np.stack([grid, 1 - grid], 1)).losses[:, 0]
+    assert found["eval_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    with pytest.raises(InputError) as error:
+        one.front(low)
+    assert is_one_line(error.value, "objective 'high'", "none of the 20 groups")
+
+
+def test_rewards_are_those_of_groups_that_the_weighted_labels_order():
+    """A group without a label where the weight is has no best response: it is neither right nor wrong."""
+    scores = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 5.0]])
+    targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.0, 0.0]]])
+    signal, mask = targets.sum(-1) > 0, torch.ones(3, 2, dtype=torch.bool)
+    objectives = [Objective(name="a"), Objective(name="b")]
+    for w, best, margin in (([1.0, 0.0], 3.0, 2.0), ([0.0, 1.0], 2.0, 2.0)):
+        weights = torch.tensor([w] * 3)
+        found = means(reward_sums(objectives, scores, torch.zeros(3, 2), targets, signal, mask, weights))
+        assert found["rewards/accuracies"] == 1
+        assert found["rewards/margins"] == margin
+        assert found["logps/chosen"] == best
+        assert found["logps/mean"] == pytest.approx(scores.mean())
 
 
 def test_a_w_of_the_batch_is_one_for_a_step_and_the_same_after_an_interruption(tmp_path):

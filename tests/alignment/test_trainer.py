@@ -641,6 +641,7 @@ def test_every_weighting_of_a_call_gets_its_own_answer(run_path, command):
         (["front", "RUN", "DATA", "--model", "~/absent"], ["~/absent: no such directory"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "RUN"], ["finished run"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--objectives", "low,medium"], ["medium"]),
+        (["fit", "PARTS", "--model", "MODEL", "--out", "NEW"], ["objective 'high'", "none of the 4 groups"]),
         (["fit", "NAMED", "--model", "MODEL", "--out", "NEW"], ["objective 'main'", "main label", "another name"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "conditioning.depth=9"], ["depth"]),
         (["fit", "DATA", "--model", "MODEL", "--out", "NEW", "--set", "speed=9"], ["speed is not a setting"]),
@@ -653,6 +654,11 @@ def test_mistakes_get_one_line(place, run_path, tmp_path, command, arguments, wo
     names["NAMED"] = tmp_path / "named.jsonl"
     named = [{**row, "labels": {"low": row["labels"]["low"], "main": row["labels"]["high"]}} for row in rows()]
     write_preferences(read_preferences(named), names["NAMED"])
+    names["PARTS"] = tmp_path / "parts"
+    names["PARTS"].mkdir()
+    for part, count, high in (("train", 12, [1.0, 0.0, 0.0]), ("test", 4, [0.0, 0.0, 0.0])):
+        known = [{**row, "labels": {"low": row["labels"]["low"], "high": high}} for row in rows(count)]
+        write_preferences(read_preferences(known), names["PARTS"] / f"{part}.jsonl")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         done = command("align", *(names.get(a, a) for a in arguments), *(["--cpu"]))

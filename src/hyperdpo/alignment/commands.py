@@ -26,7 +26,7 @@ from hyperdpo.alignment.data import (
     to_targets,
 )
 from hyperdpo.alignment.data_report import label_lines
-from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.evaluation import AlignmentFront, check_measurable
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
@@ -112,6 +112,8 @@ def fit_command(
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
+    if test:  # measured at the end: refused here, before anything is written
+        check_measurable(names, np.stack([one.signal for one in to_targets(test, fit_objectives(train, chosen))]))
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
     if test:
         with warnings.catch_warnings():  # said when it is measured

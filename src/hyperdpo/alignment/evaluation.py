@@ -275,6 +275,24 @@ def conditioned_scores(
     return found
 
 
+def check_measurable(objectives: Sequence[str], signal: np.ndarray | Tensor) -> None:
+    """Refuse groups that say nothing about some objective: its loss would be 0, as that of a perfect model.
+
+    Args:
+        objectives: m names.
+        signal: (G, m) bool.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    for name, known in zip(objectives, torch.as_tensor(signal).T, strict=True):
+        if not known.any():
+            raise InputError(
+                f"objective {name!r}: none of the {len(signal)} groups to measure on has a label of it that says "
+                "anything; expected at least one (another split.seed, a larger part of the split, or other data)"
+            )
+
+
 def front_of_scores(
     objectives: Sequence[str],
     groups: Sequence[TokenGroup],
@@ -283,6 +301,8 @@ def front_of_scores(
     weights: np.ndarray,
     betas: Sequence[float],
     scales: Sequence[float] = (1.0,),
+    *,
+    partial: bool = False,
 ) -> AlignmentFront:
     """The front of P weightings at C scales, weights running fastest.
 
@@ -291,9 +311,16 @@ def front_of_scores(
     Args:
         scores: for each weighting, (n,) of each group.
         base: (n,) of each group.
+        partial: groups may say nothing about an objective: its losses and accuracies are then NaN.
+
+    Raises:
+        InputError: no group has a signal of some objective, and the front is not to be partial.
     """
     padded = PaddedGroups(groups, base)
     reference, signal = padded.reference, padded.signal
+    if not partial:
+        check_measurable(objectives, signal)
+    unknown = ~signal.any(0).numpy()
     losses, accuracies, deviations = [], [], []
     vertices, ends = vertex_rows(weights), {}
     for c in scales:
@@ -311,8 +338,8 @@ def front_of_scores(
         objectives=tuple(objectives),
         weights=np.tile(weights, (len(scales), 1)),
         scales=np.repeat(np.asarray(scales, dtype=np.float64), len(weights)),
-        losses=np.array(losses),
-        accuracies=np.array(accuracies),
+        losses=np.where(unknown, np.nan, losses),
+        accuracies=np.where(unknown, np.nan, accuracies),
         deviations=np.array(deviations),
         reference_point=reference_point(groups),
         temperatures=tuple(map(float, betas)),

@@ -73,6 +73,9 @@ def reward_sums(
         "logps/rejected": unlikely,
         "logps/mean": scores[mask],
     }
+    # Where the weighted targets order nothing, for want of labels or of differences, no response is the best.
+    ordered = best_and_worst(overall, overall, of_all)[2] > 0
+    values = {name: one if name == "logps/mean" else one[ordered] for name, one in values.items()}
     pairs = {name: (one.sum(), scores.new_tensor(one.numel())) for name, one in values.items()}
     right, counted = ordered_pairs(rewards, targets, mask if labelled is None else labelled, signal)
     for j, objective in enumerate(objectives):

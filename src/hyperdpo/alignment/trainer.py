@@ -329,7 +329,8 @@ class HyperDPOTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss (the mean of w·L over the grid), hypervolume, each objective's loss and control span, and what training
-        logs of rewards. Of several sets each has its name in the prefix, as in transformers."""
+        logs of rewards. Of several sets each has its name in the prefix, as in transformers. Objectives that a set has
+        no label of are left out, and its hypervolume with them."""
         metrics: dict[str, float] = {}
         for name, groups in self._eval_sets(eval_dataset).items():
             found = self._measured(groups, f"{metric_key_prefix}_{name}" if name else metric_key_prefix)
@@ -343,13 +344,18 @@ class HyperDPOTrainer(Trainer):
         m = len(self.objectives)
         grid = weight_grid(m, max(self.settings.eval_points, m))
         scores, base = self._scores(groups, grid)
-        front = front_of_scores([o.name for o in self.objectives], groups, scores, base, grid, self.betas)
-        metrics = {
-            f"{prefix}_loss": float((front.weights * front.losses).sum(1).mean()),
-            f"{prefix}_hypervolume": front.hypervolume,
-        }
+        names = [o.name for o in self.objectives]
+        front = front_of_scores(names, groups, scores, base, grid, self.betas, partial=True)
+        known = ~np.isnan(front.losses[0])
+        weights, losses = front.weights[:, known], front.losses[:, known]
+        asked = weights.sum(1) > 0  # a weighting of objectives that this set has labels of
+        shares = weights[asked] / weights[asked].sum(1, keepdims=True)
+        metrics = {f"{prefix}_loss": float((shares * losses[asked]).sum(1).mean())}
+        if known.all():
+            metrics[f"{prefix}_hypervolume"] = front.hypervolume
         spans = front.control_span if m > 1 else {}
-        for j, name in enumerate(front.objectives):
+        for j in np.flatnonzero(known):
+            name = names[j]
             metrics[f"{prefix}_loss/{name}"] = float(front.losses[:, j].mean())
             if name in spans:
                 metrics[f"{prefix}_control_span/{name}"] = spans[name]
