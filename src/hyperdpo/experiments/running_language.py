@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -209,9 +211,17 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
     from hyperdpo.alignment.stories import sample_preferences
     from hyperdpo.alignment.trainer import tokenizer_of
 
-    path = directory / f"stories-{Path(model).name}-{prompts}.jsonl"
+    path = directory / f"stories-{Path(model).name}-{_identity(model)}-{prompts}.jsonl"
     if not path.exists():
         click.echo(f"{prompts} prompts and 4 responses to each, from {Path(model).name}: {path}")
         directory.mkdir(parents=True, exist_ok=True)  # now, not after the sampling
         write_preferences(sample_preferences(load_base(model), tokenizer_of(model), prompts=prompts), path)
     return path
+
+
+def _identity(model: str) -> str:
+    """A few digits that two models of one name do not share: of the place, and of its files' sizes and times."""
+    place = Path(model)
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr((os.path.realpath(model) if files else model, facts)).encode()).hexdigest()[:8]

@@ -27,6 +27,7 @@ from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.bench import note_kept_settings, parse_entry
 from hyperdpo.ranking.comparison import attained, compare, mean_front
 from hyperdpo.ranking.config import RankConfig, build_config
+from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.oracle import oracle_front
 from hyperdpo.ranking.repeats import natural_seeds, read_repeats
@@ -116,7 +117,10 @@ def front_command(
     grid[:, chosen] = weight_grid(len(chosen), points)
     use_free_cores()
     examples = run.examples(part, base_scores=given, device=device)
-    front = run.front(examples, grid, list(scales), metric=settings, temperatures=temperatures, device=device)
+    front = run.front(
+        examples, grid, list(scales), metric=settings, temperatures=temperatures, device=device, show=True
+    )
+    note_unmeasured(front, table.source)
     betas = front.temperatures[0].tolist()
     front = front.only(chosen)
     result = front.to_dict() | {
@@ -170,6 +174,16 @@ def note_other_columns(table: GroupedTable, run: RankRun) -> None:
             f"{table.source}: columns that the run was not trained with, and does not use: {abridged(extra)}",
             stacklevel=2,
         )
+
+
+def note_unmeasured(front: Front, source: str) -> None:
+    """Say which objectives no group can measure: they count 0 in the hypervolume."""
+    for name, counted in zip(front.objectives, front.groups_counted, strict=True):
+        if not counted:
+            warnings.warn(
+                f"{source}: no group has a positive label of {name}, so its NDCG is not known and the hypervolume is 0",
+                stacklevel=2,
+            )
 
 
 def score_command(

@@ -13,6 +13,7 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.data.batching import GroupBatch
+from hyperdpo.progress import Update
 from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
 from hyperdpo.ranking.rankers import Ranker
@@ -198,6 +199,7 @@ def evaluate_front(
     batches: list[GroupBatch] | None = None,
     reduce: ReduceArray | None = None,
     with_losses: bool = True,
+    update: Update | None = None,
 ) -> Front:
     """Metrics of every pair of weights and scale.
 
@@ -208,11 +210,12 @@ def evaluate_front(
         batches: only these groups (a process's share).
         reduce: sums an array over processes.
         with_losses: False leaves cross-entropy and reciprocal rank out (they are NaN), for speed.
+        update: called with the items done.
     """
     m, points = len(examples.labels), len(weights) * len(scales)
     main = examples.main_gains
     shape = (4, points, examples.measured_gains.shape[1])
-    sums, counts = np.zeros(shape), np.zeros(shape)
+    sums, counts, done = np.zeros(shape), np.zeros(shape), 0
     for group_batch in examples.batches() if batches is None else batches:
         batch = examples.batch(group_batch, device)
         raw = score(group_batch, batch).float()
@@ -226,6 +229,9 @@ def evaluate_front(
                 loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.label_mask, betas)
                 sums[2, p, :m] += loss.masked_fill(~batch.signal, 0).sum(0).double().cpu().numpy()
                 counts[2, p, :m] += batch.signal.sum(0).cpu().numpy()
+        done += int(batch.mask.sum())
+        if update is not None:
+            update(done)
     if reduce is not None:
         sums, counts = reduce(sums), reduce(counts)
     with np.errstate(invalid="ignore", divide="ignore"):

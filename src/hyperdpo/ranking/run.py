@@ -38,6 +38,7 @@ from hyperdpo.files import (
     write_tensors,
 )
 from hyperdpo.objectives import Label
+from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
@@ -184,6 +185,7 @@ class RankRun:
         metric: NdcgSettings | None = None,
         temperatures: ArrayLike | None = None,
         device: torch.device | str = "cpu",
+        show: bool = False,
     ) -> Front:
         """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made; of temperatures as in
         :meth:`score`."""
@@ -192,7 +194,9 @@ class RankRun:
         self.ranker.eval()
         score = ranker_scores(self.ranker, grid, betas, device)
         scaled = [c * factor for c in scales]
-        front = evaluate_front(score, examples, grid, scaled, betas, metric or self.config.metric, device=device)
+        settings = metric or self.config.metric
+        with progress_bar("front", examples.num_items, "items", show=show) as update:
+            front = evaluate_front(score, examples, grid, scaled, betas, settings, device=device, update=update)
         wanted = np.asarray(betas) * factor
         return replace(front, scales=front.scales / factor, temperatures=np.tile(wanted, (len(front.scales), 1)))
 
