@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-_WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0*)?")
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0)?")
 
 
 def as_given(names: np.ndarray) -> np.ndarray:
