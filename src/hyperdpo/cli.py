@@ -206,8 +206,8 @@ def rank_fit(
 ) -> None:
     """Train one ranker for all weightings of the objectives in DATA.
 
-    DATA is LETOR/MSLR text (.gz too), Parquet or CSV, or a directory with train, vali and test files. Without
-    --base-scores a base ranker is trained on the main label first.
+    DATA is LETOR/MSLR text, CSV (either may be .gz, .bz2 or .zst) or Parquet, or a directory with train, vali and test
+    files. Without --base-scores a base ranker is trained on the main label first.
     """
     from hyperdpo.ranking.commands import fit_command
     from hyperdpo.ranking.config import build_config

@@ -345,3 +345,15 @@ def test_values_of_the_largest_double_count_as_missing(tmp_path: Path) -> None:
     table = read(write(tmp_path / "data.parquet", {"qid": [1, 1], "x": [1.79769313486e308, 1.0]}))
     np.testing.assert_array_equal(table.values[:, 0], np.array([np.nan, 1], np.float32))
     assert table.notes == ("values of 1e+308 and more count as missing: 1 in x",)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_scattered_rows_are_brought_together_on_demand(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, {"qid": ["b", "a", "b", "a", "c"], "x": [0, 1, 2, 3, 4]})
+    assert "(--sort brings them together)" in refused(path)
+    table = read(path, sort=True)
+    assert table.qids.tolist() == ["b", "a", "c"]
+    assert table.values[:, 0].tolist() == [0, 2, 1, 3, 4]
+    assert table.order is not None
+    np.testing.assert_array_equal(table.source_order(table.values[:, 0]), np.arange(5))
+    assert table.notes == ("sorted by query: 2 of 5 rows moved",)

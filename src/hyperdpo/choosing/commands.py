@@ -53,6 +53,8 @@ def choose(
     points: int | None = None,
     fixed_temperatures: bool = False,
     base_scores: str | np.ndarray | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
     format: str = "auto",
     prompt_column: str | None = None,
     ignore_columns: Sequence[str] | None = None,
@@ -85,6 +87,8 @@ def choose(
         fixed_temperatures: leave β as it is, also where the ranker answers at others. If not, a mixture's are searched
             up to twice the run's and down to half of it, and those of a ``temperature`` run where it was trained.
         base_scores: of a ranker, where it has none of its own for the data: a column, a file or an array.
+        sort, features_from_zero: how a ranker's data are read, besides what it was trained with; see
+            :func:`~hyperdpo.data.cache.read_table`.
         format, prompt_column, ignore_columns, skip_invalid, model: how a language model's data are read, and its
             base, as in ``align front``.
         seed: of resamples, random steps and a share held out.
@@ -123,6 +127,7 @@ def choose(
             if value:
                 raise InputError(f"{name}: this is a run of a ranker, which has none; expected it left out")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
+        ranker.read_files(sort=sort, features_from_zero=features_from_zero)
         requirements, goal = _named_main(ranker, requirements), _main_name(ranker, goal)
         names = rank_metrics(ranker)
         check_metrics(
@@ -148,8 +153,10 @@ def choose(
     from hyperdpo.choosing.language import align_effort, align_space
     from hyperdpo.choosing.language import metric_names as align_metrics
 
-    if base_scores is not None:
-        raise InputError("base scores: this is a run of a language model, which has its own; expected them left out")
+    foreign = {"base_scores": base_scores is not None, "sort": sort, "features_from_zero": features_from_zero}
+    for name, value in foreign.items():
+        if value:
+            raise InputError(f"{name}: this is a run of a language model, where it has no meaning; leave it out")
     quiet_where_nobody_looks()
     aligned = AlignRun.load(path, model) if path is not None else run
     assert isinstance(aligned, AlignRun)

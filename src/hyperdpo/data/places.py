@@ -20,7 +20,7 @@ def place_of_row(path: Path, row: int, table: GroupedTable | None = None, *, qid
     Raises:
         InputError: the file has no such row any more.
     """
-    from hyperdpo.data import letor, tabular
+    from hyperdpo.data import letor, table_files
 
     if table is not None and table.order is not None:
         row = int(table.order[row])
@@ -28,5 +28,5 @@ def place_of_row(path: Path, row: int, table: GroupedTable | None = None, *, qid
     if kind == "letor":
         return f"{path}:{letor.line_of_row(path, row)}"
     if kind == "csv":
-        return tabular._CsvFile(path, qid_column, tabular.BLOCK_BYTES).place(row)
-    return tabular._ParquetFile(path, qid_column).place(row)
+        return table_files.CsvFile(path, qid_column).place(row)
+    return table_files.ParquetFile(path).place(row)

@@ -7,54 +7,22 @@ seemed, or where a column of large numbers needs an origin.
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hyperdpo.data.columns import ColumnPlan, UnusableListError, origins_of, rounded
-from hyperdpo.data.compression import DamagedDataError, Source, open_source, plain_name
+from hyperdpo.data.compression import DamagedDataError
 from hyperdpo.data.groups import abridged
-from hyperdpo.data.letor_errors import quoted
 from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
+from hyperdpo.data.table_files import BLOCK_BYTES, AsTextError, CsvFile, ParquetFile, Progress, TableFile, one_line
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Progress = Callable[[int, int], None]
-
-#: Bytes of CSV text parsed at a time; the types of its columns are guessed from the first so many.
-BLOCK_BYTES = 4 << 20
-
-#: What may stand between the columns of CSV.
-SEPARATORS = (",", ";", "\t", "|")
-
-_BATCH_VALUES = 1 << 20  # values of Parquet converted at a time
-_ROW_IN_MESSAGE = re.compile(r"Row #(\d+): *(.*)", re.DOTALL)
-_UNCONVERTIBLE = re.compile(r"In CSV column #(\d+): .*conversion error", re.DOTALL)
-
-
-class _File(Protocol):
-    """A file of one format."""
-
-    path: Path
-
-    def schema(self) -> pa.Schema: ...
-
-    def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]: ...
-
-    def place(self, row: int) -> str:
-        """The file and the line, or row, of a zero-based row."""
-
-    def found(self, row: int, column: str, value: Any) -> str:
-        """What stands there."""
 
 
 def convert_parquet(
@@ -78,13 +46,13 @@ def convert_parquet(
     import pyarrow as pa
 
     try:
-        return _convert(_ParquetFile(path, qid_column), directory, qid_column, sort, progress)
+        return _convert(ParquetFile(path), directory, qid_column, sort, progress)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise InputError(f"{path}: {_one_line(error)}; expected a Parquet file") from None
+        raise InputError(f"{path}: {one_line(error)}; expected a Parquet file") from None
     except OSError as error:
         if error.errno is not None:
             raise
-        raise InputError(f"{path}: {_one_line(error)}; expected a whole Parquet file") from None  # pyarrow: damaged
+        raise InputError(f"{path}: {one_line(error)}; expected a whole Parquet file") from None  # pyarrow: damaged
 
 
 def convert_csv(
@@ -103,7 +71,7 @@ def convert_csv(
     """
     import pyarrow as pa
 
-    file = _CsvFile(path, qid_column, block_bytes)
+    file = CsvFile(path, qid_column, block_bytes)
     try:
         return _convert(file, directory, qid_column, sort, progress)
     except DamagedDataError as error:
@@ -120,7 +88,7 @@ class _Settings:
     origins: dict[str, float] = field(default_factory=dict)
 
 
-def _convert(file: _File, directory: Path, qid_column: str, sort: bool, progress: Progress | None) -> str:
+def _convert(file: TableFile, directory: Path, qid_column: str, sort: bool, progress: Progress | None) -> str:
     """As many passes as it takes."""
     settings = _Settings()
     while True:
@@ -137,11 +105,11 @@ def _convert(file: _File, directory: Path, qid_column: str, sort: bool, progress
                 return conversion.finish()
         except UnusableListError as error:
             settings = replace(settings, left_out={**settings.left_out, error.name: error.reason})
-        except _AsTextError:
+        except AsTextError:
             continue
 
 
-def _origins(file: _File, plan: ColumnPlan) -> dict[str, float]:
+def _origins(file: TableFile, plan: ColumnPlan) -> dict[str, float]:
     """Origins of the columns that need one, read once more for it."""
     wanted = [plan.columns[j] for j in plan.origin_candidates()]
     if not wanted:
@@ -167,7 +135,7 @@ class _Conversion:
 
     def __init__(
         self,
-        file: _File,
+        file: TableFile,
         plan: ColumnPlan,
         qid_column: str,
         origins: dict[str, float],
@@ -261,7 +229,7 @@ class _Conversion:
         """Complete the table and return its fingerprint."""
         if self._rows == 0:
             raise InputError(f"{self._file.path}: no rows; expected at least one")
-        if isinstance(self._file, _CsvFile):
+        if isinstance(self._file, CsvFile):
             self._groups.rename(as_given)
         plan, doubtful = self._plan, {}
         for name, text in plan.texts.items():
@@ -292,161 +260,3 @@ class _Conversion:
                 f"{self._file.place(again)}: query id {qid} begins again, first seen in {there}; "
                 "expected the rows of a query in adjacent rows (--sort brings them together)"
             )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-class _ParquetFile:
-    def __init__(self, path: Path, qid_column: str) -> None:
-        import pyarrow.parquet as pq
-
-        self.path = path
-        self._qid_column = qid_column
-        with pq.ParquetFile(path) as file:
-            self._schema, self._rows = file.schema_arrow, file.metadata.num_rows
-        self._total = path.stat().st_size
-
-    def schema(self) -> pa.Schema:
-        return self._schema
-
-    def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]:
-        import pyarrow.parquet as pq
-
-        done = 0
-        batch_rows = max(1, min(65_536, _BATCH_VALUES // (1 + len(columns))))
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
-                yield batch
-                done += batch.num_rows
-                if progress is not None:
-                    progress(self._total * done // max(1, self._rows), self._total)
-
-    def place(self, row: int) -> str:
-        return f"{self.path}:row {row + 1}"
-
-    def found(self, row: int, column: str, value: Any) -> str:
-        return "null" if value is None else repr(value)
-
-
-class _AsTextError(Exception):
-    """A CSV column turned out to hold text: read it as text in the next pass."""
-
-
-class _CsvFile:
-    """A CSV file. pyarrow counts rows without blank lines, so the file is read again to find a line."""
-
-    def __init__(self, path: Path, qid_column: str, block_bytes: int) -> None:
-        self.path = path
-        self._qid_column, self._block_bytes = qid_column, block_bytes
-        self._header: list[str] | None = None
-        self._separator, self._decimal = ",", "."
-        self._types: dict[str, pa.DataType] = {}
-
-    def schema(self) -> pa.Schema:
-        import pyarrow as pa
-
-        if self._header is None:
-            self._read_header()
-        assert self._header is not None
-        return pa.schema([(name, self._types[name]) for name in self._header])
-
-    def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        readable = {name: pa.string() if pa.types.is_temporal(kind) else kind for name, kind in self._types.items()}
-        with open_source(self.path) as source:
-            try:
-                for batch in self._open(source, readable, list(columns)):
-                    yield batch
-                    if progress is not None:
-                        progress(source.position(), source.total)
-            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                wrong = _UNCONVERTIBLE.search(str(error))
-                assert self._header is not None
-                name = self._header[int(wrong[1])] if wrong else None
-                if name is None or pa.types.is_string(readable[name]):
-                    raise
-                self._types[name] = pa.string()
-                raise _AsTextError from None
-
-    def _open(self, source: Source, types: dict[str, Any] | None, columns: list[str] | None = None) -> Any:
-        import pyarrow.csv as pa_csv
-
-        return pa_csv.open_csv(
-            source,
-            read_options=pa_csv.ReadOptions(block_size=self._block_bytes, use_threads=False),
-            parse_options=pa_csv.ParseOptions(delimiter=self._separator),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=types, include_columns=columns, strings_can_be_null=True, decimal_point=self._decimal
-            ),
-        )
-
-    def _read_header(self) -> None:
-        """Find the separator and the decimal point, and guess the types from the first block."""
-        import pyarrow as pa
-
-        first = self._line(0)[1]
-        fields = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
-        order = sorted(SEPARATORS, key=lambda s: (self._qid_column not in fields[s], -len(fields[s])))
-        self._separator = "\t" if plain_name(self.path).endswith(".tsv") else order[0]
-        guesses = []
-        for decimal in (".", ",") if self._separator == ";" else (".",):
-            self._decimal = decimal
-            with open_source(self.path) as source:
-                guesses.append((decimal, self._open(source, None).schema))
-        numeric = [sum(pa.types.is_floating(kind) for kind in schema.types) for _, schema in guesses]
-        self._decimal, guessed = guesses[int(np.argmax(numeric))]
-        self._types = {
-            name: _csv_type(kind, name == self._qid_column)
-            for name, kind in zip(guessed.names, guessed.types, strict=True)
-        }
-        self._header = list(guessed.names)
-
-    def place(self, row: int) -> str:
-        return f"{self.path}:{self._line(row + 1)[0]}"
-
-    def found(self, row: int, column: str, value: Any) -> str:
-        if value is not None:
-            return repr(value)
-        header, fields = (next(csv.reader([self._line(i)[1]], delimiter=self._separator)) for i in (0, row + 1))
-        text = fields[header.index(column)]
-        return quoted(text.encode()) if text.strip() else "empty"
-
-    def explained(self, error: Exception) -> InputError:
-        """The message for an error of pyarrow, whose ``Row #n`` counts the header as row 1."""
-        text = _one_line(error)
-        if isinstance(error, UnicodeDecodeError) or "UTF8" in text or "utf-8" in text:
-            return InputError(f"{self.path}: bytes that are not UTF-8; expected CSV in UTF-8")
-        if "Empty CSV file" in text:
-            return InputError(f"{self.path}: an empty file; expected a header line and rows")
-        row = _ROW_IN_MESSAGE.search(text)
-        if row is None:
-            return InputError(f"{self.path}: {text}; expected CSV with a header line")
-        return InputError(
-            f"{self.path}:{self._line(int(row[1]) - 1)[0]}: {row[2]}; expected fields like those of the lines before"
-        )
-
-    def _line(self, index: int) -> tuple[int, str]:
-        """(one-based line number, text) of the line that is `index` non-blank lines behind the header."""
-        number = 0
-        with open_source(self.path) as source, io.BufferedReader(source, 1 << 20) as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.decode("utf-8", errors="replace").removeprefix("\ufeff").rstrip("\r\n")
-                if text.strip():
-                    if index == 0:
-                        return number, text
-                    index -= 1
-        return number, ""
-
-
-def _csv_type(guessed: pa.DataType, is_qid: bool) -> pa.DataType:
-    """The type to hold all blocks to: the first may show whole numbers where a later one has fractions."""
-    import pyarrow as pa
-
-    if is_qid:
-        return pa.string()  # 007 is not 7
-    if pa.types.is_integer(guessed) or pa.types.is_floating(guessed) or pa.types.is_null(guessed):
-        return pa.float64()
-    return guessed if pa.types.is_boolean(guessed) or pa.types.is_temporal(guessed) else pa.string()

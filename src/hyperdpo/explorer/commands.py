@@ -30,6 +30,8 @@ def explore_command(
     browser: bool = True,
     split: str = "auto",
     base_scores: str | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
     format: str = "auto",
     prompt_column: str | None = None,
     ignore_columns: list[str] | None = None,
@@ -52,7 +54,8 @@ def explore_command(
     }
     foreign: dict[str, Any] = {**reading, "--model": model}
     if kind == "align":
-        foreign = {"--base-scores": base_scores}
+        tables = {"--sort": sort or None, "--features-from-zero": features_from_zero or None}
+        foreign = {"--base-scores": base_scores, **tables}
         about = {"--split": split if split != "auto" else None, **reading}
         told = next((option for option, value in about.items() if value is not None), None)
         if source is None and told is not None:
@@ -64,7 +67,8 @@ def explore_command(
     check_port(host, port)
     title = f"{run_path.name} – hyperdpo explore"
     if kind == "rank":
-        page = _rank_page(run_path, source, compare, split, base_scores, best_device(cpu))
+        files = {"sort": sort, "features_from_zero": features_from_zero}
+        page = _rank_page(run_path, source, compare, split, base_scores, files, best_device(cpu))
     else:
         options = {
             "format": format,
@@ -78,13 +82,19 @@ def explore_command(
 
 
 def _rank_page(
-    path: Path, source: Path | None, compare: Path | None, split: str, base_scores: str | None, device: str
+    path: Path,
+    source: Path | None,
+    compare: Path | None,
+    split: str,
+    base_scores: str | None,
+    files: dict[str, bool],
+    device: str,
 ) -> Any:
     if source is None:
         raise InputError(
             f"DATA: missing; {path} is a ranker, whose run does not hold its data: expected a labelled file"
         )
-    run = RankRun.load(path)
+    run = RankRun.load(path).read_files(**files)
     name, part = rank_part(run, source, split)
     given = given_base(base_scores, run, part.table)
     explorers = [RankExplorer(run, path, part, name, base_scores=given, device=device)]
