@@ -111,7 +111,7 @@ def test_without_validation_prompts_the_test_prompts_serve(place, run_path):
         (["--maximize", "low"], ["low", "less of it is better", "minimize"]),
         (["--minimize", "accuracy:low"], ["accuracy:low", "maximize"]),
         (["--minimize", "main"], ["no metric 'main'", "accuracy:low"]),
-        (["--minimize", "low", "--base-scores", "x"], ["base scores"]),
+        (["--minimize", "low", "--base-scores", "x"], ["base_scores"]),
         (["--minimize", "low", "--holdout", "validation"], ["held out as validation"]),
     ],
 )
