@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from helpers import TINY_OPTIONS, is_one_line
 
+from hyperdpo import HyperRanker
+
 LABELS = "objectives: [{name: clicks}, {name: quality}]\nmain: {name: relevance, column: label}\n"
 
 
@@ -85,9 +87,10 @@ def bad(column: str, row: int, value: object) -> dict[str, list[object]]:
     ("columns", "words"),
     [
         (bad("x", 7, "n/k"), "data.csv:9: column 'x' is 'n/k', and 199 of its 200 values are numbers"),
+        ({**rows(), "copy": rows()["quality"]}, "data.csv: feature 'copy' is a copy of label 'quality'"),
         (bad("clicks", 7, None), "data.csv:9: label 'clicks' (column clicks) is missing"),
         (bad("clicks", 7, -1), "data.csv:9: label 'clicks' (column clicks) has the value -1"),
-        (bad("qid", 7, "q9"), "query id q9 begins again, first seen in 9"),
+        (bad("qid", 7, "q9"), "query id q9 begins again, first seen in line 9"),
         ({**rows(), "clicks": [i // 8 for i in range(200)]}, "is the same on all rows of each training group"),
         ({k: v for k, v in rows().items() if k != "clicks"}, "no column 'clicks'"),
     ],
@@ -154,3 +157,79 @@ def test_options_of_the_other_kind_are_refused(command, tmp_path):
     refused = command("data", "check", tmp_path / "p.jsonl", "--sort")
     assert refused.code == 2
     assert "--sort" in refused.err
+
+
+def test_a_front_refuses_what_fit_refuses_of_labels(command, labels, tmp_path):
+    data = write(tmp_path / "data.csv", rows())
+    done = command("rank", "fit", data, "--config", labels, "--out", tmp_path / "run", "--cpu", *TINY_OPTIONS)
+    assert done.code == 0, done.err
+    columns = rows(seed=1)
+    columns["clicks"][7] = None
+    other = write(tmp_path / "other.csv", columns)
+    for arguments in (("rank", "front"), ("choose",)):
+        more = ("--maximize", "clicks") if arguments == ("choose",) else ("--cpu",)
+        refused = command(*arguments, tmp_path / "run", other, *more)
+        assert refused.code == 2
+        assert "other.csv:9: label 'clicks' (column clicks) is missing" in refused.err
+
+
+def test_other_names_of_query_and_labels_come_from_the_configuration(command, labels, tmp_path):
+    data = write(tmp_path / "data.csv", rows())
+    done = command("rank", "fit", data, "--config", labels, "--out", tmp_path / "run", "--cpu", *TINY_OPTIONS)
+    assert done.code == 0, done.err
+    columns = rows(seed=1)
+    columns["session"], columns["ctr"] = columns.pop("qid"), columns.pop("clicks")
+    other = write(tmp_path / "other.csv", columns)
+    assert "qid_column" in command("rank", "score", tmp_path / "run", other, "--weights", ".5,.5", "--cpu").err
+    named = tmp_path / "named.yaml"
+    named.write_text(
+        "qid_column: session\nobjectives: [{name: clicks, column: ctr}, {name: quality}]\n"
+        "main: {name: relevance, column: label}\n"
+    )
+    front = command("rank", "front", tmp_path / "run", other, "--config", named, "--out", tmp_path / "f.json", "--cpu")
+    assert front.code == 0, front.err
+    scored = command("rank", "score", tmp_path / "run", other, "--config", named, "--weights", ".5,.5", "--cpu")
+    assert (scored.code, len(scored.out.splitlines())) == (0, 200)
+
+
+def test_a_missing_base_score_is_refused_with_its_line(command, labels, tmp_path):
+    columns = {**rows(), "score": [None if i == 7 else i % 5 for i in range(200)]}
+    data = write(tmp_path / "data.csv", columns)
+    for arguments in (("data", "check", data), ("rank", "fit", data, "--out", tmp_path / "run", "--cpu")):
+        refused = command(*arguments, "--config", labels, "--base-scores", "score")
+        assert refused.code == 2
+        assert "data.csv:9: the base score (column 'score') is missing" in refused.err
+
+
+def test_a_test_file_that_holds_the_training_rows_is_refused(command, labels, tmp_path):
+    data = write(tmp_path / "data.csv", rows())
+    again = tmp_path / "again.csv"
+    again.write_bytes(data.read_bytes())
+    refused = command("data", "check", data, "--test", again, "--config", labels)
+    assert refused.code == 2
+    assert "again.csv: the test file holds the rows of the training file" in refused.err
+
+
+def test_a_misspelt_excluded_column_is_pointed_out(command, labels, tmp_path):
+    data = write(tmp_path / "data.csv", rows())
+    checked = command("data", "check", data, "--config", labels, "--set=excluded_columns=[hours]")
+    assert "excluded_columns has 'hours', which is no column; did you mean hour?" in checked.err
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=["one time stamp", "several"])
+def test_a_list_by_itself_scores_as_in_company(command, labels, tmp_path, constant):
+    """Its columns alone would not show that they need an origin: the run's are used."""
+    data = write(tmp_path / "data.csv", rows())
+    done = command("rank", "fit", data, "--config", labels, "--out", tmp_path / "run", "--cpu", *TINY_OPTIONS)
+    assert done.code == 0, done.err
+    columns = rows(16, seed=2)
+    if constant:
+        columns["hour"][:8] = [1_704_079_801] * 8
+    both = write(tmp_path / "both.csv", columns)
+    one = write(tmp_path / "one.csv", {name: values[:8] for name, values in columns.items()})
+    score = ("rank", "score", tmp_path / "run")
+    found = [command(*score, file, "--weights", ".5,.5", "--cpu").out.split()[:8] for file in (both, one)]
+    np.testing.assert_allclose(*[np.array(values, dtype=float) for values in found], rtol=1e-5)
+    frame = {name: np.array(columns[name][:8], dtype=float) for name in ("x", "same", "hour")}
+    predicted = HyperRanker.load(tmp_path / "run").predict(frame, qid=np.zeros(8), weights=[0.5, 0.5])
+    np.testing.assert_allclose(predicted, np.array(found[1], dtype=float), rtol=1e-5)

@@ -14,6 +14,11 @@ import numpy as np
 
 from hyperdpo.errors import InputError
 
+#: What label columns start with in tables made from arrays, where a feature may have any name.
+ARRAY_LABEL = "label:"
+#: And the main label's: no label that a user names has a space there.
+ARRAY_MAIN = ARRAY_LABEL + " main"
+
 Direction = Literal["maximize", "minimize"]
 Transform = Literal["none", "log1p", "standardize"]
 Target = Literal["softmax", "l1"]

@@ -48,9 +48,9 @@ def scores(command: Any, run: Path, name: str, tmp_path: Path, *more: str) -> np
     [
         ("cell.csv", "cell.csv:102: column 'bm25' is '1,234.5', and 479 of its 480 values are numbers"),
         ("dash.csv", "dash.csv:102: column 'bm25' is '-', and 479 of its 480 values are numbers"),
-        ("comma.csv", "comma.csv:2: column 'bm25' is '0,1257', a number with a decimal comma"),
+        ("comma.csv", "comma.csv:2: column 'bm25' is '0,1257', a number with a comma"),
         ("querylabel.csv", "label 'clicks' (column clicks) is the same on all rows of each training group"),
-        ("shuffled.csv", "shuffled.csv:7: query id 17 begins again, first seen in 4"),
+        ("shuffled.csv", "shuffled.csv:7: query id 17 begins again, first seen in line 4"),
         ("letor_shuffled.txt", "(--sort brings them together)"),
         ("letor_unjudged.txt", "letor_unjudged.txt:2: label 'relevance' (column relevance) has the value -1"),
     ],

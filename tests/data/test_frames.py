@@ -76,7 +76,7 @@ def test_what_is_no_number_in_a_frame_is_left_out_with_the_reason():
 
 def test_a_nearly_numeric_column_of_a_frame_is_doubtful():
     found = to_columns(pd.DataFrame({"a": [1.0] * 20, "b": ["1"] * 19 + ["-"]}), "X", "x")
-    assert found.doubtful["b"].startswith("row 19: column 'b' is '-', and 19 of its 20 values are numbers")
+    assert found.doubtful["b"].startswith(" row 19: column 'b' is '-', and 19 of its 20 values are numbers")
 
 
 @FRAMES

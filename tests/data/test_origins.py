@@ -17,6 +17,7 @@ DAYS = np.array([20240101.0 + d for d in range(31)])
         (-DAYS, -20240131),
         (52.52 + np.arange(100) * 1e-8, 52.52),
         (np.array([2**53 - 1.0, 2**53 - 2.0]), 2**53 - 2),
+        (np.append(DAYS, 20240101.0 - 31), 20240070),
     ],
 )
 def test_large_numbers_that_lie_close_together_have_their_lowest_as_origin(values, origin):
@@ -39,3 +40,16 @@ def test_large_numbers_that_lie_close_together_have_their_lowest_as_origin(value
 )
 def test_other_columns_have_none(values):
     assert origin_of(values) is None
+
+
+@pytest.mark.parametrize("others", [[0.0], [0.0, -1.0], [99_999_999.0], [0.0] * 5])
+def test_values_that_stand_for_no_time_stamp_have_no_say(others):
+    stamps = 1_704_078_000.0 + np.arange(600)
+    origin = origin_of(np.append(stamps, others))
+    assert origin is not None
+    assert len(np.unique(np.float32(np.append(stamps, others) - origin))) > 600
+
+
+def test_counts_with_a_long_tail_have_none():
+    counts = np.floor(np.exp(np.random.default_rng(0).uniform(0, 22, 5000)))
+    assert origin_of(counts) is None

@@ -301,7 +301,7 @@ def test_a_decimal_comma_is_read_with_semicolons_only(tmp_path: Path) -> None:
     path.write_text('qid,x,y\n1,"0,5",3\n1,"-1,25",4\n')
     table = read(path)
     assert table.columns == ("y",)
-    with pytest.raises(InputError, match=r"data\.csv:2: column 'x' is '0,5', a number with a decimal comma"):
+    with pytest.raises(InputError, match=r"data\.csv:2: column 'x' is '0,5', a number with a comma"):
         table.column("x")
 
 
@@ -357,3 +357,36 @@ def test_scattered_rows_are_brought_together_on_demand(name: str, tmp_path: Path
     assert table.order is not None
     np.testing.assert_array_equal(table.source_order(table.values[:, 0]), np.arange(5))
     assert table.notes == ("sorted by query: 2 of 5 rows moved",)
+
+
+def test_numbers_as_text_are_doubtful(tmp_path: Path) -> None:
+    table = read(write(tmp_path / "data.parquet", {"qid": [1, 1], "x": [1, 2], "price": ["12", "7.5"]}))
+    with pytest.raises(InputError, match=r"data\.parquet:row 1: column 'price' holds numbers as text, such as '12'"):
+        table.column("price")
+
+
+def test_a_column_without_a_value_is_missing_in_every_row(tmp_path: Path) -> None:
+    for name in FILES:
+        table = read(write(tmp_path / name, {"qid": [1, 1], "x": [1, 2], "none": pa.nulls(2)}))
+        assert np.isnan(table.column("none")).all()
+
+
+@pytest.mark.parametrize("start", [2**60, 2**63])
+def test_integers_that_no_float_tells_apart_are_left_out(start: int, tmp_path: Path) -> None:
+    numbers = pa.array([start + i for i in range(3)], pa.uint64())
+    for name in FILES[:2]:
+        table = read(write(tmp_path / name, {"qid": [1, 1, 2], "x": [1, 2, 3], "id": numbers}))
+        assert table.columns == ("x",)
+    assert table.left_out == {"id": "of integers so large that 64-bit floats make different ones equal"}
+
+
+def test_nanoseconds_keep_their_differences(tmp_path: Path) -> None:
+    stamps = pa.array([1_704_078_000_000_000_000 + 1_000_000_000 * i for i in (0, 1, 3600)])
+    table = read(write(tmp_path / "data.parquet", {"qid": [1, 1, 2], "t": stamps}))
+    np.testing.assert_allclose(table.values[:, 0], [0, 1e9, 3.6e12], rtol=1e-7)
+
+
+def test_row_numbers_with_large_gaps_number_the_rows(tmp_path: Path) -> None:
+    numbers = np.sort(np.random.default_rng(0).choice(100_000_000, 30_000, replace=False))
+    table = read(write(tmp_path / "data.parquet", {"qid": np.zeros(30_000, int), "index": numbers, "x": numbers}))
+    assert table.numbering == ("index",)

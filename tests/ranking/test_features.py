@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import toy_config, toy_table
 
+from hyperdpo.data.frames import to_columns, to_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
@@ -20,9 +21,8 @@ ROWS = toy_table().num_rows
 
 def with_column(name: str, values: np.ndarray) -> GroupedTable:
     table = toy_table()
-    return replace(
-        table, values=np.column_stack([table.values, values]).astype(np.float32), columns=(*table.columns, name)
-    )
+    more = dict(zip(table.columns, table.values.T.astype(np.float64), strict=True)) | {name: values}
+    return to_table(to_columns(more, "X", "x"), table.qids, table.offsets)
 
 
 SHUFFLED = np.random.default_rng(0).permutation(ROWS)

@@ -515,7 +515,7 @@ def test_missing_features_are_read_and_a_column_says_which_they_are():
 
 
 def test_a_feature_that_was_never_missing_is_named_where_it_is(fitted):
-    with pytest.warns(UserWarning, match="values of x0 are missing, which none was in the training data"):
+    with pytest.warns(UserWarning, match="values of x0 are missing. No value of these columns was missing"):
         scores = fitted.predict(np.where(np.arange(6) == 0, np.nan, NEW["X"]), qid=NEW["qid"])
     assert np.isfinite(scores).all()
 

@@ -19,9 +19,9 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
@@ -48,6 +48,7 @@ def read_table(
     progress: Callable[[int, int], None] | None = None,
     sort: bool = False,
     features_from_zero: bool = False,
+    origins: Mapping[str, float] | None = None,
 ) -> GroupedTable:
     """Read ``.parquet``, ``.csv``, ``.tsv``, or anything else as LETOR text; text may be ``.gz``, ``.bz2`` or ``.zst``.
 
@@ -61,6 +62,8 @@ def read_table(
         progress: called with (bytes done, bytes in all) while a file is parsed; not called if it was found parsed.
         sort: bring rows of one group together that stand apart; without it they are refused.
         features_from_zero: whether the features of LETOR text are numbered from 0.
+        origins: to subtract from columns of these names, and from no others, as where the file is read for a run; None:
+            every column gets an origin where it needs one.
 
     Raises:
         InputError: the file is missing or malformed, an option does not apply to it, or the cache directory cannot be
@@ -72,14 +75,21 @@ def read_table(
         raise InputError(f"{path}: --features-from-zero is for LETOR text; the columns of {kind} have names")
     tables = _tables(cache_dir)
     key = _source_key(path)
-    options = (kind, compression_of(path), qid_column, sort, features_from_zero)
+    options = (
+        kind,
+        compression_of(path),
+        qid_column,
+        sort,
+        features_from_zero,
+        None if origins is None else sorted(origins.items()),
+    )
     entry = tables / _hashed(os.path.realpath(path), *options) / key
     try:
         return open_stored(entry, str(path))
     except DamagedTableError:
         pass  # absent, damaged or from another version: all the same
     with _cannot_write(tables, path), _temporary(tables) as directory:
-        _convert(path, directory, qid_column, sort, features_from_zero, progress)
+        _convert(path, directory, qid_column, sort, features_from_zero, origins, progress)
         if _source_key(path) != key:
             raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
         _move_into_place(directory, entry)
@@ -122,17 +132,18 @@ def _convert(
     qid_column: str,
     sort: bool,
     features_from_zero: bool,
+    origins: Mapping[str, float] | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     from hyperdpo.data import letor, tabular
 
+    settings: dict[str, Any] = {"sort": sort, "origins": origins, "progress": progress}
     kind = table_kind(path)
-    if kind == "parquet":
-        tabular.convert_parquet(path, directory, qid_column=qid_column, sort=sort, progress=progress)
-    elif kind == "csv":
-        tabular.convert_csv(path, directory, qid_column=qid_column, sort=sort, progress=progress)
+    if kind == "letor":
+        letor.convert_letor(path, directory, features_from_zero=features_from_zero, **settings)
     else:
-        letor.convert_letor(path, directory, sort=sort, features_from_zero=features_from_zero, progress=progress)
+        convert = tabular.convert_parquet if kind == "parquet" else tabular.convert_csv
+        convert(path, directory, qid_column=qid_column, **settings)
 
 
 def _source_key(path: Path) -> str:

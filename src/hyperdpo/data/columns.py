@@ -6,12 +6,14 @@ with the reason. A text column of which nearly all values are numbers is doubtfu
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyperdpo.data.origins import LEAST_GAIN, may_need_origin, origin_of
+from hyperdpo.data.origins import EXACT_FLOAT32, LEAST_GAIN, may_need_origin, origin_of
 from hyperdpo.errors import shown
 
 if TYPE_CHECKING:
@@ -24,11 +26,20 @@ NEARLY_ALL = 0.9
 MISSING_FROM = 1e308
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
-_DECIMAL_COMMA = r"^\s*[-+]?\d+,\d+\s*$"
+_WITH_COMMA = r"^\s*[-+]?\d+(,\d+)+(\.\d+)?\s*$"
 
 
-class UnusableListError(Exception):
-    """A list column that cannot become columns of numbers: its name, and why."""
+#: Names that data-frame tools give to an index: pandas, polars, R, databases.
+INDEX_NAME = re.compile(
+    r"|index|level_\d+|unnamed: ?\d+(\.\d+)*|__index_level_\d+__|row[ _.]?(nr|num|number|id|index|names?)?|\.\.\.\d+",
+    re.IGNORECASE,
+)
+#: Names that they give to a column without one. It may be an index, if it numbers the rows.
+UNNAMED = re.compile(r"X\d*(\.\d+)?|V\d+|_c\d+|_\d+|[Cc]olumn_?\d+|[Ff]ield_?\d+")
+
+
+class UnusableColumnError(Exception):
+    """A column that cannot become numbers, after all: its name, and why."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
@@ -43,7 +54,9 @@ class TextColumn:
     """Values that are there."""
     numbers: int = 0
     commas: int = 0
-    """Numbers with a decimal comma."""
+    """Numbers with commas: decimal ones, or between thousands."""
+    first: tuple[int, str] | None = None
+    """Row and value of the first."""
     odd: tuple[int, str] | None = None
     """Row and value of the first that is no number."""
 
@@ -54,12 +67,16 @@ class TextColumn:
 
         text = column.cast(pa.large_string())
         number = pc.match_substring_regex(text, _NUMBER)
-        comma = pc.match_substring_regex(text, _DECIMAL_COMMA)
+        comma = pc.match_substring_regex(text, _WITH_COMMA)
         there = pc.and_kleene(text.is_valid(), pc.not_equal(pc.utf8_trim_whitespace(text), ""))
         counted = [int(pc.sum(mask.fill_null(False)).as_py() or 0) for mask in (there, number, comma)]
         self.values += counted[0]
         self.numbers += counted[1]
         self.commas += counted[2]
+        if self.first is None:
+            position = pc.index(there.fill_null(False), True).as_py()
+            if position >= 0:
+                self.first = first + position, text[position].as_py()
         if self.odd is None:
             position = pc.index(pc.and_kleene(there, pc.invert(number)).fill_null(False), True).as_py()
             if position >= 0:
@@ -68,24 +85,35 @@ class TextColumn:
     @property
     def doubtful(self) -> bool:
         """Whether it was most likely meant to hold numbers."""
-        meant = self.numbers + self.commas
-        return self.odd is not None and self.values > 0 and meant >= NEARLY_ALL * self.values
+        return self.values > 0 and self.numbers + self.commas >= NEARLY_ALL * self.values
 
     @property
-    def reason(self) -> str:
-        return "text, though all of its values are numbers" if self.values and self.odd is None else "text"
+    def row(self) -> int:
+        """Where to look in a doubtful column."""
+        place = self.odd or self.first
+        assert place is not None
+        return place[0]
 
-    def problem(self, name: str) -> str:
-        """What to say of a doubtful column, to be put behind the place of :attr:`odd`."""
-        assert self.odd is not None
+    def problem(self, name: str, way_out: str) -> str:
+        """What to say of a doubtful column, to be put behind the place of :attr:`row`.
+
+        Args:
+            way_out: how to do without the column.
+        """
+        if self.odd is None:
+            assert self.first is not None
+            return (
+                f"column {name!r} holds numbers as text, such as {shown(self.first[1])}; expected a type of numbers, "
+                f"{way_out}"
+            )
         if self.commas > self.numbers:
             return (
-                f"column {name!r} is {shown(self.odd[1])}, a number with a decimal comma; expected a decimal point "
-                "(decimal commas are read in CSV with ; between the columns), or the column in excluded_columns"
+                f"column {name!r} is {shown(self.odd[1])}, a number with a comma; expected a decimal point and nothing "
+                f"between thousands (decimal commas in a whole file are read where ; separates the columns), {way_out}"
             )
         return (
             f"column {name!r} is {shown(self.odd[1])}, and {self.numbers:,} of its {self.values:,} values are numbers; "
-            "expected a number or an empty cell, or the column in excluded_columns"
+            f"expected a number or an empty cell, {way_out}"
         )
 
 
@@ -106,6 +134,7 @@ class ColumnPlan:
     left_out: dict[str, str]
     texts: dict[str, TextColumn]
     oversized: dict[str, int] = field(default_factory=dict)
+    _row_numbers: dict[str, list[np.ndarray]] = field(default_factory=dict)
     _extremes: np.ndarray | None = None
     _inexact: np.ndarray | None = None
 
@@ -121,7 +150,7 @@ class ColumnPlan:
                 continue
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type
-            if _is_number(kind):
+            if _is_number(kind) or pa.types.is_null(kind):
                 plan.numbers.append(name)
             elif (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)) and (
                 _is_number(kind.value_type)
@@ -150,7 +179,7 @@ class ColumnPlan:
         Infinite values stay in it.
 
         Raises:
-            UnusableListError: a list is of another length than those before, or the first rows have none.
+            UnusableColumnError: a list is of another length than those before, or the first rows have none.
         """
         import pyarrow as pa
 
@@ -161,7 +190,10 @@ class ColumnPlan:
 
         for name, text in self.texts.items():
             text.see(array(name), first)
-        parts = [_as_float64(array(name))[:, None] for name in self.numbers]
+        parts = [_as_float64(array(name), name)[:, None] for name in self.numbers]
+        for name, part in zip(self.numbers, parts, strict=True):
+            if says_nothing(name):
+                self._row_numbers.setdefault(name, []).append(part[:, 0].copy())
         for name in self.lists:
             parts.append(self._list(name, array(name)))
         values = np.concatenate(parts, axis=1) if parts else np.empty((batch.num_rows, 0))
@@ -184,6 +216,10 @@ class ColumnPlan:
             if self._inexact[j] and may_need_origin(float(self._extremes[0, j]), float(self._extremes[1, j]))
         ]
 
+    def numbering(self) -> tuple[str, ...]:
+        """Columns that do nothing but number the rows, once all batches were taken."""
+        return numbering({name: np.concatenate(parts) for name, parts in self._row_numbers.items()})
+
     def notes(self) -> list[str]:
         """What a user should know."""
         if not self.oversized:
@@ -193,7 +229,7 @@ class ColumnPlan:
 
     def reasons(self) -> dict[str, str]:
         """Column -> why it is left out."""
-        return self.left_out | {name: text.reason for name, text in self.texts.items()}
+        return self.left_out | dict.fromkeys(self.texts, "text")
 
     def _list(self, name: str, column: pa.Array) -> np.ndarray:
         import pyarrow.compute as pc
@@ -201,31 +237,57 @@ class ColumnPlan:
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
         known = np.unique(lengths[~np.isnan(lengths.astype(float))]).astype(int)
         if len(known) > 1 or (len(known) and self.lists[name] not in (None, int(known[0]))):
-            raise UnusableListError(name, "lists of different lengths")
+            raise UnusableColumnError(name, "lists of different lengths")
         length = self.lists[name] = int(known[0]) if len(known) else self.lists[name]
         if not length:
-            raise UnusableListError(name, "lists without a number in the first rows")
+            raise UnusableColumnError(name, "lists without a number in the first rows")
         values = np.full((len(column), length), np.nan)
         there = column.is_valid().to_numpy(zero_copy_only=False)
-        values[there] = _as_float64(column.drop_null().flatten()).reshape(-1, length)
+        values[there] = _as_float64(column.drop_null().flatten(), name).reshape(-1, length)
         return values
 
     def _look(self, values: np.ndarray) -> None:
         """Remember what says whether a column needs an origin."""
         if not values.size:
             return
-        extremes = np.stack([np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)])
+        with np.errstate(invalid="ignore"):
+            extremes = np.stack([np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)])
         if self._extremes is None:
             self._extremes = np.stack([np.full(values.shape[1], np.inf), np.full(values.shape[1], -np.inf)])
             self._inexact = np.zeros(values.shape[1], dtype=bool)
         assert self._inexact is not None
         self._extremes[0] = np.fmin(self._extremes[0], extremes[0])
         self._extremes[1] = np.fmax(self._extremes[1], extremes[1])
-        far = np.abs(extremes).max(axis=0) >= LEAST_GAIN * (extremes[1] - extremes[0])
+        size = np.abs(extremes).max(axis=0)
+        with np.errstate(invalid="ignore"):
+            far = (size >= LEAST_GAIN * (extremes[1] - extremes[0])) | (size >= EXACT_FLOAT32)
         for j in np.flatnonzero(far & ~self._inexact):
             column = values[:, j]
             with np.errstate(over="ignore"):
                 self._inexact[j] = bool(((column.astype(np.float32) != column) & ~np.isnan(column)).any())
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a name is one that data-frame tools give to an index, or to a column without a name."""
+    return bool(INDEX_NAME.fullmatch(name) or UNNAMED.fullmatch(name))
+
+
+def numbering(columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Columns that do nothing but number the rows: different whole numbers under the name of an index, or all whole
+    numbers from 0 or 1 on, in any order, under a name that says nothing.
+
+    Args:
+        columns: name -> (N,) float64.
+    """
+    found = []
+    for name, unsorted in columns.items():
+        values = np.sort(unsorted)
+        steps = np.diff(values)
+        if says_nothing(name) and (values == np.round(values)).all() and (steps > 0).all():  # not with NaN
+            whole = bool((steps == 1).all()) and len(values) > 1 and values[0] in (0, 1)
+            if INDEX_NAME.fullmatch(name) or whole:
+                found.append(name)
+    return tuple(found)
 
 
 def origins_of(columns: dict[str, np.ndarray]) -> dict[str, float]:
@@ -247,6 +309,18 @@ def rounded(values: np.ndarray, names: list[str], origins: dict[str, float]) -> 
         return np.ascontiguousarray(values, dtype=np.float32)
 
 
+#: Why a column of integers is left out.
+TOO_LARGE = "of integers so large that 64-bit floats make different ones equal"
+
+
+def merges_integers(values: np.ndarray) -> bool:
+    """Whether 64-bit floats make different ones of these (k,) integers equal."""
+    if not len(values) or (int(values.max()) <= 2**53 and int(values.min()) >= -(2**53)):
+        return False
+    different = np.unique(values)
+    return len(np.unique(different.astype(np.float64))) < len(different)
+
+
 def _is_number(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
@@ -254,10 +328,18 @@ def _is_number(kind: pa.DataType) -> bool:
     return any(check(kind) for check in checks)
 
 
-def _as_float64(column: pa.Array) -> np.ndarray:
-    """(n,) float64, NaN for null."""
+def _as_float64(column: pa.Array, name: str) -> np.ndarray:
+    """(n,) float64, NaN for null.
+
+    Raises:
+        UnusableColumnError: integers that 64-bit floats make equal.
+    """
     import pyarrow as pa
 
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
+    if pa.types.is_integer(column.type) and column.type.bit_width == 64:
+        different = column.drop_null().unique().to_numpy()
+        if merges_integers(different):
+            raise UnusableColumnError(name, TOO_LARGE)
     return np.array(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

@@ -11,10 +11,14 @@ import numpy as np
 
 from hyperdpo.data.columns import (
     MISSING_FROM,
+    TOO_LARGE,
     ColumnPlan,
-    UnusableListError,
+    UnusableColumnError,
+    merges_integers,
+    numbering,
     origins_of,
     rounded,
+    says_nothing,
 )
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.origins import may_need_origin
@@ -35,17 +39,20 @@ class Columns:
     """Whether the names are the table's own, not numbers of columns."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     doubtful: Mapping[str, str] = field(default_factory=dict)
+    numbering: tuple[str, ...] = ()
     origins: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def to_columns(values: Any, what: str, prefix: str) -> Columns:
+def to_columns(values: Any, what: str, prefix: str, origins: Mapping[str, float] | None = None) -> Columns:
     """The columns of a table that are numbers.
 
     Args:
         values: array (N, C) or (N,), scipy sparse matrix, data frame, Arrow table, or mapping of names to (N,) columns.
         what: for messages.
         prefix: columns without names are called ``prefix0``, ``prefix1``, ...
+        origins: to subtract from columns of these names, and from no others; None: every column gets an origin where it
+            needs one.
 
     Raises:
         InputError: not a table, or an infinite number; says which row and column.
@@ -57,14 +64,15 @@ def to_columns(values: Any, what: str, prefix: str) -> Columns:
         lengths = {len(column) for column in parts.values()}
         if len(lengths) != 1:
             raise InputError(f"{what}: columns of {sorted(lengths)} rows; expected the same number in each")
-        return _rounded(np.column_stack(list(parts.values())), tuple(parts), what, named=True)
+        described = {"named": True, "numbering": numbering({n: v for n, v in parts.items() if says_nothing(n)})}
+        return _rounded(np.column_stack(list(parts.values())), tuple(parts), what, origins, **described)
     if not isinstance(values, np.ndarray):
         try:
             frame = nw.from_native(values, eager_only=True, pass_through=True)
         except nw.exceptions.DuplicateError as error:
             raise InputError(f"{what}: {' '.join(str(error).split())}") from None
         if isinstance(frame, nw.DataFrame):
-            return _of_frame(frame, what)
+            return _of_frame(frame, what, origins)
     if _is_sparse(values):
         if values.shape[1] > MOST_SPARSE_COLUMNS:
             raise InputError(
@@ -75,10 +83,10 @@ def to_columns(values: Any, what: str, prefix: str) -> Columns:
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2:
         raise InputError(f"{what}: found shape {array.shape}; expected (rows, columns)")
-    return _rounded(array, tuple(f"{prefix}{i}" for i in range(array.shape[1])), what, named=False)
+    return _rounded(array, tuple(f"{prefix}{i}" for i in range(array.shape[1])), what, origins, named=False)
 
 
-def _of_frame(frame: Any, what: str) -> Columns:
+def _of_frame(frame: Any, what: str, origins: Mapping[str, float] | None) -> Columns:
     import pyarrow as pa
 
     names = [str(name) for name in frame.columns]
@@ -98,26 +106,41 @@ def _of_frame(frame: Any, what: str) -> Columns:
         try:
             found = plan.take(table, 0)
             break
-        except UnusableListError as error:
+        except UnusableColumnError as error:
             left_out[error.name] = error.reason
     doubtful = {
-        name: f"row {text.odd[0]}: {text.problem(name)}"
+        name: f" row {text.row}: {text.problem(name, 'or a frame without the column')}"
         for name, text in plan.texts.items()
-        if text.doubtful and text.odd is not None
+        if text.doubtful
     }
     order = {name: position for position, name in enumerate(names)}
     reasons = dict(sorted(plan.reasons().items(), key=lambda pair: order[pair[0]]))
     return _rounded(
-        found, tuple(plan.columns), what, named=True, left_out=reasons, doubtful=doubtful, notes=tuple(plan.notes())
+        found,
+        tuple(plan.columns),
+        what,
+        origins,
+        named=True,
+        left_out=reasons,
+        doubtful=doubtful,
+        numbering=plan.numbering(),
+        notes=tuple(plan.notes()),
     )
 
 
-def _rounded(array: np.ndarray, names: tuple[str, ...], what: str, **described: Any) -> Columns:
+def _rounded(
+    array: np.ndarray, names: tuple[str, ...], what: str, known: Mapping[str, float] | None, **described: Any
+) -> Columns:
     """Columns of an array of any kind of numbers, origins subtracted where 64 bits are needed."""
-    origins: dict[str, float] = {}
+    origins = {name: origin for name, origin in (known or {}).items() if name in names}
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        for name, column in zip(names, array.T, strict=True):
+            if merges_integers(column):
+                raise InputError(f"{what}, column {name!r}: {TOO_LARGE}; expected smaller numbers")
     if array.size and array.dtype.itemsize > 2 and array.dtype != np.float32:
         array = array.astype(np.float64)
         array[(np.abs(array) >= MISSING_FROM) & np.isfinite(array)] = np.nan
+    if known is None and array.size and array.dtype == np.float64:
         low, high = np.fmin.reduce(array, axis=0), np.fmax.reduce(array, axis=0)
         candidates = [j for j in range(len(names)) if may_need_origin(float(low[j]), float(high[j]))]
         origins = origins_of({names[j]: array[:, j] for j in candidates})
@@ -166,7 +189,10 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     if names.dtype.kind == "O":
         whole = all(isinstance(name, int | np.integer) for name in names.flat)
         names = names.astype(np.int64 if whole else str)
-    if names.dtype.kind == "f" and (names == np.floor(names)).all():  # as data frames write nullable integers
+    if names.dtype.kind == "f":  # as data frames write nullable integers
+        odd = np.flatnonzero((names != np.floor(names)) | (np.abs(names) >= 2**53))
+        if len(odd):
+            raise InputError(f"qid: row {odd[0]} is {names[odd[0]]:g}; expected whole numbers below 2^53, or texts")
         names = names.astype(np.int64)
     starts = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]])) if rows else np.empty(0, np.int64)
     firsts = names[starts]
@@ -201,6 +227,7 @@ def to_table(columns: Columns, qids: np.ndarray, offsets: np.ndarray, *, fingerp
         digest,
         left_out=columns.left_out,
         doubtful=columns.doubtful,
+        numbering=columns.numbering,
         origins=columns.origins,
         notes=columns.notes,
     )
@@ -219,6 +246,8 @@ def _numbers(values: Any, what: str) -> np.ndarray:
     """An array of some kind of numbers; what is missing in it is NaN."""
     try:
         array = np.asarray(values)
+        if array.dtype.kind in "US":
+            raise TypeError
         return array if array.dtype.kind in "biuf" else np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(

@@ -39,6 +39,8 @@ class GroupedTable:
     """Columns of the source that are not among `columns`, and why: ``{"title": "text"}``."""
     doubtful: Mapping[str, str] = field(default_factory=dict)
     """Those of `left_out` that were most likely meant to hold numbers -> place and value of what is not one."""
+    numbering: tuple[str, ...] = ()
+    """Those of `columns` that do nothing but number the rows, and have a name that says no more."""
     origins: Mapping[str, float] = field(default_factory=dict)
     """Column -> the number that was subtracted from its values, in double precision. Large integers and time stamps
     would lose their differences in 32 bits."""
@@ -131,6 +133,7 @@ class GroupedTable:
 
 def abridged(names: Sequence[str], most: int = 12) -> str:
     """Some names in a message: all of them, or the first ones and the last."""
+    names = [name if name == name.strip() and name else repr(name) for name in names]
     if len(names) <= most:
         return ", ".join(names)
     return ", ".join([*names[: most - 1], "...", names[-1]])

@@ -14,7 +14,7 @@ import io
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,7 @@ def convert_letor(
     *,
     sort: bool = False,
     features_from_zero: bool = False,
+    origins: Mapping[str, float] | None = None,
     threads: int | None = None,
     block_bytes: int = BLOCK_BYTES,
     progress: Callable[[int, int], None] | None = None,
@@ -71,6 +72,8 @@ def convert_letor(
         directory: an existing, empty directory.
         sort: bring the rows of a query together; without it, they must stand in adjacent lines.
         features_from_zero: whether the lowest feature number is 0.
+        origins: to subtract from columns of these names, and from no others; None: every column gets an origin where it
+            needs one.
         threads: parsing threads; as many as there are processors, at most 8, if None.
         block_bytes: how much is read at a time. The result does not depend on it, nor on `threads`.
         progress: called with (bytes done, bytes in all) after each block; compressed bytes of a compressed file.
@@ -85,7 +88,7 @@ def convert_letor(
     try:
         with TableWriter(directory) as writer:
             shift = int(features_from_zero)
-            return _Reading(path, writer, sort, shift, threads, block_bytes, progress).run()
+            return _Reading(path, writer, sort, shift, threads, block_bytes, progress).run(origins)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         if error.filename is not None and Path(error.filename) == path:
             raise InputError(f"{path}: {error.strerror}; expected a readable file of {ROW_FORM}") from None
@@ -176,7 +179,7 @@ class _Reading:
             _Block(block_bytes, letor_kernel.PADDING, letor_kernel.MAX_UNDECIDED) for _ in range(threads + 2)
         )
 
-    def run(self) -> str:
+    def run(self, known: Mapping[str, float] | None) -> str:
         pending: deque[Future[_Parsed]] = deque()
         with open_source(self._path) as source, ThreadPoolExecutor(self._threads, "letor") as pool:
             try:
@@ -195,11 +198,14 @@ class _Reading:
         if self._writer.num_rows == 0:
             self._fail(0, f"no rows up to the end of the file; expected {ROW_FORM}")
         columns = [RELEVANCE, *(str(k - self._shift) for k in range(1, self._writer.width))]
-        large = bool(self._flags & self._kernel.LARGE)
-        suspects = suspicious_columns(self._path, self._writer, self._shift)
+        large = known is None and bool(self._flags & self._kernel.LARGE)
+        suspects = [] if known is not None else suspicious_columns(self._path, self._writer, self._shift)
+        given = {columns.index(name): origin for name, origin in (known or {}).items() if name in columns[1:]}
         origins = {}
-        if large or suspects:
-            found = subtract_origins(self._path, self._writer, self._shift, self._block_bytes, suspects, large=large)
+        if large or suspects or given:
+            found = subtract_origins(
+                self._path, self._writer, self._shift, self._block_bytes, suspects, given, large=large
+            )
             origins = {columns[k]: origin for k, origin in found.items()}
         if self._groups.names().dtype.kind == "U":
             self._groups.rename(_as_written)

@@ -8,19 +8,16 @@ once more in 64 bits. So is one of smaller numbers with fractions (days such as 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hyperdpo.data.compression import open_source
 from hyperdpo.data.letor_errors import BYTE_ORDER_MARK
-from hyperdpo.data.origins import may_need_origin, origin_of
+from hyperdpo.data.origins import EXACT_FLOAT32, origin_of
 from hyperdpo.data.storage import TableWriter
 from hyperdpo.errors import InputError
-
-#: From here on float32 does not hold every whole number.
-EXACT_FLOAT32 = float(2**24)
 
 # How much text `suspicious_columns` looks at, and how many times as large as they are apart the values have to be.
 _FIRST_BYTES = 512 << 10
@@ -51,7 +48,14 @@ def suspicious_columns(path: Path, writer: TableWriter, shift: int) -> list[int]
 
 
 def subtract_origins(
-    path: Path, writer: TableWriter, shift: int, block_bytes: int, suspects: Sequence[int], *, large: bool
+    path: Path,
+    writer: TableWriter,
+    shift: int,
+    block_bytes: int,
+    suspects: Sequence[int],
+    known: Mapping[int, float],
+    *,
+    large: bool,
 ) -> dict[int, float]:
     """Subtract an origin from every column that needs one.
 
@@ -61,6 +65,7 @@ def subtract_origins(
         shift: 0 if the first feature has the number 1, 1 if it has 0.
         block_bytes: how much is read at a time.
         suspects: columns that `suspicious_columns` found.
+        known: origins of columns that are given.
         large: whether any other column may hold values beyond 2^24.
 
     Returns:
@@ -72,34 +77,33 @@ def subtract_origins(
     lowest, highest = (extremes.astype(np.float64) for extremes in writer.extremes())
     size = np.fmax(np.abs(lowest), np.abs(highest))
     candidates = [
-        k
-        for k in range(1, writer.width)
-        if (k in suspects or (large and size[k] >= EXACT_FLOAT32))
-        and (lowest[k] == highest[k] or may_need_origin(lowest[k], highest[k]))
+        k for k in range(1, writer.width) if k in known or k in suspects or (large and size[k] >= EXACT_FLOAT32)
     ]
     if not candidates:
         return {}
     with tempfile.TemporaryFile(dir=writer.directory) as file:
-        minima, rows = np.full(len(candidates), np.inf), 0
+        rows = 0
         for lines in _whole_lines(path, block_bytes):
             values = _column_values(path, lines, candidates, shift)
-            minima = np.fmin(minima, np.fmin.reduce(values, axis=0, initial=np.inf))
-            file.write(values.data.cast("B"))
+            file.write(values.tobytes())
             rows += len(values)
         if rows != writer.num_rows:
             raise _changed(path)
         file.flush()
         double = np.memmap(file, np.float64, "r", shape=(rows, len(candidates)))
         step = -(-rows // _MOST_SAMPLED)
-        kept = [j for j in range(len(candidates)) if origin_of(np.array(double[::step, j])) is not None]
+        sampled = {k: origin_of(np.array(double[::step, j])) for j, k in enumerate(candidates) if k not in known}
+        origins = {k: origin for k, origin in sampled.items() if origin is not None} | dict(known)
+        kept = [j for j, k in enumerate(candidates) if k in origins]
+        subtracted = np.array([origins[candidates[j]] for j in kept])
         if kept:
             places = [candidates[j] for j in kept]
 
             def change(first: int, chunk: np.ndarray) -> None:
-                chunk[:, places] = double[first : first + len(chunk), kept] - minima[kept]
+                chunk[:, places] = double[first : first + len(chunk), kept] - subtracted
 
             writer.rewrite(change)
-    return {candidates[j]: float(minima[j]) for j in kept}
+    return {candidates[j]: origins[candidates[j]] for j in kept}
 
 
 def _column_values(path: Path, lines: bytes, columns: list[int], shift: int) -> np.ndarray:

@@ -8,6 +8,12 @@ from hyperdpo.data.cache import table_kind
 from hyperdpo.data.groups import GroupedTable
 
 
+def row_place(table: GroupedTable, row: int, qid_column: str = "qid") -> str:
+    """Where a row of a table stands: in its file, or, counted from 0, in what it was made from."""
+    path = Path(table.source)
+    return place_of_row(path, row, table, qid_column=qid_column) if path.is_file() else f"{table.source}: row {row}"
+
+
 def place_of_row(path: Path, row: int, table: GroupedTable | None = None, *, qid_column: str = "qid") -> str:
     """``file:LINE`` for text, ``file:row N`` for Parquet. Text is read again up to that line.
 

@@ -19,7 +19,7 @@ import xxhash
 from hyperdpo.data.groups import GroupedTable
 
 #: Raised whenever what stands in the files, or how text is read, changes: older caches are then built again.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 _VALUES, _OFFSETS, _QIDS, _ORDER, _META = "values.npy", "offsets.npy", "qids.npy", "order.npy", "meta.json"
 _HEADER_BYTES = 128
@@ -171,6 +171,7 @@ class TableWriter:
         *,
         left_out: Mapping[str, str] | None = None,
         doubtful: Mapping[str, str] | None = None,
+        numbering: Sequence[str] = (),
         origins: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
         sort: bool = False,
@@ -180,7 +181,7 @@ class TableWriter:
         Args:
             columns: as many names as the widest row has values.
             groups: where the groups begin, and their names.
-            left_out, doubtful, origins, notes: see :class:`~hyperdpo.data.groups.GroupedTable`.
+            left_out, doubtful, numbering, origins, notes: see :class:`~hyperdpo.data.groups.GroupedTable`.
             sort: bring the rows of each group together, with a note of how many that were not. Without it, the groups
                 must be whole: see :meth:`GroupIndex.split`.
         """
@@ -214,6 +215,7 @@ class TableWriter:
             "columns": columns,
             "left_out": dict(left_out or {}),
             "doubtful": dict(doubtful or {}),
+            "numbering": list(numbering),
             "origins": dict(origins or {}),
             "notes": list(notes),
             "bytes": {name: (self.directory / name).stat().st_size for name in stored},
@@ -362,6 +364,7 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
             fingerprint=meta["fingerprint"],
             left_out=dict(meta["left_out"]),
             doubtful=dict(meta["doubtful"]),
+            numbering=tuple(meta["numbering"]),
             origins={str(name): float(value) for name, value in meta["origins"].items()},
             notes=tuple(map(str, meta["notes"])),
             order=orders[0] if orders else None,

@@ -147,14 +147,14 @@ class CsvFile:
         for decimal in (".", ",") if self._separator == ";" else (".",):
             self._decimal = decimal
             with open_source(self.path) as source:
-                guesses.append((decimal, self._open(source, None).schema))
-        numeric = [sum(pa.types.is_floating(kind) for kind in schema.types) for _, schema in guesses]
-        self._decimal, guessed = guesses[int(np.argmax(numeric))]
+                reader = self._open(source, None)
+                guesses.append((decimal, next(iter(reader), None) or pa.RecordBatch.from_pylist([], reader.schema)))
+        numeric = [sum(pa.types.is_floating(kind) for kind in batch.schema.types) for _, batch in guesses]
+        self._decimal, first = guesses[int(np.argmax(numeric))]
         self._types = {
-            name: _csv_type(kind, name == self._qid_column)
-            for name, kind in zip(guessed.names, guessed.types, strict=True)
+            name: _csv_type(first.column(i), name == self._qid_column) for i, name in enumerate(first.schema.names)
         }
-        self._header = list(guessed.names)
+        self._header = list(first.schema.names)
 
     def place(self, row: int) -> str:
         return f"{self.path}:{self._line(row + 1)[0]}"
@@ -193,10 +193,21 @@ class CsvFile:
         return number, ""
 
 
-def _csv_type(guessed: pa.DataType, is_qid: bool) -> pa.DataType:
-    """The type to hold all blocks to: the first may show whole numbers where a later one has fractions."""
+def _csv_type(first: pa.Array, is_qid: bool) -> pa.DataType:
+    """The type to hold all blocks to: the first may show whole numbers where a later one has fractions.
+
+    Whole numbers that 64-bit floats do not hold stay integers.
+    """
     import pyarrow as pa
 
+    guessed = first.type
+    if not is_qid and (pa.types.is_integer(guessed) or pa.types.is_floating(guessed)):
+        values = first.drop_null().to_numpy(zero_copy_only=False)
+        largest = float(np.abs(values.astype(np.float64)).max(initial=0))
+        if largest > 2**53 and pa.types.is_integer(guessed):
+            return guessed
+        if 2**63 <= largest < 2**64 and values.min() >= 0 and (values == np.round(values)).all():
+            return pa.uint64()
     if is_qid:
         return pa.string()  # 007 is not 7
     if pa.types.is_integer(guessed) or pa.types.is_floating(guessed) or pa.types.is_null(guessed):

@@ -7,13 +7,14 @@ seemed, or where a column of large numbers needs an origin.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hyperdpo.data.columns import ColumnPlan, UnusableListError, origins_of, rounded
+from hyperdpo.data.columns import ColumnPlan, UnusableColumnError, origins_of, rounded
 from hyperdpo.data.compression import DamagedDataError
 from hyperdpo.data.groups import abridged
 from hyperdpo.data.qids import as_given
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
 
 def convert_parquet(
-    path: Path, directory: Path, *, qid_column: str = "qid", sort: bool = False, progress: Progress | None = None
+    path: Path,
+    directory: Path,
+    *,
+    qid_column: str = "qid",
+    sort: bool = False,
+    origins: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Read a Parquet file into the files of a table (see `hyperdpo.data.storage`).
 
@@ -35,6 +42,8 @@ def convert_parquet(
         directory: an existing, empty directory.
         qid_column: integers, whole floats or texts.
         sort: bring rows of one group together; without it, equal query ids have to stand in adjacent rows.
+        origins: to subtract from columns of these names, and from no others; None: every column gets an origin where it
+            needs one.
         progress: called with (bytes done, bytes in all), in proportion to the rows.
 
     Returns:
@@ -46,7 +55,7 @@ def convert_parquet(
     import pyarrow as pa
 
     try:
-        return _convert(ParquetFile(path), directory, qid_column, sort, progress)
+        return _convert(ParquetFile(path), directory, qid_column, sort, origins, progress)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise InputError(f"{path}: {one_line(error)}; expected a Parquet file") from None
     except OSError as error:
@@ -61,6 +70,7 @@ def convert_csv(
     *,
     qid_column: str = "qid",
     sort: bool = False,
+    origins: Mapping[str, float] | None = None,
     block_bytes: int = BLOCK_BYTES,
     progress: Progress | None = None,
 ) -> str:
@@ -73,7 +83,7 @@ def convert_csv(
 
     file = CsvFile(path, qid_column, block_bytes)
     try:
-        return _convert(file, directory, qid_column, sort, progress)
+        return _convert(file, directory, qid_column, sort, origins, progress)
     except DamagedDataError as error:
         raise InputError(f"{path}: {error}; expected a whole compressed file") from None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, UnicodeDecodeError) as error:
@@ -84,13 +94,22 @@ def convert_csv(
 class _Settings:
     """What earlier passes over the file have shown."""
 
+    origins: dict[str, float]
     left_out: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, float] = field(default_factory=dict)
+    looked: bool = False
+    """Whether columns were looked at for origins."""
 
 
-def _convert(file: TableFile, directory: Path, qid_column: str, sort: bool, progress: Progress | None) -> str:
+def _convert(
+    file: TableFile,
+    directory: Path,
+    qid_column: str,
+    sort: bool,
+    origins: Mapping[str, float] | None,
+    progress: Progress | None,
+) -> str:
     """As many passes as it takes."""
-    settings = _Settings()
+    settings = _Settings(dict(origins or {}), looked=origins is not None)
     while True:
         plan = ColumnPlan.of(file.schema(), qid_column, settings.left_out)
         try:
@@ -99,11 +118,12 @@ def _convert(file: TableFile, directory: Path, qid_column: str, sort: bool, prog
                 for batch in file.batches([qid_column, *plan.sources], progress):
                     conversion.take(batch)
                 conversion.check_groups()
-                if not settings.origins and (origins := _origins(file, plan)):
-                    settings = replace(settings, origins=origins)
-                    continue
+                if not settings.looked:
+                    settings = replace(settings, origins=_origins(file, plan), looked=True)
+                    if settings.origins:
+                        continue
                 return conversion.finish()
-        except UnusableListError as error:
+        except UnusableColumnError as error:
             settings = replace(settings, left_out={**settings.left_out, error.name: error.reason})
         except AsTextError:
             continue
@@ -148,7 +168,10 @@ class _Conversion:
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"{path}: column {twice!r} occurs twice; expected distinct names")
         if qid_column not in names:
-            raise InputError(f"{path}: no column {qid_column!r} with the query id; the columns are {abridged(names)}")
+            raise InputError(
+                f"{path}: no column {qid_column!r} with the query id; expected it, or its name as qid_column in the "
+                f"configuration file; the columns are {abridged(names)}"
+            )
         self._file, self._plan, self._qid_column = file, plan, qid_column
         self._origins, self._writer, self._sort = origins, writer, sort
         self._groups = GroupIndex()
@@ -233,8 +256,9 @@ class _Conversion:
             self._groups.rename(as_given)
         plan, doubtful = self._plan, {}
         for name, text in plan.texts.items():
-            if text.doubtful and text.odd is not None:
-                doubtful[name] = f"{self._file.place(text.odd[0])}: {text.problem(name)}"
+            if text.doubtful:
+                problem = text.problem(name, "or the column in excluded_columns")
+                doubtful[name] = f"{self._file.place(text.row)}: {problem}"
         if not plan.columns:
             names = abridged(self._file.schema().names)
             missing = f"{self._file.path}: no numeric column beside {self._qid_column!r}; the columns are {names}"
@@ -245,7 +269,8 @@ class _Conversion:
             self._groups,
             left_out=plan.reasons(),
             doubtful={name: message.removeprefix(prefix) for name, message in doubtful.items()},
-            origins=self._origins,
+            numbering=plan.numbering(),
+            origins={name: origin for name, origin in self._origins.items() if name in plan.columns},
             notes=plan.notes(),
             sort=self._sort,
         )
@@ -256,6 +281,7 @@ class _Conversion:
         if split is not None:
             qid, again, first = split
             there = self._file.place(first).removeprefix(f"{self._file.path}:")
+            there = f"line {there}" if there.isdecimal() else there
             raise InputError(
                 f"{self._file.place(again)}: query id {qid} begins again, first seen in {there}; "
                 "expected the rows of a query in adjacent rows (--sort brings them together)"

@@ -87,7 +87,7 @@ def _rank_page(
     compare: Path | None,
     split: str,
     base_scores: str | None,
-    files: dict[str, bool],
+    files: dict[str, Any],
     device: str,
 ) -> Any:
     if source is None:

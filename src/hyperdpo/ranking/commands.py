@@ -60,7 +60,7 @@ def fit_command(
         _check_directory(out, overwrite)
     with accelerator.main_process_first():  # the others find the parsed data, and no old checkpoints
         parts = read_parts(source, validation, test, config, show=main)
-        base_source, given = base_of(base_scores, parts)
+        base_source, given = base_of(base_scores, parts, config.qid_column)
         if main and overwrite:
             _clear_directory(out)
     if track is not None:
@@ -102,7 +102,7 @@ def front_command(
     """``hyperdpo rank front``: the content of ``FRONT.json``."""
     if plot is not None and plot.suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"--plot: found {plot.name!r}; expected a name ending in .png, .pdf or .svg")
-    run = RankRun.load(run_path).read_files(sort=sort, features_from_zero=features_from_zero)
+    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
@@ -203,12 +203,12 @@ def score_command(
     cpu: bool = False,
 ) -> np.ndarray:
     """``hyperdpo rank score``: (N,) scores in the file's order."""
-    run = RankRun.load(run_path).read_files(sort=sort, features_from_zero=features_from_zero)
+    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     w = parse_weights(weights, run.objectives, chosen)
     device = best_device(cpu)
     run.to(device)
-    table = read(source, run.config)
+    table = read(source, run.config, origins=run.origins)
     note_other_columns(table, run)
     given = given_base(base_scores, run, table)
     use_free_cores()
@@ -265,6 +265,12 @@ def compare_command(
     print_comparison(result)
     click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
     return result
+
+
+def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_from_zero: bool) -> RankRun:
+    """A run that reads files as a configuration says: what their query id and labels are called."""
+    like = None if config_file is None else build_config(config_file=config_file)
+    return RankRun.load(run_path).read_files(sort=sort, features_from_zero=features_from_zero, like=like)
 
 
 def _check_directory(out: Path, overwrite: bool) -> None:

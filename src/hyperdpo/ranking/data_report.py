@@ -16,7 +16,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.features import choose_features, feature_lines
 from hyperdpo.ranking.fitting import spread_within_groups
-from hyperdpo.ranking.labels import fit_labels
+from hyperdpo.ranking.labels import fit_labels, refuse_labels_among
 from hyperdpo.ranking.sources import base_of, read, read_parts
 
 #: Standard deviation within a group of base scores that are trained here, on generated and on real data: 0.8 to 2.
@@ -56,11 +56,12 @@ def check_data(
         InputError: where a fit would refuse the data.
     """
     parts = read_parts(source, validation, test, config, show=True)
-    base_source, given = base_of(base_scores, parts)
+    base_source, given = base_of(base_scores, parts, config.qid_column)
     train = parts["train"]
     choice = choose_features(train.table, config, base_source.column)
     lines = [f"{name} groups: {part.table.source}, {_layout(part)}" for name, part in parts.items()]
     _, labels = fit_labels(config, parts, main_is_trained=base_source.kind == "trained")
+    refuse_labels_among(train, config, choice.columns)
     transform = FeatureTransform.fit(train, choice.columns)
     for part in parts.values():
         part.table.column_indices(choice.columns)

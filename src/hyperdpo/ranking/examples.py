@@ -16,6 +16,7 @@ from hyperdpo.data.groups import abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks, column_values
 from hyperdpo.objectives import Label
+from hyperdpo.ranking.labels import check_present
 
 #: Items per batch where nothing is trained, and the shortest list in it as a part of the longest.
 SCORING_ITEMS, SHORTEST = 4096, 0.75
@@ -58,8 +59,8 @@ class Features:
         if new:
             self._unexpected |= new
             warnings.warn(
-                f"{self._part.table.source}: values of {abridged(sorted(new))} are missing, which none was in the "
-                "training data; the training mean stands in for them",
+                f"{self._part.table.source}: values of {abridged(sorted(new))} are missing. No value of these columns "
+                "was missing in the training data, so the training mean stands in",
                 stacklevel=2,
             )
         return self._transform(raw)
@@ -206,6 +207,7 @@ def build_examples(
     *,
     features: Features,
     base_scores: np.ndarray | None = None,
+    qid_column: str = "qid",
 ) -> Examples:
     """Everything a scorer is trained on or measured with.
 
@@ -214,12 +216,15 @@ def build_examples(
         main: the fitted main label; None where it is not known (its metric is then not reported).
         features: the part's; several sets of labels may share them.
         base_scores: (N,) of the part's rows; None: zeros.
+        qid_column: as the part's file was read with, for messages.
 
     Raises:
-        InputError: a column is missing, or a value does not suit its target.
+        InputError: a column or a label is missing, or a value does not suit its target.
     """
     known = [*labels, *(() if main is None else (main,))]
     raw = column_values(part, tuple(label.column for label in known))
+    for j, label in enumerate(known):
+        check_present(part, label, raw[:, j], qid_column)
     gains = np.stack([label.gains(raw[:, j]) for j, label in enumerate(labels)], axis=1)
     targets, signal = label_targets(part.sizes, gains, labels)
     return Examples(

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.transform import FeatureTransform
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, did_you_mean
+from hyperdpo.objectives import ARRAY_LABEL
 from hyperdpo.ranking.config import RankConfig
-
-#: Names that data-frame tools give to an index: pandas, polars, R, databases.
-INDEX_NAME = re.compile(
-    r"|index|level_\d+|unnamed: ?\d+(\.\d+)*|__index_level_\d+__|row[ _.]?(nr|num|number|id|index|names?)?|\.\.\.\d+",
-    re.IGNORECASE,
-)
-#: Names that they give to a column without one. It may be an index, if it numbers the rows.
-UNNAMED = re.compile(r"X(\.\d+)?|V\d+|_c\d+|_\d+|[Cc]olumn_?\d+|[Ff]ield_?\d+")
 
 
 @dataclass(frozen=True)
@@ -54,6 +45,10 @@ def choose_features(
     for name, reason in roles.items():
         if not reason.startswith("in "):
             table.column_index(name)
+    for name in config.excluded_columns:
+        if name not in table.columns and name not in table.left_out and not name.isdecimal():
+            near = did_you_mean(name, [*table.columns, *table.left_out])
+            warnings.warn(f"{table.source}: excluded_columns has {name!r}, which is no column{near}", stacklevel=2)
     for name, problem in table.doubtful.items():
         if name not in roles:
             raise InputError(f"{table.source}:{problem}")
@@ -61,11 +56,13 @@ def choose_features(
     left_out |= {name: reason for name, reason in table.left_out.items() if name not in roles}
     columns = [name for name in table.columns if name not in roles]
     if not config.keep_row_numbers:
-        numbering = [name for name in columns if _numbers_the_rows(table, name)]
+        numbering = [name for name in columns if name in table.numbering]
         left_out |= {name: "numbers the rows (keep_row_numbers keeps it)" for name in numbering}
         columns = [name for name in columns if name not in numbering]
     if not columns:
-        others = "; ".join(f"{name or '(no name)'}: {reason}" for name, reason in left_out.items())
+        others = "; ".join(
+            f"{name.removeprefix(ARRAY_LABEL) or '(no name)'}: {reason}" for name, reason in left_out.items()
+        )
         raise InputError(f"{table.source}: no column is left for a feature; expected at least one ({others})")
     return FeatureChoice(tuple(columns), left_out)
 
@@ -87,17 +84,3 @@ def feature_lines(choice: FeatureChoice, transform: FeatureTransform) -> list[st
     if shifted := [name for name, origin in zip(transform.columns, transform.origins, strict=True) if origin]:
         lines.append(f"stored as distances from their lowest value ({len(shifted)}): {abridged(shifted)}")
     return lines
-
-
-def _numbers_the_rows(table: GroupedTable, name: str) -> bool:
-    """Whether a column holds different whole numbers and has the name of an index, or numbers the rows without gaps and
-    has a name that says nothing."""
-    index, unnamed = INDEX_NAME.fullmatch(name), UNNAMED.fullmatch(name)
-    if not index and not unnamed:
-        return False
-    position = table.column_index(name)
-    values = np.sort(table.values[:, position]).astype(np.float64) + table.origins.get(name, 0.0)
-    steps = np.diff(values)
-    if not ((values == np.round(values)).all() and (steps > 0).all()):  # not with NaN
-        return False
-    return bool(index) or (bool((steps == 1).all()) and values[0] in (0, 1))

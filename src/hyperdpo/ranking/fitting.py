@@ -20,9 +20,9 @@ from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
-from hyperdpo.ranking.labels import LabelReport, fit_labels
+from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
 from hyperdpo.ranking.rankers import MixtureRanker, Ranker, conditioned_ranker
-from hyperdpo.ranking.run import BaseSource, RankRun, checked_scores, score_all_rows
+from hyperdpo.ranking.run import BaseSource, RankRun, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.training import (
     History,
     Training,
@@ -120,6 +120,7 @@ def prepare(
     features_chosen = choose_features(train_part.table, config, base_source.column)
     columns = features_chosen.columns
     config, label_reports = fit_labels(config, parts, main_is_trained=base_source.kind == "trained")
+    refuse_labels_among(train_part, config, columns)
     transform = FeatureTransform.fit(train_part, columns)
     if say is not None:
         for line in (*feature_lines(features_chosen, transform), *(report.line() for report in label_reports)):
@@ -161,7 +162,7 @@ def prepare(
         if given_base is not None and name in given_base:
             by_table[id(table)] = checked_scores(given_base[name], table)
         elif base_source.kind == "column":
-            by_table[id(table)] = table.column(str(base_source.column))
+            by_table[id(table)] = base_column(table, str(base_source.column), config.qid_column)
         elif base is not None and id(table) not in by_table:
             by_table[id(table)] = score_all_rows(
                 base,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.data.places import place_of_row
+from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part
-from hyperdpo.data.transform import column_values
+from hyperdpo.data.transform import CHUNK_ROWS, column_values
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Label, Objective
+from hyperdpo.objectives import ARRAY_LABEL, Label, Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.metrics import LARGEST_EXPONENT, NdcgSettings
-from hyperdpo.ranking.run import ARRAY_LABEL
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def fit_labels(
     raw = {name: column_values(part, tuple(label.column for label in labels)) for name, part in parts.items()}
     for name, part in parts.items():
         for j, label in enumerate(labels):
-            _check_present(part, label, raw[name][:, j], config.qid_column)
+            check_present(part, label, raw[name][:, j], config.qid_column)
     fitted, reports = [], []
     for j, label in enumerate(labels):
         values = raw["train"][:, j]
@@ -115,19 +113,45 @@ def _report(part: Part, label: Label, why: str, values: np.ndarray) -> LabelRepo
     return LabelReport(label.name, label.column, label.target, why, len(part.sizes), varies, int((~judged).sum()))
 
 
-def _place(table: GroupedTable, row: int, qid_column: str) -> str:
-    """Where a row stands, for messages."""
-    path = Path(table.source)
-    return place_of_row(path, row, table, qid_column=qid_column) if path.is_file() else f"{table.source}: row {row}"
+def check_present(part: Part, label: Label, values: np.ndarray, qid_column: str = "qid") -> None:
+    """Refuse (N,) raw values of which one is missing, unless the label may be not judged.
 
-
-def _check_present(part: Part, label: Label, values: np.ndarray, qid_column: str) -> None:
+    Raises:
+        InputError: with the place of the first.
+    """
     missing = np.flatnonzero(np.isnan(values))
     if len(missing) and label.unjudged is None:
         row = int(part.rows()[missing[0]])
         raise InputError(
-            f"{_place(part.table, row, qid_column)}: {_called(label)} is missing; expected a number on "
-            f"every row, or `unjudged: -1` in the settings of {label.name}: missing values then count as not judged"
+            f"{row_place(part.table, row, qid_column)}: {_called(label)} is missing; expected a number on "
+            f"every row, or `unjudged: -1` beside `name: {label.name}` in the configuration file: missing values then "
+            "count as not judged"
+        )
+
+
+def refuse_labels_among(part: Part, config: RankConfig, columns: tuple[str, ...]) -> None:
+    """Refuse features that hold the very values of a label: a copy of it was left among them.
+
+    Raises:
+        InputError: one does, on all rows of the part.
+    """
+    labels = all_labels(config)
+    suspects = np.ones((len(columns), len(labels)), dtype=bool)
+    index = part.table.column_indices([*columns, *(label.column for label in labels)])
+    rows = part.rows()
+    for start in range(0, len(rows), CHUNK_ROWS):
+        kept = np.flatnonzero(suspects.any(axis=1))
+        if not len(kept):
+            return
+        values = part.table.take(rows[start : start + CHUNK_ROWS], index[[*kept, *range(len(columns), len(index))]])
+        features, truths = values[:, : len(kept)], values[:, len(kept) :]
+        for j in range(len(labels)):
+            suspects[kept, j] &= (features == truths[:, [j]]).all(axis=0)
+    if suspects.any():
+        i, j = (int(k) for k in np.argwhere(suspects)[0])
+        raise InputError(
+            f"{part.table.source}: feature {columns[i]!r} is a copy of {_called(labels[j])}; expected it in "
+            "excluded_columns, or taken out of the features"
         )
 
 
@@ -152,9 +176,9 @@ def _check_measurable(part: Part, label: Label, values: np.ndarray, metric: Ndcg
         row = int(part.rows()[int(np.nanargmin(gains))])
         hint = "add a constant to the column"
         if lowest == -1 and label.direction == "maximize":
-            hint += f", or set `unjudged: -1` for {label.name} if -1 means not judged"
+            hint += f", or `unjudged: -1` beside `name: {label.name}` in the configuration file, if -1 means not judged"
         raise InputError(
-            f"{_place(part.table, row, qid_column)}: {_called(label)} has the value {lowest:g}; NDCG "
+            f"{row_place(part.table, row, qid_column)}: {_called(label)} has the value {lowest:g}; NDCG "
             f"needs labels of at least 0: {hint}"
         )
     if metric.gain == "exponential" and highest > LARGEST_EXPONENT:

@@ -19,11 +19,11 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Objective
+from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Objective
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import ARRAY_LABEL, ARRAY_MAIN, BaseSource, RankRun
+from hyperdpo.ranking.run import BaseSource, RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class HyperRanker(BaseEstimator):
         if eval_set is None:
             parts = split_table(table, config)
         else:
-            evaluation, _ = self._training_table(*_four_or_five(eval_set))
+            evaluation, _ = self._training_table(*_five(eval_set), table.origins)
             if evaluation.columns != table.columns:
                 raise InputError("eval_set: its features, labels or base scores differ from those of the training data")
             parts = {"train": Part.whole(table), "validation": Part.whole(evaluation)}
@@ -312,9 +312,15 @@ class HyperRanker(BaseEstimator):
         return parse_config(settings, "HyperRanker")
 
     def _training_table(
-        self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any = None
+        self,
+        X: Any,
+        y: Any,
+        qid: Any,
+        labels: Any,
+        base_scores: Any = None,
+        origins: Mapping[str, float] | None = None,
     ) -> tuple[GroupedTable, list[dict[str, Any]]]:
-        features = to_columns(X, "X", "x")
+        features = to_columns(X, "X", "x", origins)
         rows = len(features.values)
         given = to_columns(labels, "labels", "label")
         if given.left_out:
@@ -365,13 +371,20 @@ class HyperRanker(BaseEstimator):
 
     def _labelled(self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any) -> tuple[Part, np.ndarray | None]:
         """Labelled data as the fitted run knows it, and the base scores given with it."""
-        table, _ = self._training_table(X, y, qid, labels, base_scores)
+        table, _ = self._training_table(X, y, qid, labels, base_scores, origins=self._origins())
         features = [name for name in table.columns if not name.startswith(LABEL) and name != BASE]
         known = self._known_names(to_columns(X, "X", "x"))
         renamed = (*known, *table.columns[len(features) :])
         origins = dict(zip(renamed, (table.origins.get(name, 0.0) for name in table.columns), strict=True))
         part = Part.whole(replace(table, columns=renamed, origins={k: v for k, v in origins.items() if v}))
         return part, None if base_scores is None else to_vector(base_scores, "base_scores")
+
+    def _origins(self) -> dict[str, float]:
+        """The run's origins, under the names of its features and, for an array, under those of their positions."""
+        run = self._fitted()
+        return run.origins | {
+            f"x{i}": run.origins[name] for i, name in enumerate(run.transform.columns) if name in run.origins
+        }
 
     def _known_names(self, columns: Columns) -> tuple[str, ...]:
         """The names of the columns, as fit knew them: those of an array, which has none, by position.
@@ -394,7 +407,7 @@ class HyperRanker(BaseEstimator):
         return known
 
     def _feature_table(self, X: Any, qid: Any) -> GroupedTable:
-        columns = to_columns(X, "X", "x")
+        columns = to_columns(X, "X", "x", self._origins())
         names = self._known_names(columns)
         origins = {names[columns.names.index(name)]: origin for name, origin in columns.origins.items()}
         rows = len(columns.values)
@@ -422,9 +435,10 @@ class HyperRanker(BaseEstimator):
         return weights
 
 
-def _four_or_five(eval_set: tuple[Any, ...]) -> tuple[Any, ...]:
+def _five(eval_set: tuple[Any, ...]) -> tuple[Any, Any, Any, Any, Any]:
     if len(eval_set) not in (4, 5):
         raise InputError(
             f"eval_set: found {len(eval_set)} parts; expected (X, y, qid, labels) or one more for base_scores"
         )
-    return tuple(eval_set)
+    x, y, qid, labels, base_scores = (*eval_set, None)[:5]
+    return x, y, qid, labels, base_scores

@@ -16,7 +16,7 @@ from hyperdpo.ranking.bench import Repeat
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.oracle import check_oracle
 from hyperdpo.ranking.run import BaseSource
-from hyperdpo.ranking.sources import base_of, read
+from hyperdpo.ranking.sources import base_of, read, read_alike
 
 #: Directories of a data set that comes in folds, as MSLR and LETOR do.
 FOLDS = ("Fold1", "Fold2", "Fold3", "Fold4", "Fold5")
@@ -101,7 +101,7 @@ def _splits(source: Path, config: RankConfig, folds: int, show: bool) -> list[di
         if folds and folds != len(directories):
             raise InputError(f"--folds: {source} is a directory of {len(directories) or 1}; expected --folds left out")
         return [
-            {name: Part.whole(read(path, config, show=show)) for name, path in split_files(directory).items()}
+            {name: Part.whole(table) for name, table in read_alike(split_files(directory), config, show=show).items()}
             for directory in directories or [source]
         ]
     table = read(source, config, show=show)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from hyperdpo.core.control import check_temperatures, linear_transformation, pro
 from hyperdpo.core.preferences import check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError, shown
@@ -37,7 +39,7 @@ from hyperdpo.files import (
     write_json,
     write_tensors,
 )
-from hyperdpo.objectives import Label
+from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Label
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
@@ -49,11 +51,6 @@ from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
 FORMAT_VERSION = 3
 #: Versions that are read: 2 knows neither missing values nor origins of features.
 READABLE_VERSIONS = (2, FORMAT_VERSION)
-
-#: What label columns start with in tables made from arrays, where a feature may have any name.
-ARRAY_LABEL = "label:"
-#: And the main label's: no label that a user names has a space there.
-ARRAY_MAIN = ARRAY_LABEL + " main"
 
 RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
 
@@ -105,10 +102,15 @@ class RankRun:
         """
         if given is not None:
             scores = checked_scores(given, table)
+            if self.base is not None:
+                warnings.warn(
+                    f"{table.source}: the base scores that are given stand in for those of the run's own base",
+                    stacklevel=2,
+                )
             # Kept only where there are no others: scores given for once must not replace those of the run's own base.
             return self.remember(table, scores) if self.base_source.kind == "given" else scores
         if self.base_source.kind == "column":
-            return table.column(str(self.base_source.column))
+            return base_column(table, str(self.base_source.column), self.config.qid_column)
         if (known := self._recalled(table)) is not None:
             return known
         if self.base is None:
@@ -174,7 +176,8 @@ class RankRun:
         if main is not None and main.column not in part.table.columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        return build_examples(part, objectives, main, features=self._features(part), base_scores=base)
+        features, qid_column = self._features(part), self.config.qid_column
+        return build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
 
     def front(
         self,
@@ -236,13 +239,36 @@ class RankRun:
         """The m temperatures."""
         return [o.beta for o in self.config.objectives]
 
-    def read_files(self, *, sort: bool = False, features_from_zero: bool = False) -> RankRun:
-        """Read files with these settings from now on, besides those that the run was trained with."""
+    def read_files(
+        self, *, sort: bool = False, features_from_zero: bool = False, like: RankConfig | None = None
+    ) -> RankRun:
+        """Read files with these settings from now on, besides those that the run was trained with.
+
+        Args:
+            like: a configuration that says how other files name the query id and the labels.
+        """
         config = self.config
+        if like is not None:
+            columns = {o.name: o.column for o in like.objectives}
+            main = config.main
+            if main is not None and like.main is not None:
+                main = replace(main, column=like.main.column)
+            config = replace(
+                config,
+                qid_column=like.qid_column,
+                objectives=tuple(replace(o, column=columns.get(o.name, o.column)) for o in config.objectives),
+                main=main,
+            )
+            sort, features_from_zero = sort or like.sort, features_from_zero or like.features_from_zero
         self.config = replace(
             config, sort=config.sort or sort, features_from_zero=config.features_from_zero or features_from_zero
         )
         return self
+
+    @property
+    def origins(self) -> dict[str, float]:
+        """Feature -> what is subtracted from it, of those that have an origin."""
+        return {n: float(o) for n, o in zip(self.transform.columns, self.transform.origins, strict=True) if o}
 
     def to(self, device: torch.device | str) -> RankRun:
         """Move the networks to a device."""
@@ -402,6 +428,23 @@ def score_all_rows(
     items = Items(part=part, features=Features(part, transform, 0), base_scores=_zeros(table.num_rows))
     rank, world = share
     return score_items(base, items, None, (), device, batches=items.batches()[rank::world], reduce=reduce)
+
+
+def base_column(table: GroupedTable, name: str, qid_column: str = "qid") -> np.ndarray:
+    """(N,) float32 base scores from a column.
+
+    Args:
+        qid_column: as the file was read with, for messages.
+
+    Raises:
+        InputError: there is no such column of numbers, or a score is missing.
+    """
+    scores = table.column(name)
+    missing = np.flatnonzero(np.isnan(scores))
+    if len(missing):
+        place = row_place(table, int(missing[0]), qid_column)
+        raise InputError(f"{place}: the base score (column {name!r}) is missing; expected a number on every row")
+    return scores
 
 
 def checked_scores(given: ArrayLike, table: GroupedTable) -> np.ndarray:

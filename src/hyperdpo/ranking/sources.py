@@ -15,13 +15,16 @@ from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.fitting import split_table
-from hyperdpo.ranking.run import BaseSource, RankRun, read_scores
+from hyperdpo.ranking.run import BaseSource, RankRun, base_column, read_scores
 
 
-def read(path: Path, config: RankConfig, *, show: bool = True) -> GroupedTable:
+def read(
+    path: Path, config: RankConfig, *, origins: Mapping[str, float] | None = None, show: bool = True
+) -> GroupedTable:
     """A file as a table; what a user should know of how it was read is given as warnings.
 
-    `features_from_zero` says how LETOR text is numbered, and nothing about other files: a run may meet both.
+    `origins` are those of the run, or of the training file, that the table is read for. `features_from_zero` says how
+    LETOR text is numbered, and nothing about other files: a run may meet both.
     """
     size = path.stat().st_size if path.is_file() else 0
     with progress_bar(f"read {path.name}", size / 1e6, "MB", show=show) as update:
@@ -30,6 +33,7 @@ def read(path: Path, config: RankConfig, *, show: bool = True) -> GroupedTable:
             qid_column=config.qid_column,
             progress=lambda done, _: update(done / 1e6, ""),
             sort=config.sort,
+            origins=origins,
             features_from_zero=config.features_from_zero and table_kind(path) == "letor",
         )
     for note in table.notes:
@@ -44,7 +48,7 @@ def read_parts(
     files = split_files(source) if source.is_dir() else {"train": source}
     files |= {name: path for name, path in (("validation", validation), ("test", test)) if path is not None}
     _check_numbering(files.values(), config)
-    tables = {name: read(path, config, show=show) for name, path in files.items()}
+    tables = read_alike(files, config, show=show)
     if "validation" in tables:
         return {name: Part.whole(table) for name, table in tables.items()}
     if "test" not in tables:
@@ -55,6 +59,20 @@ def read_parts(
     groups = split_groups(tables["train"].num_groups, (1 - share, share, 0.0), split.seed)
     parts = {name: Part(tables["train"], groups[name]) for name in ("train", "validation") if len(groups[name])}
     return parts | {"test": Part.whole(tables["test"])}
+
+
+def read_alike(files: Mapping[str, Path], config: RankConfig, *, show: bool = True) -> dict[str, GroupedTable]:
+    """The files of a data set that comes in several, the others with the origins of ``train``.
+
+    Raises:
+        InputError: validation or test files that hold the training rows.
+    """
+    train = read(files["train"], config, show=show)
+    others = {n: read(path, config, origins=train.origins, show=show) for n, path in files.items() if n != "train"}
+    for name, table in others.items():
+        if table.fingerprint == train.fingerprint:
+            raise InputError(f"{table.source}: the {name} file holds the rows of the training file; expected others")
+    return {"train": train, **others}
 
 
 def _check_numbering(files: Iterable[Path], config: RankConfig) -> None:
@@ -69,22 +87,26 @@ def _check_numbering(files: Iterable[Path], config: RankConfig) -> None:
 def read_data(source: Path, run: RankRun, split: str) -> tuple[GroupedTable, str | None]:
     """The table that a run is measured on, and of a directory the split whose file it is (None for a file)."""
     if not source.is_dir():
-        return read(source, run.config), None
+        return read(source, run.config, origins=run.origins), None
     files = split_files(source)
     wanted = "test" if split == "auto" else split
     if wanted not in files:
         raise InputError(
             f"{source}: no file for {wanted!r}; found {', '.join(files)}: name one of them (--split or DATA)"
         )
-    return read(files[wanted], run.config), wanted
+    return read(files[wanted], run.config, origins=run.origins), wanted
 
 
-def base_of(argument: str | None, parts: Mapping[str, Part]) -> tuple[BaseSource, dict[str, np.ndarray] | None]:
+def base_of(
+    argument: str | None, parts: Mapping[str, Part], qid_column: str = "qid"
+) -> tuple[BaseSource, dict[str, np.ndarray] | None]:
     """Where base scores come from, and the given ones: a file holds those of all tables, one after the other."""
     if argument is None:
         return BaseSource("trained"), None
     tables = list({id(part.table): part.table for part in parts.values()}.values())
-    if argument in tables[0].columns:
+    if argument in tables[0].columns or argument in tables[0].left_out:
+        for table in tables:
+            base_column(table, argument, qid_column)
         return BaseSource("column", argument), None
     scores = _scores_for(argument, tables)
     ends = np.cumsum([table.num_rows for table in tables])
@@ -95,10 +117,12 @@ def base_of(argument: str | None, parts: Mapping[str, Part]) -> tuple[BaseSource
 
 
 def given_base(argument: str | None, run: RankRun, table: GroupedTable) -> np.ndarray | None:
+    """(N,) base scores of a column, or of a file with one per row of the table's source, in the source's order."""
     if argument is None:
         return None
-    """Base scores of a column, or of a file that holds one per row of the table's source, in the source's order."""
-    return table.column(argument) if argument in table.columns else table.own_order(_scores_for(argument, [table]))
+    if argument in table.columns or argument in table.left_out:
+        return base_column(table, argument, run.config.qid_column)
+    return table.own_order(_scores_for(argument, [table]))
 
 
 def _scores_for(argument: str, tables: Sequence[GroupedTable]) -> np.ndarray:

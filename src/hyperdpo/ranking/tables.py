@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hyperdpo.core.preferences import SUM_TOLERANCE
 from hyperdpo.printing import four_digits
 from hyperdpo.ranking.data_report import FeatureReport
 from hyperdpo.ranking.run import RankRun
@@ -30,7 +31,7 @@ def print_front(result: Mapping[str, Any]) -> None:
 
     row("base", "", result["base"])
     for point in result["points"]:
-        row(",".join(f"{w:.2g}" for w in point["weights"]), f"{point['scale']:g}", point)
+        row(written_weights(point["weights"]), f"{point['scale']:g}", point)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(
@@ -48,6 +49,16 @@ def print_front(result: Mapping[str, Any]) -> None:
             f"{four_digits(oracle['hypervolume_with_main'])})",
             highlight=False,
         )
+
+
+def written_weights(weights: Sequence[float]) -> str:
+    """Weights as ``--weights`` takes them: two digits where those sum to 1, else as many as it needs."""
+    text: list[str] = []
+    for digits in range(2, 18):
+        text = [f"{w:.{digits}g}" for w in weights]
+        if abs(sum(map(float, text)) - 1) < SUM_TOLERANCE / 2:
+            break
+    return ",".join(text)
 
 
 def _figure(value: float | None) -> str:
