@@ -83,7 +83,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sessions["qid"] = np.repeat(np.arange(20), 10)
     for name, high in (("clicks", 2), ("label", 5)):
         sessions[name] = rng.integers(0, high, 200)
-    for name in ("quality_score", "price"):
+    for name in ("quality_score", "price", "lightgbm"):
         sessions[name] = rng.random(200)
     sessions.to_parquet("sessions.parquet")
     language_model(Path("path/or/hub-name"), Path("preferences.jsonl"))
