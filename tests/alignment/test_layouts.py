@@ -53,6 +53,8 @@ def only(rows: Any, **options: Any) -> Any:
         ({"instruction": "Add.", "input": "1 + 1", **SIDES}, "Add.\n1 + 1"),
         ({"instruction": "Add.", "input": "", **SIDES}, "Add."),
         ({"instruction": "Add.", "input": None, **LABELS}, "Add."),
+        ({"instruction": None, "input": "Why?", **LABELS}, "Why?"),
+        ({"instruction": "", "input": "Why?", **SIDES}, "Why?"),
         ({"system": "Be nice.", "question": "Why?", **SIDES}, "Be nice.\n\nWhy?"),
         ({"system": "", "question": "Why?", **SIDES}, "Why?"),
         ({"system": "Be nice.", "question": "Why?", **TURNS}, [system("Be nice."), user("Why?")]),
@@ -93,6 +95,43 @@ def test_two_prompts_in_a_row_are_never_chosen_between():
         [{"prompt": "How do I do this?", **WHOLE}], "row 1", "not part of the conversation", "--ignore-columns prompt"
     )
     assert only({"prompt": "How do I do this?", **WHOLE}, ignore_columns=["prompt"]).prompt == [user("Why?")]
+
+
+@pytest.mark.parametrize("empty", ["", " \n", None, [], [user(" ")], [system("Be nice."), user("")]])
+@pytest.mark.parametrize("name", ["prompt", "question", "topic"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"chosen": "I like cats", "rejected": "I like dogs"},
+        {"chosen": "Human: Why? Assistant: yes", "rejected": "Human: Why? Assistant: no"},
+        {"system": "Be nice.", **SIDES},
+        WHOLE,
+        TURNS,
+        LABELS,
+        {"response_0": "a", "response_1": "b", "better_response_id": 0},
+    ],
+)
+def test_an_empty_prompt_is_refused_and_never_guessed(empty, name, more):
+    options = {"prompt_column": name if name == "topic" else None}
+    rows = [
+        {name: "Is it so?" if isinstance(empty, str | None) else [user("Is it so?")], **more},
+        {name: empty, **more},
+    ]
+    if more is WHOLE:
+        rows[0][name] = "Why?"
+    refused(rows, "row 2", f"the prompt is empty (column {name!r})", "expected a text", **options)
+    refused(rows[::-1], "row 1", "the prompt is empty", f"{name!r}", **options)
+    with pytest.warns(UserWarning, match="left out 1 of 2 rows: an empty prompt"):
+        assert len(read_preferences(rows, skip_invalid=True, **options)) == 1
+
+
+def test_a_row_without_the_column_of_the_prompt_is_refused():
+    rows = [{"q2": "Why?", "chosen": "I like cats", "rejected": "I like dogs"}, {"chosen": "I am", "rejected": "I do"}]
+    refused(rows, "row 2", "no column 'q2'", prompt_column="q2")
+    with pytest.warns(UserWarning, match="left out 1 of 2 rows: no column 'q2'"):
+        assert only(rows, prompt_column="q2", skip_invalid=True).prompt == "Why?"
+    rows = [{"prompt": "", "chosen": "I like cats", "rejected": "I like dogs"}]
+    assert only(rows, ignore_columns=["prompt"]).prompt == "I like", "asked for: the common beginning"
 
 
 # UltraFeedback --------------------------------------------------------------------------------------------------------

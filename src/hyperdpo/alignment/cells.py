@@ -52,7 +52,7 @@ def column(row: Row, name: str) -> Any:
         InputError: without a place; no such column.
     """
     if name not in row:
-        raise InputError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}")
+        raise RowError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}", f"no column {name!r}")
     return row[name]
 
 
@@ -87,6 +87,14 @@ def turns(value: Any, name: str = "prompt") -> Prompt:
             f"column {name!r} is neither a text nor a list of messages",
         )
     return [_message(message, f"column {name!r}, message {number}") for number, message in enumerate(value, 1)]
+
+
+def is_blank(prompt: Prompt) -> bool:
+    """Whether a prompt asks nothing: a text or messages of white space only, or a user's messages that are."""
+    if isinstance(prompt, str):
+        return not prompt.strip()
+    asked = [message for message in prompt if message["role"] == "user"] or prompt
+    return not any(message["content"].strip() for message in asked)
 
 
 def _message(message: Any, place: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hyperdpo.alignment.cells import Prompt, Row, RowError, is_missing, reason_of, shown
+from hyperdpo.alignment.cells import Prompt, Row, RowError, is_blank, is_missing, reason_of, shown
 from hyperdpo.alignment.columns import LeftOver
 from hyperdpo.alignment.file_rows import refuse, source_rows
 from hyperdpo.alignment.formats import FORMATS, Format, detect_format
@@ -263,7 +263,7 @@ def _check_texts(parts: Parts) -> None:
                 "expected Unicode",
                 "a text with half of a surrogate pair",
             ) from None
-    if not prompt.strip():
+    if is_blank(parts.prompt):
         raise RowError("the prompt is empty; expected a text or a conversation", "an empty prompt")
     for position, text in enumerate(parts.completions, 1):
         if not text.strip():
