@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from hyperdpo.alignment.cells import Prompt, Row, RowError, answer, column, turns
 from hyperdpo.alignment.parts import PAIR_OBJECTIVE, PLAIN, Columns, Parts
-from hyperdpo.alignment.questions import ASSISTANT, normal, question_of, until_sentence_end
+from hyperdpo.alignment.questions import normal, question_of, until_sentence_end
+from hyperdpo.alignment.transcripts import answer_begins
 
 #: Columns beside the pair in common data sets.
 ALSO = (
@@ -132,9 +133,9 @@ def _common(chosen: str, rejected: str) -> int:
 
 
 def _last_turn(chosen: str, rejected: str) -> int | None:
-    """Where the last "Assistant:" that both have in common ends."""
-    ends = [match.end() for match in ASSISTANT.finditer(chosen[: _common(chosen, rejected)])]
-    return ends[-1] if ends and ends[-1] > len("Assistant:") else None
+    """Where the last turn of the assistant that both have in common begins."""
+    begins = answer_begins(chosen[: _common(chosen, rejected)])
+    return begins[-1] if begins else None
 
 
 def _cut(chosen: str, rejected: str, at_turns: bool) -> tuple[str, str, str, bool]:
