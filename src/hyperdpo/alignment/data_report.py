@@ -129,7 +129,7 @@ def describe_preferences(
 
 def label_lines(preferences: Preferences, objectives: Sequence[Objective]) -> list[str]:
     """In how many groups the label of each objective varies, a line each."""
-    return [_label_line(o.name, label_counts(preferences, o.column), len(preferences)) for o in objectives]
+    return [_label_line(o.name, label_counts(preferences, o), len(preferences)) for o in objectives]
 
 
 def _label_line(name: str, counts: LabelCounts, groups: int) -> str:

@@ -169,8 +169,8 @@ _INPUT = re.compile(r"(?:^|(?<=\n))[^\S\n]*(#*)[^\S\n]*(?:Input|INPUT)[^\S\n]*:"
 
 
 def _named(text: str, names: tuple[str, ...], role: str) -> Iterator[Mark]:
-    there = [name for name in names if name in text]
-    if not there or ":" not in text:
+    there = [name for name in names if f"{name}:" in text or f"{name} :" in text or f"{name}\t:" in text]
+    if not there:
         return
     pattern = (
         rf"(?:(?<![^\s>\]])|(?=##))(#+[^\S\n]*)?(?:(?:GPT4|Code|Math) (?:Correct )?)?(?:{'|'.join(there)})[^\S\n]?:"
