@@ -110,7 +110,17 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
 
 
 #: Layouts of preference data, as :mod:`hyperdpo.alignment.formats` has them.
-PREFERENCE_FORMATS = ("auto", "groups", "scores", "pku", "helpsteer3", "pairs", "ultrafeedback", "helpsteer")
+PREFERENCE_FORMATS = (
+    "auto",
+    "groups",
+    "scores",
+    "pku",
+    "helpsteer3",
+    "helpsteer2",
+    "pairs",
+    "ultrafeedback",
+    "helpsteer",
+)
 
 
 def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:

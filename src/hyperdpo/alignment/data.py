@@ -216,8 +216,10 @@ def _with_objectives(preferences: Preferences, objectives: Sequence[str] | None)
     known = preferences.objectives
     wanted = known if objectives is None else tuple(objectives)
     if not wanted:
+        unused = preferences.reading.unused if preferences.reading is not None else ()
+        left = f" (columns that are not used: {', '.join(unused)})" if unused else ""
         raise InputError(
-            f"{preferences.source}: no objective in any of {len(preferences):,} groups; expected at least one"
+            f"{preferences.source}: no objective in any of {len(preferences):,} groups{left}; expected at least one"
         )
     for name in wanted:
         if name not in known:

@@ -32,6 +32,7 @@ class PreferenceReport:
         invalid: reason -> (rows that cannot be used, the place of the first).
         single: prompts with one response only, which are left out.
         repeated: groups whose responses repeat the prompt, which is taken off.
+        undecided: pairs of which neither response is preferred, which have no label.
         refusal: why a training would refuse the data; None if it would not.
     """
 
@@ -47,6 +48,7 @@ class PreferenceReport:
     invalid: Mapping[str, tuple[int, str]]
     single: int
     repeated: int
+    undecided: int
     refusal: str | None
 
     def lines(self) -> list[str]:
@@ -60,6 +62,8 @@ class PreferenceReport:
         if self.conversations:
             found.append(f"conversations: {self.conversations:,} of {self.groups:,} groups")
         found += [_label_line(name, counts, self.groups) for name, counts in self.labels.items()]
+        if self.undecided:
+            found.append(f"pairs without a label, because neither response is preferred: {self.undecided:,}")
         if self.unused:
             found.append(f"columns that are not used: {', '.join(self.unused)}")
         found += [
@@ -153,6 +157,7 @@ def _described(
         invalid=reading.invalid,
         single=reading.single[0],
         repeated=reading.repeated,
+        undecided=reading.undecided,
         refusal=refusal,
     )
     return report, found

@@ -220,6 +220,7 @@ def told(reading: Reading) -> dict[str, Any]:
         "left_out": {reason: count for reason, (count, _) in reading.invalid.items()},
         "prompts_with_one_response": reading.single[0],
         "repeated_prompts": reading.repeated,
+        "pairs_without_preference": reading.undecided,
         "unused_columns": list(reading.unused),
     }
 
