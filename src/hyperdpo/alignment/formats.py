@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperdpo.alignment.cells import (
+    SHOWN,
     Row,
     RowError,
     answer,
@@ -21,7 +22,6 @@ from hyperdpo.alignment.cells import (
     is_missing,
     number_of,
     numbers_of,
-    shown,
     text_of,
     turns,
 )
@@ -29,7 +29,7 @@ from hyperdpo.alignment.pairs import ALSO, from_pair
 from hyperdpo.alignment.parts import PLAIN, PROMPTS, Columns, Parts, parts_of
 from hyperdpo.alignment.rated import from_helpsteer, from_ultrafeedback, number_in
 from hyperdpo.data.groups import abridged
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 # Converters -----------------------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def from_pku(row: Row, columns: Columns = PLAIN) -> Parts:
             labels[name] = None
         elif isinstance(chosen, bool | np.bool_) or chosen not in (0, 1):
             raise RowError(
-                f"column {own!r} is {shown(chosen)}; expected 0 or 1, the response that is preferred",
+                f"column {own!r} is {shown(chosen, SHOWN)}; expected 0 or 1, the response that is preferred",
                 f"column {own!r} is neither 0 nor 1",
             )
         else:
@@ -132,14 +132,14 @@ def _listwise(row: Row, columns: Columns, completions: str, labels: str) -> Part
     texts = column(row, completions)
     if not is_list(texts):
         raise RowError(
-            f"column {completions!r} is {shown(texts)}; expected a list of texts",
+            f"column {completions!r} is {shown(texts, SHOWN)}; expected a list of texts",
             f"column {completions!r} is no list of texts",
         )
     named = [turns(text, f"{completions}[{k}]") for k, text in enumerate(texts)]
     values = column(row, labels)
     if not isinstance(values, Mapping):
         raise RowError(
-            f"column {labels!r} is {shown(values)}; expected an object of objectives with one list each",
+            f"column {labels!r} is {shown(values, SHOWN)}; expected an object of objectives with one list each",
             f"column {labels!r} is no object of objectives",
         )
     return parts_of(

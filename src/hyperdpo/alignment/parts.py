@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hyperdpo.alignment.cells import Prompt, Row, RowError, column, is_blank, is_missing, shown, text_of, turns
+from hyperdpo.alignment.cells import SHOWN, Prompt, Row, RowError, column, is_blank, is_missing, text_of, turns
 from hyperdpo.alignment.questions import question_of
+from hyperdpo.errors import shown
 
 #: What the one objective of a pair is called where nobody named it.
 PAIR_OBJECTIVE = "preferred"
@@ -95,8 +96,8 @@ class Columns:
             return [{"role": "system", "content": text}, *prompt]
         if first["content"].strip() != text.strip():
             raise RowError(
-                f"column {self.system!r} is {shown(text)}, and the conversation begins with another system message; "
-                "expected one of them",
+                f"column {self.system!r} is {shown(text, SHOWN)}, and the conversation begins with another system "
+                "message; expected one of them",
                 "two system messages",
             )
         return prompt

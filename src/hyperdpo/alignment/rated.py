@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperdpo.alignment.cells import Row, RowError, column, is_list, is_missing, number_of, shown, text_of
+from hyperdpo.alignment.cells import SHOWN, Row, RowError, column, is_list, is_missing, number_of, text_of
 from hyperdpo.alignment.parts import PLAIN, Columns, Parts, parts_of
+from hyperdpo.errors import shown
 
 #: What raters write where there is no rating.
 _NO_RATING = ("n/a", "na", "", "none", "null", "nan", "-")
@@ -29,21 +30,23 @@ def from_ultrafeedback(row: Row, columns: Columns = PLAIN) -> Parts:
     rated = column(row, "completions")
     if not is_list(rated) or not all(isinstance(one, Mapping) for one in rated):
         raise RowError(
-            f"column 'completions' is {shown(rated)}; expected a list of objects with response and annotations",
+            f"column 'completions' is {shown(rated, SHOWN)}; expected a list of objects with response and annotations",
             "column 'completions' is no list of rated responses",
         )
     texts, ratings = [], []
     for k, one in enumerate(rated):
         text = one.get("response")
         if not isinstance(text, str):
-            raise RowError(f"completions[{k}].response is {shown(text)}; expected a text", "a response that is no text")
+            raise RowError(
+                f"completions[{k}].response is {shown(text, SHOWN)}; expected a text", "a response that is no text"
+            )
         texts.append(text)
         annotations = one.get("annotations")
         if is_missing(annotations):
             annotations = {}
         if not isinstance(annotations, Mapping):
             raise RowError(
-                f"completions[{k}].annotations is {shown(annotations)}; expected an object of aspects",
+                f"completions[{k}].annotations is {shown(annotations, SHOWN)}; expected an object of aspects",
                 "annotations that are no object of aspects",
             )
         ratings.append({str(name): _rating(value, f"completions[{k}], {name}") for name, value in annotations.items()})
@@ -65,7 +68,7 @@ def _rating(value: Any, name: str) -> float:
         found = number_in(value)
         if found is None:
             raise RowError(
-                f"{name}: the rating is {shown(value)}; expected a number or N/A", "a rating that is no number"
+                f"{name}: the rating is {shown(value, SHOWN)}; expected a number or N/A", "a rating that is no number"
             )
         value = found
     return number_of(value, name)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hyperdpo.alignment.cells import Prompt, Row, RowError, is_blank, reason_of, shown
+from hyperdpo.alignment.cells import SHOWN, Prompt, Row, RowError, is_blank, reason_of
 from hyperdpo.alignment.columns import LeftOver
 from hyperdpo.alignment.file_rows import refuse, source_rows
 from hyperdpo.alignment.formats import FORMATS, UNDECIDED, Format, detect_format
 from hyperdpo.alignment.groups import VERSION, PreferenceGroup, Preferences, Reading
 from hyperdpo.alignment.parts import FIRST, Columns, Parts
 from hyperdpo.alignment.rated import is_unrated, number_in
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 #: Layouts whose one objective has no name of its own.
 ONE_OBJECTIVE = ("pairs", "helpsteer3", "helpsteer2")
@@ -190,8 +190,9 @@ class _Reader:
                 continue
             for k in other:
                 message = (
-                    f"column {name!r} is {shown(cells[k])}, and {len(numbers):,} of its {len(numbers) + len(other):,} "
-                    f"values are numbers; expected a number or null, or --ignore-columns {name}"
+                    f"column {name!r} is {shown(cells[k], SHOWN)}, and {len(numbers):,} of its "
+                    f"{len(numbers) + len(other):,} values are numbers; expected a number or null, or "
+                    f"--ignore-columns {name}"
                 )
                 bad.setdefault(k, RowError(message, f"column {name!r} is no number"))
         for k, error in sorted(bad.items()):
@@ -266,8 +267,8 @@ def _check_texts(parts: Parts) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise RowError(
-                f"{name} has the character {shown(text[error.start])}, half of a surrogate pair, which is no text; "
-                "expected Unicode",
+                f"{name} has the character {shown(text[error.start], SHOWN)}, half of a surrogate pair, which is no "
+                "text; expected Unicode",
                 "a text with half of a surrogate pair",
             ) from None
     if is_blank(parts.prompt):
