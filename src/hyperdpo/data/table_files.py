@@ -13,8 +13,7 @@ import numpy as np
 
 from hyperdpo.data.compression import Source, open_source, plain_name
 from hyperdpo.data.letor_errors import quoted
-from hyperdpo.errors import InputError
-from hyperdpo.errors import one_line as one_line
+from hyperdpo.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
