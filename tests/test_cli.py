@@ -238,7 +238,7 @@ def test_a_saved_run_knows_its_objectives(fitted, fitted_five):
 @pytest.fixture(scope="module")
 def front(generated, fitted, tmp_path_factory):
     """FRONT.json and its picture, with the oracle."""
-    from hyperdpo.cli import cli
+    from hyperdpo.cli import main
 
     out = tmp_path_factory.mktemp("front")
     arguments = ["rank", "front", fitted, generated[0], "--points", 5, "--scales", "1,2", "--cpu"]
