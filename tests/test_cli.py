@@ -11,6 +11,7 @@ import pytest
 from helpers import CLICKS, TINY_OPTIONS, letor_text, read, run_python, toy_settings, toy_table
 
 from hyperdpo import __version__
+from hyperdpo.cli import cli, main
 from hyperdpo.data.cache import read_table
 from hyperdpo.ranking.run import RankRun
 
@@ -238,8 +239,6 @@ def test_a_saved_run_knows_its_objectives(fitted, fitted_five):
 @pytest.fixture(scope="module")
 def front(generated, fitted, tmp_path_factory):
     """FRONT.json and its picture, with the oracle."""
-    from hyperdpo.cli import main
-
     out = tmp_path_factory.mktemp("front")
     arguments = ["rank", "front", fitted, generated[0], "--points", 5, "--scales", "1,2", "--cpu"]
     arguments += ["--out", out / "FRONT.json", "--plot", out / "FRONT.png", "--oracle", generated[1]]
@@ -442,3 +441,18 @@ def test_the_demo_of_very_few_queries_ends_or_says_why_not(command, tmp_path, qu
     """Splits without a click have no NDCG: nothing to draw, and no reason for a traceback."""
     found = command("demo", "--out", tmp_path / "demo", "--queries", queries, *TINY_OPTIONS)
     assert found.code == 0 or found.refused()
+
+
+@pytest.mark.parametrize(
+    "name", [("align", "fit"), ("align", "front"), ("align", "compare"), ("data", "check"), ("choose",)]
+)
+def test_the_help_of_options_that_read_preferences_is_a_sentence(name):
+    found = cli
+    for one in name:
+        found = found.commands[one]
+    options = {"prompt_column", "ignore_columns", "skip_invalid"}
+    texts = [option.help for option in found.params if option.name in options]
+    assert len(texts) == 3
+    for text in texts:
+        assert text[0].isupper(), text
+        assert text.endswith("."), text

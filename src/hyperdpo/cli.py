@@ -138,7 +138,7 @@ def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> No
 @click.argument("source", metavar="FILE", type=PATH)
 @click.option("--validation", type=PATH, help="For a ranker: validation groups, instead of a split of FILE.")
 @click.option("--test", type=PATH, help="For a ranker: test groups, instead of a split of FILE.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For a ranker: any setting of the fit.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of the fit.")
 @click.option("--format", type=click.Choice(PREFERENCE_FORMATS), default="auto", help="For a language model: of FILE.")
 @add_options(*reading_options("For a language model: "))
 @data_options
@@ -155,13 +155,13 @@ def check_data(
     would be left out. Exit code 2, with the reason, where a fit would refuse it.
 
     FILE is data of a ranker (LETOR text, CSV, Parquet, with the labels that --config, --preset or --objectives name),
-    or preferences of a language model (JSON lines, or Parquet without such labels).
+    or preferences of a language model (JSON lines, Parquet). Either may be a directory with a file for each part.
     """
     from hyperdpo.data_check import check_preferences, check_table, is_preferences
 
     options.pop("cpu")
     reading = {"prompt_column": prompt_column, "ignore_columns": ignore_columns, "skip_invalid": skip_invalid}
-    if is_preferences(source, options):
+    if is_preferences(source, options, {"format": format, **reading}):
         check_preferences(source, format=format, reading=reading, options=options, settings=overrides_of(settings))
     else:
         check_table(source, settings=overrides_of(settings), reading={"format": format, **reading}, **options)

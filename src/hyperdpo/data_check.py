@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,42 @@ from hyperdpo.errors import InputError
 _JSON = (".json", ".jsonl")
 
 
-def is_preferences(source: Path, options: Mapping[str, Any]) -> bool:
-    """Whether a file or directory holds preferences: by its name, and for Parquet by whether labels are named."""
+def is_preferences(source: Path, options: Mapping[str, Any], reading: Mapping[str, Any]) -> bool:
+    """Whether a file or directory holds preferences: by names, and for Parquet by the columns.
+
+    Args:
+        options: what names labels of a ranker.
+        reading: options that are about preferences only.
+    """
     labels = any(options[name] for name in ("preset", "config_file", "objectives"))
-    if source.is_dir():
-        names = [plain_name(path) for path in source.iterdir() if path.is_file()]
-        return not any(name.endswith((".txt", ".csv", ".tsv")) for name in names) and not labels
-    name = plain_name(source)
-    if name.endswith(_JSON):
+    given = reading["prompt_column"] or reading["format"] != "auto"
+    paths = sorted(path for path in source.iterdir() if path.is_file()) if source.is_dir() else [source]
+    names = [plain_name(path) for path in paths]
+    if any(name.endswith((".txt", ".csv", ".tsv")) for name in names):
+        return False
+    if given or any(name.endswith(_JSON) for name in names):
         return True
-    return name.endswith(".parquet") and not labels
+    tables = [path for path, name in zip(paths, names, strict=True) if name.endswith(".parquet")]
+    return _holds_texts(tables[0], labels) if tables else source.is_dir() and not labels
+
+
+def _holds_texts(path: Path, labels: bool) -> bool:
+    """Whether a Parquet file has the columns of preferences; one that has neither them nor ``qid`` is said to have
+    unless labels are named."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from hyperdpo.alignment.formats import FORMATS, detect_format
+
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return not labels  # refused by whoever reads it
+    try:
+        columns = FORMATS[detect_format(dict.fromkeys(schema.names))].columns
+    except InputError:
+        return not labels and "qid" not in schema.names
+    return not any(pa.types.is_primitive(schema.field(name).type) for name in columns[:1])
 
 
 def check_table(
@@ -81,7 +108,8 @@ def check_preferences(
     """Data of a language model.
 
     Args:
-        options, settings: what is about rankers, of which only a configuration and objectives mean something here.
+        options: what is about rankers, of which only a configuration and objectives mean something here.
+        settings: of the fit.
 
     Raises:
         InputError: where ``align fit`` would refuse the data.
@@ -89,21 +117,35 @@ def check_preferences(
     from hyperdpo.alignment.cli import check_extra
 
     check_extra()
-    from hyperdpo.alignment.data_report import describe_preferences
-    from hyperdpo.alignment.settings import beta_of, columns_of, reading_of, settings_of
+    from hyperdpo.alignment.data import ReadOptions, shared_questions
+    from hyperdpo.alignment.data_report import describe_parts, label_lines
+    from hyperdpo.alignment.settings import configured_objectives, prepared, reading_of, settings_of
 
     names = ("preset", "base_scores", "sort", "features_from_zero", "validation", "test")
-    _refuse({name: options[name] for name in names} | {"set": settings}, "preferences of a language model")
-    configured = settings_of(options["config_file"], {})
-    report = describe_preferences(
-        source,
-        objectives=columns_of(configured.get("objectives"), options["objectives"], beta_of(configured["training"])),
-        **reading_of(configured, format, **reading),
-    )
-    for line in report.lines():
-        click.echo(line)
-    if report.refusal is not None:
-        raise InputError(report.refusal)
+    _refuse({name: options[name] for name in names}, "preferences of a language model")
+    configured = settings_of(options["config_file"], settings)
+    read = reading_of(configured, format, **reading)
+    labels, columns = configured_objectives(configured, options["objectives"])
+    reports = describe_parts(source, columns, labels, ReadOptions(**read))
+    for name, report in reports.items():
+        first, *more = report.lines()
+        click.echo(first if name == "all" else f"{name}: {first}")
+        for line in more:
+            click.echo(line)
+    for report in reports.values():
+        if report.refusal is not None:
+            raise InputError(report.refusal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all of it is in the reports
+        found = prepared(source, configured, options["objectives"], read)
+    if "all" in reports:
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in found.parts.items() if len(part))
+        click.echo(f"groups after the split: {sizes}")
+        for line in label_lines(found.parts["train"], found.fitted):
+            click.echo(f"training groups, {line}")
+    else:
+        for line in shared_questions(found.parts):
+            click.echo(line)
 
 
 def _refuse(options: Mapping[str, Any], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -15,9 +16,25 @@ class InputError(ValueError):
     """
 
 
-def shown(value: Any) -> str:
-    """A value in a message: on one line, numbers of numpy and tensors as plain numbers (2, not np.int64(2))."""
-    return " ".join(repr(_plain(value)).split())
+def shown(value: Any, most: int | None = None) -> str:
+    """A value in a message: on one line, numbers of numpy and tensors as plain numbers (2, not np.int64(2)).
+
+    Args:
+        most: characters to cut it to; None: all of it. What cannot be printed is escaped.
+    """
+    try:
+        text = repr(_plain(value))
+    except ValueError:  # an integer of more digits than Python writes
+        text = (
+            f"a number of about {int(value.bit_length() * math.log10(2))} digits" if type(value) is int else "a value"
+        )
+    text = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
+    return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
+def one_line(error: BaseException | str, most: int = 200) -> str:
+    """The message of somebody else's error, on one line and cut."""
+    return " ".join(str(error).split())[:most]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

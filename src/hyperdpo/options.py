@@ -110,7 +110,17 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
 
 
 #: Layouts of preference data, as :mod:`hyperdpo.alignment.formats` has them.
-PREFERENCE_FORMATS = ("auto", "groups", "scores", "pku", "helpsteer3", "pairs", "ultrafeedback", "helpsteer")
+PREFERENCE_FORMATS = (
+    "auto",
+    "groups",
+    "scores",
+    "pku",
+    "helpsteer3",
+    "helpsteer2",
+    "pairs",
+    "ultrafeedback",
+    "helpsteer",
+)
 
 
 def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:
@@ -119,19 +129,18 @@ def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:
     Args:
         before: stands before each option's help.
     """
+    prompt, ignored, skipped = (
+        before + text if before else text[0].upper() + text[1:]
+        for text in (
+            "the column of DATA that holds the prompt.",
+            "columns of DATA that are not looked at.",
+            "leave out rows that cannot be used and count them by reason; else the first is refused.",
+        )
+    )
     return (
-        click.option("--prompt-column", metavar="NAME", help=f"{before}the column of DATA that holds the prompt."),
-        click.option(
-            "--ignore-columns",
-            callback=names_of,
-            metavar="A,B",
-            help=f"{before}columns of DATA that are not looked at.",
-        ),
-        click.option(
-            "--skip-invalid",
-            is_flag=True,
-            help=f"{before}leave out rows that cannot be used and count them by reason; else the first is refused.",
-        ),
+        click.option("--prompt-column", metavar="NAME", help=prompt),
+        click.option("--ignore-columns", callback=names_of, metavar="A,B", help=ignored),
+        click.option("--skip-invalid", is_flag=True, help=skipped),
     )
 
 

@@ -114,7 +114,7 @@ def test_bad_arguments_are_refused():
         read_preferences(rows, objectives=["a", "z"])
     with refused("objective 'b' has no label"):
         read_preferences(rows, objectives=["a", "b"])
-    with refused("format 'trl'", "auto, groups, scores, pku, helpsteer3, pairs, ultrafeedback, helpsteer"):
+    with refused("format 'trl'", "auto, groups, scores, pku, helpsteer3, helpsteer2, pairs, ultrafeedback, helpsteer"):
         read_preferences(rows, format="trl")
     with refused("row 1", "no column 'responses'"):
         read_preferences(rows, format="scores")

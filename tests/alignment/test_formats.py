@@ -128,7 +128,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("row", "expected"), [p[1:] for p in PAIRS], ids=[p[0] for p in PAIRS])
 def test_pairs_in_every_form(row, expected):
-    parts = from_pair(row, Columns(objectives=("polite",)))
+    parts = from_pair(row, Columns("prompt" if "prompt" in row else None, objectives=("polite",)))
     assert (parts.prompt, parts.completions) == expected
     assert parts.labels == {"polite": (1.0, 0.0)}
 

@@ -53,6 +53,8 @@ def only(rows: Any, **options: Any) -> Any:
         ({"instruction": "Add.", "input": "1 + 1", **SIDES}, "Add.\n1 + 1"),
         ({"instruction": "Add.", "input": "", **SIDES}, "Add."),
         ({"instruction": "Add.", "input": None, **LABELS}, "Add."),
+        ({"instruction": None, "input": "Why?", **LABELS}, "Why?"),
+        ({"instruction": "", "input": "Why?", **SIDES}, "Why?"),
         ({"system": "Be nice.", "question": "Why?", **SIDES}, "Be nice.\n\nWhy?"),
         ({"system": "", "question": "Why?", **SIDES}, "Why?"),
         ({"system": "Be nice.", "question": "Why?", **TURNS}, [system("Be nice."), user("Why?")]),
@@ -93,6 +95,43 @@ def test_two_prompts_in_a_row_are_never_chosen_between():
         [{"prompt": "How do I do this?", **WHOLE}], "row 1", "not part of the conversation", "--ignore-columns prompt"
     )
     assert only({"prompt": "How do I do this?", **WHOLE}, ignore_columns=["prompt"]).prompt == [user("Why?")]
+
+
+@pytest.mark.parametrize("empty", ["", " \n", None, [], [user(" ")], [system("Be nice."), user("")]])
+@pytest.mark.parametrize("name", ["prompt", "question", "topic"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"chosen": "I like cats", "rejected": "I like dogs"},
+        {"chosen": "Human: Why? Assistant: yes", "rejected": "Human: Why? Assistant: no"},
+        {"system": "Be nice.", **SIDES},
+        WHOLE,
+        TURNS,
+        LABELS,
+        {"response_0": "a", "response_1": "b", "better_response_id": 0},
+    ],
+)
+def test_an_empty_prompt_is_refused_and_never_guessed(empty, name, more):
+    options = {"prompt_column": name if name == "topic" else None}
+    rows = [
+        {name: "Is it so?" if isinstance(empty, str | None) else [user("Is it so?")], **more},
+        {name: empty, **more},
+    ]
+    if more is WHOLE:
+        rows[0][name] = "Why?"
+    refused(rows, "row 2", f"the prompt is empty (column {name!r})", "expected a text", **options)
+    refused(rows[::-1], "row 1", "the prompt is empty", f"{name!r}", **options)
+    with pytest.warns(UserWarning, match="left out 1 of 2 rows: an empty prompt"):
+        assert len(read_preferences(rows, skip_invalid=True, **options)) == 1
+
+
+def test_a_row_without_the_column_of_the_prompt_is_refused():
+    rows = [{"q2": "Why?", "chosen": "I like cats", "rejected": "I like dogs"}, {"chosen": "I am", "rejected": "I do"}]
+    refused(rows, "row 2", "no column 'q2'", prompt_column="q2")
+    with pytest.warns(UserWarning, match="left out 1 of 2 rows: no column 'q2'"):
+        assert only(rows, prompt_column="q2", skip_invalid=True).prompt == "Why?"
+    rows = [{"prompt": "", "chosen": "I like cats", "rejected": "I like dogs"}]
+    assert only(rows, ignore_columns=["prompt"]).prompt == "I like", "asked for: the common beginning"
 
 
 # UltraFeedback --------------------------------------------------------------------------------------------------------
@@ -179,11 +218,54 @@ def test_what_only_numbers_the_rows_is_no_objective():
         assert read_preferences(rows, objectives=["number"]).objectives == ("number",)
 
 
-def test_a_cell_that_is_no_number_in_a_column_of_numbers_is_refused_with_its_row():
-    rows = [steer("p", "a", helpfulness=1), steer("p", "b", helpfulness="2,5"), steer("p", "c", helpfulness=3)]
-    refused(rows, "rows: row 2", "'helpfulness'", "'2,5'", "a number or null")
-    with pytest.warns(UserWarning, match="left out 1 of 3 rows: a label that is no number"):
-        assert only(rows, skip_invalid=True).completions == ("a", "c")
+@pytest.mark.parametrize("write", [str, float, lambda value: f" {value}.0 "])
+def test_ratings_may_be_written_as_texts(write):
+    rows = [steer(f"p{i // 2}", f"a{i}", helpfulness=write(i % 3), fun=write(i % 5)) for i in range(10)]
+    rows[3]["fun"] = "N/A"
+    found = read_preferences(rows)
+    assert found.objectives == ("helpfulness", "fun")
+    assert [g.labels["helpfulness"] for g in found.groups] == [(0, 1), (2, 0), (1, 2), (0, 1), (2, 0)]
+    assert [math.isnan(value) for value in found.groups[1].labels["fun"]] == [False, True]
+
+
+@pytest.mark.parametrize("write", [str, float])
+def test_a_cell_that_is_no_number_in_a_column_of_numbers_is_refused_with_its_row(write):
+    rows = [steer(f"p{i // 2}", f"a{i}", helpfulness=write(i % 3), fun=write(i % 4)) for i in range(20)]
+    rows[6]["helpfulness"] = rows[9]["helpfulness"] = "2,5"
+    refused(rows, "rows: row 7", "'helpfulness'", "'2,5', and 18 of its 20 values are numbers", "a number or null")
+    with pytest.warns(UserWarning, match="left out 2 of 20 rows: column 'helpfulness' is no number"):
+        assert len(read_preferences(rows, skip_invalid=True)) == 8
+    rows[0]["helpfulness"] = "good"
+    with pytest.warns(UserWarning, match="columns that are not used: helpfulness"):
+        assert read_preferences(rows).objectives == ("fun",)
+    refused(rows, "rows: row 1", "'helpfulness'", "'good'", objectives=["helpfulness"])
+    rows = [{name: value for name, value in row.items() if name != "fun"} for row in rows]
+    refused(rows, "no objective", "not used: helpfulness")
+
+
+def preference(strength: Any, **more: Any) -> dict[str, Any]:
+    """A row of HelpSteer2's preferences."""
+    row = {"split": "train", "prompt": f"Why {strength}?", "response_1": "a", "response_2": "b"}
+    statement = f"@Response 2 is better than @Response 1 by {strength} points."
+    return {**row, "preference_strength": strength, "preference_statement": statement, **more}
+
+
+def test_helpsteer_2_has_a_preference_for_pairs_too():
+    rows = [preference(value, preference_elaboration=f"{LONG[0]} {value}") for value in (-3, 2, "1", 0, None)]
+    with pytest.warns(UserWarning, match="2 of 5 pairs have no label: no response is preferred") as told:
+        found = read_preferences(rows)
+    assert len(told) == 1
+    assert found.objectives == ("preference_strength",)
+    assert [g.labels.get("preference_strength") for g in found.groups] == [(1, 0), (0, 1), (0, 1), None, None]
+    assert found.groups[0].completions == ("a", "b")
+    refused([preference(4)], "row 1", "'preference_strength' is 4", "-3 to 3")
+    refused([preference("much")], "row 1", "'preference_strength' is 'much'", "a number")
+
+
+def test_ratings_beside_a_preference_are_named_as_not_used():
+    rows = [preference(value, helpfulness_1=3, helpfulness_2=4) for value in (-1, 1)]
+    with pytest.warns(UserWarning, match="columns that are not used: helpfulness_1, helpfulness_2"):
+        assert read_preferences(rows).objectives == ("preference_strength",)
 
 
 def test_helpsteer_2_may_have_several_turns_in_its_prompt():
@@ -198,7 +280,8 @@ def test_helpsteer_3_has_a_preference_for_pairs_and_0_is_none():
          "overall_preference": value, "individual_preference": [{"score": value, "reasoning": "It is a longer text."}]}
         for value in (-3, 2, 0)
     ]  # fmt: skip
-    found = read_preferences(rows)
+    with pytest.warns(UserWarning, match="1 of 3 pairs have no label"):
+        found = read_preferences(rows)
     assert found.objectives == ("overall_preference",)
     assert [g.labels for g in found.groups] == [{"overall_preference": (1, 0)}, {"overall_preference": (0, 1)}, {}]
     assert found.groups[0].prompt == [user("Why?")]

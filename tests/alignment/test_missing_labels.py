@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tiny_models import tiny_base
 from toy_preferences import words_tokenizer
 
 from hyperdpo.alignment.batches import Collator, tokenize_groups
-from hyperdpo.alignment.data import fit_objectives, read_preferences, to_targets, write_preferences
+from hyperdpo.alignment.data import fit_objectives, label_counts, read_preferences, to_targets, write_preferences
 from hyperdpo.alignment.evaluation import PaddedGroups, front_of_scores, reference_point
 from hyperdpo.alignment.logged import reward_sums
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
@@ -135,3 +136,53 @@ def test_a_label_that_is_the_same_within_every_group_is_refused():
     rows = [{**THREE, "labels": {"a": [1, 2, 3], "b": [k, k, None]}} for k in (1, 2)]
     with pytest.raises(InputError, match=r"objective 'b' cannot teach anything: .* each of the 2 training groups"):
         fit_objectives(read_preferences(rows), OBJECTIVES)
+
+
+@pytest.mark.parametrize("target", ["l1", "softmax", None])
+def test_a_value_that_says_not_judged_is_a_missing_label(target):
+    """The labels of b are those of THREE, with -1 where they are null."""
+    marked = {**THREE, "labels": {"a": [1, 2, 4], "b": [3, -1, 1]}}
+    only = {**THREE, "labels": {"a": [1, 2, 4], "b": [-1, -1, 5]}}
+    a = Objective(name="a", transform="none")
+    found, expected = (
+        to_targets(data, fit_objectives(data, (a, Objective(name="b", target=target, unjudged=unjudged))))
+        for data, unjudged in (
+            (read_preferences([marked, only]), -1.0),
+            (read_preferences([THREE, {**only, "labels": {"a": [1, 2, 4], "b": [None, None, 5]}}]), None),
+        )
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.targets, other.targets)
+        np.testing.assert_array_equal(one.signal, other.signal)
+        assert one.labelled is not None
+        np.testing.assert_array_equal(one.labelled, other.labelled)
+    assert [one.signal.tolist() for one in found] == [[True, True], [True, False]]
+
+
+def test_what_is_not_judged_counts_as_missing_and_cannot_teach():
+    rows = [{**THREE, "labels": {"b": values}} for values in ([3, -1, 1], [2, 2, -1], [-1, -1, -1], [-1, 4, -1])]
+    data, b = read_preferences(rows), Objective(name="b", unjudged=-1.0)
+    assert label_counts(data, b) == (2, 1, 7)
+    assert label_counts(data, "b") == (4, 3, 0)
+    with pytest.raises(InputError, match="'b' cannot teach anything"):
+        fit_objectives(data.select([1, 2, 3]), [b])
+    with pytest.raises(InputError, match="no training group has a label for objective 'b'"):
+        fit_objectives(data.select([2]), [b])
+
+
+def test_a_fit_takes_a_configuration_with_such_a_value(command, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"prompt": f"w{3 + i} w4", "completions": TEXTS, "labels": {"a": [1, 0, -1], "b": rng.normal(size=3).tolist()}}
+        for i in range(20)
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "c.yaml").write_text("objectives: [{name: a, target: l1, unjudged: -1}, {name: b}]\n")
+    tiny_base().save_pretrained(tmp_path / "model")
+    words_tokenizer().save_pretrained(tmp_path / "model")
+    done = command(
+        "align", "fit", tmp_path / "data.jsonl", "--model", tmp_path / "model", "--out", tmp_path / "run", "--cpu",
+        "--config", tmp_path / "c.yaml", "--set", "training.max_steps=2", "--set", "conditioning.prompt_tokens=2",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "objective a: the label varies in 16 of 16 groups, 16 responses have none" in done.out

@@ -38,7 +38,9 @@ def tokenizer(before: str = "", after: str = "", template: str | None = None) ->
 ADDING = [("", ""), ("<s>", ""), ("<s>", "</s>"), ("<s> <s>", "</s>"), ("", "</s>")]
 
 
-@pytest.mark.parametrize("text", ["w3 w4", "<s> w3 w4", "<s> <s> w3 w4", "w3 w4 </s>", "<s> w3 w4</s> </s>\n"])
+@pytest.mark.parametrize(
+    "text", ["w3 w4", "<s> w3 w4", "<s> <s> w3 w4", " \n<s>\n <s>w3 w4", "w3 w4 </s>", "<s> w3 w4</s> </s>\n"]
+)
 @pytest.mark.parametrize(("before", "after"), ADDING)
 def test_a_text_has_one_beginning_and_no_end(before, after, text):
     made = tokenizer(before, after)
@@ -47,8 +49,8 @@ def test_a_text_has_one_beginning_and_no_end(before, after, text):
     assert wants_bos(made) == ("<s>" in before)
 
 
-@pytest.mark.parametrize("response", [" w5", " w5 </s>", " w5</s></s>", "<s> w5 </s>\n"])
-@pytest.mark.parametrize("prompt", ["w3 w4", "<s> w3 w4", "w3 w4 </s>"])
+@pytest.mark.parametrize("response", [" w5", " w5 </s>", " w5</s></s>", "<s> w5 </s>\n", " <s> <s> w5\n</s> </s>"])
+@pytest.mark.parametrize("prompt", ["w3 w4", "<s> w3 w4", " <s>w3 w4", "w3 w4 </s>"])
 @pytest.mark.parametrize(("before", "after"), ADDING)
 def test_a_response_ends_once(before, after, prompt, response):
     begins = "<s>" in before or "<s>" in prompt
@@ -103,3 +105,54 @@ def test_a_conversation_that_the_template_refuses_is_named_and_can_be_left_out()
     with pytest.warns(UserWarning, match=r"left out 1 of 3 groups: .*No system role.* \(first: rows: row 2\)"):
         found = tokenize_groups(data, targets, made, skip_invalid=True)
     assert [group.index for group in found] == [0, 2]
+
+
+def keeping_spaces(before: str = "") -> Any:
+    """A tokenizer to which a space is a token, as to most that are in use."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "<s>", "</s>", " ", "Once", "upon"]
+    words = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<pad>"))
+    words.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    made = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    if before:
+        made.backend_tokenizer.post_processor = tokenizer(before).backend_tokenizer.post_processor
+    return made
+
+
+@pytest.mark.parametrize("before", ["", "<s>"])
+@pytest.mark.parametrize("text", ["<s>Once", " <s>Once", "  <s>  <s>Once", "<s> <s>Once</s> "])
+def test_white_space_before_a_beginning_makes_no_second_one(before, text):
+    made = keeping_spaces(before)
+    assert prompt_ids(made, [text]) == [[BOS, 4]]
+    assert answered_ids(made, [text], [" upon"]) == [[BOS, 4, 3, 5, EOS]]
+    made.chat_template = " {{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    assert prompt_ids(made, [[{"role": "user", "content": "Once"}]]) == [[BOS, 4]]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize(
+    ("response", "token"), [("w5 </s> w6", "</s>"), ("w5</s>\nw6 </s>", "</s>"), ("w5 <s> w6", "<s>")]
+)
+def test_a_response_with_a_beginning_or_an_end_in_the_middle_is_refused_with_its_row(chat, response, token):
+    made = tokenizer("<s>", template=CHAT)
+    prompt = [{"role": "user", "content": "w3"}] if chat else "w3 </s> <s> w4"
+    rows = [{"prompt": prompt, "completions": [" w7", one], "labels": {"a": [1, 0]}} for one in (" w5", response)]
+    data = read_preferences(rows)
+    targets = to_targets(data, fit_objectives(data, default_objectives(data)))
+    with pytest.raises(InputError, match=f"rows: row 2: a response has '{token}', .* in the middle") as error:
+        tokenize_groups(data, targets, made)
+    assert "\n" not in str(error.value)
+    with pytest.warns(UserWarning, match=f"left out 1 of 2 groups: a response with '{token}' in the middle"):
+        (group,) = tokenize_groups(data, targets, made, skip_invalid=True)
+    if not chat:
+        assert group.prompt_ids == [BOS, 3, EOS, BOS, 4], "turns of a prompt keep theirs"
+
+
+def test_what_only_looks_like_an_end_is_text():
+    made = words_tokenizer()
+    made.eos_token = "w9"  # part of other words, and a token of its own
+    assert answered_ids(made, ["w3"], ["w5 w90"])[0][-1] == 9
+    with pytest.raises(InputError, match="'w9'"):
+        answered_ids(made, ["w3"], ["w5 w9 w6"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperdpo.data.groups import abridged
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 Row = Mapping[str, Any]
 #: A text, or the messages of a conversation (``role``, ``content``) that the response answers.
@@ -18,6 +18,8 @@ Prompt = str | list[dict[str, str]]
 
 #: The largest label: labels are kept in single precision.
 LARGEST = float(np.finfo(np.float32).max)
+#: Characters of a cell that a message shows.
+SHOWN = 40
 #: ShareGPT's names of roles.
 _ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
@@ -52,7 +54,7 @@ def column(row: Row, name: str) -> Any:
         InputError: without a place; no such column.
     """
     if name not in row:
-        raise InputError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}")
+        raise RowError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}", f"no column {name!r}")
     return row[name]
 
 
@@ -64,7 +66,7 @@ def text_of(row: Row, name: str) -> str:
     """
     value = column(row, name)
     if not isinstance(value, str):
-        raise RowError(f"column {name!r} is {shown(value)}; expected a text", f"column {name!r} is no text")
+        raise RowError(f"column {name!r} is {shown(value, SHOWN)}; expected a text", f"column {name!r} is no text")
     return value
 
 
@@ -83,10 +85,18 @@ def turns(value: Any, name: str = "prompt") -> Prompt:
         value = [value]
     if not is_list(value):
         raise RowError(
-            f"column {name!r} is {shown(value)}; expected a text or a list of messages",
+            f"column {name!r} is {shown(value, SHOWN)}; expected a text or a list of messages",
             f"column {name!r} is neither a text nor a list of messages",
         )
     return [_message(message, f"column {name!r}, message {number}") for number, message in enumerate(value, 1)]
+
+
+def is_blank(prompt: Prompt) -> bool:
+    """Whether a prompt asks nothing: a text or messages of white space only, or a user's messages that are."""
+    if isinstance(prompt, str):
+        return not prompt.strip()
+    asked = [message for message in prompt if message["role"] == "user"] or prompt
+    return not any(message["content"].strip() for message in asked)
 
 
 def _message(message: Any, place: str) -> dict[str, str]:
@@ -97,7 +107,7 @@ def _message(message: Any, place: str) -> dict[str, str]:
         kept["content"] = "".join(_part(part, k, place) for k, part in enumerate(kept["content"], 1))
     if not all(isinstance(kept.get(key), str) for key in ("role", "content")):
         raise RowError(
-            f"{place} is {shown(message)}; expected an object with the texts role and content",
+            f"{place} is {shown(message, SHOWN)}; expected an object with the texts role and content",
             "a message without the texts role and content",
         )
     return kept
@@ -109,7 +119,7 @@ def _part(part: Any, number: int, place: str) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if isinstance(part, Mapping) and kind in ("text", None) and isinstance(part.get("text"), str):
         return str(part["text"])
-    found = f"of type {kind!r}" if kind not in ("text", None) else shown(part)
+    found = f"of type {kind!r}" if kind not in ("text", None) else shown(part, SHOWN)
     raise RowError(f"{place}, part {number} is {found}; expected parts of text only", "a part that is no text")
 
 
@@ -146,14 +156,14 @@ def number_of(value: Any, name: str) -> float:
     if is_missing(value):
         return math.nan
     if not isinstance(value, int | float | np.number | np.bool_):
-        raise RowError(f"{name} is {shown(value)}; expected a number or null", "a label that is no number")
+        raise RowError(f"{name} is {shown(value, SHOWN)}; expected a number or null", "a label that is no number")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
     if not abs(found) <= LARGEST:
         raise RowError(
-            f"{name} is {shown(value)}; expected a finite number of at most {LARGEST:.1e}",
+            f"{name} is {shown(value, SHOWN)}; expected a finite number of at most {LARGEST:.1e}",
             "a label that is too large or not finite",
         )
     return found
@@ -169,7 +179,7 @@ def numbers_of(values: Any, name: str) -> tuple[float, ...] | None:
         return None
     if not is_list(values):
         raise RowError(
-            f"column {name!r} is {shown(values)}; expected a list of numbers, one per response, or null",
+            f"column {name!r} is {shown(values, SHOWN)}; expected a list of numbers, one per response, or null",
             "labels that are no list of numbers",
         )
     return tuple(number_of(value, f"column {name!r}, value {k}") for k, value in enumerate(values, 1))
@@ -177,15 +187,3 @@ def numbers_of(values: Any, name: str) -> tuple[float, ...] | None:
 
 def is_list(value: Any) -> bool:
     return isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
-
-
-def shown(value: Any, most: int = 40) -> str:
-    """A value on one line, cut; it can be printed whatever it is."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        text = f"a number of about {int(abs(value).bit_length() * math.log10(2))} digits"
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= most else f"{text[:most]}..."

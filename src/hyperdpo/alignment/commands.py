@@ -26,7 +26,7 @@ from hyperdpo.alignment.data import (
     to_targets,
 )
 from hyperdpo.alignment.data_report import label_lines
-from hyperdpo.alignment.evaluation import AlignmentFront, check_measurable
+from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
@@ -36,6 +36,7 @@ from hyperdpo.alignment.settings import (
     columns_of,
     objectives_of,
     parts_of,
+    prepared,
     reading_of,
     refuse_other_settings,
     seed_of,
@@ -95,11 +96,8 @@ def fit_command(
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
     check_writable(out)
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
-    beta = beta_of(settings["training"])
-    columns = columns_of(settings.get("objectives"), objectives, beta)
-    parts, described = parts_of(source, columns, reading, settings.get("split", {}))
+    parts, described, chosen, _ = prepared(source, settings, objectives, reading)
     train, test = parts["train"], parts.get("test")
-    chosen = objectives_of(settings.get("objectives"), objectives, train, beta)
     arguments = TRAINING | settings["training"]
     if reading["skip_invalid"]:
         arguments["skip_invalid"] = True
@@ -112,10 +110,8 @@ def fit_command(
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
-    if test:  # measured at the end: refused here, before anything is written
-        check_measurable(names, np.stack([one.signal for one in to_targets(test, fit_objectives(train, chosen))]))
     trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
-    if test:
+    if test:  # measured at the end: refused here, before anything is written
         with warnings.catch_warnings():  # said when it is measured
             warnings.simplefilter("ignore")
             targets = to_targets(test, trainer.objectives)

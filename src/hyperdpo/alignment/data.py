@@ -106,6 +106,24 @@ def read_splits(
     Raises:
         InputError: no training part, or a part that cannot be read.
     """
+    found = part_sources(source)
+    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid, version)
+    train = read_part(found.pop("train"), objectives, options)
+    names = objectives or train.objectives
+    read = {"train": train, **{part: read_part(one, names, options) for part, one in found.items()}}
+    told = [note for one in read.values() for note in notes(one)]
+    told += shared_questions(read)
+    for note in told:
+        warnings.warn(note, stacklevel=2)
+    return read
+
+
+def part_sources(source: Any) -> dict[str, Any]:
+    """The sources of the parts of a data set, as :func:`read_splits` takes it; a list of paths are shards.
+
+    Raises:
+        InputError: no directory or mapping, or no training part.
+    """
     if isinstance(source, str | Path):
         directory = Path(source)
         if not directory.is_dir():
@@ -122,22 +140,20 @@ def read_splits(
     if "train" not in found:
         parts = ", ".join(map(str, sources)) or "none"
         raise InputError(f"{name}: found the parts {parts}; expected train, and perhaps validation and test")
-    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid, version)
-    train = _read_part(found.pop("train"), objectives, options)
-    names = objectives or train.objectives
-    read = {"train": train, **{part: _read_part(one, names, options) for part, one in found.items()}}
-    told = [note for one in read.values() for note in notes(one)]
-    questions = {group.question for group in train.groups}
-    for part, one in read.items():
-        both = sum(group.question in questions for group in one.groups)
-        if part != "train" and both:
+    return found
+
+
+def shared_questions(parts: Mapping[str, Preferences]) -> list[str]:
+    """Which parts ask what the training part asks, a line each."""
+    questions, told = {group.question for group in parts["train"].groups}, []
+    for name, part in parts.items():
+        both = sum(group.question in questions for group in part.groups)
+        if name != "train" and both:
             told.append(
-                f"{one.source}: {both:,} of {len(one):,} {part} groups ask what training groups ask, so they are not "
+                f"{part.source}: {both:,} of {len(part):,} {name} groups ask what training groups ask, so they are not "
                 "held out"
             )
-    for note in told:
-        warnings.warn(note, stacklevel=2)
-    return read
+    return told
 
 
 def merge_pairs(sources: Mapping[str, Any]) -> Preferences:
@@ -200,8 +216,10 @@ def _with_objectives(preferences: Preferences, objectives: Sequence[str] | None)
     known = preferences.objectives
     wanted = known if objectives is None else tuple(objectives)
     if not wanted:
+        unused = preferences.reading.unused if preferences.reading is not None else ()
+        left = f" (columns that are not used: {', '.join(unused)})" if unused else ""
         raise InputError(
-            f"{preferences.source}: no objective in any of {len(preferences):,} groups; expected at least one"
+            f"{preferences.source}: no objective in any of {len(preferences):,} groups{left}; expected at least one"
         )
     for name in wanted:
         if name not in known:
@@ -219,8 +237,8 @@ def _with_objectives(preferences: Preferences, objectives: Sequence[str] | None)
     return replace(preferences, groups=groups, objectives=wanted)
 
 
-def _read_part(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
-    """One part; a list of files are its shards."""
+def read_part(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
+    """One part, without warnings; a list of files are its shards."""
     if not isinstance(source, list) or not all(isinstance(one, Path) for one in source):
         return read_source_of(source, objectives, options)
     shards = [read_source_of(path, objectives, options) for path in source]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from hyperdpo.alignment.data import ReadOptions, read_source_of
+from hyperdpo.alignment.data import ReadOptions, part_sources, read_part
 from hyperdpo.alignment.groups import Preferences
-from hyperdpo.alignment.targets import LabelCounts, label_counts
+from hyperdpo.alignment.targets import LabelCounts, default_objectives, fit_objectives, label_counts, to_targets
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Objective
+from hyperdpo.objectives import Label, Objective
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class PreferenceReport:
         invalid: reason -> (rows that cannot be used, the place of the first).
         single: prompts with one response only, which are left out.
         repeated: groups whose responses repeat the prompt, which is taken off.
+        undecided: pairs of which neither response is preferred, which have no label.
         refusal: why a training would refuse the data; None if it would not.
     """
 
@@ -46,6 +48,7 @@ class PreferenceReport:
     invalid: Mapping[str, tuple[int, str]]
     single: int
     repeated: int
+    undecided: int
     refusal: str | None
 
     def lines(self) -> list[str]:
@@ -59,6 +62,8 @@ class PreferenceReport:
         if self.conversations:
             found.append(f"conversations: {self.conversations:,} of {self.groups:,} groups")
         found += [_label_line(name, counts, self.groups) for name, counts in self.labels.items()]
+        if self.undecided:
+            found.append(f"pairs without a label, because neither response is preferred: {self.undecided:,}")
         if self.unused:
             found.append(f"columns that are not used: {', '.join(self.unused)}")
         found += [
@@ -92,25 +97,54 @@ def describe_preferences(
         InputError: nothing can be said: a file that cannot be read, an unknown layout, no row that can be used, a
             column that could be part of the prompt.
     """
-    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid=True)
-    found = read_source_of(source, objectives, options)
+    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid)
+    report, found = _described(source, objectives, options)
+    if report.refusal is not None:
+        return report
+    try:
+        to_targets(found, fit_objectives(found, default_objectives(found)))
+    except InputError as error:
+        return replace(report, refusal=str(error))
+    return report
+
+
+def describe_parts(
+    source: Path, objectives: Sequence[str] | None, labels: Sequence[Label] | None, options: ReadOptions
+) -> dict[str, PreferenceReport]:
+    """What a file (under ``all``) or each part of a directory holds; refusals are about rows only.
+
+    Args:
+        objectives: columns to read; None: all.
+        labels: those of a configuration; None: as they are in the data.
+
+    Raises:
+        InputError: as :func:`describe_preferences`; a directory without a training part.
+    """
+    sources = part_sources(source) if source.is_dir() else {"all": source}
+    reports = {}
+    for name, one in sources.items():
+        reports[name], found = _described(one, objectives, options, labels)
+        objectives = found.objectives  # all parts have the training part's
+    return reports
+
+
+def _described(
+    source: Any, objectives: Sequence[str] | None, options: ReadOptions, labels: Sequence[Label] | None = None
+) -> tuple[PreferenceReport, Preferences]:
+    """A report without what the labels are refused for, and the groups that can be used."""
+    found = read_part(source, objectives, replace(options, skip_invalid=True))
     reading = found.reading
     assert reading is not None
     refusal = None
-    if reading.invalid and not skip_invalid:
+    if reading.invalid and not options.skip_invalid:
         try:
-            read_source_of(source, objectives, ReadOptions(format, prompt_column, tuple(ignore_columns)))
+            read_part(source, objectives, options)
         except InputError as error:
             refusal = str(error)
-    labels = {name: label_counts(found, name) for name in found.objectives}
-    if refusal is None:
-        flat = next((name for name, counts in labels.items() if not counts.varying), None)
-        if flat is not None:
-            refusal = (
-                f"{found.source}: objective {flat!r} cannot teach anything: its label is the same for all responses of "
-                "every group; expected labels that differ within a group, or a list of objectives without it"
-            )
-    return PreferenceReport(
+    counted = {name: label_counts(found, name) for name in found.objectives}
+    if labels is not None:
+        counted = {label.name: label_counts(found, label) for label in labels}
+    report = PreferenceReport(
         source=found.source,
         layout=reading.layout,
         rows=reading.rows,
@@ -118,18 +152,20 @@ def describe_preferences(
         questions=len(set(found.questions())),
         conversations=sum(not isinstance(group.prompt, str) for group in found.groups),
         responses=dict(Counter(len(group.completions) for group in found.groups)),
-        labels=labels,
+        labels=counted,
         unused=reading.unused,
         invalid=reading.invalid,
         single=reading.single[0],
         repeated=reading.repeated,
+        undecided=reading.undecided,
         refusal=refusal,
     )
+    return report, found
 
 
 def label_lines(preferences: Preferences, objectives: Sequence[Objective]) -> list[str]:
     """In how many groups the label of each objective varies, a line each."""
-    return [_label_line(o.name, label_counts(preferences, o.column), len(preferences)) for o in objectives]
+    return [_label_line(o.name, label_counts(preferences, o), len(preferences)) for o in objectives]
 
 
 def _label_line(name: str, counts: LabelCounts, groups: int) -> str:

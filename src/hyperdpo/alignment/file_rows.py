@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hyperdpo.alignment.cells import Row, RowError, shown
+from hyperdpo.alignment.cells import SHOWN, Row, RowError
 from hyperdpo.data.groups import abridged
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line, shown
 
 #: Endings of the files that :func:`file_rows` reads.
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
@@ -90,7 +90,8 @@ def _numbered(prefix: str, rows: Iterable[Any], invalid: Invalid) -> Iterator[tu
             yield place, row
         else:
             invalid(
-                place, RowError(f" is {shown(row)}; expected an object with named columns", "a row that is no object")
+                place,
+                RowError(f" is {shown(row, SHOWN)}; expected an object with named columns", "a row that is no object"),
             )
 
 
@@ -106,7 +107,7 @@ def _json_lines(path: Path, invalid: Invalid) -> Iterator[tuple[str, Row]]:
                     row = _parsed(line)
                     if not isinstance(row, dict):
                         raise RowError(
-                            f"found {shown(row)}; expected one JSON object per line", "a line that is no object"
+                            f"found {shown(row, SHOWN)}; expected one JSON object per line", "a line that is no object"
                         )
                 except RowError as error:
                     invalid(place, error)
@@ -158,4 +159,4 @@ def _parquet_rows(path: Path, invalid: Invalid) -> Iterator[tuple[str, Row]]:
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             yield from _numbered(f"{path}:", rows, invalid)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())[:200]}; expected a whole Parquet file") from None
+        raise InputError(f"{path}: {one_line(error)}; expected a whole Parquet file") from None

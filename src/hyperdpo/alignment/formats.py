@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperdpo.alignment.cells import (
+    SHOWN,
     Row,
     RowError,
     answer,
@@ -21,15 +22,14 @@ from hyperdpo.alignment.cells import (
     is_missing,
     number_of,
     numbers_of,
-    shown,
     text_of,
     turns,
 )
 from hyperdpo.alignment.pairs import ALSO, from_pair
 from hyperdpo.alignment.parts import PLAIN, PROMPTS, Columns, Parts, parts_of
-from hyperdpo.alignment.rated import from_helpsteer, from_ultrafeedback
+from hyperdpo.alignment.rated import from_helpsteer, from_ultrafeedback, number_in
 from hyperdpo.data.groups import abridged
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, shown
 
 # Converters -----------------------------------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def from_pku(row: Row, columns: Columns = PLAIN) -> Parts:
             labels[name] = None
         elif isinstance(chosen, bool | np.bool_) or chosen not in (0, 1):
             raise RowError(
-                f"column {own!r} is {shown(chosen)}; expected 0 or 1, the response that is preferred",
+                f"column {own!r} is {shown(chosen, SHOWN)}; expected 0 or 1, the response that is preferred",
                 f"column {own!r} is neither 0 nor 1",
             )
         else:
@@ -96,35 +96,50 @@ def from_helpsteer3(row: Row, columns: Columns = PLAIN) -> Parts:
     Raises:
         InputError: without a place; a column is missing, or the preference is no number from -3 to 3.
     """
-    completions = (text_of(row, "response1"), text_of(row, "response2"))
-    value = number_of(column(row, HELPSTEER3), f"column {HELPSTEER3!r}")
+    return _preferred(row, columns, ("response1", "response2"), HELPSTEER3)
+
+
+def from_helpsteer2(row: Row, columns: Columns = PLAIN) -> Parts:
+    """HelpSteer2's preferences: ``prompt``, ``response_1``, ``response_2``, ``preference_strength`` from -3 to 3.
+
+    Signs mean what they mean in HelpSteer3. Ratings beside them are not used.
+
+    Raises:
+        InputError: without a place; a column is missing, or the preference is no number from -3 to 3.
+    """
+    return _preferred(row, columns, ("response_1", "response_2"), HELPSTEER2)
+
+
+#: The columns that hold the preference, and the names of its objective.
+HELPSTEER2, HELPSTEER3 = "preference_strength", "overall_preference"
+#: Layouts in which a pair may have no preferred response.
+UNDECIDED = ("helpsteer2", "helpsteer3")
+
+
+def _preferred(row: Row, columns: Columns, responses: tuple[str, str], name: str) -> Parts:
+    """A pair with a preference: below 0 for the first response, above 0 for the second."""
+    completions = (text_of(row, responses[0]), text_of(row, responses[1]))
+    cell = column(row, name)
+    value = number_of(cell if number_in(cell) is None else number_in(cell), f"column {name!r}")
     if abs(value) > 3:
-        raise RowError(
-            f"column {HELPSTEER3!r} is {value:g}; expected a number from -3 to 3", f"{HELPSTEER3} is not from -3 to 3"
-        )
+        raise RowError(f"column {name!r} is {value:g}; expected a number from -3 to 3", f"{name} is not from -3 to 3")
     decided = value < 0 or value > 0  # neither holds of NaN
-    labels: dict[str, tuple[float, ...] | None] = {columns.objective or HELPSTEER3: None}
-    if decided:
-        labels = dict.fromkeys(labels, (float(value < 0), float(value > 0)))
-    return parts_of(row, columns, completions, labels)
-
-
-#: The column that holds the preference, and the name of its objective.
-HELPSTEER3 = "overall_preference"
+    label = (float(value < 0), float(value > 0)) if decided else None
+    return parts_of(row, columns, completions, {columns.objective or name: label})
 
 
 def _listwise(row: Row, columns: Columns, completions: str, labels: str) -> Parts:
     texts = column(row, completions)
     if not is_list(texts):
         raise RowError(
-            f"column {completions!r} is {shown(texts)}; expected a list of texts",
+            f"column {completions!r} is {shown(texts, SHOWN)}; expected a list of texts",
             f"column {completions!r} is no list of texts",
         )
     named = [turns(text, f"{completions}[{k}]") for k, text in enumerate(texts)]
     values = column(row, labels)
     if not isinstance(values, Mapping):
         raise RowError(
-            f"column {labels!r} is {shown(values)}; expected an object of objectives with one list each",
+            f"column {labels!r} is {shown(values, SHOWN)}; expected an object of objectives with one list each",
             f"column {labels!r} is no object of objectives",
         )
     return parts_of(
@@ -200,6 +215,14 @@ def _formats() -> dict[str, Format]:
             ("response1", "response2", HELPSTEER3),
             prompts=("context", *PROMPTS),
             also=("domain", "language", "individual_preference"),
+        ),
+        "helpsteer2": Format(
+            from_helpsteer2,
+            ("response_1", "response_2", HELPSTEER2),
+            also=(
+                *("split", "preference_statement", "preference_elaboration"),
+                *("three_most_similar_preferences", "all_preferences_unprocessed"),
+            ),
         ),
         "pairs": Format(from_pair, ("chosen", "rejected"), optional_prompt=True, also=ALSO),
         "ultrafeedback": Format(

@@ -88,6 +88,7 @@ class Reading:
         single: prompts that were left out because they have one response only, and the place of the first.
         repeated: groups whose responses repeated the prompt at their beginning, which was taken off.
         unused: columns that are neither prompt, responses nor labels.
+        undecided: pairs of which neither response is preferred.
     """
 
     layout: str
@@ -96,6 +97,7 @@ class Reading:
     single: tuple[int, str] = (0, "")
     repeated: int = 0
     unused: tuple[str, ...] = ()
+    undecided: int = 0
 
 
 @dataclass(frozen=True)

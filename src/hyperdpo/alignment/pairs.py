@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hyperdpo.alignment.cells import Prompt, Row, RowError, answer, column, turns
 from hyperdpo.alignment.parts import PAIR_OBJECTIVE, PLAIN, Columns, Parts
-from hyperdpo.alignment.questions import ASSISTANT, normal, question_of, until_sentence_end
+from hyperdpo.alignment.questions import normal, question_of, until_sentence_end
+from hyperdpo.alignment.transcripts import answer_begins
 
 #: Columns beside the pair in common data sets.
 ALSO = (
@@ -13,20 +16,26 @@ ALSO = (
 )
 
 
-def from_pair(row: Row, columns: Columns = PLAIN) -> Parts:
+def from_pair(row: Row, columns: Columns | None = None) -> Parts:
     """TRL's preference form, ``prompt``, ``chosen``, ``rejected``: one objective with the labels 1 and 0.
 
-    Texts or conversations. The prompt may be left out and stand at the beginning of both: it is then the messages that
+    Texts or conversations. Without a column for the prompt, it stands at the beginning of both: it is the messages that
     both have, the text up to the last shared turn of the assistant ("Assistant:"), or the longest common beginning, as
     TRL has it. Conversations that begin with the messages of an explicit prompt lose them; beside an assistant's
     message alone, a prompt that is a text is the user's message.
 
+    Args:
+        columns: of all rows; None: the prompt is in ``prompt`` if this row has it.
+
     Raises:
-        InputError: without a place; a column is missing or of another form, no prompt, or more than one message
+        InputError: without a place; a column is missing, empty or of another form, no prompt, or more than one message
             behind the prompt.
     """
+    if columns is None:
+        columns = PLAIN if PLAIN.prompt in row else replace(PLAIN, prompt=None)
     chosen, rejected = (turns(column(row, name), name) for name in ("chosen", "rejected"))
-    prompt = columns.read(row) or None
+    named = columns.prompt is not None and columns.cut_turns
+    prompt = columns.required(row) if named else columns.read(row) or None
     if columns.cut_turns and chosen == rejected:
         raise RowError("chosen and rejected are the same; expected two different responses", "chosen equals rejected")
     question, guessed = None, False
@@ -124,9 +133,9 @@ def _common(chosen: str, rejected: str) -> int:
 
 
 def _last_turn(chosen: str, rejected: str) -> int | None:
-    """Where the last "Assistant:" that both have in common ends."""
-    ends = [match.end() for match in ASSISTANT.finditer(chosen[: _common(chosen, rejected)])]
-    return ends[-1] if ends and ends[-1] > len("Assistant:") else None
+    """Where the last turn of the assistant that both have in common begins."""
+    begins = answer_begins(chosen[: _common(chosen, rejected)])
+    return begins[-1] if begins else None
 
 
 def _cut(chosen: str, rejected: str, at_turns: bool) -> tuple[str, str, str, bool]:

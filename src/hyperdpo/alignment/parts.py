@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hyperdpo.alignment.cells import Prompt, Row, RowError, column, is_missing, shown, text_of, turns
+from hyperdpo.alignment.cells import SHOWN, Prompt, Row, RowError, column, is_blank, is_missing, text_of, turns
 from hyperdpo.alignment.questions import question_of
+from hyperdpo.errors import shown
 
 #: What the one objective of a pair is called where nobody named it.
 PAIR_OBJECTIVE = "preferred"
@@ -53,13 +54,29 @@ class Columns:
         Raises:
             InputError: without a place; a cell of another form.
         """
-        if self.prompt is None or is_missing(row.get(self.prompt)):
+        if self.prompt is None:
             return None
-        found = turns(row[self.prompt], self.prompt)
+        found = None if is_missing(row.get(self.prompt)) else turns(row[self.prompt], self.prompt)
         more = row.get(INPUT) if self.prompt == INSTRUCTION and INPUT not in self.ignored else None
-        if is_missing(more) or more == "" or not isinstance(found, str):
+        if is_missing(more) or more == "" or isinstance(found, list):
             return found
-        return f"{found}\n{text_of(row, INPUT)}"
+        return f"{found}\n{text_of(row, INPUT)}" if found else text_of(row, INPUT)
+
+    def required(self, row: Row) -> Prompt:
+        """The prompt without its system message, of a row whose prompt is in a column.
+
+        Raises:
+            InputError: without a place; the row has no such column, it is empty or of another form.
+        """
+        name = self.prompt or PROMPTS[0]
+        column(row, name)
+        prompt = self.read(row)
+        if prompt is None or not prompt or (self.cut_turns and is_blank(prompt)):
+            raise RowError(
+                f"the prompt is empty (column {name!r}); expected a text or a conversation",
+                "an empty prompt",
+            )
+        return prompt
 
     def with_system(self, row: Row, prompt: Prompt) -> Prompt:
         """The prompt, after the row's system message: as a message, or as a paragraph before a text.
@@ -79,8 +96,8 @@ class Columns:
             return [{"role": "system", "content": text}, *prompt]
         if first["content"].strip() != text.strip():
             raise RowError(
-                f"column {self.system!r} is {shown(text)}, and the conversation begins with another system message; "
-                "expected one of them",
+                f"column {self.system!r} is {shown(text, SHOWN)}, and the conversation begins with another system "
+                "message; expected one of them",
                 "two system messages",
             )
         return prompt
@@ -109,10 +126,5 @@ def parts_of(
     row: Row, columns: Columns, completions: tuple[str, ...], labels: dict[str, tuple[float, ...] | None]
 ) -> Parts:
     """Parts of a row that has a column for its prompt."""
-    prompt = columns.read(row)
-    if prompt is None:
-        name = columns.prompt or PROMPTS[0]
-        if name not in row:
-            column(row, name)
-        raise RowError(f"column {name!r} is empty; expected a text or a conversation", "an empty prompt")
+    prompt = columns.required(row)
     return Parts(columns.with_system(row, prompt), completions, labels, question_of(prompt))

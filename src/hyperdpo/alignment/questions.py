@@ -1,7 +1,7 @@
 """The question of a prompt, its first user turn: what decides that two groups may not be on two sides of a split.
 
-A text may hold a whole conversation with the speakers' names ("Human: ... Assistant:") or the markers of a chat
-template; its first user turn is then what stands between the first two of them.
+A text may hold a whole conversation (:mod:`hyperdpo.alignment.transcripts`): the question is the same however it was
+written.
 """
 
 from __future__ import annotations
@@ -10,26 +10,7 @@ import re
 from collections.abc import Sequence
 
 from hyperdpo.alignment.cells import Prompt
-
-#: A speaker's name at the beginning of a line, or as the templates of chat models write it.
-_USER = r"(?:Human|HUMAN|human|User|USER|user|Prompter)"
-_OTHER = r"(?:Assistant|ASSISTANT|assistant|Bot|BOT|bot|AI|Model|model|GPT|gpt)"
-_TEMPLATES = (
-    r"<\|{0}\|>|<\|im_start\|>{0}\b|<\|start_header_id\|>{0}<\|end_header_id\|>|<start_of_turn>{0}\b|<extra_id_1>{0}\b"
-)
-_LINE = r"(?:^|(?<=[\n>\]]))[^\S\n]*"
-_USER_TURN = re.compile(
-    rf"{_LINE}(?:#+\s*)?{_USER}\s*:|{_LINE}#+\s*Instruction\s*:|{_TEMPLATES.format(_USER)}|\[INST\]"
-)
-_OTHER_TURN = re.compile(
-    rf"(?:^|(?<=\s))(?:#+\s*)?{_OTHER}\s*:|{_LINE}#+\s*Response\s*:|{_TEMPLATES.format(_OTHER)}|\[/INST\]"
-)
-#: Tokens of templates, which are no part of what was asked.
-_TOKENS = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<bos>|<eos>|<extra_id_\d+>|<</?SYS>>")
-#: HelpSteer's prompts of several turns begin with the user's text alone.
-_NEXT_TURN = re.compile(r"<extra_id_1>|\n\s*\n\s*(?:Assistant|ASSISTANT):")
-#: The name of the speaker who answers.
-ASSISTANT = re.compile(rf"(?:^|(?<=\n)){_OTHER}:|(?:^|(?<=\s))Assistant:")
+from hyperdpo.alignment.transcripts import first_user_turn
 
 _SENTENCE_END = re.compile(r"[.?!:。?!](?=\s|$)|\n")
 #: Words that a question has at least for another one to be taken for its continuation.
@@ -39,31 +20,16 @@ _LEAST_WORDS = 3
 def question_of(prompt: Prompt) -> str:
     """The first user turn, with single spaces; all of a text that names no speakers."""
     if isinstance(prompt, str):
-        return normal(_first_turn(prompt))
+        return normal(first_user_turn(prompt))
     texts = [message["content"] for message in prompt if message.get("role") == "user"]
     if not texts:
         return normal(" ".join(str(message.get("content", "")) for message in prompt))
-    return normal(_first_turn(texts[0]))
+    return normal(first_user_turn(texts[0]))
 
 
 def normal(text: str) -> str:
     """A text with single spaces between its words and none around it."""
     return " ".join(text.split())
-
-
-def _first_turn(text: str) -> str:
-    first = _USER_TURN.search(text)
-    if first is not None:
-        behind = text[first.end() :]
-        answer = _OTHER_TURN.search(behind)
-        begins = not _TOKENS.sub("", text[: first.start()]).strip()
-        if answer is not None or begins:
-            found = behind if answer is None else behind[: answer.start()]
-            return _TOKENS.sub(" ", found) if found.strip() else text
-    cut = _NEXT_TURN.search(text)
-    if cut is not None and text[: cut.start()].strip():
-        text = text[: cut.start()]
-    return _TOKENS.sub(" ", text)
 
 
 def until_sentence_end(text: str) -> str:

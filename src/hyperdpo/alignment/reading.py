@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hyperdpo.alignment.cells import Prompt, Row, RowError, is_missing, reason_of, shown
+from hyperdpo.alignment.cells import SHOWN, Prompt, Row, RowError, is_blank, reason_of
 from hyperdpo.alignment.columns import LeftOver
 from hyperdpo.alignment.file_rows import refuse, source_rows
-from hyperdpo.alignment.formats import FORMATS, Format, detect_format
+from hyperdpo.alignment.formats import FORMATS, UNDECIDED, Format, detect_format
 from hyperdpo.alignment.groups import VERSION, PreferenceGroup, Preferences, Reading
 from hyperdpo.alignment.parts import FIRST, Columns, Parts
-from hyperdpo.alignment.rated import is_number
-from hyperdpo.errors import InputError
+from hyperdpo.alignment.rated import is_unrated, number_in
+from hyperdpo.errors import InputError, shown
 
 #: Layouts whose one objective has no name of its own.
-ONE_OBJECTIVE = ("pairs", "helpsteer3")
+ONE_OBJECTIVE = ("pairs", "helpsteer3", "helpsteer2")
 #: Words of a prompt that is taken for repeated wherever all responses begin with it; a shorter one is only where at
 #: least half of a source's prompts are.
 _LONG_PROMPT = 3
 #: Values from which on consecutive integers are taken for the numbers of the rows.
 _LEAST_NUMBERED = 5
+#: The part of a column's values from which on it is one of numbers, as in tables of a ranker.
+_MOSTLY = 0.9
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ class _Reader:
                 left_out = "; ".join(filter(None, [left_out, f"{single[0]:,} prompts with one response only"]))
             why = f"no rows that can be used ({left_out})" if left_out else "no rows"
             raise InputError(f"{name}: {why}; expected at least one")
-        reading = Reading(self.layout, self.rows, self.invalid, single, repeated, unused)
+        undecided = sum(not group.labels for group in groups) if self.layout in UNDECIDED else 0
+        reading = Reading(self.layout, self.rows, self.invalid, single, repeated, unused, undecided)
         return Preferences(tuple(groups), tuple(met), name, reading)
 
     def _invalid(self, place: str, error: InputError, counted: bool = False) -> None:
@@ -172,21 +175,26 @@ class _Reader:
     def _numeric(self, found: list[_Found], names: tuple[str, ...]) -> tuple[list[_Found], tuple[str, ...]]:
         """Rows whose cells are numbers in all columns of numbers, and the columns that are no objectives after all.
 
-        A column of which at least half are numbers is one of numbers, and other cells of it make a row invalid. One
-        that does nothing but number the rows is none.
+        Where at least :data:`_MOSTLY` of a column are numbers, or it is asked for, other cells make a row invalid. A
+        column with more of them is no objective, nor is one that does nothing but number the rows.
         """
         dropped = []
         bad: dict[int, RowError] = {}
         for name in names:
             cells = [one.row.get(name) for one in found]
-            other = [k for k, cell in enumerate(cells) if not is_number(cell) and not is_missing(cell)]
-            numbers = [cell for cell in cells if is_number(cell)]
-            if len(other) > len(numbers) or (name not in self.objectives and _numbers_rows(numbers)):
+            numbers = [value for value in map(number_in, cells) if value is not None]
+            other = [k for k, cell in enumerate(cells) if number_in(cell) is None and not is_unrated(cell)]
+            mostly = len(numbers) >= _MOSTLY * (len(numbers) + len(other))
+            if name not in self.objectives and (not mostly or _numbers_rows(numbers)):
                 dropped.append(name)
                 continue
             for k in other:
-                message = f"column {name!r} is {shown(cells[k])}; expected a number or null, as in other rows"
-                bad.setdefault(k, RowError(message, "a label that is no number"))
+                message = (
+                    f"column {name!r} is {shown(cells[k], SHOWN)}, and {len(numbers):,} of its "
+                    f"{len(numbers) + len(other):,} values are numbers; expected a number or null, or "
+                    f"--ignore-columns {name}"
+                )
+                bad.setdefault(k, RowError(message, f"column {name!r} is no number"))
         for k, error in sorted(bad.items()):
             self._invalid(found[k].place, error, counted=True)
         return [one for k, one in enumerate(found) if k not in bad], tuple(dropped)
@@ -259,11 +267,11 @@ def _check_texts(parts: Parts) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise RowError(
-                f"{name} has the character {shown(text[error.start])}, half of a surrogate pair, which is no text; "
-                "expected Unicode",
+                f"{name} has the character {shown(text[error.start], SHOWN)}, half of a surrogate pair, which is no "
+                "text; expected Unicode",
                 "a text with half of a surrogate pair",
             ) from None
-    if not prompt.strip():
+    if is_blank(parts.prompt):
         raise RowError("the prompt is empty; expected a text or a conversation", "an empty prompt")
     for position, text in enumerate(parts.completions, 1):
         if not text.strip():
@@ -304,6 +312,10 @@ def notes(preferences: Preferences) -> list[str]:
             f"{source}: the responses of {reading.repeated:,} of {len(preferences):,} groups begin with the prompt, "
             "which was taken off"
         )
+    if reading.undecided:
+        found.append(
+            f"{source}: {reading.undecided:,} of {len(preferences):,} pairs have no label: no response is preferred"
+        )
     if reading.unused:
         found.append(f"{source}: columns that are not used: {', '.join(reading.unused)}")
     return found
@@ -324,4 +336,5 @@ def merged(readings: Sequence[Reading]) -> Reading:
         (sum(count for count, _ in singles), next((place for count, place in singles if count), "")),
         sum(one.repeated for one in readings),
         tuple(dict.fromkeys(name for one in readings for name in one.unused)),
+        sum(one.undecided for one in readings),
     )

@@ -7,9 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hyperdpo.alignment.data import Preferences, default_objectives, read_preferences, read_splits
+import numpy as np
+
+from hyperdpo.alignment.data import (
+    Preferences,
+    default_objectives,
+    fit_objectives,
+    read_preferences,
+    read_splits,
+    to_targets,
+)
+from hyperdpo.alignment.evaluation import check_measurable
 from hyperdpo.alignment.groups import VERSION, Reading
 from hyperdpo.alignment.run import fingerprint, parse_objectives
 from hyperdpo.errors import InputError
@@ -91,8 +101,22 @@ def columns_of(configured: Any, names: Sequence[str] | None, beta: float) -> lis
     """The labels to read: those of the objectives that will be trained on; None for all."""
     if configured is None:
         return None if names is None else list(names)
-    known = _chosen(_configured(configured, beta), names)
-    return list(dict.fromkeys(objective.column for objective in known))
+    return _columns(_chosen(_configured(configured, beta), names))
+
+
+def configured_objectives(
+    settings: Mapping[str, Any], names: Sequence[str] | None
+) -> tuple[tuple[Objective, ...] | None, list[str] | None]:
+    """The objectives of a configuration, None without, and the labels to read as :func:`columns_of` has them."""
+    beta, configured = beta_of(settings["training"]), settings.get("objectives")
+    if configured is None:
+        return None, columns_of(None, names, beta)
+    chosen = _chosen(_configured(configured, beta), names)
+    return chosen, _columns(chosen)
+
+
+def _columns(objectives: Sequence[Objective]) -> list[str]:
+    return list(dict.fromkeys(objective.column for objective in objectives))
 
 
 def _configured(configured: Any, beta: float) -> tuple[Objective, ...]:
@@ -152,6 +176,42 @@ def parts_of(
     return parts, described
 
 
+class Prepared(NamedTuple):
+    """What a fit trains and measures on."""
+
+    parts: dict[str, Preferences]
+    described: dict[str, Any]
+    """What run.json says about them."""
+    objectives: tuple[Objective, ...]
+    fitted: tuple[Objective, ...]
+    """The objectives, fitted to the training part."""
+
+
+def prepared(
+    source: Path, settings: Mapping[str, Any], names: Sequence[str] | None, reading: Mapping[str, Any]
+) -> Prepared:
+    """Data and objectives of ``align fit``.
+
+    Args:
+        settings: of :func:`settings_of`.
+        names: objectives that the command line names.
+        reading: of :func:`reading_of`.
+
+    Raises:
+        InputError: data that cannot be read, trained on or measured on, with the first reason.
+    """
+    beta = beta_of(settings["training"])
+    columns = columns_of(settings.get("objectives"), names, beta)
+    parts, described = parts_of(source, columns, reading, settings.get("split", {}))
+    chosen = objectives_of(settings.get("objectives"), names, parts["train"], beta)
+    fitted = fit_objectives(parts["train"], chosen)
+    for name, part in parts.items():
+        targets = to_targets(part, fitted)
+        if name == "test" and targets:
+            check_measurable([o.name for o in chosen], np.stack([one.signal for one in targets]))
+    return Prepared(parts, described, chosen, fitted)
+
+
 def told(reading: Reading) -> dict[str, Any]:
     """What run.json says about a source: its layout, what was left out and why, what was not used."""
     return {
@@ -160,6 +220,7 @@ def told(reading: Reading) -> dict[str, Any]:
         "left_out": {reason: count for reason, (count, _) in reading.invalid.items()},
         "prompts_with_one_response": reading.single[0],
         "repeated_prompts": reading.repeated,
+        "pairs_without_preference": reading.undecided,
         "unused_columns": list(reading.unused),
     }
 

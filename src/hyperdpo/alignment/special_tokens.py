@@ -4,6 +4,10 @@ tokens that a tokenizer puts at the end of its own accord, and one end-of-sequen
 Everything that turns prompts and responses into tokens goes through here: training, measuring, generation, the server.
 A text is tokenised without the tokenizer's own additions; what the tokenizer puts before a text is put before it here,
 unless the text begins with it already.
+
+One rule for tokens that a text writes out: at the ends, with white space around them, they are the tokens that are put
+there anyway. In the middle of a prompt they are kept, since they separate turns; in the middle of a response they are
+refused, since a response ends once.
 """
 
 from __future__ import annotations
@@ -11,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperdpo.alignment.cells import Prompt, RowError
-from hyperdpo.errors import InputError
+from hyperdpo.alignment.cells import SHOWN, Prompt, RowError
+from hyperdpo.errors import InputError, one_line, shown
 
 #: Any text that every tokenizer knows.
 _PROBE = "a"
@@ -87,7 +91,7 @@ def prompt_ids(tokenizer: Any, prompts: Sequence[Prompt], template: Mapping[str,
     texts = [
         without_end(tokenizer, one) if isinstance(one, str) else _opened(tokenizer, one, settings) for one in prompts
     ]
-    return begun(tokenizer, plain_ids(tokenizer, texts), beginning(tokenizer))
+    return _begun_ids(tokenizer, texts)
 
 
 def answered_ids(
@@ -99,12 +103,13 @@ def answered_ids(
     if there is none.
 
     Raises:
-        InputError: the chat template refuses a conversation; no EOS to put behind a text.
+        InputError: the chat template refuses a conversation; no EOS to put behind a text; a response with a BOS or EOS
+            in the middle.
     """
     eos, settings = tokenizer.eos_token, {**(template or {}), "add_generation_prompt": False}
     texts, chats = [], []
     for prompt, response in zip(prompts, responses, strict=True):
-        response = without_beginning(tokenizer, without_end(tokenizer, response))
+        response = bare_response(tokenizer, response)
         chats.append(not isinstance(prompt, str))
         if isinstance(prompt, str):
             if eos is None:
@@ -116,8 +121,17 @@ def answered_ids(
         else:
             whole = [*prompt, {"role": "assistant", "content": response}]
             texts.append(chat_text(tokenizer, whole, settings))
-    rows = begun(tokenizer, plain_ids(tokenizer, texts), beginning(tokenizer))
+    rows = _begun_ids(tokenizer, texts)
     return [_ended(tokenizer, ids, chat) for ids, chat in zip(rows, chats, strict=True)]
+
+
+def _begun_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts with exactly one beginning, also where white space stands before a BOS."""
+    written = []
+    for text in texts:
+        bare = without_beginning(tokenizer, text)
+        written.append(text if bare == text else f"{tokenizer.bos_token}{bare}")
+    return begun(tokenizer, plain_ids(tokenizer, written), beginning(tokenizer))
 
 
 def without_end(tokenizer: Any, text: str) -> str:
@@ -129,11 +143,29 @@ def without_end(tokenizer: Any, text: str) -> str:
 
 
 def without_beginning(tokenizer: Any, text: str) -> str:
-    """A response without the BOS that it begins with, if it does."""
+    """A text without the BOS that it begins with, if it does."""
     bos = tokenizer.bos_token
-    while bos and text.startswith(bos):
-        text = text[len(bos) :]
+    while bos and (bare := text.lstrip()).startswith(bos):
+        text = bare[len(bos) :]
     return text
+
+
+def bare_response(tokenizer: Any, response: str) -> str:
+    """A response without BOS and EOS at its ends.
+
+    Raises:
+        InputError: it has one in the middle.
+    """
+    response = without_beginning(tokenizer, without_end(tokenizer, response))
+    for name in ("eos", "bos"):
+        token, number = getattr(tokenizer, f"{name}_token"), getattr(tokenizer, f"{name}_token_id")
+        if token and token in response and number in plain_ids(tokenizer, [response])[0]:
+            raise RowError(
+                f"a response has {token!r}, the tokenizer's {name} token, in the middle ({shown(response, SHOWN)}); "
+                "expected it at the ends only, or another spelling",
+                f"a response with {token!r} in the middle",
+            )
+    return response
 
 
 def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], settings: Mapping[str, Any]) -> str:
@@ -147,7 +179,7 @@ def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], settings: M
     try:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **settings))
     except Exception as error:  # templates raise what they like
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = one_line(error) or type(error).__name__
         raise RowError(
             f"the chat template refuses the conversation ({why}); expected roles and an order that it takes",
             f"the chat template refuses it ({why})",

@@ -11,7 +11,7 @@ import torch
 from hyperdpo.alignment.groups import Preferences
 from hyperdpo.core.targets import l1_targets, softmax_targets
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Objective
+from hyperdpo.objectives import Label, Objective
 
 
 class Targets(NamedTuple):
@@ -37,11 +37,17 @@ class LabelCounts(NamedTuple):
     """Responses without a label."""
 
 
-def label_counts(preferences: Preferences, column: str) -> LabelCounts:
-    """How many groups have a label, in how many it varies, and how many responses lack it."""
+def label_counts(preferences: Preferences, label: str | Label) -> LabelCounts:
+    """How many groups have a label, in how many it varies, and how many responses lack it.
+
+    Args:
+        label: its column, or a label, whose value for "not judged" is none.
+    """
+    label = Label(name=label) if isinstance(label, str) else label
     labelled = varying = missing = 0
     for group in preferences.groups:
-        known = [value for value in group.labels.get(column, ()) if value == value]
+        values = np.array(group.labels.get(label.column, ()), dtype=np.float32)
+        known = values[label.judged(values)].tolist()
         missing += len(group.completions) - len(known)
         labelled += len(known) > 1
         varying += len(set(known)) > 1
@@ -68,7 +74,7 @@ def fit_objectives(preferences: Preferences, objectives: Sequence[Objective]) ->
     fitted = []
     for objective in objectives:
         values, _, sizes = _values(preferences, objective.column)
-        known = ~np.isnan(values)
+        known = objective.judged(values)
         if not known.any():
             raise InputError(
                 f"{preferences.source}: no training group has a label for objective {objective.name!r}; "
@@ -105,7 +111,7 @@ def to_targets(preferences: Preferences, objectives: Sequence[Objective]) -> lis
         gains = objective.gains(values)
         if objective.target == "l1" or objective.transform == "log1p":
             _reject_negative(preferences, objective, gains, np.repeat(positions, sizes))
-        known = ~np.isnan(values)
+        known = objective.judged(values)
         inputs = np.zeros_like(gains)
         inputs[known] = objective.target_inputs(gains[known])
         starts = np.cumsum(sizes) - sizes

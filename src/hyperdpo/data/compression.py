@@ -10,6 +10,8 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from hyperdpo.errors import one_line
+
 #: Name ending -> what the data are called in messages.
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
 
@@ -104,7 +106,7 @@ class Source(io.RawIOBase):
     def _explained(self, error: Exception) -> DamagedDataError:
         assert self._compression is not None
         kind = COMPRESSIONS[self._compression]
-        text = " ".join(str(error).split())[:60]
+        text = one_line(error, 60)
         if isinstance(error, EOFError):
             return DamagedDataError(f"the {kind} data end too early")
         return DamagedDataError(f"damaged or no {kind} data ({text!r})")

@@ -22,7 +22,7 @@ from hyperdpo.data.columns import (
 )
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.origins import may_need_origin
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line
 
 #: A sparse matrix is stored dense: up to so many columns.
 MOST_SPARSE_COLUMNS = 65_536
@@ -70,7 +70,7 @@ def to_columns(values: Any, what: str, prefix: str, origins: Mapping[str, float]
         try:
             frame = nw.from_native(values, eager_only=True, pass_through=True)
         except nw.exceptions.DuplicateError as error:
-            raise InputError(f"{what}: {' '.join(str(error).split())}") from None
+            raise InputError(f"{what}: {one_line(error)}") from None
         if isinstance(frame, nw.DataFrame):
             return _of_frame(frame, what, origins)
     if _is_sparse(values):
@@ -98,8 +98,9 @@ def _of_frame(frame: Any, what: str, origins: Mapping[str, float] | None) -> Col
             warnings.simplefilter("ignore", UserWarning)  # of names that are numbers
             table = frame.to_arrow().select(names)  # of pandas without its index
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise InputError(f"{what}: a column of values of several kinds ({text}); expected one kind a column") from None
+        raise InputError(
+            f"{what}: a column of values of several kinds ({one_line(error)}); expected one kind"
+        ) from None
     left_out: dict[str, str] = {}
     while True:
         plan = ColumnPlan.of(table.schema, left_out=left_out)

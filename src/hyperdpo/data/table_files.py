@@ -13,7 +13,7 @@ import numpy as np
 
 from hyperdpo.data.compression import Source, open_source, plain_name
 from hyperdpo.data.letor_errors import quoted
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,8 +213,3 @@ def _csv_type(first: pa.Array, is_qid: bool) -> pa.DataType:
     if pa.types.is_integer(guessed) or pa.types.is_floating(guessed) or pa.types.is_null(guessed):
         return pa.float64()
     return guessed if pa.types.is_boolean(guessed) or pa.types.is_temporal(guessed) else pa.string()
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error of pyarrow, on one line."""
-    return " ".join(str(error).split())[:200]

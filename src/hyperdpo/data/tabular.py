@@ -19,8 +19,8 @@ from hyperdpo.data.compression import DamagedDataError
 from hyperdpo.data.groups import abridged
 from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
-from hyperdpo.data.table_files import BLOCK_BYTES, AsTextError, CsvFile, ParquetFile, Progress, TableFile, one_line
-from hyperdpo.errors import InputError
+from hyperdpo.data.table_files import BLOCK_BYTES, AsTextError, CsvFile, ParquetFile, Progress, TableFile
+from hyperdpo.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa

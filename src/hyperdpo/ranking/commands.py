@@ -20,7 +20,7 @@ from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.options import parse_weights
 from hyperdpo.plots import plot_fronts
@@ -69,7 +69,7 @@ def fit_command(
         try:
             accelerator.init_trackers("hyperdpo", config=_flat(config.to_dict()), init_kwargs={"wandb": wandb})
         except Exception as error:  # each tracker raises its own: no login, no network, no space
-            raise InputError(f"--track {track}: cannot be started ({' '.join(str(error).split())[:200]})") from None
+            raise InputError(f"--track {track}: cannot be started ({one_line(error)})") from None
     use_free_cores()
     say = click.echo if main else None
     run = fit_run(config, parts, accelerator, out=out, base_source=base_source, given_base=given, say=say)
