@@ -5,6 +5,7 @@ Commands are given a few more options, so that trainings take moments. What is n
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -224,3 +225,22 @@ PREPARED: dict[str, Callable[[], dict[str, Any]]] = {
     "choosing": for_choosing,
     "serving": for_serving,
 }
+
+
+def test_the_configuration_of_the_page_on_alignment_fits_the_rows_that_it_shows(tmp_path: Path) -> None:
+    found = dict(reversed(list(blocks(ROOT / "docs" / "alignment.md"))))
+    row = json.loads(found["json"])
+    assert set(row["labels"]) == {"helpful", "harmless"}
+    rows = [
+        row | {"prompt": f"p{i}", "completions": ["a", "b"], "labels": row["labels"] | extra} for i, extra in LABELS
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    (tmp_path / "labels.yaml").write_text(found["yaml"])
+    arguments = ["data", "check", str(tmp_path / "rows.jsonl"), "--config", str(tmp_path / "labels.yaml")]
+    assert main(arguments) == 0
+    (tmp_path / "labels.yaml").write_text(found["yaml"].replace("harmless", "length"))
+    assert main(arguments) == 2, "an objective that the rows do not have"
+
+
+#: The row as it is, and a second in which its other label varies.
+LABELS = list(enumerate([{}, {"harmless": [0, 1]}] * 5))
