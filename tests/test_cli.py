@@ -64,7 +64,14 @@ def test_the_version_is_printed(command):
 
 
 @pytest.mark.parametrize(
-    "what", ["import hyperdpo", "import hyperdpo.cli; hyperdpo.cli.main(['rank', 'fit', '--help'])"]
+    "what",
+    [
+        "import hyperdpo",
+        "import hyperdpo.cli",
+        "import hyperdpo.cli; hyperdpo.cli.main(['rank', 'fit', '--help'])",
+        "import hyperdpo.cli; hyperdpo.cli.main(['align', 'fit', '--help'])",
+        "import hyperdpo.cli; hyperdpo.cli.main(['experiment'])",
+    ],
 )
 def test_importing_the_package_and_asking_for_help_load_nothing_heavy(what):
     heavy = ["torch", "accelerate", "numba", "sklearn", "pyarrow", "matplotlib", "transformers"]

@@ -37,12 +37,12 @@ def numbers_of(_: click.Context, parameter: click.Parameter, value: str | None) 
         raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
 
 
-def overrides_of(settings: tuple[str, ...]) -> dict[str, Any]:
+def overrides_of(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
     """``a.b=value`` settings as nested values; a value is read as YAML."""
     import yaml
 
     result: dict[str, Any] = {}
-    for setting in settings:
+    for setting in value:
         key, equals, text = setting.partition("=")
         if not equals or not all(key.split(".")):
             raise InputError(f"--set: found {setting!r}; expected KEY=VALUE, such as training.epochs=20")
@@ -67,6 +67,34 @@ def _number_or(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def settings_option(help: str) -> Callable[..., Any]:
+    """``--set``: the settings that a command is given by their names, as ``overrides``."""
+    return click.option("--set", "overrides", multiple=True, callback=overrides_of, metavar="KEY=VALUE", help=help)
+
+
+def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Take ``overrides`` out of a command's options, and the options that are settings, and put them together.
+
+    Args:
+        own: option: the settings that it gives a value to, as ``section.setting``.
+    """
+    overrides: dict[str, Any] = options.pop("overrides")
+    for option, settings in own.items():
+        value = options.pop(option)
+        if value is None or value is False:  # not given
+            continue
+        for setting in settings:
+            *sections, name = setting.split(".")
+            place = overrides
+            for section in sections:
+                place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    break  # no settings: refused where they are read
+            else:
+                place[name] = value
+    return overrides
 
 
 def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
@@ -196,6 +224,26 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
     )
 
     return add_options(*options)
+
+
+cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
+
+
+def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command takes that reads a ranker's data."""
+    options = (
+        click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
+        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
+        click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
+        click.option(
+            "--base-scores",
+            metavar="COLUMN|FILE",
+            help="Scores of your own ranker: a column, or a file with one per row.",
+        ),
+        *table_options(),
+        cpu_option,
+    )
+    return add_options(*options)(command)
 
 
 def described(variants: Variants) -> str:

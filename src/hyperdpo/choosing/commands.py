@@ -145,9 +145,7 @@ def choose(
             )
         return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
 
-    from hyperdpo.alignment.cli import check_extra
-
-    check_extra()
+    require("align")
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_effort, align_space

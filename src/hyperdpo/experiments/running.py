@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from hyperdpo.experiments.experiment import Experiment
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
+from hyperdpo.extras import is_installed, require
 from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.bench import Entry, Repeat, note_kept_settings
@@ -99,8 +99,7 @@ def run_experiment(
     """
     experiment = load(name)
     assert isinstance(experiment, Experiment)
-    if find_spec("plotly") is None:  # now, not after the trainings
-        raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
+    require("experiments")  # now, not after the trainings
     started = time.time()
     generated = data is None
     if not generated and queries is not None:
@@ -219,7 +218,7 @@ def _is_papers(preset: str | None, config_file: Path | None) -> bool:
 
 def _available(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """The entries that can be trained here; says which are left out."""
-    if find_spec("lightgbm") is not None:
+    if is_installed("lightgbm"):
         return entries
     missing = [entry.label for entry in entries if entry.method == LIGHTGBM_LS]
     if missing:

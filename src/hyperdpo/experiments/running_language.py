@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
+from hyperdpo.extras import require
 from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.ranking.config import merged
 from hyperdpo.threads import use_free_cores
@@ -77,8 +77,7 @@ def run_language_experiment(
     """
     experiment = load(name)
     assert isinstance(experiment, LanguageExperiment)
-    if find_spec("plotly") is None:  # now, not after the trainings
-        raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
+    require("experiments")  # now, not after the trainings
     if data is not None and prompts is not None:
         raise InputError(f"--queries: {prompts} prompts are asked for, but --data is given; expected one of them")
     if data is not None and model is None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.cli import check_extra
 from hyperdpo.choosing.rankers import rank_part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.app import check_port, serve
 from hyperdpo.explorer.front import measured_on
 from hyperdpo.explorer.rank_state import RankExplorer, check_same_labels, trained_on
+from hyperdpo.extras import require
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
 from hyperdpo.serving.commands import kind_of
@@ -127,7 +127,7 @@ def _align_page(
     model: str | None,
     device: str,
 ) -> Any:
-    check_extra()
+    require("align")
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_part
