@@ -226,6 +226,11 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
     return add_options(*options)
 
 
+def beta_option(help: str) -> Callable[..., Any]:
+    """A ranker's β, one per objective, as ``temperatures``; the older name is kept."""
+    return click.option("--beta", "--temperature", "temperatures", callback=numbers_of, metavar="B,B", help=help)
+
+
 cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 
 

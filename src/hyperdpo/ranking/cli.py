@@ -8,6 +8,7 @@ import click
 
 from hyperdpo.options import (
     PATH,
+    beta_option,
     described,
     names_of,
     numbers_of,
@@ -37,13 +38,9 @@ def rank() -> None:
 paper_option = click.option(
     "--paper", is_flag=True, help="The paper's setting: scratch, w beside the features, one w per batch."
 )
-temperature_option = click.option(
-    "--temperature",
-    "temperatures",
-    callback=numbers_of,
-    metavar="B,B",
-    help="β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
-    "others.  [default: the run's]",
+run_beta_option = beta_option(
+    "β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
+    "others.  [default: the run's]"
 )
 
 
@@ -97,7 +94,7 @@ def rank_fit(**options: Any) -> None:
     metavar="C,C",
     help="Scales c: above 1 is nearer to the base.",
 )
-@temperature_option
+@run_beta_option
 @click.option("--out", type=PATH, help="FRONT.json to write.")
 @click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
 @click.option(
@@ -170,7 +167,7 @@ def rank_compare(**options: Any) -> None:
     help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0).",
 )
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
-@temperature_option
+@run_beta_option
 @click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
 @ranker_data_options
 def rank_score(**options: Any) -> None:

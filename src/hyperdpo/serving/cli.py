@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, cpu_option, numbers_of
+from hyperdpo.options import PATH, beta_option, cpu_option
 
 COUNT = click.IntRange(min=1)
 
@@ -17,12 +17,8 @@ COUNT = click.IntRange(min=1)
 @click.option("--out", type=PATH, required=True, help="File of a ranker, directory of a language model.")
 @click.option("--format", help="Ranker: onnx, torch; language model: merged, peft.  [default: the first of them]")
 @click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
-@click.option(
-    "--temperature",
-    "temperatures",
-    callback=numbers_of,
-    metavar="B,B",
-    help="Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]",
+@beta_option(
+    "Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]"
 )
 @click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
@@ -45,7 +41,7 @@ def export(**options: Any) -> None:
     "--weights", metavar="W,W", help="Of requests that name none: one per objective, sum 1, or NAME=W,NAME=W."
 )
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Of requests that name none.  [default: 1]")
-@click.option("--temperature", "temperatures", callback=numbers_of, metavar="B,B", help="A ranker's β, likewise.")
+@beta_option("A ranker's β, likewise.")
 @click.option(
     "--api-key-env",
     metavar="NAME",

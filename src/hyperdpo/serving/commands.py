@@ -55,7 +55,7 @@ def export_command(
     chosen = known[0] if format is None else format
     if chosen not in known:
         raise InputError(f"--format: found {chosen!r}; {run_path} is a {what}, expected {' or '.join(known)}")
-    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--temperature": temperatures}
+    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--beta": temperatures}
     for option, value in foreign.items():
         if value is not None:
             why = "an exported ranker takes weights as inputs" if option == "--weights" else f"of no use for a {what}"

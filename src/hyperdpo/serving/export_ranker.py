@@ -75,7 +75,7 @@ class ExportedRanker(RawRanker):
             found, equal = ", ".join(f"{b:g}" for b in self.betas or ()), ",".join("1" for _ in self.betas or ())
             raise InputError(
                 f"temperatures: found {found}, at which a mixture has no export; "
-                f"expected equal ones, such as --temperature {equal}, which rank in another way (`hyperdpo choose "
+                f"expected equal ones, such as --beta {equal}, which rank in another way (`hyperdpo choose "
                 "--fixed-temperatures` finds a point; `hyperdpo serve` takes any)"
             )
 

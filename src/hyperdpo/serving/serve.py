@@ -56,7 +56,7 @@ def serve_command(
     kind = "rank" if run_path.is_file() else kind_of(run_path)
     for name in ALIGN_ONLY if kind == "rank" else RANK_ONLY:
         if options.get(name) is not None:
-            option = "--" + name.replace("_", "-").removesuffix("s" if name == "temperatures" else "")
+            option = "--beta" if name == "temperatures" else f"--{name.replace('_', '-')}"
             what = "a ranker" if kind == "rank" else "a language model"
             raise InputError(f"{option}: says nothing about {what}; expected it left out")
     if not math.isfinite(grace):
@@ -147,7 +147,10 @@ def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
 
     weights, betas = options.get("weights"), options.get("temperatures")
     given = None if weights is None else parse_weights(weights, names, range(len(names))).tolist()
-    return Points(tuple(names), Point(None)).read(given, options.get("scale"), betas, where="--")
+    try:
+        return Points(tuple(names), Point(None)).read(given, options.get("scale"), betas, where="--")
+    except InputError as error:
+        raise InputError(str(error).replace("--temperatures:", "--beta:", 1)) from None
 
 
 def _limits(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, int]:
