@@ -16,7 +16,7 @@ import click
 from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align
 from hyperdpo.choosing.cli import choose
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.cli import experiment
 from hyperdpo.explorer.cli import explore
 from hyperdpo.extras import require
@@ -28,6 +28,7 @@ from hyperdpo.options import (
     reading_options,
     settings_option,
 )
+from hyperdpo.progress import note, progress_bar
 from hyperdpo.ranking.cli import rank
 from hyperdpo.serving.cli import export, serve
 
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the source that raised it."""
-    click.echo(f"hyperdpo: note: {' '.join(str(message).split())}", err=True)
+    note(str(message))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -82,11 +83,10 @@ def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> No
     a test file. Test on the groups that a fit holds out, or on queries cut off the end of a larger file.
     """
     from hyperdpo.data.synthetic import generate
-    from hyperdpo.progress import progress_bar
 
     with progress_bar("generate", queries, "queries") as update:
         documents = generate(out, queries, seed, oracle, progress=update)
-    click.echo(f"{out}: {queries} queries, {documents} documents")
+    click.echo(f"{out}: {counted(queries, 'query')}, {counted(documents, 'document')}")
 
 
 @data.command("check")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
+from hyperdpo.progress import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,10 @@ def overrides_of(_: click.Context, __: click.Parameter, value: tuple[str, ...]) 
             raise InputError(f"--set: found {setting!r}; expected KEY=VALUE, such as training.epochs=20")
         place = result
         *parents, last = key.split(".")
+        if any(part.isdigit() for part in (*parents, last)):
+            raise InputError(
+                f"--set: {key} names a place in a list, which --set cannot change; set lists in the file of --config"
+            )
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
@@ -79,6 +84,9 @@ def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> 
 
     Args:
         own: option: the settings that it gives a value to, as ``section.setting``.
+
+    Raises:
+        InputError: ``--set`` gives one of them another value.
     """
     overrides: dict[str, Any] = options.pop("overrides")
     for option, settings in own.items():
@@ -93,6 +101,11 @@ def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> 
                 if not isinstance(place, dict):
                     break  # no settings: refused where they are read
             else:
+                if place.get(name, value) != value:
+                    said = "--" + option.replace("_", "-") + ("" if value is True else f" {value}")
+                    raise InputError(
+                        f"{said} and --set {setting}={place[name]} say different things; drop one of the two"
+                    )
                 place[name] = value
     return overrides
 
@@ -116,7 +129,9 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     pieces = [piece.strip() for piece in text.split(",")]
     labels = [names[i] for i in chosen]
     if len(pieces) > len(labels):
-        raise InputError(f"--weights: found {len(pieces)} weights; expected {len(labels)}, for {', '.join(labels)}")
+        raise InputError(
+            f"--weights: found {counted(len(pieces), 'weight')}; expected {len(labels)}, for {', '.join(labels)}"
+        )
     named = ["=" in piece for piece in pieces]
     if any(named) and not all(named):
         raise InputError(f"--weights: found {text!r}; expected either plain numbers or name=number for each")
@@ -132,8 +147,7 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     w = check_weights(w, len(names))
     if not any(named) and len(pieces) < len(labels):
         said = ", ".join(f"{name} {w[list(names).index(name)]:g}" for name in labels)
-        note = f"note: {len(pieces)} weights for {len(labels)} objectives, the rest count 0: {said}"
-        click.echo(note, err=True)
+        note(f"{counted(len(pieces), 'weight')} for {counted(len(labels), 'objective')}, the rest count 0: {said}")
     return w
 
 

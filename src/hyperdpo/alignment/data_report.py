@@ -10,7 +10,7 @@ from typing import Any
 from hyperdpo.alignment.data import ReadOptions, read_source_of
 from hyperdpo.alignment.groups import Preferences
 from hyperdpo.alignment.targets import LabelCounts, label_counts
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import Objective
 
 
@@ -52,7 +52,7 @@ class PreferenceReport:
         """The report, a line each; without the refusal."""
         sizes = ", ".join(f"{count:,} with {n}" for n, count in sorted(self.responses.items()))
         found = [
-            f"{self.source}: layout {self.layout}, {self.rows:,} rows, {self.groups:,} groups of "
+            f"{self.source}: layout {self.layout}, {counted(self.rows, 'row')}, {counted(self.groups, 'group')} of "
             f"{self.questions:,} different questions",
             f"responses per group: {sizes}",
         ]

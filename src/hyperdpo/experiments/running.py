@@ -103,7 +103,7 @@ def run_experiment(
     started = time.time()
     generated = data is None
     if not generated and queries is not None:
-        raise InputError(f"--queries: {queries} queries are asked for, but --data is given; expected one of them")
+        raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")
     config = _config(experiment, preset, config_file, objectives, generated, small, overrides)
     check_writable(out)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
