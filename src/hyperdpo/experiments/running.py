@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +23,7 @@ from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
 from hyperdpo.extras import is_installed, require
 from hyperdpo.files import check_writable, write_atomically, write_json
+from hyperdpo.hashing import sha256_of
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.bench import Entry, Repeat, note_kept_settings
 from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
@@ -294,7 +293,7 @@ def _key(config: RankConfig, repeats: Sequence[Repeat], base: str) -> str:
     """
     settings = config.to_dict()
     kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "qid_column")
-    digest = hashlib.sha256(json.dumps([[settings[name] for name in kept], base]).encode())
+    digest = sha256_of([settings[name] for name in kept], base)
     for name, part in sorted(repeats[0].parts.items()):
         digest.update(f"{name} {part.table.fingerprint}".encode() + part.groups.tobytes())
     for name, scores in sorted((repeats[0].given_base or {}).items()):
