@@ -7,7 +7,7 @@ DEMO_OUT ?= demo
 # Processes that run the tests, a thread each: more threads than cores wait for each other far longer than they work.
 TEST_PROCESSES ?= 2
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test check lint bench docs clean
 
 setup: $(VENV)/.complete
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+
+# What a change of the mathematics or of the readers needs first: a minute at most, once mypy and numba have their caches.
+check: setup lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/core tests/data tests/ranking/test_metrics.py
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks docs

@@ -367,7 +367,7 @@ def test_temperatures_of_a_mixture_are_part_of_the_command(command, fitted, gene
     point = read(tmp_path / "p.json")
     assert point["temperatures_searched"]
     assert point["scale"] == 1
-    assert ("--temperature" in point["command"]) == (point["temperature"] != [1.0, 1.0])
+    assert ("--beta" in point["command"]) == (point["temperature"] != [1.0, 1.0])
 
 
 def test_requirements_that_cannot_be_met_end_with_exit_code_1_and_the_nearest_point(command, fitted, generated):

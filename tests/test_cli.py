@@ -65,7 +65,14 @@ def test_the_version_is_printed(command):
 
 
 @pytest.mark.parametrize(
-    "what", ["import hyperdpo", "import hyperdpo.cli; hyperdpo.cli.main(['rank', 'fit', '--help'])"]
+    "what",
+    [
+        "import hyperdpo",
+        "import hyperdpo.cli",
+        "import hyperdpo.cli; hyperdpo.cli.main(['rank', 'fit', '--help'])",
+        "import hyperdpo.cli; hyperdpo.cli.main(['align', 'fit', '--help'])",
+        "import hyperdpo.cli; hyperdpo.cli.main(['experiment'])",
+    ],
 )
 def test_importing_the_package_and_asking_for_help_load_nothing_heavy(what):
     heavy = ["torch", "accelerate", "numba", "sklearn", "pyarrow", "matplotlib", "transformers"]
@@ -388,7 +395,7 @@ def test_weights_by_name_are_those_by_place(command, fitted_five, generated):
 def test_fewer_weights_than_objectives_leave_the_rest_nothing_and_say_so(command, fitted_five, generated):
     found = command("rank", "score", fitted_five, generated[0], "--weights", ".3,.7", "--cpu")
     assert found.code == 0
-    assert found.err.startswith("note: 2 weights for 5 objectives")
+    assert found.err.startswith("hyperdpo: note: 2 weights for 5 objectives")
     assert "query_url_clicks 0.3, url_clicks 0.7, url_dwell_time 0" in found.err
     whole = command("rank", "score", fitted_five, generated[0], "--weights", ".3,.7,0,0,0", "--cpu")
     assert found.out == whole.out

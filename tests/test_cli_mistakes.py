@@ -30,6 +30,10 @@ def place(fitted, generated, tmp_path):
         "empty": "",
         "yaml": "training:\n  epochs: [3\n",
         "unknown": "training: {epoch: 3}\n",
+        "misspelt": "objective: [{name: a, column: 999}]\n",
+        "text": "objectives: clicks\n",
+        "names": "objectives: [clicks]\n",
+        "nameless": "objectives: [{column: 134}]\n",
         "cost": "objectives: [{name: a, column: 999}]\n",
         "other": "objectives: [{name: pagerank, column: 41}]\n",
         "constant": "".join(f"1 qid:{i // 3} 1:{i} 134:{i} 135:4\n" for i in range(30)),
@@ -71,7 +75,27 @@ MISTAKES = [
     ("rank fit DATA --out NEW --preset mslr --config T/unknown", "training.epoch|not a setting"),
     ("rank fit DATA --out NEW --config T/cost", "no column '999'"),
     ("rank fit DATA --out NEW --preset mslr --set training.epoch=3", "training.epoch|not a setting"),
-    ("rank fit DATA --out NEW --preset mslr --set training.epochs=many", "training.epochs|many"),
+    (
+        "rank fit DATA --out NEW --preset mslr --set training.epochs=many",
+        "training.epochs|an integer",
+    ),
+    ("rank fit DATA --out NEW --preset mslr --set training.alpha=x", "training.alpha is 'x'|expected a number"),
+    ("rank fit DATA --out NEW --preset mslr --set training=5", "training is 5|expected settings such as {epochs: 20}"),
+    ("rank fit DATA --out NEW --preset mslr --set scorer.kind=cnn", "scorer.kind is 'cnn'|'transformer' or 'mlp'"),
+    ("rank fit DATA --out NEW --preset mslr --set objectives.0.unjudged=-1", "objectives.0.unjudged|list|--config"),
+    ("rank fit DATA --out NEW --config T/misspelt", "misspelt|did you mean objectives?"),
+    ("rank fit DATA --out NEW --config T/text", "text|objectives is 'clicks'|expected a list, such as [a, b]"),
+    ("rank fit DATA --out NEW --config T/names", "names|objectives.0 is 'clicks'|such as {name: clicks}"),
+    ("rank fit DATA --out NEW --config T/nameless", "objectives.0.name is missing"),
+    ("rank fit DATA --out NEW --preset mslr --config T/cost", "--preset mslr|cost|drop --preset"),
+    ("rank front RUN DATA --preset mslr --config T/cost", "--preset mslr|cost|drop --preset"),
+    ("rank fit DATA --out NEW --preset mslr --seed 2 --set seed=1", "--seed 2|--set seed=1|drop one"),
+    ("rank compare DATA --out NEW --preset mslr --seed 2 --set seed=1", "--seed 2|--set seed=1|drop one"),
+    ("rank fit DATA --out NEW --preset mslr --sort --set sort=no", "--sort|--set sort=False|drop one"),
+    ("rank fit DATA --out NEW --preset mslr --paper --parametrization mixture", "--paper|mixture|drop one"),
+    ("rank fit DATA --out NEW --preset mslr --paper --set parametrization=mixture", "--paper|mixture|drop one"),
+    ("align fit DATA --out NEW --model none --seed 2 --set training.seed=1", "--seed 2|training.seed=1|drop one"),
+    ("align fit DATA --out NEW --model none --config T/misspelt", "misspelt|did you mean objectives?"),
     ("rank fit DATA --out NEW --preset mslr --set training.epochs", "KEY=VALUE"),
     ("rank fit DATA --out NEW --preset mslr --set =3", "KEY=VALUE"),
     ("rank fit DATA --out NEW --preset mslr --set seed=1 --set seed.x=1", "seed.x"),
@@ -100,7 +124,7 @@ MISTAKES = [
     ("rank front RUN T/nothing.txt", "nothing.txt"),
     ("rank front RUN T/malformed", "malformed:2"),
     ("rank front RUN ORACLE", "oracle.csv|no column"),
-    ("rank front RUN DATA --points 1", "1 points"),
+    ("rank front RUN DATA --points 1", "1 point for 2 objectives"),
     ("rank front RUN DATA --points 0", "0 points"),
     ("rank front RUN DATA --points few", "--points|few"),
     ("rank front RUN DATA --scales 0", "scale 0"),
@@ -153,7 +177,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(command, place, typed, words):
         head, _, rest = word.partition("/")
         arguments.append(str(place[head] / rest if rest else place[head]) if head in place else word)
     before = sorted(path for path in place["T"].rglob("*"))
-    found = command(*arguments, *(["--cpu"] if arguments[0] == "rank" and arguments[1] != "sort" else []))
+    found = command(*arguments, *(["--cpu"] if arguments[0] in ("rank", "align") and arguments[1] != "sort" else []))
     assert found.refused(*words.split("|")), found
     assert not any(".tmp" in path.name for path in place["T"].rglob("*"))
     left = [path for path in place["T"].rglob("*") if path not in before]

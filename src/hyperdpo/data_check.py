@@ -11,9 +11,34 @@ import click
 
 from hyperdpo.data.compression import plain_name
 from hyperdpo.errors import InputError
+from hyperdpo.extras import require
 
 #: Endings of files that only a language model's data have.
 _JSON = (".json", ".jsonl")
+
+
+def check_command(
+    source: Path,
+    *,
+    format: str,
+    overrides: dict[str, Any],
+    prompt_column: str | None,
+    ignore_columns: list[str] | None,
+    skip_invalid: bool,
+    cpu: bool = False,
+    **options: Any,
+) -> None:
+    """``hyperdpo data check``.
+
+    Args:
+        cpu: means nothing here: nothing is computed on a GPU.
+        options: those of a ranker's data.
+    """
+    reading = {"prompt_column": prompt_column, "ignore_columns": ignore_columns, "skip_invalid": skip_invalid}
+    if is_preferences(source, options, {"format": format, **reading}):
+        check_preferences(source, format=format, reading=reading, options=options, settings=overrides)
+    else:
+        check_table(source, settings=overrides, reading={"format": format, **reading}, **options)
 
 
 def is_preferences(source: Path, options: Mapping[str, Any], reading: Mapping[str, Any]) -> bool:
@@ -114,9 +139,7 @@ def check_preferences(
     Raises:
         InputError: where ``align fit`` would refuse the data.
     """
-    from hyperdpo.alignment.cli import check_extra
-
-    check_extra()
+    require("align")
     from hyperdpo.alignment.data import ReadOptions, shared_questions
     from hyperdpo.alignment.data_report import describe_parts, label_lines
     from hyperdpo.alignment.settings import configured_objectives, prepared, reading_of, settings_of

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from hyperdpo.data.synthetic import generate
+from hyperdpo.errors import counted
 from hyperdpo.files import write_atomically
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.commands import compare_command, fit_command, front_command
@@ -25,7 +26,7 @@ METHODS, POINTS = ("hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo"), 5
 def run_demo(out: Path, *, queries: int, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> None:
     """Generate data, train a base and a conditioned ranker, and write front, plot and report into ``out``."""
     data, oracle, run = out / "data.txt", out / "oracle.csv", out / "run"
-    click.echo(f"1. generate {queries} queries: {data}")
+    click.echo(f"1. generate {counted(queries, 'query')}: {data}")
     with progress_bar("generate", queries, "queries") as update:
         generate(data, queries, seed, oracle, progress=update)
     click.echo("2. train a base ranker on relevance, then one ranker for every weighting of two click labels")

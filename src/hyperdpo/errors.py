@@ -37,6 +37,13 @@ def one_line(error: BaseException | str, most: int = 200) -> str:
     return " ".join(str(error).split())[:most]
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 objective``, ``2 objectives``, ``1,000 queries``."""
+    if number != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that is not known: the nearest one of its section, or one that
     contains it, or nothing. Parts of names are separated by dots."""

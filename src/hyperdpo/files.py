@@ -6,8 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +24,57 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename.
+    """Write a file; it is there whole or not at all.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    with written(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def written(path: Path, *, directory: bool = False) -> Iterator[Path]:
+    """A temporary name beside a file, to be written in the block: renamed at its end, and gone if it fails.
+
+    Args:
+        directory: it is a directory, which is made. One that is there already is replaced as a whole.
 
     Raises:
         InputError: the place cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        if directory:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _put(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if directory:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Rename what is finished; a directory that was there before goes once the new one is in its place."""
+    if not (made.is_dir() and path.exists()):
+        os.replace(made, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    os.replace(path, old)
+    try:
+        os.replace(made, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_json(path: Path) -> Any:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
+from hyperdpo.progress import note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,17 +38,21 @@ def numbers_of(_: click.Context, parameter: click.Parameter, value: str | None) 
         raise click.BadParameter(f"found {value!r}; expected numbers separated by commas, such as .3,.7") from None
 
 
-def overrides_of(settings: tuple[str, ...]) -> dict[str, Any]:
+def overrides_of(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
     """``a.b=value`` settings as nested values; a value is read as YAML."""
     import yaml
 
     result: dict[str, Any] = {}
-    for setting in settings:
+    for setting in value:
         key, equals, text = setting.partition("=")
         if not equals or not all(key.split(".")):
             raise InputError(f"--set: found {setting!r}; expected KEY=VALUE, such as training.epochs=20")
         place = result
         *parents, last = key.split(".")
+        if any(part.isdigit() for part in (*parents, last)):
+            raise InputError(
+                f"--set: {key} names a place in a list, which --set cannot change; set lists in the file of --config"
+            )
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
@@ -69,6 +74,42 @@ def _number_or(value: Any) -> Any:
     return value
 
 
+def settings_option(help: str) -> Callable[..., Any]:
+    """``--set``: the settings that a command is given by their names, as ``overrides``."""
+    return click.option("--set", "overrides", multiple=True, callback=overrides_of, metavar="KEY=VALUE", help=help)
+
+
+def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Take ``overrides`` out of a command's options, and the options that are settings, and put them together.
+
+    Args:
+        own: option: the settings that it gives a value to, as ``section.setting``.
+
+    Raises:
+        InputError: ``--set`` gives one of them another value.
+    """
+    overrides: dict[str, Any] = options.pop("overrides")
+    for option, settings in own.items():
+        value = options.pop(option)
+        if value is None or value is False:  # not given
+            continue
+        for setting in settings:
+            *sections, name = setting.split(".")
+            place = overrides
+            for section in sections:
+                place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    break  # no settings: refused where they are read
+            else:
+                if place.get(name, value) != value:
+                    said = "--" + option.replace("_", "-") + ("" if value is True else f" {value}")
+                    raise InputError(
+                        f"{said} and --set {setting}={place[name]} say different things; drop one of the two"
+                    )
+                place[name] = value
+    return overrides
+
+
 def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
     """(m,) weights from ``.3,.7`` or ``clicks=.3,quality=.7``.
 
@@ -88,7 +129,9 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     pieces = [piece.strip() for piece in text.split(",")]
     labels = [names[i] for i in chosen]
     if len(pieces) > len(labels):
-        raise InputError(f"--weights: found {len(pieces)} weights; expected {len(labels)}, for {', '.join(labels)}")
+        raise InputError(
+            f"--weights: found {counted(len(pieces), 'weight')}; expected {len(labels)}, for {', '.join(labels)}"
+        )
     named = ["=" in piece for piece in pieces]
     if any(named) and not all(named):
         raise InputError(f"--weights: found {text!r}; expected either plain numbers or name=number for each")
@@ -104,8 +147,7 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     w = check_weights(w, len(names))
     if not any(named) and len(pieces) < len(labels):
         said = ", ".join(f"{name} {w[list(names).index(name)]:g}" for name in labels)
-        note = f"note: {len(pieces)} weights for {len(labels)} objectives, the rest count 0: {said}"
-        click.echo(note, err=True)
+        note(f"{counted(len(pieces), 'weight')} for {counted(len(labels), 'objective')}, the rest count 0: {said}")
     return w
 
 
@@ -205,6 +247,31 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
     )
 
     return add_options(*options)
+
+
+def beta_option(help: str) -> Callable[..., Any]:
+    """A ranker's β, one per objective, as ``temperatures``; the older name is kept."""
+    return click.option("--beta", "--temperature", "temperatures", callback=numbers_of, metavar="B,B", help=help)
+
+
+cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
+
+
+def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command takes that reads a ranker's data."""
+    options = (
+        click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
+        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
+        click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
+        click.option(
+            "--base-scores",
+            metavar="COLUMN|FILE",
+            help="Scores of your own ranker: a column, or a file with one per row.",
+        ),
+        *table_options(),
+        cpu_option,
+    )
+    return add_options(*options)(command)
 
 
 def described(variants: Variants) -> str:

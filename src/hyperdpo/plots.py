@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hyperdpo.errors import InputError
+from hyperdpo.files import written
 from hyperdpo.ranking.evaluation import Front
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         InputError: the file cannot be written, or has an ending that is not known.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
+        with written(path) as temporary:
+            figure.savefig(temporary, dpi=150, format=path.suffix[1:] or None)
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path}: cannot be drawn ({error}); expected a name ending in .png, .pdf or .svg") from None
 
 

@@ -43,6 +43,11 @@ def tell(line: str) -> None:
     print(f"hyperdpo: {line}", file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """A note on standard error: something to know, which is no mistake."""
+    tell(f"note: {' '.join(text.split())}")
+
+
 @contextmanager
 def progress_bar(description: str, total: float | None, unit: str, *, show: bool = True) -> Iterator[Update]:
     """A bar on stderr, gone when the work is done; without a terminal, lines with stage, rate and time left.

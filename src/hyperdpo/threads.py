@@ -6,6 +6,9 @@ import os
 
 import click
 
+from hyperdpo.errors import counted
+from hyperdpo.progress import note
+
 #: Set by users, and read by torch itself: it wins.
 VARIABLE = "OMP_NUM_THREADS"
 #: Key of a command's context: it was said.
@@ -51,8 +54,7 @@ def use_free_cores() -> None:
     number, cores = free_cores(), available_cores()
     torch.set_num_threads(number)
     meta[_TOLD] = number
-    click.echo(
-        f"hyperdpo: note: {number} thread{'s' * (number > 1)} ({cores} core{'s' * (cores > 1)}, load "
-        f"{load_average():.1f}); {VARIABLE} sets another number",
-        err=True,
+    note(
+        f"{counted(number, 'thread')} ({counted(cores, 'core')}, load "
+        f"{load_average():.1f}); {VARIABLE} sets another number"
     )

@@ -23,7 +23,7 @@ def rank_command(
     """
     command = ["hyperdpo", "rank", "score", str(run), str(data), "--weights", numbers(weights), "--scale", f"{scale:g}"]
     if temperatures is not None:
-        command += ["--temperature", numbers(temperatures)]
+        command += ["--beta", numbers(temperatures)]
     if base_scores is not None:
         command += ["--base-scores", base_scores]
     return shlex.join(command)

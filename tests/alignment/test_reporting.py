@@ -49,7 +49,8 @@ def test_before_it_starts_it_says_what_it_will_do(tmp_path, capsys, settings, st
     job = trainer(tmp_path, **settings)
     announce(job)
     said = capsys.readouterr().err
-    assert said == (f"hyperdpo: base scores of 141 responses in 47 groups, then {steps} steps of {groups} groups\n")
+    written = "1 step" if steps == 1 else f"{steps} steps"
+    assert said == (f"hyperdpo: base scores of 141 responses in 47 groups, then {written} of {groups} groups\n")
     job.train()
     assert job.state.global_step == steps
 

@@ -32,8 +32,7 @@ def test_mistakes_get_one_line(command, tmp_path):
 
 
 def test_what_is_not_installed_is_said_before_anything_is_trained(command, generated, tmp_path, monkeypatch):
-    for module in ("hyperdpo.experiments.running", "hyperdpo.ranking.comparison"):
-        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
+    monkeypatch.setattr("hyperdpo.extras.find_spec", lambda name: None)
     assert command("experiment", "figure2a", "--small", "--out", tmp_path / "r").refused(
         "plotly", "hyperdpo[experiments]"
     )

@@ -206,7 +206,7 @@ def test_lightgbm_is_among_the_methods_of_the_honest_looks(name: str, out: Path)
 def test_without_lightgbm_one_line_says_that_it_is_left_out(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hyperdpo.experiments.running.find_spec", lambda name: None if name == "lightgbm" else name)
+    monkeypatch.setattr("hyperdpo.extras.find_spec", lambda name: None if name == "lightgbm" else name)
     methods = tiny("oracle", out)["cases"][0]["comparison"]["methods"]
     assert "LightGBM-LS" not in methods
     assert len(methods) == 6

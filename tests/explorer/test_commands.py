@@ -11,8 +11,6 @@ import sys
 import pytest
 from helpers import CLICKS, fit_toy, free_port, run_python, subprocess_environment
 
-from hyperdpo.explorer import cli as explore_cli
-
 
 @pytest.fixture(scope="module")
 def other_run(tmp_path_factory):
@@ -84,7 +82,7 @@ def test_a_port_in_use_gets_one_line(command, never_served, fitted, generated):
 
 
 def test_a_missing_extra_gets_one_line(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(explore_cli, "find_spec", lambda name: None if name == "nicegui" else object())
+    monkeypatch.setattr("hyperdpo.extras.find_spec", lambda name: None if name == "nicegui" else object())
     done = command("explore", tmp_path)
     assert done.refused("nicegui", "hyperdpo[explore]"), done.err
 

@@ -28,7 +28,7 @@ def test_a_rankers_point_is_the_same_in_all_three_ways(fitted, generated, comman
     done = command(*shlex.split(texts.command)[1:])
     assert done.code == 0, done.err
     assert np.array(done.out.split(), float) == pytest.approx(expected, rel=1e-5)
-    assert ("--temperature" in texts.command) == (temperatures != (1.0, 1.0))
+    assert ("--beta" in texts.command) == (temperatures != (1.0, 1.0))
 
     features = table.take(np.arange(table.num_rows), table.column_indices(run.transform.columns))
     names = {"X": features, "qid": np.repeat(table.qids, table.group_sizes)}

@@ -545,11 +545,12 @@ def test_a_model_at_any_temperature_is_scored_from_the_command_line(generated, t
     arguments = ["--preset", "mslr", "--objectives", "url_clicks,quality", "--cpu"]
     assert command("rank", "fit", generated[0], "--out", run_path, *arguments, *TINY_OPTIONS).code == 0
     found = []
-    for temperature in ("1,1", "1,0.5"):
-        options = ["--weights", ".3,.7", "--temperature", temperature, "--out", scores]
+    for option, betas in (("--beta", "1,1"), ("--beta", "1,0.5"), ("--temperature", "1,0.5")):
+        options = ["--weights", ".3,.7", option, betas, "--out", scores]
         assert command("rank", "score", run_path, generated[0], *options).code == 0
         found.append(np.loadtxt(scores))
-    assert not np.allclose(*found)
+    assert not np.allclose(found[0], found[1])
+    np.testing.assert_array_equal(found[1], found[2], "the older name of the option")
 
 
 def test_the_grid_of_a_comparison_holds_the_vertices():

@@ -35,7 +35,7 @@ def test_a_language_model_becomes_an_adapter(command, adapter, tmp_path):
         (["--weights", ".3,.8"], ("weights",)),
         (["--weights", "c=1"], ("--weights", "'c'")),
         (["--weights", ".3,.7", "--format", "onnx"], ("--format", "merged or peft")),
-        (["--weights", ".3,.7", "--temperature", "1,1"], ("--temperature",)),
+        (["--weights", ".3,.7", "--beta", "1,1"], ("--beta",)),
     ],
 )
 def test_a_language_model_refuses(command, adapter, tmp_path, options, words):
@@ -49,7 +49,7 @@ def test_a_language_model_refuses(command, adapter, tmp_path, options, words):
         (["--weights", ".3,.7"], ("--weights", "inputs")),
         (["--format", "merged"], ("--format", "onnx or torch")),
         (["--format", "tflite"], ("--format", "'tflite'")),
-        (["--temperature", "1,2"], ("--temperature",)),
+        (["--beta", "1,2"], ("--beta",)),
         (["--temperature", "1"], ("temperatures",)),
         (["--model", "gpt2"], ("--model",)),
     ],

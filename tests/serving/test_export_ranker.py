@@ -247,7 +247,7 @@ def test_different_temperatures_of_a_mixture_are_refused(table, tmp_path):
     run = fit_toy(table, objectives=objectives)
     with pytest.raises(InputError) as error:
         export_ranker(run, tmp_path / "a.onnx")
-    assert is_one_line(error.value, "--temperature", "2, 1")
+    assert is_one_line(error.value, "--beta", "2, 1")
     assert not list(tmp_path.iterdir())
     assert export_ranker(run, tmp_path / "a.onnx", temperatures=[1, 1]).path.exists()
 

@@ -7,7 +7,6 @@ on from its last checkpoint. All models share the base's weights in memory.
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import xxhash
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from hyperdpo import hashing
 from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.batches import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -211,7 +210,7 @@ class Bench:
         objectives = [asdict(o) for o in self.settings.objectives]
         data = [fingerprint(self.train), fingerprint(self.test), self.limits]
         told = [objectives, self.settings.seed, *data, self._base_print]
-        return xxhash.xxh3_64_hexdigest(json.dumps(told, sort_keys=True, default=str).encode())
+        return hashing.fingerprint(told, 64)
 
     def model(self, entry: Entry, grid: np.ndarray) -> Model:
         """Train what an entry needs to answer at the (P, m) grid."""
@@ -259,7 +258,7 @@ class Bench:
             "data": fingerprint(self.train),
             "base": self._base_print,
         }
-        name = f"{job.name}-{xxhash.xxh3_64_hexdigest(json.dumps(told, sort_keys=True, default=str).encode())[:12]}"
+        name = f"{job.name}-{hashing.fingerprint(told, 64)[:12]}"
         if name in self._trained:
             return self._trained[name]
         path = self.directory / "models" / name

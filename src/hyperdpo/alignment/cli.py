@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
 
 from hyperdpo.alignment.variants import VARIANTS
-from hyperdpo.errors import InputError
+from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
+    add_options,
+    cpu_option,
     described,
     names_of,
     numbers_of,
-    overrides_of,
     reading_options,
+    settings_option,
+    take_settings,
 )
+
+#: Options that are settings of a training, and which.
+SEED = {"seed": ("training.seed",)}
+FIT_SETTINGS = {"beta": ("training.beta",), "epochs": ("training.num_train_epochs",)}
 
 
 @click.group()
@@ -27,23 +32,21 @@ def align() -> None:
     """Fine-tune a language model on several preference objectives at once, and use it at any weights."""
 
 
-def check_extra() -> None:
-    """One line, before anything is read, where the extra is missing."""
-    for package in ("transformers", "peft"):
-        if find_spec(package) is None:
-            raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[align]'")
+def _commands() -> Any:
+    """What the commands do: imported where one runs, and the extra with it."""
+    require("align")
+    from hyperdpo.alignment import commands
+
+    return commands
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How DATA is read."""
     formats = click.Choice(PREFERENCE_FORMATS)
     layout = click.option("--format", type=formats, default="auto", show_default=True, help="Of DATA.")
-    for option in reversed((layout, *reading_options())):
-        command = option(command)
-    return command
+    return add_options(layout, *reading_options())(command)
 
 
-cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
 
 
@@ -56,54 +59,19 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
 @click.option("--epochs", type=float, help="Passes over the training groups.  [default: 4]")
 @click.option("--seed", type=int, help="Of initialisation, order and sampled weights.  [default: 42]")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting: training.learning_rate=1e-3.")
+@settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
 @cpu_option
-def align_fit(
-    source: Path,
-    model: str,
-    out: Path,
-    config_file: Path | None,
-    objectives: list[str] | None,
-    beta: float | None,
-    epochs: float | None,
-    seed: int | None,
-    settings: tuple[str, ...],
-    overwrite: bool,
-    format: str,
-    prompt_column: str | None,
-    ignore_columns: list[str] | None,
-    skip_invalid: bool,
-    cpu: bool,
-) -> None:
+def align_fit(**options: Any) -> None:
     """Train one adapter of a causal language model for all weightings of the objectives in DATA.
 
     DATA is JSONL, JSON or Parquet: prompt, completions, labels {objective: [numbers]}; listwise scores; chosen and
     rejected; the columns of UltraFeedback, HelpSteer or PKU-SafeRLHF; or a directory with train and test files.
     docs/alignment.md has a table of what is read.
     """
-    check_extra()
-    from hyperdpo.alignment.commands import fit_command
-
-    overrides = overrides_of(settings)
-    for key, value in (("beta", beta), ("num_train_epochs", epochs), ("seed", seed)):
-        if value is not None:
-            overrides.setdefault("training", {})[key] = value
-    fit_command(
-        source,
-        model,
-        out,
-        objectives=objectives,
-        config_file=config_file,
-        overrides=overrides,
-        format=format,
-        prompt_column=prompt_column,
-        ignore_columns=ignore_columns,
-        skip_invalid=skip_invalid,
-        cpu=cpu,
-        overwrite=overwrite,
-    )
+    overrides = take_settings(options, {**SEED, **FIT_SETTINGS})
+    _commands().fit_command(overrides=overrides, **options)
 
 
 @align.command("front")
@@ -123,40 +91,9 @@ def align_fit(
 @data_options
 @model_option
 @cpu_option
-def align_front(
-    run_path: Path,
-    source: Path,
-    points: int,
-    scales: list[float],
-    out: Path | None,
-    plot: Path | None,
-    split: str,
-    format: str,
-    prompt_column: str | None,
-    ignore_columns: list[str] | None,
-    skip_invalid: bool,
-    model: str | None,
-    cpu: bool,
-) -> None:
+def align_front(**options: Any) -> None:
     """Measure RUN on DATA: the cross-entropy error of every objective at each weighting."""
-    check_extra()
-    from hyperdpo.alignment.commands import front_command
-
-    front_command(
-        run_path,
-        source,
-        points=points,
-        scales=scales,
-        out=out,
-        plot=plot,
-        split=split,
-        format=format,
-        prompt_column=prompt_column,
-        ignore_columns=ignore_columns,
-        skip_invalid=skip_invalid,
-        model=model,
-        cpu=cpu,
-    )
+    _commands().front_command(**options)
 
 
 @align.command("compare")
@@ -187,58 +124,17 @@ def align_front(
 @click.option("--tokens", type=click.IntRange(min=1), default=48, show_default=True, help="Length of a text.")
 @click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, of all methods.")
+@settings_option("Any setting, of all methods.")
 @data_options
 @cpu_option
-def align_compare(
-    source: Path,
-    model: str,
-    methods: list[str],
-    out: Path,
-    points: int,
-    seeds: int,
-    seed: int | None,
-    scorer: str | None,
-    prompts: int,
-    samples: int,
-    tokens: int,
-    config_file: Path | None,
-    objectives: list[str] | None,
-    settings: tuple[str, ...],
-    format: str,
-    prompt_column: str | None,
-    ignore_columns: list[str] | None,
-    skip_invalid: bool,
-    cpu: bool,
-) -> None:
+def align_compare(**options: Any) -> None:
     """Train and measure methods side by side on DATA: same base, splits, weights, temperatures.
 
     A finished training is kept in OUT and never run again.
     """
-    check_extra()
-    from hyperdpo.alignment.commands import compare_command
-
-    overrides = overrides_of(settings)
-    if seed is not None:
-        overrides.setdefault("training", {})["seed"] = seed
-    compare_command(
-        source,
-        model,
-        out,
-        methods=methods,
-        points=points,
-        seeds=seeds,
-        objectives=objectives,
-        config_file=config_file,
-        overrides=overrides,
-        format=format,
-        prompt_column=prompt_column,
-        ignore_columns=ignore_columns,
-        skip_invalid=skip_invalid,
-        scorer=scorer,
-        sizes={"prompts": prompts, "samples": samples, "tokens": tokens},
-        cpu=cpu,
-    )
+    overrides = take_settings(options, SEED)
+    sizes = {name: options.pop(name) for name in ("prompts", "samples", "tokens")}
+    _commands().compare_command(overrides=overrides, sizes=sizes, **options)
 
 
 @align.command("generate")
@@ -259,33 +155,6 @@ def align_compare(
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
 @model_option
 @cpu_option
-def align_generate(
-    run_path: Path,
-    weights: tuple[str, ...],
-    prompts: tuple[str, ...],
-    scale: float,
-    max_new_tokens: int,
-    sample: bool,
-    temperature: float,
-    seed: int,
-    as_json: bool,
-    model: str | None,
-    cpu: bool,
-) -> None:
+def align_generate(**options: Any) -> None:
     """Continue prompts at any weights; all in one batch."""
-    check_extra()
-    from hyperdpo.alignment.commands import generate_command
-
-    generate_command(
-        run_path,
-        prompts=prompts,
-        weights=weights,
-        scale=scale,
-        max_new_tokens=max_new_tokens,
-        sample=sample,
-        temperature=temperature,
-        seed=seed,
-        model=model,
-        as_json=as_json,
-        cpu=cpu,
-    )
+    _commands().generate_command(**options)

@@ -46,10 +46,10 @@ from hyperdpo.alignment.tables import print_comparison, print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
 from hyperdpo.options import parse_weights
-from hyperdpo.progress import on_terminal
+from hyperdpo.progress import note, on_terminal
 from hyperdpo.threads import use_free_cores
 
 #: What an unfinished training is of, beside its checkpoints.
@@ -141,7 +141,7 @@ def fit_command(
     if trainer.is_world_process_zero():
         announce(trainer)
     if last is not None and trainer.is_world_process_zero():
-        click.echo(f"hyperdpo: note: resumed from {last}", err=True)
+        note(f"resumed from {last}")
     trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
     run = AlignRun(
@@ -163,7 +163,7 @@ def fit_command(
             grid = weight_grid(len(names), max(5, len(names)))
             front = run.front(test, grid, device=str(trainer.args.device), show=True)
             run.metrics["test_front"] = front.to_dict()
-            print_front(front, f"{len(test)} held-out groups")
+            print_front(front, counted(len(test), "held-out group"))
         run.save(out)
         click.echo(f"run: {out}; {run.metrics['parameters']:,} parameters, trained in {seconds:.1f} s")
     return run
@@ -200,7 +200,7 @@ def front_command(
     name, part = run.part(preferences, split)
     use_free_cores()
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
-    print_front(front, f"{len(part)} groups ({name})")
+    print_front(front, f"{counted(len(part), 'group')} ({name})")
     if out is not None:
         result = front.to_dict() | {
             "parameters": run.metrics["parameters"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from hyperdpo.alignment.reading import ReadOptions, merged, notes, read_source
 from hyperdpo.alignment.targets import default_objectives, fit_objectives, label_counts, to_targets
 from hyperdpo.data.splits import SPLIT_FILES
 from hyperdpo.errors import InputError
+from hyperdpo.files import written
 
 __all__ = [
     "PreferenceGroup",
@@ -194,12 +194,16 @@ def write_preferences(preferences: Preferences, path: Path) -> None:
     """One JSON object per line (``.jsonl`` or ``.jsonl.gz``), in the form ``groups``; complete or not at all.
 
     Raises:
-        InputError: another ending.
+        InputError: another ending, or a place that cannot be written to.
     """
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         raise InputError(f"{path}: expected a name that ends in .jsonl or .jsonl.gz")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    with gzip.open(temporary, "wt") if path.suffix == ".gz" else open(temporary, "w", encoding="utf-8") as file:
+    with (
+        written(path) as temporary,
+        gzip.open(temporary, "wt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else open(temporary, "w", encoding="utf-8") as file,
+    ):
         for group in preferences.groups:
             labels = {
                 name: [None if math.isnan(value) else value for value in group.labels[name]]
@@ -208,7 +212,6 @@ def write_preferences(preferences: Preferences, path: Path) -> None:
             }
             row = {"prompt": group.prompt, "completions": list(group.completions), "labels": labels}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    temporary.replace(path)
 
 
 def _with_objectives(preferences: Preferences, objectives: Sequence[str] | None) -> Preferences:

@@ -11,7 +11,7 @@ from typing import Any
 from hyperdpo.alignment.data import ReadOptions, part_sources, read_part
 from hyperdpo.alignment.groups import Preferences
 from hyperdpo.alignment.targets import LabelCounts, default_objectives, fit_objectives, label_counts, to_targets
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import Label, Objective
 
 
@@ -55,7 +55,7 @@ class PreferenceReport:
         """The report, a line each; without the refusal."""
         sizes = ", ".join(f"{count:,} with {n}" for n, count in sorted(self.responses.items()))
         found = [
-            f"{self.source}: layout {self.layout}, {self.rows:,} rows, {self.groups:,} groups of "
+            f"{self.source}: layout {self.layout}, {counted(self.rows, 'row')}, {counted(self.groups, 'group')} of "
             f"{self.questions:,} different questions",
             f"responses per group: {sizes}",
         ]

@@ -15,7 +15,7 @@ import numpy as np
 from hyperdpo.alignment.cells import Prompt, RowError
 from hyperdpo.alignment.questions import question_of, same_questions
 from hyperdpo.data.splits import split_groups
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 
 #: How prompts are told apart in a split, and how files are read. 1: by the prompt as it is (runs made before there were
 #: versions); 2: by the question.
@@ -57,7 +57,8 @@ class PreferenceGroup:
         for name, values in self.labels.items():
             if len(values) != n:
                 raise RowError(
-                    f"objective {name!r} has {len(values)} labels for {n} responses; expected one for each",
+                    f"objective {name!r} has {counted(len(values), 'label')} for {counted(n, 'response')}; "
+                    "expected one for each",
                     "another number of labels than of responses",
                 )
             for position, value in enumerate(values, 1):

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.errors import counted
 from hyperdpo.progress import EVERY, ProgressLines, duration, on_terminal, tell
 
 #: A step computes gradients, too: so many times the work of scoring its groups with the base.
@@ -39,8 +40,8 @@ def announce(trainer: HyperDPOTrainer) -> None:
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
     size = min(batch * args.gradient_accumulation_steps, len(groups))
     tell(
-        f"base scores of {responses:,} responses in {sum(map(len, sets)):,} groups, then {steps:,} steps of "
-        f"{size:,} groups"
+        f"base scores of {counted(responses, 'response')} in {counted(sum(map(len, sets)), 'group')}, then "
+        f"{counted(steps, 'step')} of {counted(size, 'group')}"
     )
 
 
@@ -70,7 +71,7 @@ class StepLines(TrainerCallback):
         epochs = state.num_train_epochs * left / max(state.max_steps, 1)
         guess = STEP_COST * self.trainer.base_seconds * epochs
         if guess > EVERY:
-            tell(f"{self.name}: {left:,} steps, about {duration(guess)}")
+            tell(f"{self.name}: {counted(left, 'step')}, about {duration(guess)}")
         self._lines = ProgressLines(self.name, state.max_steps, "steps")
         self._lines(state.global_step)
 

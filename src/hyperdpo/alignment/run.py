@@ -31,6 +31,7 @@ from hyperdpo.core.preferences import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
+from hyperdpo.validation import refusal
 
 RUN, METRICS = "run.json", "metrics.json"
 #: Of run.json. Another one is refused.
@@ -263,9 +264,7 @@ def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[O
     try:
         return TypeAdapter(tuple[Objective, ...]).validate_python(tuple(dict(v) for v in values))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: objectives.{place}: {first['msg']}; found {first['input']!r}") from None
+        raise refusal(error, where, Objective, "objectives.") from None
 
 
 def last_checkpoint(directory: Path) -> str | None:

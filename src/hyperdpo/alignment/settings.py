@@ -22,7 +22,7 @@ from hyperdpo.alignment.data import (
 from hyperdpo.alignment.evaluation import check_measurable
 from hyperdpo.alignment.groups import VERSION, Reading
 from hyperdpo.alignment.run import fingerprint, parse_objectives
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, did_you_mean
 from hyperdpo.files import read_json, read_yaml
 from hyperdpo.objectives import Objective
 
@@ -46,7 +46,8 @@ def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[
     where = str(config_file) if config_file is not None else "--set"
     for name, value in settings.items():
         if name not in SECTIONS:
-            raise InputError(f"{where}: {name} is not a setting; expected some of {', '.join(SECTIONS)}")
+            near = did_you_mean(str(name), SECTIONS) or f"; expected some of {', '.join(SECTIONS)}"
+            raise InputError(f"{where}: {name} is not a setting{near}")
         if name in ("conditioning", "training", "split", "compare") and not isinstance(value, Mapping):
             raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
     settings["training"] = dict(settings.get("training", {}))

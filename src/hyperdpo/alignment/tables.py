@@ -13,7 +13,9 @@ from rich.table import Table
 from hyperdpo.alignment.comparison import REFERENCE, SCALES
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.spans import span_ratios
+from hyperdpo.errors import counted
 from hyperdpo.printing import four_digits
+from hyperdpo.progress import note
 
 
 def print_front(front: AlignmentFront, what: str) -> None:
@@ -41,9 +43,9 @@ def print_front(front: AlignmentFront, what: str) -> None:
         line += "; control span " + ", ".join(f"{name} {span:.4f}" for name, span in spans.items())
     click.echo(line)
     if deaf := [name for name, span in spans.items() if span <= 0]:
-        click.echo(
-            f"note: {', '.join(deaf)}: no better where the weight is on it than where it is 0, so w is not heard; "
-            "expected a span above 0: train longer or at a higher learning rate, or look at the labels"
+        note(
+            f"{', '.join(deaf)}: the weight has no effect: the loss at full weight is no lower than at zero weight; "
+            "train longer or at a higher learning rate, or look at the labels"
         )
 
 
@@ -72,10 +74,10 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     methods, repeats = result["methods"], result["repeats"]
     first = next(iter(methods.values()))
     groups = "/".join(str(repeats[0]["groups"][name]) for name in ("train", "test"))
-    several = f"{len(repeats)} repeats" if len(repeats) > 1 else "1 repeat"
+    several = counted(len(repeats), "repeat")
     table = Table(
-        title=f"{first['metric']['description']}, {len(first['points'])} weightings, {several}, groups {groups} "
-        "(train/test)",
+        title=f"{first['metric']['description']}, {counted(len(first['points']), 'weighting')}, {several}, "
+        f"groups {groups} (train/test)",
         title_justify="left",
     )
     table.add_column("")

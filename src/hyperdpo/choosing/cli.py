@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from hyperdpo.choosing.scales import SCALES
-from hyperdpo.options import PATH, numbers_of, run_data_options
+from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
 
 
 @click.command("choose")
@@ -50,8 +49,8 @@ from hyperdpo.options import PATH, numbers_of, run_data_options
 )
 @run_data_options("choose on")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of resamples and steps.")
-@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
-def choose(run_path: Path, source: Path, **options: Any) -> int:
+@cpu_option
+def choose(**options: Any) -> int:
     """Find the weights and scale of RUN that are best in one metric and meet requirements on others, on labelled DATA.
 
     No training: the run's own front is searched. Metrics of a ranker: NDCG of main and of every objective, by name.
@@ -60,4 +59,4 @@ def choose(run_path: Path, source: Path, **options: Any) -> int:
     """
     from hyperdpo.choosing.commands import choose_command
 
-    return choose_command(run_path, source, **options)
+    return choose_command(**options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from hyperdpo import extras
 from hyperdpo.choosing.choice import Choice, Sample, choose_point
 from hyperdpo.choosing.rankers import metric_names as rank_metrics
 from hyperdpo.choosing.rankers import rank_part, rank_sample, rank_space
@@ -22,7 +23,7 @@ from hyperdpo.core.preferences import stream
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import MAIN
 from hyperdpo.progress import Update, progress_bar
@@ -145,9 +146,7 @@ def choose(
             )
         return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
 
-    from hyperdpo.alignment.cli import check_extra
-
-    check_extra()
+    extras.require("align")
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_effort, align_space
@@ -209,7 +208,7 @@ def choose_command(
     started = time.monotonic()
     choice = choose(run_path, source, require, maximize=maximize, minimize=minimize, holdout=holdout, **settings)
     print_choice(choice)
-    click.echo(f"{choice.points_measured:,} points measured in {time.monotonic() - started:.1f} s")
+    click.echo(f"{counted(choice.points_measured, 'point')} measured in {time.monotonic() - started:.1f} s")
     if out is not None:
         write_json(out, choice.to_dict())
         click.echo(f"point: {out}")

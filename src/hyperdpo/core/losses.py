@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 
 #: Sums a tensor over all processes, elementwise, and returns the sum to each of them.
 Reduce = Callable[[Tensor], Tensor]
@@ -108,7 +108,7 @@ def listnet_dpo_loss(
     m = targets.shape[-2]
     found = temperatures.shape[-1] if isinstance(temperatures, Tensor) else len(temperatures)
     if found != m:
-        raise InputError(f"{found} temperatures for {m} objectives, expected one per objective")
+        raise InputError(f"{counted(found, 'temperature')} for {counted(m, 'objective')}, expected one per objective")
     distance = scores - base_scores
     if isinstance(temperatures, Tensor) and (
         temperatures.dim() > 1 or temperatures.device.type != "cpu" or temperatures.requires_grad

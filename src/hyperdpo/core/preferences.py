@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hyperdpo.errors import InputError, shown
+from hyperdpo.errors import InputError, counted, shown
 
 #: How far from 1 the sum of a user's weights may be (decimals, float32) before they are renormalised.
 SUM_TOLERANCE = 1e-6
@@ -182,9 +182,12 @@ def weight_grid(num_objectives: int, points: int = 11, seed: int = 0) -> np.ndar
         InputError: no objective, or fewer points than objectives.
     """
     if num_objectives < 1:
-        raise InputError(f"{num_objectives} objectives, expected at least 1")
+        raise InputError(f"{counted(num_objectives, 'objective')}, expected at least 1")
     if points < num_objectives:
-        raise InputError(f"{points} points for {num_objectives} objectives, expected at least one per objective")
+        raise InputError(
+            f"{counted(points, 'point')} for {counted(num_objectives, 'objective')}, "
+            "expected at least one per objective"
+        )
     if num_objectives == 1:
         return np.ones((1, 1))
     if num_objectives == 2:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import platform
 import shutil
@@ -30,6 +28,7 @@ from hyperdpo.data.compression import compression_of, plain_name
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.storage import FORMAT_VERSION, DamagedTableError, open_stored
 from hyperdpo.errors import InputError
+from hyperdpo.hashing import sha256_of
 
 #: Environment variable that names the cache directory.
 CACHE_VARIABLE = "HYPERDPO_CACHE"
@@ -162,7 +161,7 @@ def _source_key(path: Path) -> str:
 
 
 def _hashed(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return sha256_of(*parts).hexdigest()[:32]
 
 
 def _move_into_place(directory: Path, entry: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.compression import COMPRESSIONS
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 
 #: File names that a directory of split files may use, as MSLR's Fold1 does.
 SPLIT_FILES = {
@@ -64,7 +64,7 @@ def split_groups(num_groups: int, fractions: tuple[float, float, float], seed: i
     """
     wanted = sum(f > 0 for f in fractions)
     if num_groups < wanted:
-        raise InputError(f"split: found {num_groups} groups; expected at least {wanted}, one for each part")
+        raise InputError(f"split: found {counted(num_groups, 'group')}; expected at least {wanted}, one for each part")
     order = stream(seed, 0).permutation(num_groups)
     counts = [max(round(f * num_groups), 1) if f > 0 else 0 for f in fractions]
     while sum(counts) != num_groups:  # rounding: the largest part gives or takes

@@ -20,6 +20,7 @@ import numpy as np
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.groups import RELEVANCE
 from hyperdpo.errors import InputError
+from hyperdpo.files import written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,35 +154,24 @@ def generate(
     for path in finals:
         if path.is_dir():
             raise InputError(f"{path}: cannot be written (is a directory)")
-    temporary = [path.with_name(f".{path.name}.tmp") for path in finals]
     documents = 0
-    try:
-        with contextlib.ExitStack() as stack:
-            for path in temporary:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            files = [stack.enter_context(path.open("wb")) for path in temporary]
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(written(path)) for path in reversed(finals)][::-1]
+        files = [stack.enter_context(path.open("wb")) for path in temporary]
+        if oracle is not None:
+            files[1].write(",".join(("qid", *ORACLE_COLUMNS)).encode() + b"\n")
+        for start in range(0, num_queries, QUERIES_AT_ONCE):
+            numbers = np.arange(start, min(start + QUERIES_AT_ONCE, num_queries))
+            queries = [world.query(stream(seed, 1, int(number))) for number in numbers]
+            qids = np.repeat(numbers + 1, [len(q.labels) for q in queries])
+            labels = np.concatenate([q.labels for q in queries])
+            values = np.concatenate([np.concatenate([q.features for q in queries]), labels[:, 1:]], axis=1)
+            files[0].write(_letor_lines(labels[:, 0], qids, values))
             if oracle is not None:
-                files[1].write(",".join(("qid", *ORACLE_COLUMNS)).encode() + b"\n")
-            for start in range(0, num_queries, QUERIES_AT_ONCE):
-                numbers = np.arange(start, min(start + QUERIES_AT_ONCE, num_queries))
-                queries = [world.query(stream(seed, 1, int(number))) for number in numbers]
-                qids = np.repeat(numbers + 1, [len(q.labels) for q in queries])
-                labels = np.concatenate([q.labels for q in queries])
-                values = np.concatenate([np.concatenate([q.features for q in queries]), labels[:, 1:]], axis=1)
-                files[0].write(_letor_lines(labels[:, 0], qids, values))
-                if oracle is not None:
-                    files[1].write(_csv_lines(qids, np.concatenate([q.expected for q in queries])))
-                documents += len(qids)
-                if progress is not None:
-                    progress(int(numbers[-1]) + 1)
-        for path, final in zip(temporary, finals, strict=True):
-            path.replace(final)
-    except OSError as error:
-        raise InputError(f"{error.filename or out}: cannot be written ({error.strerror})") from None
-    finally:
-        for path in temporary:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                files[1].write(_csv_lines(qids, np.concatenate([q.expected for q in queries])))
+            documents += len(qids)
+            if progress is not None:
+                progress(int(numbers[-1]) + 1)
     return documents
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.errors import counted
 from hyperdpo.experiments.experiment import Figures
 from hyperdpo.ranking.bench import Repeat
 
@@ -200,7 +201,7 @@ def facts(result: Mapping[str, Any]) -> str:
     temperatures = f"β = {betas[0]:g} for every objective" if len(set(betas)) == 1 else f"β = ({temperatures})"
     return (
         f"{result['data']['description']}; {result['metric']['description']}; {temperatures}; "
-        f"{result['points']} weightings; {seeds} seed{'s' * (seeds > 1)}"
+        f"{counted(result['points'], 'weighting')}; {counted(seeds, 'seed')}"
     )
 
 

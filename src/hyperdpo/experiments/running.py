@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +21,9 @@ from hyperdpo.experiments.experiment import Experiment
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import describe_data, print_result, table_rows
+from hyperdpo.extras import is_installed, require
 from hyperdpo.files import check_writable, write_atomically, write_json
+from hyperdpo.hashing import sha256_of
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.bench import Entry, Repeat, note_kept_settings
 from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
@@ -99,12 +98,11 @@ def run_experiment(
     """
     experiment = load(name)
     assert isinstance(experiment, Experiment)
-    if find_spec("plotly") is None:  # now, not after the trainings
-        raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
+    require("experiments")  # now, not after the trainings
     started = time.time()
     generated = data is None
     if not generated and queries is not None:
-        raise InputError(f"--queries: {queries} queries are asked for, but --data is given; expected one of them")
+        raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")
     config = _config(experiment, preset, config_file, objectives, generated, small, overrides)
     check_writable(out)
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
@@ -219,7 +217,7 @@ def _is_papers(preset: str | None, config_file: Path | None) -> bool:
 
 def _available(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """The entries that can be trained here; says which are left out."""
-    if find_spec("lightgbm") is not None:
+    if is_installed("lightgbm"):
         return entries
     missing = [entry.label for entry in entries if entry.method == LIGHTGBM_LS]
     if missing:
@@ -295,7 +293,7 @@ def _key(config: RankConfig, repeats: Sequence[Repeat], base: str) -> str:
     """
     settings = config.to_dict()
     kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "qid_column")
-    digest = hashlib.sha256(json.dumps([[settings[name] for name in kept], base]).encode())
+    digest = sha256_of([settings[name] for name in kept], base)
     for name, part in sorted(repeats[0].parts.items()):
         digest.update(f"{name} {part.table.fingerprint}".encode() + part.groups.tobytes())
     for name, scores in sorted((repeats[0].given_base or {}).items()):

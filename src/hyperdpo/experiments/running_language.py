@@ -6,7 +6,6 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,14 @@ import click
 from hyperdpo.alignment.commands import compared
 from hyperdpo.alignment.data import write_preferences
 from hyperdpo.alignment.spans import SpanRatio, span_ratios
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.experiment import Figures
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
+from hyperdpo.extras import require
 from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.ranking.config import merged
 from hyperdpo.threads import use_free_cores
@@ -77,10 +77,9 @@ def run_language_experiment(
     """
     experiment = load(name)
     assert isinstance(experiment, LanguageExperiment)
-    if find_spec("plotly") is None:  # now, not after the trainings
-        raise InputError("plotly is not installed; expected it, from pip install 'hyperdpo[experiments]'")
+    require("experiments")  # now, not after the trainings
     if data is not None and prompts is not None:
-        raise InputError(f"--queries: {prompts} prompts are asked for, but --data is given; expected one of them")
+        raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")
     if data is not None and model is None:
         raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
     check_writable(out)
@@ -213,7 +212,7 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
 
     path = directory / f"stories-{Path(model).name}-{_identity(model)}-{prompts}.jsonl"
     if not path.exists():
-        click.echo(f"{prompts} prompts and 4 responses to each, from {Path(model).name}: {path}")
+        click.echo(f"{counted(prompts, 'prompt')} and 4 responses to each, from {Path(model).name}: {path}")
         directory.mkdir(parents=True, exist_ok=True)  # now, not after the sampling
         write_preferences(sample_preferences(load_base(model), tokenizer_of(model), prompts=prompts), path)
     return path

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hyperdpo.errors import InputError
-from hyperdpo.options import PATH, run_data_options
-
-
-def check_explore_extra() -> None:
-    """One line, before anything is read, where the extra is missing."""
-    for package in ("nicegui", "plotly"):
-        if find_spec(package) is None:
-            raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[explore]'")
+from hyperdpo.extras import require
+from hyperdpo.options import PATH, cpu_option, run_data_options
 
 
 @click.command("explore")
@@ -27,14 +18,14 @@ def check_explore_extra() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Whose requests are answered.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @run_data_options("look at")
-@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
-def explore(run_path: Path, source: Path | None, **options: Any) -> int:
+@cpu_option
+def explore(**options: Any) -> int:
     """Look at the trade-offs of RUN in a browser: its front, and what it answers at any weights.
 
     For a ranker, lists of DATA are re-ranked live; DATA is needed. For a language model, a prompt is answered at
     several weightings side by side; with DATA, its prompts are examples and its front is measured.
     """
-    check_explore_extra()
+    require("explore")
     from hyperdpo.explorer.commands import explore_command
 
-    return explore_command(run_path, source, **options)
+    return explore_command(**options)

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.cli import check_extra
 from hyperdpo.choosing.rankers import rank_part
 from hyperdpo.devices import best_device
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.explorer.app import check_port, serve
 from hyperdpo.explorer.front import measured_on
 from hyperdpo.explorer.rank_state import RankExplorer, check_same_labels, trained_on
+from hyperdpo.extras import require
+from hyperdpo.progress import note
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
 from hyperdpo.serving.commands import kind_of
@@ -102,9 +103,7 @@ def _rank_page(
         second = RankRun.load(compare)
         check_objectives(run.objectives, path, second.objectives, compare)
         if seen := trained_on(second, part):
-            click.echo(
-                f"hyperdpo: note: {compare} was trained on {seen} of the {len(part.groups)} groups looked at", err=True
-            )
+            note(f"{compare} was trained on {seen} of the {counted(len(part.groups), 'group')} looked at")
         given = given_base(base_scores, second, part.table)
         settings = explorers[0].settings
         explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
@@ -127,7 +126,7 @@ def _align_page(
     model: str | None,
     device: str,
 ) -> Any:
-    check_extra()
+    require("align")
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_part

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.errors import counted
 from hyperdpo.explorer.point import Point
 from hyperdpo.plots import COLOURS
 from hyperdpo.printing import four_digits
@@ -129,7 +130,7 @@ def figure(
 
 def measured_on(groups: int, split: str) -> str:
     """In words."""
-    return f"all {groups} groups" if split == "all" else f"{groups} {split} groups"
+    return f"all {counted(groups, 'group')}" if split == "all" else counted(groups, f"{split} group")
 
 
 def first_mark(fronts: int) -> int:

@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, one_line
+from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.options import parse_weights
 from hyperdpo.plots import plot_fronts
@@ -297,8 +297,7 @@ def _trackers(track: str | None) -> list[str] | None:
     for name in names:
         if name not in TRACKERS:
             raise InputError(f"--track: no tracker {name!r}; expected some of {', '.join(TRACKERS)}")
-        if find_spec(name) is None:
-            raise InputError(f"--track: {name} is not installed; expected it, from pip install 'hyperdpo[track]'")
+        require("track", name)
     return names
 
 

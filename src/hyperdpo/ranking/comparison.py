@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
+from hyperdpo.extras import require
 from hyperdpo.printing import four_digits
 from hyperdpo.ranking.bench import Bench, Entry, Model, Repeat
 from hyperdpo.ranking.config import RankConfig, with_overrides
@@ -74,8 +74,8 @@ def compare(
             "--methods: lightgbm-ls is trained to the main score of hyperdpo; expected hyperdpo among the methods"
         )
     with_lightgbm |= any(repeat.base_source.kind == "given" and repeat.given_base is None for repeat in repeats)
-    if with_lightgbm and find_spec("lightgbm") is None:
-        raise InputError("lightgbm is not installed; expected it, from pip install 'hyperdpo[gbdt]'")
+    if with_lightgbm:
+        require("gbdt")
     for entry in entries:
         if entry.one_shot:
             try:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 from hyperdpo.core.mixture import LARGEST_POWER
 from hyperdpo.data.groups import RELEVANCE
-from hyperdpo.errors import InputError, did_you_mean, shown
+from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.variants import PAPER
+from hyperdpo.validation import not_a_setting, refusal
 
 Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
 PARAMETRIZATIONS: tuple[str, ...] = get_args(Parametrization)
@@ -433,13 +433,27 @@ def build_config(
             raise InputError(f"--preset: no preset {preset!r}; expected one of {', '.join(PRESETS)}")
         settings, where = merged(settings, PRESETS[preset]), f"preset {preset}"
     if config_file is not None:
-        settings, where = merged(settings, read_yaml(config_file)), str(config_file)
+        named = read_yaml(config_file)
+        if preset is not None and "objectives" in named:
+            raise InputError(
+                f"--preset {preset} and --config {config_file} both name objectives; drop --preset, "
+                "or take the objectives out of the file"
+            )
+        settings, where = merged(settings, named), str(config_file)
     if paper:
+        if (overrides or {}).get("parametrization") == "mixture":
+            raise InputError(
+                "--paper and the parametrization mixture: a mixture is trained without weights, so it has no use for "
+                "the paper's setting; drop one of the two"
+            )
         settings = merged(settings, PAPER)
     if overrides:
         settings, where = merged(settings, overrides), f"{where} with --set" if where != "configuration" else "--set"
     if "objectives" not in settings:
         if not objectives:
+            for name in settings:
+                if name not in {one.name for one in fields(RankConfig)}:  # the misspelt one may be what is missing
+                    raise not_a_setting(where, name, RankConfig)
             raise InputError("no objectives; expected --objectives, --preset or a --config that names them")
         settings["objectives"] = [{"name": name} for name in objectives]
     if isinstance(settings.get("main"), Mapping) and "name" not in settings["main"]:
@@ -468,28 +482,7 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RankConfig:
     try:
         return _adapter().validate_python(dict(settings))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "top level"
-        if first["type"] in ("unexpected_keyword_argument", "dataclass_exact_type"):
-            near = did_you_mean(re.sub(r"\.\d+", "", place), _names(RankConfig))
-            hint = near or "; see docs/ranking.md for the settings"
-            raise InputError(f"{where}: {place} is not a setting{hint}") from None
-        if first["type"] == "value_error":  # our own InputError, raised in __post_init__
-            raise InputError(f"{where}: {first['ctx']['error']}") from None
-        raise InputError(
-            f"{where}: {place} is {shown(first['input'])}; {first['msg'][0].lower()}{first['msg'][1:]}"
-        ) from None
-
-
-def _names(kind: Any, prefix: str = "") -> list[str]:
-    """Of all settings, those of a section as ``section.setting``."""
-    found, kinds = [], get_type_hints(kind)
-    for one in fields(kind):
-        found.append(f"{prefix}{one.name}")
-        for kind_of_one in (kinds[one.name], *get_args(kinds[one.name])):  # of lists, what they hold
-            if is_dataclass(kind_of_one):
-                found += _names(kind_of_one, f"{prefix}{one.name}.")
-    return found
+        raise refusal(error, where, RankConfig) from None
 
 
 def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConfig:

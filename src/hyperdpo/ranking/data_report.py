@@ -12,7 +12,7 @@ import numpy as np
 from hyperdpo.data.cache import table_kind
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform, column_chunks
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.features import choose_features, feature_lines
 from hyperdpo.ranking.fitting import spread_within_groups
@@ -125,7 +125,8 @@ def _layout(part: Part) -> str:
     sizes = part.sizes
     kind = _FORMATS[table_kind(Path(part.table.source))]
     return (
-        f"{kind}; {len(sizes):,} groups with {int(sizes.sum()):,} rows, {int(sizes.min())} to {int(sizes.max())} each"
+        f"{kind}; {counted(len(sizes), 'group')} with {counted(int(sizes.sum()), 'row')}, "
+        f"{int(sizes.min())} to {int(sizes.max())} each"
         + (f", {int((sizes == 1).sum()):,} of one row, which teach nothing" if (sizes == 1).any() else "")
     )
 

@@ -18,7 +18,7 @@ from hyperdpo.data.frames import Columns, group_rows, to_columns, to_table, to_v
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Objective
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
@@ -331,13 +331,15 @@ class HyperRanker(BaseEstimator):
         used = {objective["column"] for objective in objectives}  # a label that is no objective is no feature either
         extra = {LABEL + name: column for name, column in values.items() if LABEL + name in used}
         if len(given.values) != rows:
-            raise InputError(f"labels: found {len(given.values)} rows; expected {rows}, one per row of X")
+            raise InputError(f"labels: found {counted(len(given.values), 'row')}; expected {rows}, one per row of X")
         for column, vector in ((MAIN, y), (BASE, base_scores)):
             if vector is not None:
                 what = "y" if column == MAIN else "base_scores"
                 extra[column] = to_vector(vector, what, missing=column == MAIN)
                 if len(extra[column]) != rows:
-                    raise InputError(f"{what}: found {len(extra[column])} rows; expected {rows}, one per row of X")
+                    raise InputError(
+                        f"{what}: found {counted(len(extra[column]), 'row')}; expected {rows}, one per row of X"
+                    )
         if clash := sorted(set(features.names) & set(extra)):
             raise InputError(f"X: column {clash[0]!r} has a name that is kept for labels; expected another")
         qids, offsets = group_rows(qid, rows)
@@ -366,7 +368,9 @@ class HyperRanker(BaseEstimator):
                 raise InputError(f"labels: none for objective {name!r}; found {', '.join(label_names)}")
             chosen.append({**settings, "column": LABEL + wanted})
         if not named and len(chosen) != len(label_names):
-            raise InputError(f"labels: found {len(label_names)} columns; expected {len(chosen)}, one per objective")
+            raise InputError(
+                f"labels: found {counted(len(label_names), 'column')}; expected {len(chosen)}, one per objective"
+            )
         return chosen
 
     def _labelled(self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any) -> tuple[Part, np.ndarray | None]:
@@ -403,7 +407,9 @@ class HyperRanker(BaseEstimator):
                     raise InputError(f"X: no column {name!r} of numbers{reason}; expected the features of fit")
             return columns.names
         if len(columns.names) != self.n_features_in_:
-            raise InputError(f"X: found {len(columns.names)} features; expected {self.n_features_in_}, as in fit")
+            raise InputError(
+                f"X: found {counted(len(columns.names), 'feature')}; expected {self.n_features_in_}, as in fit"
+            )
         return known
 
     def _feature_table(self, X: Any, qid: Any) -> GroupedTable:

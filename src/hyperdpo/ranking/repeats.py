@@ -11,7 +11,7 @@ from hyperdpo.core.preferences import stream
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_files, split_groups
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.ranking.bench import Repeat
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.oracle import check_oracle
@@ -110,7 +110,7 @@ def _splits(source: Path, config: RankConfig, folds: int, show: bool) -> list[di
         groups = split_groups(table.num_groups, (split.train, split.validation, split.test), split.seed)
         return [_parts(table, groups)]
     if table.num_groups < folds:
-        raise InputError(f"--folds: {source} has {table.num_groups} groups; expected at least {folds}")
+        raise InputError(f"--folds: {source} has {counted(table.num_groups, 'group')}; expected at least {folds}")
     order = stream(split.seed, 1).permutation(table.num_groups)
     pieces = [np.sort(piece) for piece in np.array_split(order, folds)]
     result = []

@@ -11,7 +11,7 @@ import numpy as np
 from hyperdpo.data.cache import read_table, table_kind
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_files, split_groups
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.fitting import split_table
@@ -132,5 +132,5 @@ def _scores_for(argument: str, tables: Sequence[GroupedTable]) -> np.ndarray:
     rows = sum(table.num_rows for table in tables)
     if len(scores) != rows:
         names = ", ".join(table.source for table in tables)
-        raise InputError(f"{argument}: found {len(scores)} scores; expected {rows}, one per row of {names}")
+        raise InputError(f"{argument}: found {counted(len(scores), 'score')}; expected {rows}, one per row of {names}")
     return scores

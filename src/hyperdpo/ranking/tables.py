@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperdpo.core.preferences import SUM_TOLERANCE
+from hyperdpo.errors import counted
 from hyperdpo.printing import four_digits
 from hyperdpo.ranking.data_report import FeatureReport
 from hyperdpo.ranking.run import RankRun
@@ -103,13 +104,16 @@ def print_fit(run: RankRun, out: Path) -> None:
     m, main = len(run.objectives), run.config.main
     if any(history["validation"][history["best"]] is not None for history in metrics["history"].values()):
         console.print("validation: what the best epoch was chosen by; see docs/ranking.md", highlight=False)
-    described = f"{len(run.transform.columns)} features, {m} objectives: {', '.join(run.objectives)}"
+    described = (
+        f"{counted(len(run.transform.columns), 'feature')}, {counted(m, 'objective')}: {', '.join(run.objectives)}"
+    )
     console.print(
         f"{described}; base: {run.base_source.kind}, on {main.name if main else 'no main label'}", highlight=False
     )
     if front := metrics.get("validation_front"):
         console.print(
-            f"validation hypervolume at {len(front['points'])} weightings: {four_digits(front['hypervolume'])}, "
+            f"validation hypervolume at {counted(len(front['points']), 'weighting')}: "
+            f"{four_digits(front['hypervolume'])}, "
             f"with main {four_digits(front['hypervolume_with_main'])}; {front['metric']['description']}",
             highlight=False,
         )
@@ -125,7 +129,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
     groups = "/".join(str(repeats[0]["groups"].get(name, 0)) for name in ("train", "validation", "test"))
     several = f"{len(repeats)} repeats" if len(repeats) > 1 else "1 repeat"
     title = (
-        f"{first['metric']['description']}, {len(first['points'])} weightings, {several}, "
+        f"{first['metric']['description']}, {counted(len(first['points']), 'weighting')}, {several}, "
         f"groups {groups} (train/validation/test)"
     )
     table = Table(title=title, title_justify="left")
@@ -166,7 +170,7 @@ def print_comparison(result: Mapping[str, Any]) -> None:
             )
     for name, one in methods.items():
         views = [
-            f"{view} ({len(found['points'])} points) {four_digits(found['hypervolume'])}, "
+            f"{view} ({counted(len(found['points']), 'point')}) {four_digits(found['hypervolume'])}, "
             f"with main {four_digits(found['hypervolume_with_main'])}"
             for view, found in one["views"].items()
         ]

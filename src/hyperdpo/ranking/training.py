@@ -6,7 +6,6 @@ examples, and the :class:`WeightSampler`. The base ranker, HyperDPO and a model 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hyperdpo import hashing
 from hyperdpo.core.losses import average_counts, hypernet_loss
 from hyperdpo.core.preferences import sample_temperatures, sample_weights, stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
@@ -482,9 +482,7 @@ def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def fingerprint(*parts: Any) -> str:
     """A short hash of plain values, to tell one configuration from another."""
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True, default=str).encode())
+    return hashing.fingerprint(parts)
 
 
 def digest(values: np.ndarray) -> str:

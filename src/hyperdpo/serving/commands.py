@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.cli import check_extra
 from hyperdpo.errors import InputError
+from hyperdpo.extras import require
 from hyperdpo.files import read_json
 from hyperdpo.options import parse_weights
 
@@ -39,7 +39,7 @@ def kind_of(path: Path) -> str:
 
 
 def export_command(
-    path: Path,
+    run_path: Path,
     out: Path,
     *,
     format: str | None = None,
@@ -49,21 +49,21 @@ def export_command(
     overwrite: bool = False,
 ) -> None:
     """``hyperdpo export``."""
-    kind = kind_of(path)
+    kind = kind_of(run_path)
     known = RANKER_FORMATS if kind == "rank" else LM_FORMATS
     what = "ranker" if kind == "rank" else "language model"
     chosen = known[0] if format is None else format
     if chosen not in known:
-        raise InputError(f"--format: found {chosen!r}; {path} is a {what}, expected {' or '.join(known)}")
-    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--temperature": temperatures}
+        raise InputError(f"--format: found {chosen!r}; {run_path} is a {what}, expected {' or '.join(known)}")
+    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--beta": temperatures}
     for option, value in foreign.items():
         if value is not None:
             why = "an exported ranker takes weights as inputs" if option == "--weights" else f"of no use for a {what}"
             raise InputError(f"{option}: {why}; expected it left out")
     if kind == "rank":
-        _export_ranker(path, out, chosen, temperatures, overwrite)
+        _export_ranker(run_path, out, chosen, temperatures, overwrite)
     else:
-        _export_lm(path, out, chosen, weights, model, overwrite)
+        _export_lm(run_path, out, chosen, weights, model, overwrite)
 
 
 def _export_ranker(path: Path, out: Path, format: str, temperatures: Sequence[float] | None, overwrite: bool) -> None:
@@ -80,7 +80,7 @@ def _export_ranker(path: Path, out: Path, format: str, temperatures: Sequence[fl
 
 
 def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:
-    check_extra()
+    require("align")
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.alignment.conditioning import ConditioningConfig
     from hyperdpo.serving.export_lm import check_directory, export_lm, load_source

@@ -8,8 +8,6 @@ text and the chat template before every conversation.
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +22,7 @@ from hyperdpo.alignment.adapters import CONFIG
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import RUN, AlignRun
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_json, write_json
+from hyperdpo.files import check_writable, read_json, write_json, written
 from hyperdpo.serving.export_peft import write_peft
 from hyperdpo.serving.export_rows import MARGIN, add_rows
 from hyperdpo.serving.export_tokens import prompting, save_tokenizer, virtual_tokens
@@ -95,10 +93,7 @@ def export_lm(
         InputError: the place is taken or cannot be written to, or there is no such export of this model.
     """
     check_directory(out, overwrite=overwrite)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with written(out, directory=True) as temporary:
         write = _write_merged if format == "merged" else write_peft
         details, loaded, tokens = write(model.eval(), prompting(tokenizer), weights, temporary)
         difference, margin = _compared(model, loaded, weights, tokens)
@@ -119,11 +114,6 @@ def export_lm(
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
         write_json(temporary / METADATA, metadata)
-        _put(temporary, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return LMExport(out, metadata, difference)
 
 
@@ -139,22 +129,6 @@ def check_directory(out: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise InputError(f"{out}: holds an export; expected a new directory, or --overwrite")
     check_writable(out.parent)
-
-
-def _put(made: Path, out: Path) -> None:
-    """Rename a finished directory; what was there before goes once the new one is in its place."""
-    old = None
-    if out.exists():
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        os.replace(out, old)
-    try:
-        os.replace(made, out)
-    except OSError:
-        if old is not None:
-            os.replace(old, out)
-        raise
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_merged(

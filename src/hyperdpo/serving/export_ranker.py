@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from hyperdpo._version import __version__
 from hyperdpo.errors import InputError
+from hyperdpo.extras import is_installed, require
 from hyperdpo.files import write_atomically, write_json
 from hyperdpo.ranking.rankers import MixtureRanker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
@@ -75,7 +75,7 @@ class ExportedRanker(RawRanker):
             found, equal = ", ".join(f"{b:g}" for b in self.betas or ()), ",".join("1" for _ in self.betas or ())
             raise InputError(
                 f"temperatures: found {found}, at which a mixture has no export; "
-                f"expected equal ones, such as --temperature {equal}, which rank in another way (`hyperdpo choose "
+                f"expected equal ones, such as --beta {equal}, which rank in another way (`hyperdpo choose "
                 "--fixed-temperatures` finds a point; `hyperdpo serve` takes any)"
             )
 
@@ -194,9 +194,7 @@ def exported_ranker(
         InputError: a package is missing, temperatures that have no export, or a graph whose scores are not the run's.
     """
     if format == "onnx":
-        for package in ("onnx", "onnxscript"):
-            if find_spec(package) is None:
-                raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[serve]'")
+        require("serve", "onnx", "onnxscript")
     module = ExportedRanker(run.to("cpu"), temperatures)
     metadata = _metadata(run, module, format)
     program = module.program()
@@ -292,7 +290,7 @@ def _name_axes(graph: Any, module: ExportedRanker) -> None:
 def _difference(content: bytes, module: ExportedRanker, format: str) -> float | None:
     """How far the file's scores are from the module's, as a part of the largest (at least 1), on random groups."""
     if format == "onnx":
-        if find_spec("onnxruntime") is None:
+        if not is_installed("onnxruntime"):
             return None
         import onnxruntime
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from hyperdpo.core.control import check_temperatures, proportional_scale
 from hyperdpo.errors import InputError
+from hyperdpo.extras import require
 from hyperdpo.serving.points import Point
 
 if TYPE_CHECKING:
@@ -253,8 +253,7 @@ def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, list[
     from hyperdpo.serving.export_ranker import exported_ranker
 
     try:
-        if find_spec("onnxruntime") is None:
-            raise InputError("onnxruntime is not installed; expected it, from pip install 'hyperdpo[serve]'")
+        require("serve", "onnxruntime")
         content, metadata, _ = exported_ranker(run)
     except InputError as error:
         if required:
@@ -269,8 +268,7 @@ def _session(source: Path | bytes, threads: int) -> Any:
     Raises:
         InputError: it is not installed, or the file is no graph.
     """
-    if find_spec("onnxruntime") is None:
-        raise InputError("onnxruntime is not installed; expected it, from pip install 'hyperdpo[serve]'")
+    require("serve", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -6,14 +6,13 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hyperdpo.alignment.cli import check_extra
 from hyperdpo.errors import InputError
+from hyperdpo.extras import require
 from hyperdpo.options import parse_weights
 from hyperdpo.serving.commands import kind_of
 
@@ -24,16 +23,6 @@ if TYPE_CHECKING:
     from hyperdpo.serving.points import Point
 
 KEY_VARIABLE = "HYPERDPO_API_KEY"
-
-#: Modules that a server needs, and the packages that have them.
-SERVER_PACKAGES = {
-    "fastapi": "fastapi",
-    "uvicorn": "uvicorn",
-    "prometheus_client": "prometheus-client",
-    "orjson": "orjson",
-    "simdjson": "pysimdjson",
-    "pybase64": "pybase64",
-}
 
 #: How long a thread of a ranker's server computes while another one wants to.
 SWITCH_SECONDS = 2e-4
@@ -50,7 +39,7 @@ ALIGN_ONLY = ("model", "max_tokens", "max_prompt")
 
 
 def serve_command(
-    path: Path,
+    run_path: Path,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -63,13 +52,11 @@ def serve_command(
     **options: Any,
 ) -> None:
     """``hyperdpo serve``."""
-    for module, package in SERVER_PACKAGES.items():
-        if find_spec(module) is None:
-            raise InputError(f"{package} is not installed; expected it, from pip install 'hyperdpo[serve]'")
-    kind = "rank" if path.is_file() else kind_of(path)
+    require("serve")
+    kind = "rank" if run_path.is_file() else kind_of(run_path)
     for name in ALIGN_ONLY if kind == "rank" else RANK_ONLY:
         if options.get(name) is not None:
-            option = "--" + name.replace("_", "-").removesuffix("s" if name == "temperatures" else "")
+            option = "--beta" if name == "temperatures" else f"--{name.replace('_', '-')}"
             what = "a ranker" if kind == "rank" else "a language model"
             raise InputError(f"{option}: says nothing about {what}; expected it left out")
     if not math.isfinite(grace):
@@ -82,7 +69,7 @@ def serve_command(
     listener = listen(host, port)
     hosts = (*LOOPBACK, *allow_host) if allow_host or (host in LOOPBACK and key is None) else ()
     server = Server(api_key=key, max_body=max_body or MAX_BODY[kind], hosts=hosts)
-    app = (_rank_app if kind == "rank" else _chat_app)(path, server, options)
+    app = (_rank_app if kind == "rank" else _chat_app)(run_path, server, options)
     note = "" if key is not None else "; no API key"
     click.echo(f"{app.title} on {address_of(listener)} (documentation at /docs{note})")
     lost = serve_app(app, server, listener, grace=grace, access_log=access_log)
@@ -135,7 +122,7 @@ def _rank_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
 
 
 def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI:
-    check_extra()
+    require("align")
     from hyperdpo.alignment.commands import quiet_where_nobody_looks
     from hyperdpo.devices import best_device
     from hyperdpo.serving.chat_api import TextLimits, chat_app
@@ -160,7 +147,10 @@ def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
 
     weights, betas = options.get("weights"), options.get("temperatures")
     given = None if weights is None else parse_weights(weights, names, range(len(names))).tolist()
-    return Points(tuple(names), Point(None)).read(given, options.get("scale"), betas, where="--")
+    try:
+        return Points(tuple(names), Point(None)).read(given, options.get("scale"), betas, where="--")
+    except InputError as error:
+        raise InputError(str(error).replace("--temperatures:", "--beta:", 1)) from None
 
 
 def _limits(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, int]:

@@ -1,15 +1,36 @@
-"""``hyperdpo serve``: its options. What it does is in :mod:`hyperdpo.serving.serve`."""
+"""``hyperdpo export`` and ``hyperdpo serve``: their options. What they do is in :mod:`hyperdpo.serving.commands` and
+:mod:`hyperdpo.serving.serve`."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, numbers_of
+from hyperdpo.options import PATH, beta_option, cpu_option
 
 COUNT = click.IntRange(min=1)
+
+
+@click.command("export")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.option("--out", type=PATH, required=True, help="File of a ranker, directory of a language model.")
+@click.option("--format", help="Ranker: onnx, torch; language model: merged, peft.  [default: the first of them]")
+@click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
+@beta_option(
+    "Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]"
+)
+@click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
+def export(**options: Any) -> None:
+    """Write RUN as a file that is served without this package; see docs/serving.md.
+
+    A ranker becomes ONNX (or torch.export), with weights and scale as inputs. A language model becomes a transformers
+    checkpoint, or a PEFT adapter, at the weights that are given.
+    """
+    from hyperdpo.serving.commands import export_command
+
+    export_command(**options)
 
 
 @click.command("serve")
@@ -20,7 +41,7 @@ COUNT = click.IntRange(min=1)
     "--weights", metavar="W,W", help="Of requests that name none: one per objective, sum 1, or NAME=W,NAME=W."
 )
 @click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Of requests that name none.  [default: 1]")
-@click.option("--temperature", "temperatures", callback=numbers_of, metavar="B,B", help="A ranker's β, likewise.")
+@beta_option("A ranker's β, likewise.")
 @click.option(
     "--api-key-env",
     metavar="NAME",
@@ -51,8 +72,8 @@ COUNT = click.IntRange(min=1)
     help="Seconds to finish in, after TERM; what is not done then is refused, and the exit code 1.",
 )
 @click.option("--access-log", is_flag=True, help="A line for every request.")
-@click.option("--cpu", is_flag=True, help="Do not use a GPU.")
-def serve(run_path: Path, **options: Any) -> None:
+@cpu_option
+def serve(**options: Any) -> None:
     """Answer requests at any weights: POST /rank, or OpenAI's API.
 
     RUN is a run of `rank fit` or a ranker.onnx of `export`, a run of `align fit` or an adapter's directory. The OpenAPI
@@ -61,4 +82,4 @@ def serve(run_path: Path, **options: Any) -> None:
     """
     from hyperdpo.serving.serve import serve_command
 
-    serve_command(run_path, **options)
+    serve_command(**options)

@@ -1,0 +1,54 @@
+"""``hyperdpo experiment``: its options. What it does is in :mod:`hyperdpo.experiments.running`, and for language models
+in :mod:`hyperdpo.experiments.running_language`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperdpo.errors import InputError
+from hyperdpo.extras import require
+from hyperdpo.options import PATH, ranker_data_options, settings_option, take_settings
+
+#: Options that a language model has no use for.
+RANKER_ONLY = ("folds", "oracle", "preset", "base_scores", "sort", "features_from_zero")
+
+
+@click.command("experiment")
+@click.argument("name", required=False)
+@click.option("--data", type=PATH, help="File, fold directory, or directory of Fold1..5; generated if left out.")
+@click.option("--out", type=PATH, default=Path("experiments"), show_default=True, help="Reports, JSON and trainings.")
+@click.option("--seeds", type=int, help="Repeats.  [default: 3, or one for each fold]")
+@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option("--queries", type=int, help="Size of the generated data; prompts, for a language model.")
+@click.option("--oracle", type=PATH, help="Oracle file of generated data.")
+@click.option("--model", help="Language model: a checkpoint or a hub name; a small one is trained if left out.")
+@click.option("--small", is_flag=True, help="A tiny instance, to see that it runs.")
+@settings_option("Any setting, of all methods.")
+@ranker_data_options
+def experiment(name: str | None, **options: Any) -> None:
+    """Run the experiment NAME: a table or figure of the paper, or a look beyond it. Without NAME, list them."""
+    from hyperdpo.experiments.registry import EXPERIMENTS, LANGUAGE
+
+    if name is None or name == "list":
+        for known, (_, what) in EXPERIMENTS.items():
+            click.echo(f"{known:<12}{what}")
+        return
+    if name in LANGUAGE:
+        require("align")
+        for option in RANKER_ONLY:
+            if options.pop(option):
+                said = f"--{option.replace('_', '-')}"
+                raise InputError(f"{said}: {name} is about a language model, which has none; leave it out")
+        from hyperdpo.experiments.running_language import run_language_experiment
+
+        run_language_experiment(name, prompts=options.pop("queries"), **options)
+        return
+    if options.pop("model") is not None:
+        raise InputError(f"--model: {name} is about rankers; leave it out")
+    from hyperdpo.experiments.running import run_experiment
+
+    overrides = take_settings(options, {"sort": ("sort",), "features_from_zero": ("features_from_zero",)})
+    run_experiment(name, overrides=overrides, **options)

@@ -1,0 +1,38 @@
+"""Optional packages: whether they are installed, and the one line that says how to install them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from hyperdpo.errors import InputError
+
+#: Extra: the modules without which its commands do not start.
+EXTRAS = {
+    "align": ("transformers", "peft"),
+    "explore": ("nicegui", "plotly"),
+    "experiments": ("plotly",),
+    "gbdt": ("lightgbm",),
+    "serve": ("fastapi", "uvicorn", "prometheus_client", "orjson", "simdjson", "pybase64"),
+}
+#: Packages whose names differ from their modules'.
+_PACKAGES = {"prometheus_client": "prometheus-client", "simdjson": "pysimdjson"}
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; it is not imported."""
+    return find_spec(module) is not None
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raise unless modules of an extra can be imported: before anything is read, and long before they are needed.
+
+    Args:
+        modules: left out, those of :data:`EXTRAS`.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    for module in modules or EXTRAS[extra]:
+        if not is_installed(module):
+            package = _PACKAGES.get(module, module)
+            raise InputError(f"{package} is not installed; run: pip install 'hyperdpo[{extra}]'")

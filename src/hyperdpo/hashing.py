@@ -1,0 +1,23 @@
+"""Short hashes of plain values, to tell one configuration, file or measurement from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+
+def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
+    """Of settings, in whatever order they stand; what JSON does not know counts by its text."""
+    import xxhash
+
+    of = xxhash.xxh3_64_hexdigest if bits == 64 else xxhash.xxh3_128_hexdigest
+    return of(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def sha256_of(*parts: Any) -> _Hash:
+    """Of plain values, for the names of files that are kept; bytes may be added to it."""
+    return hashlib.sha256(json.dumps(parts).encode())

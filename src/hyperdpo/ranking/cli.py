@@ -1,0 +1,177 @@
+"""``hyperdpo rank``: the commands' options. What they do is in :mod:`hyperdpo.ranking.commands`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hyperdpo.options import (
+    PATH,
+    beta_option,
+    described,
+    names_of,
+    numbers_of,
+    ranker_data_options,
+    settings_option,
+    take_settings,
+)
+from hyperdpo.ranking.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from hyperdpo.ranking.config import RankConfig
+
+#: Options that are settings of a configuration, and which.
+SETTINGS = {"seed": ("seed",), "sort": ("sort",), "features_from_zero": ("features_from_zero",)}
+FIT_SETTINGS = {
+    "parametrization": ("parametrization",),
+    "precision": ("training.precision", "base_training.precision"),
+}
+
+
+@click.group()
+def rank() -> None:
+    """Fine-tune a ranker on several labels at once, and use it at any weights."""
+
+
+#: Settings of the paper.
+paper_option = click.option(
+    "--paper", is_flag=True, help="The paper's setting: scratch, w beside the features, one w per batch."
+)
+run_beta_option = beta_option(
+    "β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
+    "others.  [default: the run's]"
+)
+
+
+def _config(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
+    """Take what names a configuration out of the options, and read it."""
+    from hyperdpo.ranking.config import build_config
+
+    named = {name: options.pop(name) for name in ("preset", "config_file", "objectives", "paper")}
+    return build_config(overrides=overrides, **named)
+
+
+@rank.command("fit")
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on.")
+@ranker_data_options
+@click.option(
+    "--parametrization",
+    type=click.Choice(["scratch", "augmentation", "mixture", "temperature"]),
+    help="Of the ranker; see docs/ranking.md.  [default: mixture]",
+)
+@paper_option
+@click.option("--validation", type=PATH, help="Validation groups, instead of a split of DATA.")
+@click.option("--test", type=PATH, help="Test groups, instead of a split of DATA.")
+@click.option("--seed", type=int, help="Of initialisation, order and sampled weights.")
+@settings_option("Any setting, such as training.epochs=20.")
+@click.option("--precision", type=click.Choice(["auto", "no", "bf16"]), help="Mixed precision.  [default: auto]")
+@click.option("--track", help="Trackers: tensorboard, wandb; logs go to OUT/logs.")
+@click.option("--overwrite", is_flag=True, help="Start again where OUT holds a run.")
+def rank_fit(**options: Any) -> None:
+    """Train one ranker for all weightings of the objectives in DATA.
+
+    DATA is LETOR/MSLR text, CSV (either may be .gz, .bz2 or .zst) or Parquet, or a directory with train, vali and test
+    files. Without --base-scores a base ranker is trained on the main label first.
+    """
+    from hyperdpo.ranking.commands import fit_command
+
+    overrides = take_settings(options, {**SETTINGS, **FIT_SETTINGS})
+    config = _config(options, overrides)
+    fit_command(config=config, **options)
+
+
+@rank.command("front")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
+@click.option(
+    "--scales",
+    callback=numbers_of,
+    default="1",
+    show_default=True,
+    metavar="C,C",
+    help="Scales c: above 1 is nearer to the base.",
+)
+@run_beta_option
+@click.option("--out", type=PATH, help="FRONT.json to write.")
+@click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
+@click.option(
+    "--oracle", type=PATH, help="Oracle file of generated data: report the fraction of its front that is attained."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "all", "train", "validation", "test"]),
+    default="auto",
+    show_default=True,
+    help="auto: the test groups of the training data, all groups of other data.",
+)
+@click.option("--k", type=click.IntRange(min=1), help="NDCG@k, instead of the run's.")
+@click.option("--gain", type=click.Choice(["linear", "exponential"]), help="NDCG's gain, instead of the run's.")
+@click.option(
+    "--empty", type=click.Choice(["skip", "one", "zero"]), help="Groups without a positive label, instead of the run's."
+)
+@ranker_data_options
+def rank_front(**options: Any) -> None:
+    """Measure the front of RUN on DATA: NDCG of every objective, and of the main label, at each weighting."""
+    from hyperdpo.ranking.commands import front_command
+
+    metric = {name: options.pop(name) for name in ("k", "gain", "empty")}
+    front_command(metric={name: value for name, value in metric.items() if value is not None}, **options)
+
+
+@rank.command("compare")
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option(
+    "--methods",
+    callback=names_of,
+    default="hyperdpo,dpo-ls,dpo-soup,mo-dpo",
+    show_default=True,
+    metavar="A,B",
+    help=f"Some of {described(VARIANTS)}; with a variant as hyperdpo:paper. See docs/ranking.md.",
+)
+@click.option(
+    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
+)
+@click.option("--points", type=int, default=11, show_default=True, help="Weightings on each front.")
+@click.option(
+    "--seeds", type=int, help="Repeats, each with a seed of its own.  [default: one per fold; 3 of one split]"
+)
+@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
+@click.option("--seed", type=int, help="The first seed.")
+@settings_option("Any setting, of all methods but those that have it of their own (a note says so).")
+@paper_option
+@ranker_data_options
+def rank_compare(**options: Any) -> None:
+    """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
+
+    DATA is a file, a directory with train, vali and test files, or one of Fold1 to Fold5. A finished training is kept
+    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base.
+    """
+    from hyperdpo.ranking.commands import compare_command
+
+    given = take_settings(options, SETTINGS)
+    config = _config(options, given)
+    compare_command(config=config, given=given, **options)
+
+
+@rank.command("score")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option(
+    "--weights",
+    required=True,
+    metavar="W,W",
+    help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0).",
+)
+@click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
+@run_beta_option
+@click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
+@ranker_data_options
+def rank_score(**options: Any) -> None:
+    """Score all rows of DATA at one weighting, scale and temperature."""
+    from hyperdpo.ranking.commands import score_command
+
+    score_command(**options)
