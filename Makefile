@@ -26,7 +26,8 @@ test: setup lint
 
 # What a change of the mathematics or of the readers needs first: a minute at most, once mypy and numba have their caches.
 check: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/core tests/data tests/ranking/test_metrics.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal \
+		tests/core tests/data tests/ranking/test_metrics.py
 
 lint: setup
 	$(BIN)/ruff check src tests benchmarks docs

@@ -212,7 +212,7 @@ def test_an_interrupted_fit_goes_on_and_says_so(command, generated, tmp_path, mo
     arguments = ["rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", *TINY_OPTIONS]
     found = command(*arguments)
     assert found.code == 130
-    assert found.err.strip().startswith("hyperdpo: interrupted; a training goes on")
+    assert found.err.strip().startswith("hyperdpo: interrupted; run the same command again")
     assert command("rank", "front", tmp_path / "run", generated[0]).refused("training has not finished")
     monkeypatch.setattr(fitting, "dirichlet_weights", real)
     found = command(*arguments)

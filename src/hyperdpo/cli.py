@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"hyperdpo: {' '.join(message.split())}", err=True)
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("hyperdpo: interrupted; a training goes on where it was when the command is given again", err=True)
+        click.echo("hyperdpo: interrupted; run the same command again to resume", err=True)
         return 130
     return code if isinstance(code, int) else 0
 
@@ -73,7 +73,11 @@ def data() -> None:
 @click.argument("out", type=PATH)
 @click.option("--queries", type=int, required=True, help="Number of queries (groups).")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of one seed, a smaller file is the start of a larger one."
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="With the same seed, a smaller file is a prefix of a larger one.",
 )
 @click.option("--oracle", type=PATH, help="Also write the labels' expectations, as CSV.")
 def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
@@ -110,7 +114,7 @@ def check_data(**options: Any) -> None:
 
 
 @cli.command("demo")
-@click.option("--align", is_flag=True, help="Of a language model instead of a ranker.")
+@click.option("--align", is_flag=True, help="A language model instead of a ranker.")
 @click.option(
     "--out", type=PATH, help="Directory for data, run, front and report.  [default: demo, with --align demo-align]"
 )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
-    """Of settings, in whatever order they stand; what JSON does not know counts by its text."""
+    """A hash of settings, whatever their order; a value that JSON cannot hold counts as its text."""
     import xxhash
 
     of = xxhash.xxh3_64_hexdigest if bits == 64 else xxhash.xxh3_128_hexdigest
@@ -19,5 +19,5 @@ def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
 
 
 def sha256_of(*parts: Any) -> _Hash:
-    """Of plain values, for the names of files that are kept; bytes may be added to it."""
+    """A hash of plain values, for the names of files that are kept. More bytes may be added to it."""
     return hashlib.sha256(json.dumps(parts).encode())

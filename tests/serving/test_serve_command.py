@@ -171,8 +171,8 @@ def test_a_second_signal_refuses_what_is_under_way(adapter: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--max-tokens", "8"], ("--max-tokens", "ranker")),
-        (["--model", "gpt2"], ("--model", "ranker")),
+        (["--max-tokens", "8"], ("--max-tokens applies only to language models; remove it",)),
+        (["--model", "gpt2"], ("--model", "language models")),
         (["--weights", ".3,.8"], ("weights",)),
         (["--weights", "c=1"], ("--weights", "'c'")),
         (["--beta", "1"], ("--beta: found [1",)),
@@ -191,7 +191,7 @@ def test_what_cannot_be_served_gets_one_line(command: Any, ranker: Path, options
 def test_a_language_model_has_no_backend_and_a_place_without_a_run_is_refused(
     command: Any, adapter: Path, tmp_path: Path
 ) -> None:
-    assert command("serve", adapter, "--backend", "onnx").refused("--backend", "language model")
+    assert command("serve", adapter, "--backend", "onnx").refused("--backend applies only to rankers; remove it")
     assert command("serve", tmp_path).refused("no run there")
     (tmp_path / "a.onnx").write_bytes(b"no graph")
     assert command("serve", tmp_path / "a.onnx", "--port", 0).refused("a.onnx", "cannot be loaded")

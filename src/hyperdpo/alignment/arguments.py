@@ -139,23 +139,21 @@ class HyperDPOConfig(TrainingArguments):
         for name, why in WITHOUT_EFFECT.items():
             value = getattr(self, name, None)
             if name in defaults and value is not None and value != defaults[name]:
-                raise InputError(f"{name} is {value!r} and has no effect here ({why}); expected it left out")
+                raise InputError(f"{name} is {value!r} and has no effect here ({why}); leave it out")
         if self.train_sampling_strategy in ("group_by_length", "batch_rebalance"):
             raise InputError(
                 f"train_sampling_strategy is {self.train_sampling_strategy!r}, which needs columns of tokens; expected "
                 "random or sequential"
             )
         if self.optim_args and str(getattr(self.optim, "value", self.optim)) in _PLAIN_OPTIMIZERS:
-            raise InputError(
-                f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; expected it left out"
-            )
+            raise InputError(f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; leave it out")
         drawn = ("alpha", "weights_per", "vertex_share", "stratified")
         if self.weights is not None:
             for name in drawn:
                 value, default = getattr(self, name), defaults[name]
                 if value != (_alpha(default) if name == "alpha" else default):
                     raise InputError(
-                        f"{name} is {value!r} and has no effect beside weights, which fixes w; expected it left out"
+                        f"{name} is {value!r} and has no effect beside weights, which fixes w; leave it out"
                     )
         elif self.stratified and self.weights_per == "batch":
             raise InputError("stratified has no effect with weights_per batch, one w per step; expected one of them")

@@ -43,7 +43,7 @@ def _commands() -> Any:
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How DATA is read."""
     formats = click.Choice(PREFERENCE_FORMATS)
-    layout = click.option("--format", type=formats, default="auto", show_default=True, help="Of DATA.")
+    layout = click.option("--format", type=formats, default="auto", show_default=True, help="Layout of DATA.")
     return add_options(layout, *reading_options())(command)
 
 
@@ -58,7 +58,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
 @click.option("--epochs", type=float, help="Passes over the training groups.  [default: 4]")
-@click.option("--seed", type=int, help="Of initialisation, order and sampled weights.  [default: 42]")
+@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.  [default: 42]")
 @settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
@@ -151,7 +151,7 @@ def align_compare(**options: Any) -> None:
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option("--sample/--greedy", default=False, show_default=True)
 @click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
 @model_option
 @cpu_option

@@ -26,7 +26,7 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
     type=click.FloatRange(min=0.5, max=1, max_open=True),
     default=0.95,
     show_default=True,
-    help="Of intervals and requirements.",
+    help="Confidence of intervals and requirements.",
 )
 @click.option("--certain", is_flag=True, help="Requirements are to be met with that confidence, not just on average.")
 @click.option(
@@ -48,7 +48,7 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
     "--fixed-temperatures", is_flag=True, help="Leave β as it is; else a mixture's or temperature run's is searched."
 )
 @run_data_options("choose on")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of resamples and steps.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resamples and steps.")
 @cpu_option
 def choose(**options: Any) -> int:
     """Find the weights and scale of RUN that are best in one metric and meet requirements on others, on labelled DATA.

@@ -126,7 +126,7 @@ def choose(
         foreign |= {"ignore_columns": ignore_columns is not None, "skip_invalid": skip_invalid}
         for name, value in (foreign | {"model": model is not None}).items():
             if value:
-                raise InputError(f"{name}: this is a run of a ranker, which has none; expected it left out")
+                raise InputError(f"{name}: this is a run of a ranker, which has none; leave it out")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
         ranker.read_files(sort=sort, features_from_zero=features_from_zero)
         requirements, goal = _named_main(ranker, requirements), _main_name(ranker, goal)

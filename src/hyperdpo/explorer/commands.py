@@ -64,7 +64,7 @@ def explore_command(
     for option, value in foreign.items():
         if value is not None:
             what = "a ranker" if kind == "rank" else "a language model"
-            raise InputError(f"{option}: {run_path} is {what}, which has none; expected it left out")
+            raise InputError(f"{option}: {run_path} is {what}, which has none; leave it out")
     check_port(host, port)
     title = f"{run_path.name} – hyperdpo explore"
     if kind == "rank":

@@ -59,12 +59,12 @@ def _config(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
 @click.option(
     "--parametrization",
     type=click.Choice(["scratch", "augmentation", "mixture", "temperature"]),
-    help="Of the ranker; see docs/ranking.md.  [default: mixture]",
+    help="How the ranker takes weights; see docs/ranking.md.  [default: mixture]",
 )
 @paper_option
 @click.option("--validation", type=PATH, help="Validation groups, instead of a split of DATA.")
 @click.option("--test", type=PATH, help="Test groups, instead of a split of DATA.")
-@click.option("--seed", type=int, help="Of initialisation, order and sampled weights.")
+@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting, such as training.epochs=20.")
 @click.option("--precision", type=click.Choice(["auto", "no", "bf16"]), help="Mixed precision.  [default: auto]")
 @click.option("--track", help="Trackers: tensorboard, wandb; logs go to OUT/logs.")

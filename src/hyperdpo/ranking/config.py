@@ -204,10 +204,10 @@ class MixtureConfig:
         distillation: weight of the loss of one more head, which learns the base's scores; 0: there is none.
         smoothing: γ from 0 to 1. Scores start from (1 - γ) s_base + γ u_0 where u_0 is what that head says. A base
             fits its own training groups better than others, so what can be learned of it may be better than itself.
-            Of several numbers none can be judged without validation groups or without a main label, and none means
-            anything where the base says nothing: it is 0 then.
-        power: ρ of the power mean, at most 4; 1 is linear scalarisation. Of several numbers none can be judged without
-            validation groups: it is 1 then if that is among them, else the first.
+            Choosing among several values needs validation groups and a main label; otherwise 0 is used. It is also 0
+            where the base scores tell no items apart.
+        power: ρ of the power mean, at most 4; 1 is linear scalarisation. Choosing among several values needs validation
+            groups; otherwise 1 is used if it is one of them, else the first.
     """
 
     __pydantic_config__ = STRICT

@@ -226,7 +226,7 @@ def parse_request(kind: type[Sampling], body: bytes) -> Any:
         if name not in NEUTRAL:
             raise Refusal(400, f"{name[:60]!r}: not a parameter that is known here", parameter=name[:60])
         if not any(type(value) is type(plain) and value == plain for plain in _forms(NEUTRAL[name])):
-            raise Refusal(400, f"{name}: not supported; found {brief(value)}, expected it left out", parameter=name)
+            raise Refusal(400, f"{name}: not supported; found {brief(value)}; leave it out", parameter=name)
     return request
 
 

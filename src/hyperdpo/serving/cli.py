@@ -38,10 +38,12 @@ def export(**options: Any) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 for all of this machine's.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
 @click.option(
-    "--weights", metavar="W,W", help="Of requests that name none: one per objective, sum 1, or NAME=W,NAME=W."
+    "--weights", metavar="W,W", help="Weights for requests that name none: one per objective, sum 1, or NAME=W,NAME=W."
 )
-@click.option("--scale", type=click.FloatRange(min=0, min_open=True), help="Of requests that name none.  [default: 1]")
-@beta_option("A ranker's β, likewise.")
+@click.option(
+    "--scale", type=click.FloatRange(min=0, min_open=True), help="Scale for requests that name none.  [default: 1]"
+)
+@beta_option("A ranker's β for requests that name none.")
 @click.option(
     "--api-key-env",
     metavar="NAME",
@@ -55,8 +57,12 @@ def export(**options: Any) -> None:
     help="Name in the Host header that is answered, too.  [default: any; without key this machine's]",
 )
 @click.option("--model", help="A language model's base, instead of the one the run was trained on.")
-@click.option("--backend", type=click.Choice(["onnx", "torch"]), help="A ranker's.  [default: onnx where it can be]")
-@click.option("--threads", type=COUNT, default=1, show_default=True, help="Of one pass over a batch of lists.")
+@click.option(
+    "--backend",
+    type=click.Choice(["onnx", "torch"]),
+    help="What computes a ranker's scores.  [default: onnx where it can be]",
+)
+@click.option("--threads", type=COUNT, default=1, show_default=True, help="Threads of one pass over a batch of lists.")
 @click.option("--max-batch", type=COUNT, help="Lists or texts in one pass.  [default: 32 lists, 16 texts]")
 @click.option("--max-queue", type=COUNT, help="Lists or texts that wait.  [default: 256 lists, 128 texts]")
 @click.option("--max-body", type=COUNT, help="Bytes of a request.  [default: 16 MiB of lists, 2 MiB of texts]")

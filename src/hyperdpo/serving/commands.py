@@ -58,8 +58,12 @@ def export_command(
     foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--beta": temperatures}
     for option, value in foreign.items():
         if value is not None:
-            why = "an exported ranker takes weights as inputs" if option == "--weights" else f"of no use for a {what}"
-            raise InputError(f"{option}: {why}; expected it left out")
+            why = (
+                "an exported ranker takes weights as inputs"
+                if option == "--weights"
+                else f"it has no meaning for a {what}"
+            )
+            raise InputError(f"{option}: {why}; leave it out")
     if kind == "rank":
         _export_ranker(run_path, out, chosen, temperatures, overwrite)
     else:

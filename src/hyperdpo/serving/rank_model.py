@@ -145,7 +145,7 @@ class RankModel:
         betas, factor, graph = self._answering(point.temperatures)
         scale = point.scale * factor
         if self.own_base and base_scores is not None:
-            raise InputError("base_scores: this ranker computes its own; expected them left out")
+            raise InputError("base_scores: this ranker computes its own; leave them out")
         if not self.own_base and base_scores is None:
             if self._needs_base or scale != 1:
                 raise InputError("base_scores: missing; expected one per item")

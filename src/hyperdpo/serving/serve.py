@@ -33,7 +33,7 @@ MAX_BODY = {"rank": 16 * 2**20, "align": 2 * 2**20}
 #: Names by which a server on this machine alone is called.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-#: Options that say nothing about the other kind of run.
+#: Options that apply to one kind of run only.
 RANK_ONLY = ("temperatures", "backend", "max_items", "max_groups")
 ALIGN_ONLY = ("model", "max_tokens", "max_prompt")
 
@@ -57,8 +57,8 @@ def serve_command(
     for name in ALIGN_ONLY if kind == "rank" else RANK_ONLY:
         if options.get(name) is not None:
             option = "--beta" if name == "temperatures" else f"--{name.replace('_', '-')}"
-            what = "a ranker" if kind == "rank" else "a language model"
-            raise InputError(f"{option}: says nothing about {what}; expected it left out")
+            others = "language models" if kind == "rank" else "rankers"
+            raise InputError(f"{option} applies only to {others}; remove it")
     if not math.isfinite(grace):
         raise InputError(f"--grace: found {grace}; expected a finite number of seconds")
     key = api_key(api_key_env, api_key_file, os.environ)
@@ -89,7 +89,7 @@ def api_key(variable: str | None, file: Path | None, environment: Mapping[str, s
     """
     if file is not None:
         if variable is not None:
-            raise InputError("--api-key-file and --api-key-env: expected one of the two")
+            raise InputError("--api-key-file and --api-key-env: give one of the two")
         try:
             key, where = file.read_text(encoding="utf-8").strip(), str(file)
         except (OSError, UnicodeDecodeError) as error:

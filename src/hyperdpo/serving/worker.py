@@ -1,4 +1,4 @@
-"""A thread that works on what waits, until it is closed and nothing waits any more."""
+"""Worker thread: processes the queue and exits once it is closed and empty."""
 
 from __future__ import annotations
 
