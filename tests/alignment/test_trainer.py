@@ -706,7 +706,7 @@ def test_a_mistaken_training_setting_gets_one_line(place, tmp_path, command, set
 @pytest.mark.parametrize("arguments", [["fit", "d", "--model", "m", "--out", "o"], ["front", "r", "d"]])
 def test_a_missing_extra_gets_one_line(monkeypatch, command, arguments):
     monkeypatch.setattr("hyperdpo.extras.find_spec", lambda name: None)
-    assert command("align", *arguments).refused("transformers is not installed", "hyperdpo[align]")
+    assert command("align", *arguments).refused("transformers is not installed; run: pip install 'hyperdpo[align]'")
 
 
 QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
