@@ -67,9 +67,13 @@ def test_openais_client_streams_an_answer_as_the_page_shows(tmp_path: Path) -> N
     ConditionedLM.create(base, conditioning).save_pretrained(tmp_path / "aligned")
     names: dict[str, Any] = {}
     with started(command("hyperdpo serve aligned"), tmp_path) as port:
-        exec(compile(example.replace("8001", str(port)), "serving.md", "exec"), names)
-        chunks = list(names["answer"])
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        for _ in range(4):  # an untrained model of 50 words sometimes ends its answer at once
+            exec(compile(example.replace("8001", str(port)), "serving.md", "exec"), names)
+            chunks = list(names["answer"])
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+            if text:
+                break
+    assert text
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
 
 

@@ -527,7 +527,7 @@ def test_folds_test_every_group_once(generated, tmp_path, command):
         (["--folds", "2"], ["--folds", "found 2"]),
         (["--seeds", "0"], ["--seeds", "found 0"]),
         (["--methods", "dpo-ls,dpo-ls"], ["named more than once"]),
-        (["--points", "1"], ["1 points for 2 objectives"]),
+        (["--points", "1"], ["1 point for 2 objectives"]),
         (
             ["--methods", "hyperdpo,lightgbm-ls", "--set", "gbdt.leaves=1000000", *TINY_OPTIONS],
             ["LightGBM", "num_leaves"],
