@@ -13,7 +13,7 @@ from hyperdpo.errors import shown
 PAIR_OBJECTIVE = "preferred"
 #: The columns that may hold the prompt, in the order in which they are looked for.
 PROMPTS = ("prompt", "question", "instruction", "query")
-#: Of these, what the column ``input`` goes on from, as in Alpaca's data.
+#: Those of them that the column ``input`` continues, as in Alpaca's data.
 INSTRUCTION, INPUT = "instruction", "input"
 SYSTEM = "system"
 
@@ -103,7 +103,7 @@ class Columns:
         return prompt
 
 
-#: Of rows whose prompt is in ``prompt``.
+#: Columns of rows whose prompt is in ``prompt``.
 PLAIN = Columns()
 #: As files were read before there were versions of reading.
 FIRST = Columns(system=None, cut_turns=False)

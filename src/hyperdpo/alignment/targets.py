@@ -32,7 +32,7 @@ class LabelCounts(NamedTuple):
     labelled: int
     """Groups with at least two labelled responses."""
     varying: int
-    """Of these, groups in which the labels differ."""
+    """Groups with labels that differ within the group."""
     missing: int
     """Responses without a label."""
 
