@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hyperdpo.alignment.data import PreferenceGroup, Preferences
+from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
-from hyperdpo.alignment.stories import sample_preferences
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
+from hyperdpo.stories.preferences import sample_preferences
 
 BATCH, EPOCHS = 16, 1
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
@@ -176,7 +176,7 @@ def main() -> None:
             generation(place, options.rounds, rows=8, tokens=32)
             return
         if options.model is None:
-            from hyperdpo.alignment.demo_lm import train_demo_lm
+            from hyperdpo.stories.language_model import train_demo_lm
 
             options.model = str(train_demo_lm(Path(place) / "lm", progress=False))
         pairs, groups = pairs_of(options.model, options.pairs)

@@ -180,9 +180,9 @@ def save(page: Any, path: Path, *, full: bool) -> None:
 
 def write_stories(model: str, path: Path) -> None:
     from hyperdpo.alignment.bases import load_base
-    from hyperdpo.alignment.data import write_preferences
-    from hyperdpo.alignment.stories import sample_preferences
+    from hyperdpo.alignment.data.preferences import write_preferences
     from hyperdpo.alignment.trainer import tokenizer_of
+    from hyperdpo.stories.preferences import sample_preferences
 
     found = sample_preferences(load_base(model), tokenizer_of(model), prompts=160, progress=False)
     write_preferences(found, path)

@@ -40,7 +40,7 @@ def saved_ranker(out: Path) -> Path:
     from hyperdpo.ranking.config import parse_config
     from hyperdpo.ranking.fitting import fit_run, split_table
     from hyperdpo.ranking.training import make_accelerator
-    from hyperdpo.serving.export_ranker import export_ranker
+    from hyperdpo.serving.export.ranker import export_ranker
 
     rng = np.random.default_rng(0)
     sizes = rng.integers(80, 140, 20)
@@ -155,11 +155,11 @@ def rate_of(port: int, clients: int, requests: list[bytes], seconds: float) -> f
 
 def overheads(file: Path, rounds: int) -> None:
     """Bare session.run, the app without a network, and a client over loopback, in turns."""
-    from hyperdpo.serving.app import Server
-    from hyperdpo.serving.points import Point, Points
-    from hyperdpo.serving.rank_api import rank_app
-    from hyperdpo.serving.rank_model import RankModel, padded
-    from hyperdpo.serving.rank_schema import RankLimits, read_groups
+    from hyperdpo.serving.server.app import Server
+    from hyperdpo.serving.server.points import Point, Points
+    from hyperdpo.serving.server.rank_api import rank_app
+    from hyperdpo.serving.server.rank_model import RankModel, padded
+    from hyperdpo.serving.server.rank_schema import RankLimits, read_groups
 
     model = RankModel.load(file)
     points = Points(model.objectives, Point(None))

@@ -10,8 +10,8 @@ import time
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hyperdpo.alignment.stories import group_statistics, sample_preferences
-from hyperdpo.alignment.text_measures import MEASURES
+from hyperdpo.stories.preferences import group_statistics, sample_preferences
+from hyperdpo.stories.text_measures import MEASURES
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from hyperdpo.alignment.data import read_preferences, write_preferences
+from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically, written
 

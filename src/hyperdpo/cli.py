@@ -125,7 +125,7 @@ def demo(align: bool, out: Path | None, queries: int | None, seed: int, override
     """The whole way on generated data: data, base, fit, front, plots, report."""
     if align:
         require("align")
-        from hyperdpo.alignment.demo import run_align_demo
+        from hyperdpo.stories.demo import run_align_demo
 
         directory = Path("demo-align") if out is None else out
         run_align_demo(directory, prompts=queries or 480, seed=seed, overrides=overrides)

@@ -66,7 +66,7 @@ def _holds_texts(path: Path, labels: bool) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from hyperdpo.alignment.formats import FORMATS, detect_format
+    from hyperdpo.alignment.data.formats import FORMATS, detect_format
 
     try:
         schema = pq.read_schema(path)
@@ -140,8 +140,9 @@ def check_preferences(
         InputError: where ``align fit`` would refuse the data.
     """
     require("align")
-    from hyperdpo.alignment.data import ReadOptions, shared_questions
-    from hyperdpo.alignment.data_report import describe_parts, label_lines
+    from hyperdpo.alignment.data.preferences import shared_questions
+    from hyperdpo.alignment.data.reading import ReadOptions
+    from hyperdpo.alignment.data.report import describe_parts, label_lines
     from hyperdpo.alignment.settings import configured_objectives, prepared, reading_of, settings_of
 
     names = ("preset", "base_scores", "sort", "features_from_zero", "validation", "test")

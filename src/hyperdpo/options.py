@@ -151,7 +151,7 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     return w
 
 
-#: Layouts of preference data, as :mod:`hyperdpo.alignment.formats` has them.
+#: Layouts of preference data, as :mod:`hyperdpo.alignment.data.formats` has them.
 PREFERENCE_FORMATS = (
     "auto",
     "groups",

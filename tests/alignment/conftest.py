@@ -8,7 +8,7 @@ import pytest
 from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
-from hyperdpo.alignment.data import read_preferences, write_preferences
+from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 
 
 @pytest.fixture(scope="module")

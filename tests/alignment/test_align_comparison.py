@@ -15,9 +15,9 @@ from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.bench import Bench, Settings, parse_entry
 from hyperdpo.alignment.comparison import Measurements, Repeat, Texts, compare
-from hyperdpo.alignment.data import fit_objectives, read_preferences
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.evaluation import row_logps
-from hyperdpo.alignment.scorers import scorer_of, text_measures
 from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.variants import VARIANTS
 from hyperdpo.core.losses import listnet_dpo_loss
@@ -25,6 +25,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.methods import Fixed, Margin
 from hyperdpo.objectives import Objective
+from hyperdpo.stories.text_scorers import scorer_of, text_measures
 
 TRAINING = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-2}
 CONDITIONING = {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4, "lora_rank": 2}
@@ -164,7 +165,7 @@ def test_the_margin_is_equation_18(tmp_path, w):
     experts = tuple(Fixed(tuple(row)) for row in np.eye(m).tolist())
     entry = parse_entry("mo-dpo")
     margins = bench._margin(Margin(w, i, experts), entry)
-    from hyperdpo.alignment.batches import Collator
+    from hyperdpo.alignment.collation import Collator
 
     group = bench.train_groups[2]
     batch = Collator(bench.pad)([group])
@@ -226,7 +227,7 @@ def test_every_variant_has_settings_that_exist(tmp_path, text):
     entry = parse_entry(text)
     if entry.one_shot:
         conditioning, training, _ = bench_of(tmp_path)._described(next(iter(_jobs(entry))), entry.overrides)
-        assert conditioning.hears_weights
+        assert conditioning.is_conditioned
         bench_of(tmp_path)._arguments(training, tmp_path)
 
 
@@ -272,7 +273,7 @@ def test_a_classifier_per_objective_scores_texts(tmp_path):
     [
         ("nothing", ["--scorer", "package.module:function"]),
         ("no_such_module:f", ["no_such_module"]),
-        ("hyperdpo.alignment.scorers:nothing", ["nothing"]),
+        ("hyperdpo.stories.text_scorers:nothing", ["nothing"]),
         ("classifiers:one", ["1 classifiers", "expected 2"]),
         (":f", ["--scorer :f", "expected a function"]),
     ],

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from helpers import is_one_line, read
 
-from hyperdpo.alignment.data import Preferences, read_preferences
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.run import AlignRun, last_checkpoint
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.errors import InputError
@@ -214,7 +215,7 @@ def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, mo
         for module in ("reading", "groups", "data", "settings"):
             patch.setattr(f"hyperdpo.alignment.{module}.VERSION", 1)
         patch.setattr("hyperdpo.alignment.settings.read_preferences", partial(read_preferences, version=1))
-        patch.setattr("hyperdpo.alignment.groups.Preferences.split", partialmethod(Preferences.split, version=1))
+        patch.setattr("hyperdpo.alignment.data.groups.Preferences.split", partialmethod(Preferences.split, version=1))
         done = command(*fit)
     assert done.code == 0, done.err
     older(tmp_path / "run")

@@ -15,9 +15,9 @@ from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.logged import means, reward_sums
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_metrics import means, reward_sums
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
 

@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 from helpers import is_one_line
 
-from hyperdpo.alignment.data import (
-    PreferenceGroup,
-    Preferences,
-    default_objectives,
-    fit_objectives,
-    merge_pairs,
-    read_preferences,
-    read_splits,
-    to_targets,
-    write_preferences,
-)
+from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
+from hyperdpo.alignment.data.preferences import merge_pairs, read_preferences, read_splits, write_preferences
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
 from hyperdpo.ranking.examples import label_targets

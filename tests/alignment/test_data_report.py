@@ -7,7 +7,7 @@ import json
 import pytest
 from helpers import is_one_line
 
-from hyperdpo.alignment.data_report import describe_preferences
+from hyperdpo.alignment.data.report import describe_preferences
 from hyperdpo.errors import InputError
 
 

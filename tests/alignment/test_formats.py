@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import is_one_line
 
-from hyperdpo.alignment.file_rows import file_rows, source_rows
-from hyperdpo.alignment.formats import FORMATS, detect_format, from_groups, from_pku, from_scores
-from hyperdpo.alignment.pairs import from_pair
-from hyperdpo.alignment.parts import Columns
+from hyperdpo.alignment.data.file_rows import file_rows, source_rows
+from hyperdpo.alignment.data.formats import FORMATS, detect_format, from_groups, from_pku, from_scores
+from hyperdpo.alignment.data.pairs import from_pair
+from hyperdpo.alignment.data.parts import Columns
 from hyperdpo.errors import InputError
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from helpers import is_one_line
 
-from hyperdpo.alignment.data import read_preferences
+from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.errors import InputError
 from hyperdpo.options import PREFERENCE_FORMATS
 
@@ -476,6 +476,6 @@ def test_responses_that_only_begin_alike_keep_their_beginning(recwarn):
 
 
 def test_the_command_offers_the_layouts_that_are_read():
-    from hyperdpo.alignment.formats import FORMATS
+    from hyperdpo.alignment.data.formats import FORMATS
 
     assert set(PREFERENCE_FORMATS) == {"auto", *FORMATS}

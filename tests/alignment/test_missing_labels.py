@@ -13,11 +13,12 @@ import torch
 from tiny_models import tiny_base
 from toy_preferences import words_tokenizer
 
-from hyperdpo.alignment.batches import Collator, tokenize_groups
-from hyperdpo.alignment.data import fit_objectives, label_counts, read_preferences, to_targets, write_preferences
+from hyperdpo.alignment.collation import Collator, tokenize_groups
+from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
+from hyperdpo.alignment.data.targets import fit_objectives, label_counts, to_targets
 from hyperdpo.alignment.evaluation import PaddedGroups, front_of_scores, reference_point
-from hyperdpo.alignment.logged import reward_sums
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
+from hyperdpo.alignment.training_metrics import reward_sums
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective

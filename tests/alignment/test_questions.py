@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from hyperdpo.alignment.data import Preferences, read_preferences, read_splits
-from hyperdpo.alignment.questions import question_of
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.preferences import read_preferences, read_splits
+from hyperdpo.alignment.data.questions import question_of
 
 LABELS = {"completions": ["x one", "y two"], "labels": {"a": [1, 0]}}
 

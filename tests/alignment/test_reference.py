@@ -13,8 +13,9 @@ from tiny_models import PLAIN, tiny_base, tiny_model
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment import reference
-from hyperdpo.alignment.batches import tokenize_groups
-from hyperdpo.alignment.data import default_objectives, fit_objectives, read_preferences, to_targets
+from hyperdpo.alignment.collation import tokenize_groups
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import base_scores
 
 

@@ -11,8 +11,9 @@ import torch
 from tiny_models import KINDS, PLAIN, tiny_model
 from toy_preferences import rows, words_tokenizer
 
-from hyperdpo.alignment.batches import Collator, TokenGroup, tokenize_groups, worth_sharing
-from hyperdpo.alignment.data import default_objectives, fit_objectives, read_preferences, to_targets
+from hyperdpo.alignment.collation import Collator, TokenGroup, tokenize_groups, worth_sharing
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import base_scores, row_logps
 from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
 from hyperdpo.errors import InputError

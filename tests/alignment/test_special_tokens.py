@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from toy_preferences import words_tokenizer
 
-from hyperdpo.alignment.data import default_objectives, fit_objectives, read_preferences, to_targets
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.special_tokens import answered_ids, prompt_ids, wants_bos
-from hyperdpo.alignment.tokens import tokenize_groups
+from hyperdpo.alignment.tokenization import tokenize_groups
 from hyperdpo.errors import InputError
 
 BOS, EOS = 1, 2

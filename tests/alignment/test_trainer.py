@@ -22,17 +22,17 @@ from toy_preferences import rows, text, words_tokenizer
 from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.data import read_preferences, write_preferences
+from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.alignment.evaluation import (
     control_spans,
     front_of_scores,
     pair_accuracy,
     reference_point,
 )
-from hyperdpo.alignment.logged import best_and_worst, group_of_rows
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_metrics import best_and_worst, group_of_rows
 from hyperdpo.errors import InputError
 
 

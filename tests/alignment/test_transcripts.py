@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from hyperdpo.alignment.data import read_preferences
-from hyperdpo.alignment.questions import normal, question_of
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.questions import normal, question_of
 
 ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 VICUNA = (

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from helpers import is_one_line, read
 
-from hyperdpo.alignment.batches import tokenize_groups
-from hyperdpo.alignment.data import default_objectives, fit_objectives, read_preferences, to_targets
+from hyperdpo.alignment.collation import tokenize_groups
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.errors import InputError
 
 SHARED = Path(os.environ.get("HYPERDPO_DATA") or Path(__file__).parents[3] / "shared" / "data").parent

@@ -95,7 +95,7 @@ def language_model(model: Path, data: Path) -> None:
     from tiny_models import tiny_base
     from toy_preferences import rows, words_tokenizer
 
-    from hyperdpo.alignment.data import read_preferences, write_preferences
+    from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 
     tiny_base().save_pretrained(model)
     words_tokenizer().save_pretrained(model)
@@ -192,7 +192,7 @@ def for_alignment() -> dict[str, Any]:
     import torch
     from toy_preferences import rows
 
-    from hyperdpo.alignment.data import read_preferences
+    from hyperdpo.alignment.data.preferences import read_preferences
 
     train, evaluation = rows(8), rows(4, seed=1)
     pairs = [{"prompt": "w3 w4", "chosen": " w5 w6", "rejected": " w30 w31"}]

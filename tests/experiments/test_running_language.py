@@ -13,13 +13,13 @@ import pytest
 from helpers import is_one_line
 from transformers import AutoConfig
 
-from hyperdpo.alignment.demo_lm import train_demo_lm
 from hyperdpo.errors import InputError
 from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import LANGUAGE, load
 from hyperdpo.experiments.running_language import _add_spans as add_spans
 from hyperdpo.experiments.running_language import run_language_experiment
+from hyperdpo.stories.language_model import train_demo_lm
 
 
 @pytest.fixture(scope="module")

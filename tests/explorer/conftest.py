@@ -86,7 +86,7 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from tiny_models import tiny_base
     from toy_preferences import rows, words_tokenizer
 
-    from hyperdpo.alignment.data import read_preferences, write_preferences
+    from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 
     place = tmp_path_factory.mktemp("language")
     tiny_base().save_pretrained(place / "model")

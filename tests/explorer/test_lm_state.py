@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from helpers import is_one_line
 
-from hyperdpo.alignment.data import PreferenceGroup, Preferences, read_preferences
+from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
+from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.lm_state import AlignExplorer, example_prompts

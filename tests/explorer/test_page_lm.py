@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pages import looking, wait_until
 
-from hyperdpo.alignment.data import read_preferences
+from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.run import AlignRun
 
 PROMPT = "w5 w7 w9"

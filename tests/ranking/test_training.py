@@ -41,7 +41,7 @@ from hyperdpo.ranking import training
 from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
 from hyperdpo.ranking.run import BaseSource, RankRun
 from hyperdpo.ranking.training import (
     Draw,

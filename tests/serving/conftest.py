@@ -38,13 +38,13 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rank_model(ranker: Path) -> Any:
     """The ranker as a graph."""
     pytest.importorskip("onnxruntime")
-    from hyperdpo.serving.rank_model import RankModel
+    from hyperdpo.serving.server.rank_model import RankModel
 
     return RankModel.load(ranker)
 
 
 @pytest.fixture(scope="session")
 def language(adapter: Path) -> Any:
-    from hyperdpo.serving.lm_source import LanguageModel
+    from hyperdpo.serving.server.lm_source import LanguageModel
 
     return LanguageModel.load(adapter)

@@ -18,10 +18,10 @@ from live_server import running
 
 from hyperdpo.alignment.continuous import ContinuousBatch
 from hyperdpo.alignment.model import ConditionedLM
-from hyperdpo.serving.app import Server
-from hyperdpo.serving.chat_api import TextLimits, chat_app
-from hyperdpo.serving.lm_source import LanguageModel
-from hyperdpo.serving.points import Point
+from hyperdpo.serving.server.app import Server
+from hyperdpo.serving.server.chat_api import TextLimits, chat_app
+from hyperdpo.serving.server.lm_source import LanguageModel
+from hyperdpo.serving.server.points import Point
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 

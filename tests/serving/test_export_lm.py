@@ -15,10 +15,10 @@ from helpers import is_one_line, read
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
-from hyperdpo.serving import export_lm as module
-from hyperdpo.serving.export_lm import METADATA, export_lm
-from hyperdpo.serving.export_rows import add_rows
-from hyperdpo.serving.export_tokens import virtual_tokens
+from hyperdpo.serving.export import language_model as module
+from hyperdpo.serving.export.language_model import METADATA, export_lm
+from hyperdpo.serving.export.rows import add_rows
+from hyperdpo.serving.export.tokens import virtual_tokens
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_base, tiny_model

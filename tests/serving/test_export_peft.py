@@ -14,7 +14,7 @@ from helpers import is_one_line, read
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
-from hyperdpo.serving.export_lm import METADATA, export_lm
+from hyperdpo.serving.export.language_model import METADATA, export_lm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_model

@@ -20,8 +20,8 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import BaseSource, RankRun
-from hyperdpo.serving import export_ranker as module
-from hyperdpo.serving.export_ranker import PADDING_SCORE, export_ranker
+from hyperdpo.serving.export import ranker as module
+from hyperdpo.serving.export.ranker import PADDING_SCORE, export_ranker
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -10,7 +10,7 @@ import torch
 from exported_models import WEIGHTS, leaning_base
 from torch import nn
 
-from hyperdpo.serving.export_rows import MARGIN, _low_row, add_rows
+from hyperdpo.serving.export.rows import MARGIN, _low_row, add_rows
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_base, tiny_model

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hyperdpo.serving.lm_text import GrowingText, whole_text
+from hyperdpo.serving.server.lm_text import GrowingText, whole_text
 
 TEXT = "Once upon a time, naïve 🙂 tails — 物語は始まる。\n\n  The end"
 

@@ -18,12 +18,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from live_server import running
 
-from hyperdpo.serving.app import Server
-from hyperdpo.serving.chat_api import TextLimits, chat_app
-from hyperdpo.serving.lm_source import LanguageModel
-from hyperdpo.serving.rank_api import rank_app
-from hyperdpo.serving.rank_model import RankModel
-from hyperdpo.serving.rank_schema import RankLimits
+from hyperdpo.serving.server.app import Server
+from hyperdpo.serving.server.chat_api import TextLimits, chat_app
+from hyperdpo.serving.server.lm_source import LanguageModel
+from hyperdpo.serving.server.rank_api import rank_app
+from hyperdpo.serving.server.rank_model import RankModel
+from hyperdpo.serving.server.rank_schema import RankLimits
 
 #: Of each kind of server.
 BODIES = 10_000

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.errors import InputError
-from hyperdpo.serving.export_lm import export_lm
-from hyperdpo.serving.export_tokens import prompting, virtual_tokens
-from hyperdpo.serving.lm_source import LanguageModel
+from hyperdpo.serving.export.language_model import export_lm
+from hyperdpo.serving.export.tokens import prompting, virtual_tokens
+from hyperdpo.serving.server.lm_source import LanguageModel
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_model

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperdpo.serving import rank_body
+from hyperdpo.serving.server import rank_body
 
 pytest.importorskip("simdjson")
 

@@ -19,13 +19,13 @@ from live_server import running
 
 from hyperdpo import HyperRanker
 from hyperdpo.core.preferences import check_weights
-from hyperdpo.serving.app import BODIES_HELD, BodyLimit, Server
-from hyperdpo.serving.errors import Refusal
-from hyperdpo.serving.points import Point, even_weights
-from hyperdpo.serving.rank_api import rank_app
-from hyperdpo.serving.rank_engine import DIRECT_ITEMS
-from hyperdpo.serving.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
-from hyperdpo.serving.rank_schema import RankLimits
+from hyperdpo.serving.server.app import BODIES_HELD, BodyLimit, Server
+from hyperdpo.serving.server.errors import Refusal
+from hyperdpo.serving.server.points import Point, even_weights
+from hyperdpo.serving.server.rank_api import rank_app
+from hyperdpo.serving.server.rank_engine import DIRECT_ITEMS
+from hyperdpo.serving.server.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
+from hyperdpo.serving.server.rank_schema import RankLimits
 
 
 def some_list(rng: np.random.Generator, longest: int = 30) -> dict[str, Any]:

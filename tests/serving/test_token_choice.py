@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hyperdpo.serving.token_choice import TokenChoice, next_tokens
+from hyperdpo.serving.server.token_choice import TokenChoice, next_tokens
 
 
 def drawn(logits: list[float], temperature: float, top_p: float, count: int = 4000) -> np.ndarray:

@@ -23,9 +23,10 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from hyperdpo import hashing
 from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
-from hyperdpo.alignment.batches import TokenGroup, padding_token, tokenize_groups
+from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.data import Preferences, to_targets
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.logit_mixing import LogitMixture
 from hyperdpo.alignment.model import ConditionedLM
@@ -37,7 +38,7 @@ from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.variants import PLAIN, VARIANTS
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
-from hyperdpo.methods import METHODS, Answer, Conditioned, Job, Margin, jobs_of
+from hyperdpo.methods import METHODS, Conditioned, Job, Margin, Recipe, jobs_of
 from hyperdpo.objectives import Objective
 from hyperdpo.options import parse_method
 from hyperdpo.progress import on_terminal
@@ -378,7 +379,7 @@ class Bench:
 
         return Speaker(lambda batch: row_logps(model, batch, weights), generate)
 
-    def _averaged(self, entry: Entry, answer: Answer, models: list[ConditionedLM]) -> ConditionedLM:
+    def _averaged(self, entry: Entry, answer: Recipe, models: list[ConditionedLM]) -> ConditionedLM:
         definition = entry.overrides.get("soup", "exact")
         return soup(models, answer.shares, definition, shared_copy(self.base)).to(self.device).eval()
 

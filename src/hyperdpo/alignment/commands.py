@@ -17,20 +17,16 @@ import numpy as np
 
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
-from hyperdpo.alignment.batches import tokenize_groups
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
+from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.data import (
-    fit_objectives,
-    to_targets,
-)
-from hyperdpo.alignment.data_report import label_lines
+from hyperdpo.alignment.data.report import label_lines
+from hyperdpo.alignment.data.targets import fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
-from hyperdpo.alignment.scorers import scorer_of
 from hyperdpo.alignment.settings import (
     beta_of,
     columns_of,
@@ -50,6 +46,7 @@ from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
 from hyperdpo.options import parse_weights
 from hyperdpo.progress import note, on_terminal
+from hyperdpo.stories.text_scorers import scorer_of
 from hyperdpo.threads import use_free_cores
 
 #: What an unfinished training is of, beside its checkpoints.
@@ -88,7 +85,7 @@ def fit_command(
     overwrite: bool = False,
 ) -> AlignRun:
     """``hyperdpo align fit``."""
-    quiet_where_nobody_looks()
+    disable_progress_bars_without_tty()
     # Checkpoints less than a second apart are in order by their number, too, which is all that this would say.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
     settings = settings_of(config_file, overrides or {})
@@ -186,7 +183,7 @@ def front_command(
     cpu: bool = False,
 ) -> AlignmentFront:
     """``hyperdpo align front``."""
-    quiet_where_nobody_looks()
+    disable_progress_bars_without_tty()
     run = AlignRun.load(run_path, model)
     preferences = run.read(
         source,
@@ -234,7 +231,7 @@ def generate_command(
     Args:
         weights: each as ``.3,.7`` or ``helpful=.3,harmless=.7``.
     """
-    quiet_where_nobody_looks()
+    disable_progress_bars_without_tty()
     run = AlignRun.load(run_path, model)
     run.model.to(best_device(cpu))
     use_free_cores()
@@ -310,14 +307,14 @@ def compared(
     """Read data, base and settings, and compare: a seed is a split of its own, unless the data come split.
 
     Args:
-        scorer: see :func:`~hyperdpo.alignment.scorers.scorer_of`.
+        scorer: see :func:`~hyperdpo.stories.text_scorers.scorer_of`.
         sizes: of the sampled texts: ``prompts``, ``samples``, ``tokens``.
         with_texts: sample texts where a scorer is known.
 
     Raises:
         InputError: data, settings or model that do not fit.
     """
-    quiet_where_nobody_looks()
+    disable_progress_bars_without_tty()
     if seeds < 1:
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     check_writable(out)
@@ -380,7 +377,7 @@ def compared(
     return result
 
 
-def quiet_where_nobody_looks() -> None:
+def disable_progress_bars_without_tty() -> None:
     """No progress bars of transformers' own where standard error is not a terminal."""
     if not on_terminal():
         from transformers.utils.logging import disable_progress_bar

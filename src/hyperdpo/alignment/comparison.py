@@ -18,11 +18,10 @@ import xxhash
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from hyperdpo.alignment.bench import Bench, Entry, Settings, Speaker
-from hyperdpo.alignment.data import Preferences
+from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.evaluation import AlignmentFront, control_spans, front_of_scores, span_errors
 from hyperdpo.alignment.run import versions
 from hyperdpo.alignment.sampling import continuation_texts, continue_rows, sampling
-from hyperdpo.alignment.scorers import Scorer
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
@@ -30,6 +29,7 @@ from hyperdpo.files import read_json, write_json
 from hyperdpo.printing import four_digits
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.comparison import mean_and_sd
+from hyperdpo.stories.text_scorers import Scorer
 
 #: Key of the random stream of sampled continuations: every weighting and method gets the same.
 _TEXTS = 9
@@ -42,7 +42,7 @@ class Texts:
     """How texts are sampled and scored.
 
     Attributes:
-        scorer: see :mod:`hyperdpo.alignment.scorers`.
+        scorer: see :mod:`hyperdpo.stories.text_scorers`.
         name: of the scorer.
         prompts: at most so many of the held-out prompts.
         samples: continuations of each prompt.

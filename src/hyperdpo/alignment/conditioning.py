@@ -105,7 +105,7 @@ class ConditioningConfig:
         return self.lora_rank * (len(self.objectives) if many else 1)
 
     @property
-    def hears_weights(self) -> bool:
+    def is_conditioned(self) -> bool:
         """Whether anything is a function of w."""
         prompt = self.prompt_tokens > 0 and self.prompt_conditioned
         return prompt or (self.lora_rank > 0 and self.lora_conditioned)

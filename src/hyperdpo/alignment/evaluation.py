@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.batches import Collator, TokenGroup, grouped_batches, labelled_of, worth_sharing
+from hyperdpo.alignment.collation import Collator, TokenGroup, grouped_batches, labelled_of, worth_sharing
 from hyperdpo.alignment.model import Responses
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
@@ -191,7 +191,7 @@ def group_scores(
     """(n,) float32 scores of the responses of each group, in batches of similar lengths.
 
     Args:
-        score: of the rows of a batch, as :class:`~hyperdpo.alignment.batches.Collator` makes it.
+        score: of the rows of a batch, as :class:`~hyperdpo.alignment.collation.Collator` makes it.
         update: is told how many groups are done.
     """
     collate = Collator(pad_token_id, share_prompts=worth_sharing(groups))

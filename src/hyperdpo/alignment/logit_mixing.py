@@ -37,7 +37,7 @@ class LogitMixture:
     def __init__(self, models: Sequence[ConditionedLM], shares: Sequence[float]):
         found = check_weights(shares, len(models))
         for number, model in enumerate(models):
-            if model.conditioning.hears_weights:
+            if model.conditioning.is_conditioned:
                 raise InputError(f"model {number} is conditioned on w; what is mixed are models that are not")
         self.models = [model for model, share in zip(models, found, strict=True) if share > 0]
         self.shares = [float(share) for share in found if share > 0]

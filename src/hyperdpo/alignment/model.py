@@ -287,7 +287,7 @@ class ConditionedLM(nn.Module):
         if self._base_only:
             return Condition(None, None)
         given = None
-        if self.conditioning.hears_weights:
+        if self.conditioning.is_conditioned:
             given = weight_rows(weights, len(self.conditioning.objectives), rows, self.device)
         prefix = None if self.prompt is None else self.prompt(given)
         return Condition(prefix, None if self.gates is None else self.gates(given))

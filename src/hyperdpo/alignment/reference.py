@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xxhash
 
-from hyperdpo.alignment.batches import TokenGroup
+from hyperdpo.alignment.collation import TokenGroup
 from hyperdpo.alignment.conditioned_lora import ADAPTER
 from hyperdpo.alignment.evaluation import base_scores
 from hyperdpo.alignment.model import ConditionedLM

@@ -21,8 +21,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hyperdpo._version import __version__
-from hyperdpo.alignment.batches import padding_token, tokenize_groups
-from hyperdpo.alignment.data import Preferences, read_preferences, read_splits, to_targets
+from hyperdpo.alignment.collation import padding_token, tokenize_groups
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.preferences import read_preferences, read_splits
+from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.sampling import new_texts
@@ -75,7 +77,7 @@ class AlignRun:
 
         Args:
             source, format, prompt_column, ignore_columns, skip_invalid: as of
-                :func:`~hyperdpo.alignment.data.read_preferences`; or a directory.
+                :func:`~hyperdpo.alignment.data.preferences.read_preferences`; or a directory.
 
         Raises:
             InputError: as there; a directory without a part to test on.

@@ -11,16 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hyperdpo.alignment.data import (
-    Preferences,
-    default_objectives,
-    fit_objectives,
-    read_preferences,
-    read_splits,
-    to_targets,
-)
+from hyperdpo.alignment.data.groups import VERSION, Preferences, Reading
+from hyperdpo.alignment.data.preferences import read_preferences, read_splits
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import check_measurable
-from hyperdpo.alignment.groups import VERSION, Reading
 from hyperdpo.alignment.run import fingerprint, parse_objectives
 from hyperdpo.errors import InputError, did_you_mean
 from hyperdpo.files import read_json, read_yaml

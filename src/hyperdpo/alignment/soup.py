@@ -46,7 +46,7 @@ def soup(
     first = models[0].conditioning
     for number, model in enumerate(models):
         config = model.conditioning
-        if config.hears_weights:
+        if config.is_conditioned:
             raise InputError(f"model {number} is conditioned on w; a soup is made of models that are not")
         same = (config.prompt_tokens, config.lora_rank) == (first.prompt_tokens, first.lora_rank)
         if not same or model.lora_names != models[0].lora_names:

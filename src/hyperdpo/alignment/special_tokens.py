@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperdpo.alignment.cells import SHOWN, Prompt, RowError
+from hyperdpo.alignment.data.cells import SHOWN, Prompt, RowError
 from hyperdpo.errors import InputError, one_line, shown
 
 #: Any text that every tokenizer knows.

@@ -53,7 +53,7 @@ def print_generated(found: Mapping[str, Any]) -> None:
     """Mean scores at several weightings, then texts side by side.
 
     Args:
-        found: what :func:`~hyperdpo.alignment.demo.generated_side_by_side` gave.
+        found: what :func:`~hyperdpo.stories.demo.generated_side_by_side` gave.
     """
     table = Table(title="sampled texts", title_justify="left")
     for heading in ("weights", *found["objectives"]):

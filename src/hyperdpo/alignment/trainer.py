@@ -29,9 +29,11 @@ from transformers.utils import PushInProgress
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.bases import check_base
-from hyperdpo.alignment.batches import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.cards import model_card
-from hyperdpo.alignment.data import Preferences, default_objectives, fit_objectives, read_preferences, to_targets
+from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import (
     AlignmentFront,
     PaddedGroups,
@@ -40,9 +42,9 @@ from hyperdpo.alignment.evaluation import (
     front_of_scores,
     row_logps,
 )
-from hyperdpo.alignment.logged import group_of_rows, loss_sums, means, reward_sums
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
+from hyperdpo.alignment.training_metrics import group_of_rows, loss_sums, means, reward_sums
 from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss
 from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
 from hyperdpo.errors import InputError
@@ -82,8 +84,8 @@ class HyperDPOTrainer(Trainer):
     Args:
         model: a causal LM, its name or path, or a :class:`~hyperdpo.alignment.model.ConditionedLM` to go on with.
         train_dataset, eval_dataset: columns ``prompt``, ``completions``, ``labels``; or whatever
-            :func:`~hyperdpo.alignment.data.read_preferences` takes. A dictionary of several ``eval_dataset`` is
-            measured one by one, as ``eval_{name}_loss`` and so on.
+            :func:`~hyperdpo.alignment.data.preferences.read_preferences` takes. A dictionary of several
+            ``eval_dataset`` is measured one by one, as ``eval_{name}_loss`` and so on.
         processing_class: the tokenizer; None: that of the model's path.
         peft_config: a ``LoraConfig`` for rank, α, dropout and target modules; None: those of ``conditioning``.
         conditioning: how w enters the model. Neither of them beside a ``ConditionedLM``, which has its own.

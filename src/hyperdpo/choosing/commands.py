@@ -33,7 +33,7 @@ from hyperdpo.threads import use_free_cores
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
 if TYPE_CHECKING:
-    from hyperdpo.alignment.data import Preferences
+    from hyperdpo.alignment.data.groups import Preferences
     from hyperdpo.alignment.run import AlignRun
 
 SPLITS = ("auto", "all", "train", "validation", "test")
@@ -73,7 +73,7 @@ def choose(
     Args:
         run: a run directory of ``rank fit`` or ``align fit``, or a run that was loaded.
         data: a file (or directory), or a :class:`~hyperdpo.data.splits.Part`; for a language model a file or
-            :class:`~hyperdpo.alignment.data.Preferences`.
+            :class:`~hyperdpo.alignment.data.preferences.Preferences`.
         require: such as ``main>=0.45``. For a ranker the metrics are NDCG of ``main`` and of every objective, by name;
             for a language model each objective's cross-entropy error, by name, and ``accuracy:NAME``, of pairs.
         maximize, minimize: the metric that is to be best; one of the two.
@@ -147,7 +147,7 @@ def choose(
         return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
 
     extras.require("align")
-    from hyperdpo.alignment.commands import quiet_where_nobody_looks
+    from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_effort, align_space
     from hyperdpo.choosing.language import metric_names as align_metrics
@@ -156,7 +156,7 @@ def choose(
     for name, value in foreign.items():
         if value:
             raise InputError(f"{name}: this is a run of a language model, where it has no meaning; leave it out")
-    quiet_where_nobody_looks()
+    disable_progress_bars_without_tty()
     aligned = AlignRun.load(path, model) if path is not None else run
     assert isinstance(aligned, AlignRun)
     m = len(aligned.objectives)
@@ -292,7 +292,7 @@ def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str 
 def _align_samples(
     run: AlignRun, data: Any, split: str, holdout: Any, reading: dict[str, Any], seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
-    from hyperdpo.alignment.data import Preferences
+    from hyperdpo.alignment.data.groups import Preferences
     from hyperdpo.choosing.language import align_part, align_sample
 
     given = isinstance(data, Preferences)

@@ -11,8 +11,9 @@ from collections import OrderedDict
 import numpy as np
 import torch
 
-from hyperdpo.alignment.batches import padding_token, tokenize_groups
-from hyperdpo.alignment.data import Preferences, to_targets
+from hyperdpo.alignment.collation import padding_token, tokenize_groups
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import PaddedGroups, base_scores, conditioned_scores
 from hyperdpo.alignment.run import AlignRun, fingerprint
 from hyperdpo.choosing.choice import Sample

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from hyperdpo.alignment.commands import compared
-from hyperdpo.alignment.data import write_preferences
+from hyperdpo.alignment.data.preferences import write_preferences
 from hyperdpo.alignment.spans import SpanRatio, span_ratios
 from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.experiment import Figures
@@ -196,7 +196,7 @@ def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> Non
 
 
 def _demo_model(directory: Path, small: bool) -> Path:
-    from hyperdpo.alignment.demo_lm import STEPS, train_demo_lm
+    from hyperdpo.stories.language_model import STEPS, train_demo_lm
 
     path = directory / ("demo-lm-small" if small else "demo-lm")
     if not (path / "config.json").exists():
@@ -207,8 +207,8 @@ def _demo_model(directory: Path, small: bool) -> Path:
 
 def _stories(directory: Path, model: str, prompts: int) -> Path:
     from hyperdpo.alignment.bases import load_base
-    from hyperdpo.alignment.stories import sample_preferences
     from hyperdpo.alignment.trainer import tokenizer_of
+    from hyperdpo.stories.preferences import sample_preferences
 
     path = directory / f"stories-{Path(model).name}-{_identity(model)}-{prompts}.jsonl"
     if not path.exists():

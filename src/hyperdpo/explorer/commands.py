@@ -18,7 +18,7 @@ from hyperdpo.extras import require
 from hyperdpo.progress import note
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
-from hyperdpo.serving.commands import kind_of
+from hyperdpo.serving.export.commands import kind_of
 
 
 def explore_command(
@@ -127,12 +127,12 @@ def _align_page(
     device: str,
 ) -> Any:
     require("align")
-    from hyperdpo.alignment.commands import quiet_where_nobody_looks
+    from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_part
     from hyperdpo.explorer.lm_state import AlignExplorer
 
-    quiet_where_nobody_looks()
+    disable_progress_bars_without_tty()
     run = AlignRun.load(path, model)
     name, part = "", None
     if source is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from hyperdpo.alignment.data import Preferences
+from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.choosing.choice import Sample

@@ -1,6 +1,6 @@
 """What each method trains, and which models answer for a w: the same for rankers and language models.
 
-A method is a function from the (P, m) weights that are asked for to one :class:`~hyperdpo.methods.jobs.Answer` each.
+A method is a function from the (P, m) weights that are asked for to one :class:`~hyperdpo.methods.jobs.Recipe` each.
 How a job is trained, and what a model is, is the application's business.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from hyperdpo.methods.dpo_ls import dpo_ls
 from hyperdpo.methods.dpo_soup import dpo_soup
 from hyperdpo.methods.hyperdpo import hyperdpo
-from hyperdpo.methods.jobs import Answer, Conditioned, Fixed, Job, Margin, Method, jobs_of
+from hyperdpo.methods.jobs import Conditioned, Fixed, Job, Margin, Method, Recipe, jobs_of
 from hyperdpo.methods.logit_mixing import logit_mixing
 from hyperdpo.methods.mo_dpo import mo_dpo
 
@@ -22,4 +22,4 @@ METHODS: dict[str, Method] = {
     "logit-mixing": logit_mixing,
 }
 
-__all__ = ["METHODS", "Answer", "Conditioned", "Fixed", "Job", "Margin", "Method", "jobs_of"]
+__all__ = ["METHODS", "Conditioned", "Fixed", "Job", "Margin", "Method", "Recipe", "jobs_of"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyperdpo.methods.jobs import Answer, Fixed
+from hyperdpo.methods.jobs import Fixed, Recipe
 
 
-def dpo_ls(weights: np.ndarray) -> list[Answer]:
+def dpo_ls(weights: np.ndarray) -> list[Recipe]:
     """A model of its own for each of the (P, m) weights, trained with Eq. (12)."""
-    return [Answer((Fixed(tuple(map(float, w))),)) for w in weights]
+    return [Recipe((Fixed(tuple(map(float, w))),)) for w in weights]

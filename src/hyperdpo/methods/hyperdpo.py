@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyperdpo.methods.jobs import Answer, Conditioned
+from hyperdpo.methods.jobs import Conditioned, Recipe
 
 
-def hyperdpo(weights: np.ndarray) -> list[Answer]:
+def hyperdpo(weights: np.ndarray) -> list[Recipe]:
     """One conditioned model answers for all (P, m) weights."""
-    return [Answer((Conditioned(),)) for _ in weights]
+    return [Recipe((Conditioned(),)) for _ in weights]

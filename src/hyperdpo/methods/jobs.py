@@ -48,7 +48,7 @@ Job: TypeAlias = Conditioned | Fixed | Margin
 
 
 @dataclass(frozen=True)
-class Answer:
+class Recipe:
     """The model for one w: the average of some models' parameters or predictions; of one model, the model itself."""
 
     jobs: tuple[Job, ...]
@@ -57,10 +57,10 @@ class Answer:
 
 
 #: Answers for (P, m) weights, one per row.
-Method = Callable[[np.ndarray], list[Answer]]
+Method = Callable[[np.ndarray], list[Recipe]]
 
 
-def jobs_of(answers: Sequence[Answer]) -> list[Job]:
+def jobs_of(answers: Sequence[Recipe]) -> list[Job]:
     """Every training that the answers rest on, once, in an order in which they can be run."""
     ordered: dict[Job, None] = {}
     for answer in answers:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hyperdpo.methods.jobs import Answer, Job, Margin, expert
+from hyperdpo.methods.jobs import Job, Margin, Recipe, expert
 
 
-def mo_dpo(weights: np.ndarray) -> list[Answer]:
+def mo_dpo(weights: np.ndarray) -> list[Recipe]:
     """The m experts, then a model for each of the (P, m) weights, trained with Eq. (18).
 
     The objective i of Eq. (18) is free; with i = argmax w its factor 1/w_i is at most m. At a vertex there is no margin
@@ -20,4 +20,4 @@ def mo_dpo(weights: np.ndarray) -> list[Answer]:
         i = int(w.argmax())
         return experts[i] if w[i] == 1 else Margin(tuple(map(float, w)), i, experts)
 
-    return [Answer((job(w),)) for w in weights]
+    return [Recipe((job(w),)) for w in weights]

@@ -19,13 +19,13 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
-from hyperdpo.methods import METHODS, Answer, Conditioned, Fixed, Job, Margin, jobs_of
+from hyperdpo.methods import METHODS, Conditioned, Fixed, Job, Margin, Recipe, jobs_of
 from hyperdpo.options import parse_method
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
-from hyperdpo.ranking.rankers import Ranker, fixed_ranker
+from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
 from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.training import History, Training, fingerprint, fixed_weights, train
 from hyperdpo.ranking.variants import VARIANTS, kept_settings
@@ -299,7 +299,7 @@ class Bench:
 
         return score
 
-    def _averaged(self, answer: Answer, config: RankConfig) -> Ranker:
+    def _averaged(self, answer: Recipe, config: RankConfig) -> Ranker:
         """The model of an answer, ready to score."""
         rankers = [self.trained(job, config).ranker for job in answer.jobs]
         if len(rankers) == 1:

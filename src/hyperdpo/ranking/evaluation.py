@@ -16,7 +16,7 @@ from hyperdpo.data.batching import GroupBatch
 from hyperdpo.progress import Update
 from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
-from hyperdpo.ranking.rankers import Ranker
+from hyperdpo.ranking.parametrizations import Ranker
 
 #: Items, times weightings, that go through a ranker at once.
 PASS_ITEMS = 8192

@@ -21,7 +21,7 @@ from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
-from hyperdpo.ranking.rankers import MixtureRanker, Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import BaseSource, RankRun, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.training import (
     History,

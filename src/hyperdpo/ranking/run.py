@@ -45,7 +45,7 @@ from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.rankers import Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
 
 #: Raised whenever runs hold something that an older version would not understand.
 FORMAT_VERSION = 3

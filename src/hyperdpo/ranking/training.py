@@ -29,7 +29,7 @@ from hyperdpo.ranking.config import TrainingConfig
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.rankers import Ranker
+from hyperdpo.ranking.parametrizations import Ranker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

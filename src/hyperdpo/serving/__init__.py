@@ -1,1 +1,1 @@
-"""Trained runs as files that are served without this package."""
+"""Trained runs as exported files, and the servers."""

@@ -1,5 +1,7 @@
-"""``hyperdpo export`` and ``hyperdpo serve``: their options. What they do is in :mod:`hyperdpo.serving.commands` and
-:mod:`hyperdpo.serving.serve`."""
+"""``hyperdpo export`` and ``hyperdpo serve``: their options.
+
+What they do is in :mod:`hyperdpo.serving.export.commands` and :mod:`hyperdpo.serving.server.commands`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def export(**options: Any) -> None:
     A ranker becomes ONNX (or torch.export), with weights and scale as inputs. A language model becomes a transformers
     checkpoint, or a PEFT adapter, at the weights that are given.
     """
-    from hyperdpo.serving.commands import export_command
+    from hyperdpo.serving.export.commands import export_command
 
     export_command(**options)
 
@@ -86,6 +88,6 @@ def serve(**options: Any) -> None:
     document is at /docs and /openapi.json, health at /healthz, counters for Prometheus at /metrics. Ends on TERM when
     what is under way is done.
     """
-    from hyperdpo.serving.serve import serve_command
+    from hyperdpo.serving.server.commands import serve_command
 
     serve_command(**options)

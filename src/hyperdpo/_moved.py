@@ -1,0 +1,60 @@
+"""Modules under the names that they had in version 0.1: they can be imported for one more version, with a note."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "hyperdpo.ranking.ranker": "hyperdpo.ranking.estimator",
+    "hyperdpo.ranking.rankers": "hyperdpo.ranking.parametrizations",
+    "hyperdpo.ranking.scorers": "hyperdpo.ranking.network",
+    "hyperdpo.alignment.logged": "hyperdpo.alignment.training_metrics",
+    "hyperdpo.alignment.tokens": "hyperdpo.alignment.tokenization",
+    "hyperdpo.alignment.batches": "hyperdpo.alignment.collation",
+    "hyperdpo.alignment.reading": "hyperdpo.alignment.data.reading",
+    "hyperdpo.alignment.formats": "hyperdpo.alignment.data.formats",
+    "hyperdpo.alignment.transcripts": "hyperdpo.alignment.data.transcripts",
+    "hyperdpo.alignment.groups": "hyperdpo.alignment.data.groups",
+    "hyperdpo.alignment.targets": "hyperdpo.alignment.data.targets",
+    "hyperdpo.alignment.data_report": "hyperdpo.alignment.data.report",
+    "hyperdpo.alignment.demo_lm": "hyperdpo.stories.language_model",
+    "hyperdpo.alignment.stories": "hyperdpo.stories.preferences",
+    "hyperdpo.alignment.text_measures": "hyperdpo.stories.text_measures",
+    "hyperdpo.alignment.scorers": "hyperdpo.stories.text_scorers",
+    "hyperdpo.alignment.demo": "hyperdpo.stories.demo",
+    "hyperdpo.serving.export_ranker": "hyperdpo.serving.export.ranker",
+    "hyperdpo.serving.export_lm": "hyperdpo.serving.export.language_model",
+    "hyperdpo.serving.export_peft": "hyperdpo.serving.export.peft",
+    "hyperdpo.serving.export_rows": "hyperdpo.serving.export.rows",
+    "hyperdpo.serving.export_tokens": "hyperdpo.serving.export.tokens",
+}
+
+
+class OldNames(MetaPathFinder, Loader):
+    """Finds the modules of :data:`MOVED` under their old names."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is deprecated; import {new} instead", DeprecationWarning, stacklevel=2)
+        real = import_module(new)
+        vars(module)["__getattr__"] = lambda name: getattr(real, name)
+
+
+def install() -> None:
+    """Let old names be imported."""
+    if not any(isinstance(finder, OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(OldNames())

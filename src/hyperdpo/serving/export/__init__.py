@@ -1,0 +1,1 @@
+"""Trained runs as files that are served without this package."""

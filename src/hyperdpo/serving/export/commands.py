@@ -1,0 +1,117 @@
+"""What ``hyperdpo export`` does: it looks at what RUN is, and hands it on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hyperdpo.errors import InputError
+from hyperdpo.extras import require
+from hyperdpo.files import read_json
+from hyperdpo.options import parse_weights
+
+#: What tells an adapter's directory (no run) from others.
+ADAPTER_FILE = "hyperdpo_config.json"
+
+RANKER_FORMATS, LM_FORMATS = ("onnx", "torch"), ("merged", "peft")
+
+
+def kind_of(path: Path) -> str:
+    """``rank`` or ``align``.
+
+    Raises:
+        InputError: neither a run nor an adapter's directory.
+    """
+    if (path / "run.json").is_file():
+        run = read_json(path / "run.json")
+        kind = run.get("kind") if isinstance(run, dict) else None
+        if kind not in ("rank", "align"):
+            raise InputError(f"{path / 'run.json'}: a run of kind {kind}; expected one of rank fit or align fit")
+        return str(kind)
+    if (path / ADAPTER_FILE).is_file():
+        return "align"
+    raise InputError(
+        f"{path}: no run there; expected a directory that `hyperdpo rank fit` or `hyperdpo align fit` has completed"
+    )
+
+
+def export_command(
+    run_path: Path,
+    out: Path,
+    *,
+    format: str | None = None,
+    weights: str | None = None,
+    temperatures: Sequence[float] | None = None,
+    model: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """``hyperdpo export``."""
+    kind = kind_of(run_path)
+    known = RANKER_FORMATS if kind == "rank" else LM_FORMATS
+    what = "ranker" if kind == "rank" else "language model"
+    chosen = known[0] if format is None else format
+    if chosen not in known:
+        raise InputError(f"--format: found {chosen!r}; {run_path} is a {what}, expected {' or '.join(known)}")
+    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--beta": temperatures}
+    for option, value in foreign.items():
+        if value is not None:
+            why = (
+                "an exported ranker takes weights as inputs"
+                if option == "--weights"
+                else f"it has no meaning for a {what}"
+            )
+            raise InputError(f"{option}: {why}; leave it out")
+    if kind == "rank":
+        _export_ranker(run_path, out, chosen, temperatures, overwrite)
+    else:
+        _export_lm(run_path, out, chosen, weights, model, overwrite)
+
+
+def _export_ranker(path: Path, out: Path, format: str, temperatures: Sequence[float] | None, overwrite: bool) -> None:
+    from hyperdpo.ranking.run import RankRun
+    from hyperdpo.serving.export.ranker import export_ranker
+
+    written = export_ranker(RankRun.load(path), out, format, temperatures=temperatures, overwrite=overwrite)
+    if written.difference is None:
+        tried = "not tried: onnxruntime is not installed"
+    else:
+        tried = f"scores within {written.difference:.1g} of the run's on random lists"
+    inputs = ", ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in written.metadata["inputs"].items())
+    click.echo(f"{written.path}, {written.metadata_path}: {inputs} -> scores; {tried}")
+
+
+def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:
+    require("align")
+    from hyperdpo.alignment.commands import disable_progress_bars_without_tty
+    from hyperdpo.alignment.conditioning import ConditioningConfig
+    from hyperdpo.serving.export.language_model import check_directory, export_lm, load_source
+
+    check_directory(out, overwrite=overwrite)
+    disable_progress_bars_without_tty()
+    saved = read_json(path / ADAPTER_FILE)
+    if not isinstance(saved, dict) or not isinstance(saved.get("conditioning"), dict):
+        raise InputError(f"{path / ADAPTER_FILE}: no conditioning, expected a file that save_pretrained wrote")
+    # Before the base model is read, which takes a while.
+    conditioning = ConditioningConfig.from_dict(saved["conditioning"])
+    names, point = conditioning.objectives, None
+    if weights is not None:
+        point = parse_weights(weights, names, range(len(names))).tolist()
+    elif conditioning.is_conditioned:
+        raise InputError(f"--weights: missing; expected one per objective, for {', '.join(names)}")
+    source, tokenizer = load_source(path, model)
+    written = export_lm(source, tokenizer, point, out, format, overwrite=overwrite)
+    tokens = _about_tokens(written.metadata)
+    click.echo(f"{out}: {format}{tokens}; logits within {written.difference:.1g} of the run's on random texts")
+
+
+def _about_tokens(metadata: dict[str, Any]) -> str:
+    """What is to be known about virtual tokens."""
+    tokens = metadata.get("virtual_tokens")
+    if not tokens:
+        return ""
+    margin = metadata["virtual_token_margin"]
+    far = "as unlikely as the least likely one" if margin is None else f"logits {margin:.0f} below any other"
+    return f", {len(tokens)} new tokens before every text ({far})"

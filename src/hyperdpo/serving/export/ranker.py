@@ -1,0 +1,320 @@
+"""A run of ``hyperdpo rank fit`` as one file that scores raw features at any weights, without this package.
+
+The graph holds the feature transform, the ranker, and the base where the run trained one. Shapes: B groups of a batch,
+n items (padded), F features, m objectives.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from hyperdpo._version import __version__
+from hyperdpo.errors import InputError
+from hyperdpo.extras import is_installed, require
+from hyperdpo.files import write_atomically, write_json
+from hyperdpo.ranking.parametrizations import MixtureRanker, TemperatureRanker
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
+
+FORMATS = ("onnx", "torch")
+
+#: Of the metadata. Raised whenever inputs or outputs change.
+FORMAT_VERSION = 2
+
+#: How far an exported file may be from the run: the difference of a score, as a part of the batch's largest score, or
+#: of 1 where all are smaller.
+TOLERANCE = 1e-5
+
+#: Shapes (B, n) that every written file is tried on, and how many random ones besides, up to these.
+TRIALS, RANDOM_TRIALS, LARGEST_TRIAL = ((1, 1), (1, 1000), (17, 1)), 6, (12, 80)
+
+#: What some features are replaced with as it is tried.
+EXTREMES = (0.0, 1e-38, -1e-38, 1e10, -1e10, 3e38, -3e38)
+
+
+class ExportedRanker(RawRanker):
+    """Raw features in, scores out, as :meth:`RankRun.score` computes them.
+
+    Args:
+        run: on the CPU.
+        temperatures: m numbers to freeze; None: those of the run, or an input where the ranker was trained with many.
+
+    Raises:
+        InputError: temperatures that the run cannot answer at, or that are different in a mixture.
+    """
+
+    def __init__(self, run: RankRun, temperatures: ArrayLike | None = None):
+        super().__init__(run)
+        #: The inputs, in order, and how their axes are called.
+        self.inputs = {
+            "features": ("batch", "items", None),
+            "mask": ("batch", "items"),
+            "weights": ("batch", None),
+            "scale": ("batch",),
+        }
+        if self.base is None:
+            self.inputs["base_scores"] = ("batch", "items")
+        self.betas: list[float] | None
+        self.betas, self.factor = run.answering(temperatures)
+        if isinstance(run.ranker, TemperatureRanker) and temperatures is None:
+            self.betas = None
+            self.inputs["temperatures"] = ("batch", None)
+        if isinstance(run.ranker, MixtureRanker) and len(set(self.betas or ())) > 1:
+            found, equal = ", ".join(f"{b:g}" for b in self.betas or ()), ",".join("1" for _ in self.betas or ())
+            raise InputError(
+                f"temperatures: found {found}, at which a mixture has no export; "
+                f"expected equal ones, such as --beta {equal}, which rank in another way (`hyperdpo choose "
+                "--fixed-temperatures` finds a point; `hyperdpo serve` takes any)"
+            )
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor,
+        weights: torch.Tensor,
+        scale: torch.Tensor,
+        base_scores: torch.Tensor | None = None,
+        temperatures: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, n) scores, as :meth:`RawRanker.scores`; ``temperatures`` (B, m) > 0 where they are not frozen."""
+        asked = self.betas if self.betas is not None else temperatures
+        assert asked is not None
+        return self.scores(features, mask, weights, scale * self.factor, base_scores, asked)
+
+    def example(self, groups: int, items: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+        """Inputs of the kind that the training saw, in order, with padding in all groups but the first."""
+        rng = torch.Generator().manual_seed(seed)
+        m = self.ranker.num_weights
+        spread = torch.where(self.deviation > 0, 1 / self.deviation.clamp_min(1e-6), 0)
+        logs = self.mean + spread * torch.randn(groups, items, len(self.mean), generator=rng)
+        numbers = torch.where(self.logs, logs.sign() * torch.expm1(logs.abs().clamp_max(20)), logs)
+        sizes = torch.randint(1, items + 1, (groups,), generator=rng)
+        sizes[0] = items
+        values = {
+            "features": (numbers.double() + self.origins).to(self.feature_type),
+            "mask": torch.arange(items) < sizes[:, None],
+            "weights": torch.softmax(2 * torch.randn(groups, m, generator=rng), -1),
+            "scale": 0.5 + 2 * torch.rand(groups, generator=rng),
+            "base_scores": torch.randn(groups, items, generator=rng),
+            "temperatures": 0.5 + torch.rand(groups, m, generator=rng),
+        }
+        return tuple(values[name] for name in self.inputs)
+
+    def trial(self, groups: int, items: int, seed: int) -> dict[str, torch.Tensor]:
+        """Inputs by name as of :meth:`example`, and what is rarer: corners of the simplex, small and large scales, all
+        magnitudes of base scores, a tenth of the features at :data:`EXTREMES`, and some missing."""
+        given = dict(zip(self.inputs, self.example(groups, items, seed), strict=True))
+        rng = torch.Generator().manual_seed(seed)
+
+        def some(share: float, *shape: int) -> torch.Tensor:
+            return torch.rand(shape, generator=rng) < share
+
+        def up_to(limit: int, *shape: int) -> torch.Tensor:
+            return torch.randint(limit, shape, generator=rng)
+
+        m = self.ranker.num_weights
+        corners = torch.eye(m)[up_to(m, groups)]
+        given["weights"] = torch.where(some(0.4, groups, 1), corners, given["weights"])
+        given["scale"] = 10 ** (2.4 * torch.rand(groups, generator=rng) - 1.2)
+        shape = given["features"].shape
+        extremes = torch.tensor(EXTREMES)[up_to(len(EXTREMES), *shape)]
+        given["features"] = torch.where(some(0.1, *shape), extremes.to(self.feature_type), given["features"])
+        given["features"] = given["features"].masked_fill(some(0.05, *shape), torch.nan)
+        if "base_scores" in given:
+            given["base_scores"] = given["base_scores"] * 10 ** (4 * torch.rand(groups, 1, generator=rng) - 2)
+        return given
+
+    def program(self) -> torch.export.ExportedProgram:
+        """The graph, for any number of groups and items."""
+        dims = {name: torch.export.Dim(name, min=1) for name in ("batch", "items")}
+        shapes = {
+            name: {axis: dims[called] for axis, called in enumerate(axes) if called is not None}
+            for name, axes in self.inputs.items()
+        }
+        given = dict(zip(self.inputs, self.example(2, 5), strict=True))
+        with torch.no_grad():
+            return torch.export.export(self, (), given, dynamic_shapes=shapes)
+
+
+@dataclass(frozen=True)
+class RankerExport:
+    """What was written."""
+
+    path: Path
+    metadata_path: Path
+    metadata: dict[str, Any]
+    difference: float | None
+    """The largest difference from the run, as a part of the largest score; None where it could not be tried."""
+
+
+def export_ranker(
+    run: RankRun,
+    out: Path,
+    format: str = "onnx",
+    *,
+    temperatures: Sequence[float] | None = None,
+    overwrite: bool = False,
+) -> RankerExport:
+    """Write ``out`` and, beside it, what is to be known about it: ``out.json``.
+
+    Args:
+        format: ``onnx``; ``torch``: a ``.pt2`` file of ``torch.export``, with the same inputs.
+        temperatures: m numbers to freeze, see :class:`ExportedRanker`.
+
+    Raises:
+        InputError: the place is taken or cannot be written to, a package is missing, temperatures that have no export,
+            or a graph whose scores are not the run's.
+    """
+    beside = out.with_name(out.name + ".json")
+    _check_target(out, beside, overwrite=overwrite)
+    content, metadata, difference = exported_ranker(run, format, temperatures)
+    write_atomically(out, content)
+    write_json(beside, metadata)
+    return RankerExport(out, beside, metadata, difference)
+
+
+def exported_ranker(
+    run: RankRun, format: str = "onnx", temperatures: Sequence[float] | None = None
+) -> tuple[bytes, dict[str, Any], float | None]:
+    """The file's content, its metadata, and :attr:`RankerExport.difference`; arguments as of :func:`export_ranker`.
+
+    Raises:
+        InputError: a package is missing, temperatures that have no export, or a graph whose scores are not the run's.
+    """
+    if format == "onnx":
+        require("serve", "onnx", "onnxscript")
+    module = ExportedRanker(run.to("cpu"), temperatures)
+    metadata = _metadata(run, module, format)
+    program = module.program()
+    content = _onnx(program, module, metadata) if format == "onnx" else _pt2(program, metadata)
+    difference = _difference(content, module, format)
+    if difference is not None and not difference <= TOLERANCE:
+        raise InputError(
+            f"--format {format}: on random lists, the graph's scores differ from the run's by {difference:.2g} of the "
+            f"largest; expected at most {TOLERANCE:g}; nothing was written (`hyperdpo serve --backend torch` needs no "
+            "graph)"
+        )
+    return content, metadata, difference
+
+
+def _check_target(*paths: Path, overwrite: bool) -> None:
+    """Refuse what is there already, unless it is to be replaced.
+
+    Raises:
+        InputError: it is there, or it is a directory.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory; expected the name of a file")
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: exists; expected a new name, or --overwrite")
+
+
+def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, Any]:
+    packages = {"torch": str(torch.__version__), "numpy": version("numpy")}
+    if format == "onnx":
+        packages |= {name: version(name) for name in ("onnx", "onnxscript")}
+    lengths = {"features": len(run.transform.columns)}
+    frozen = None if module.betas is None else [beta * module.factor for beta in module.betas]
+    return {
+        "format_version": FORMAT_VERSION,
+        "kind": "rank",
+        "objectives": list(run.objectives),
+        "directions": {o.name: o.direction for o in run.config.objectives},
+        "features": list(run.transform.columns),
+        "inputs": {
+            name: [called or lengths.get(name, len(run.objectives)) for called in axes]
+            for name, axes in module.inputs.items()
+        },
+        "outputs": {"scores": ["batch", "items"]},
+        "feature_type": str(module.feature_type).removeprefix("torch."),
+        "parametrization": run.config.parametrization,
+        "temperatures": frozen,
+        "base": {"kind": run.base_source.kind, "column": run.base_source.column},
+        "padding_score": PADDING_SCORE,
+        "versions": {"hyperdpo": __version__, **packages},
+    }
+
+
+def _pt2(program: torch.export.ExportedProgram, metadata: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadata: dict[str, Any]) -> bytes:
+    import onnx
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that it could use, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, to itself
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=list(module.inputs), output_names=["scores"], optimize=True, verbose=False
+        )
+    assert made is not None
+    proto = made.model_proto
+    _name_axes(proto.graph, module)
+    proto.producer_name, proto.producer_version = "hyperdpo", __version__
+    onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString()
+
+
+def _name_axes(graph: Any, module: ExportedRanker) -> None:
+    """Call the dynamic axes what the metadata calls them; the exporter has names of its own."""
+    called: dict[str, str] = {}
+    for given in graph.input:
+        for dim, name in zip(given.type.tensor_type.shape.dim, module.inputs[given.name], strict=True):
+            if dim.dim_param and name is not None:
+                called[dim.dim_param] = name
+    for given in (*graph.input, *graph.output):
+        for dim in given.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = called.get(dim.dim_param, dim.dim_param)
+    del graph.value_info[:]  # shapes inside, by the old names; whoever reads the file infers them
+
+
+@torch.inference_mode()
+def _difference(content: bytes, module: ExportedRanker, format: str) -> float | None:
+    """How far the file's scores are from the module's, as a part of the largest (at least 1), on random groups."""
+    if format == "onnx":
+        if not is_installed("onnxruntime"):
+            return None
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+        def answer(given: dict[str, torch.Tensor]) -> np.ndarray:
+            return np.asarray(session.run(["scores"], {k: v.numpy() for k, v in given.items()})[0])
+    else:
+        loaded = torch.export.load(io.BytesIO(content)).module()
+
+        def answer(given: dict[str, torch.Tensor]) -> np.ndarray:
+            return np.asarray(loaded(**given).numpy())
+
+    rng = np.random.default_rng(0)
+    drawn = 1 + rng.integers(LARGEST_TRIAL, size=(RANDOM_TRIALS, 2))
+    worst = 0.0
+    for seed, shape in enumerate((*TRIALS, *drawn.tolist())):
+        given = module.trial(shape[0], shape[1], seed)
+        wanted, found, mask = module(**given).numpy(), answer(given), given["mask"].numpy()
+        worst = max(worst, relative_difference(found[mask], wanted[mask]))
+    return worst
+
+
+def relative_difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, as a part of the largest wanted number, or of 1; infinite if any is no number."""
+    difference = np.abs(found.astype(np.float64) - wanted).max() / max(1.0, float(np.abs(wanted).max()))
+    return float(difference) if np.isfinite(difference) else np.inf

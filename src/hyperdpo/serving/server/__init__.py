@@ -1,0 +1,1 @@
+"""Servers: ``POST /rank`` for rankers, OpenAI's API for language models."""

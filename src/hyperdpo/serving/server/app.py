@@ -1,0 +1,325 @@
+"""What both servers have: health, metrics, API key, limit of the body, shape of errors, OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hyperdpo._version import __version__
+from hyperdpo.serving.server.errors import Refusal
+from hyperdpo.serving.server.metrics import Metrics
+from hyperdpo.serving.server.worker import Worker
+
+#: Answered without an API key: whoever starts and stops servers asks for these.
+OPEN_PATHS = ("/healthz", "/readyz")
+
+#: Of all requests that are under way, as a multiple of what one of them may have.
+BODIES_HELD = 16
+
+#: A refusal as the body of an answer.
+ErrorBody = Callable[[Refusal], Mapping[str, Any]]
+
+
+@dataclass
+class Server:
+    """What an app and the process around it share.
+
+    Attributes:
+        api_key: that requests have to bring; None for none.
+        max_body: bytes of a request.
+        hosts: names that requests may call this server by; empty for any. Without, a page of another site that has its
+            own name point to this machine could ask a server that has no key.
+        draining: the process is about to end: answers close their connections, /readyz says 503.
+        engine: of the app, which sets it.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    max_body: int = 16 * 2**20
+    hosts: Sequence[str] = ()
+    metrics: Metrics = field(default_factory=Metrics)
+    draining: bool = False
+    engine: Worker | None = None
+
+
+class Health(BaseModel):
+    """The server is there."""
+
+    status: str = Field(examples=["ok"])
+
+
+def build_app(
+    server: Server,
+    *,
+    title: str,
+    description: str,
+    error_body: ErrorBody,
+    engine: Worker,
+    request_models: Sequence[type[BaseModel]],
+) -> FastAPI:
+    """An app with everything but its own routes.
+
+    Args:
+        engine: starts and ends with the app.
+        request_models: of bodies that routes read themselves; they are described by :func:`body_of`.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await asyncio.to_thread(engine.close)
+
+    server.engine = engine
+    app = FastAPI(title=title, description=description, version=__version__, lifespan=lifespan)
+
+    def answer(refusal: Refusal) -> Response:
+        return JSONResponse(dict(error_body(refusal)), refusal.status, headers=refusal.headers)
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> Response:
+        return answer(error)
+
+    @app.exception_handler(HTTPException)
+    async def not_found(request: Request, error: HTTPException) -> Response:
+        message = str(error.detail)
+        if error.status_code in (404, 405):
+            other = f"{error.headers['Allow']}, or " if error.headers and "Allow" in error.headers else ""
+            message = f"no {request.method} {request.url.path[:80]} here; expected {other}a route of /openapi.json"
+        return answer(Refusal(error.status_code, message, headers=error.headers))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return answer(Refusal(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+
+    @app.get("/healthz", summary="Is the process there?", response_model=Health, tags=["operation"])
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @app.get(
+        "/readyz",
+        summary="Are requests welcome?",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "The server is shutting down."}},
+        tags=["operation"],
+    )
+    async def readyz() -> Response:
+        if server.draining:
+            return JSONResponse({"status": "shutting down"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        tags=["operation"],
+    )
+    async def metrics() -> Response:
+        return Response(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    app.add_middleware(BodyLimit, server=server, answer=answer)
+    if server.api_key is not None:
+        app.add_middleware(ApiKey, server=server, answer=answer)
+    if server.hosts:
+        app.add_middleware(KnownHost, server=server, answer=answer)
+    app.add_middleware(Measured, server=server, app_of_routes=app)
+    _describe(app, server, request_models)
+    return app
+
+
+def body_of(model: type[BaseModel], examples: Mapping[str, Any]) -> dict[str, Any]:
+    """``openapi_extra`` of a route that reads its body itself."""
+    content = {
+        "schema": {"$ref": f"#/components/schemas/{model.__name__}"},
+        "examples": {name: {"value": value} for name, value in examples.items()},
+    }
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def error_responses(model: type[BaseModel], codes: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of a route: the errors that it may answer."""
+    return {code: {"model": model, "description": text} for code, text in codes.items()}
+
+
+def check_json(request: Request) -> None:
+    """Raise unless the body is said to be JSON: a web page cannot say so without being asked for leave first.
+
+    Raises:
+        Refusal: 415.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Refusal(415, f"Content-Type: found {kind[:60]!r}; expected application/json")
+
+
+def _describe(app: FastAPI, server: Server, request_models: Sequence[type[BaseModel]]) -> None:
+    """Complete the OpenAPI document: models of bodies that routes read themselves, and the key."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            components = document.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            for model in request_models:
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[model.__name__] = schema
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].update(_met_before(server, path, operation["responses"]))
+            if server.api_key is not None:
+                components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                document["security"] = [{"key": []}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _met_before(server: Server, path: str, described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request may be answered before it reaches its route, as far as the route does not say so itself."""
+    found = {}
+    if server.api_key is not None and path not in OPEN_PATHS:
+        found["401"] = {"description": "No key, or a wrong one."}
+    if server.hosts:
+        found["421"] = {"description": "The Host header names another server."}
+    return {code: text for code, text in found.items() if code not in described}
+
+
+class Measured:
+    """Counts and times requests by route; tells connections to close while the server is draining."""
+
+    def __init__(self, app: ASGIApp, server: Server, app_of_routes: FastAPI):
+        self._app, self._server, self._metrics, self._routes = app, server, server.metrics, app_of_routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, code = time.perf_counter(), 0
+
+        async def sending(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                if self._server.draining:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, sending)
+        except Exception:
+            code = 500
+            raise
+        finally:
+            self._metrics.in_flight.dec()
+            route = getattr(scope.get("route"), "path", None) or self._route_of(scope)
+            self._metrics.requests.labels(route, str(code or 499)).inc()  # 499: gone before there was an answer
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    def _route_of(self, scope: Scope) -> str:
+        """The path of the route that a request would have come to, had it not been refused before.
+
+        Of paths that are no route, anybody may make any number: they are counted as one.
+        """
+        for route in self._routes.routes:
+            if route.matches(scope)[0] is not Match.NONE:
+                return str(getattr(route, "path", "other"))
+        return "other"
+
+
+class ApiKey:
+    """Refuses requests without the key."""
+
+    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
+        self._app, self._answer = app, answer
+        assert server.api_key is not None
+        self._expected = b"Bearer " + server.api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            found = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            scheme, _, key = found.partition(b" ")
+            if not hmac.compare_digest(scheme.title() + b" " + key.strip(), self._expected):
+                message = "Authorization: no key, or a wrong one; expected Bearer and the server's key"
+                refusal = Refusal(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+                await self._answer(refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class KnownHost:
+    """Refuses requests that call the server by another name than its own."""
+
+    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
+        self._app, self._answer, self._names = app, answer, frozenset(name.lower() for name in server.hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            found = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+            if re.sub(r":\d*$", "", found).strip("[]").lower() not in self._names:
+                message = f"Host: found {found[:60]!r}; expected {' or '.join(sorted(self._names))} (--allow-host)"
+                await self._answer(Refusal(421, message))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies that are too large, or too much together with those of others, before or while they are read."""
+
+    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
+        self._app, self._answer, self._most = app, answer, server.max_body
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        refusal = self._refusal(int(said), int(said)) if said.isdigit() and len(said) < 20 else None
+        if refusal is not None:
+            await self._answer(refusal)(scope, receive, send)
+            return
+        read = 0
+
+        async def receiving() -> Message:
+            nonlocal read
+            message = await receive()
+            more = len(message.get("body", b""))
+            read, self._held = read + more, self._held + more
+            refusal = self._refusal(read, 0)
+            if refusal is not None:
+                raise refusal
+            return message
+
+        try:
+            await self._app(scope, receiving, send)
+        finally:
+            self._held -= read
+
+    def _refusal(self, size: int, more: int) -> Refusal | None:
+        """What to say to a body of this size, of which so much is still to come."""
+        close = {"Connection": "close"}
+        if size > self._most:
+            return Refusal(413, f"the body: too large; expected at most {self._most} bytes", headers=close)
+        if self._held + more > BODIES_HELD * self._most:
+            message = "the bodies of the requests under way are too large together; try again later"
+            return Refusal(429, message, code="queue_full", headers={"Retry-After": "1"} | close)
+        return None

@@ -1,0 +1,164 @@
+"""An app as a process: uvicorn, and an end that loses nothing.
+
+On TERM or INT the server first says so (``/readyz`` is 503, answers close their connections) and goes on taking
+requests for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends.
+What is not done in time is refused with 503, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from hyperdpo.errors import InputError
+from hyperdpo.serving.server.app import Server
+
+#: For which requests are still taken after the signal.
+LAME_DUCK_SECONDS = 0.5
+
+#: Within which the request of a connection that was accepted last has to arrive.
+SETTLE_SECONDS = 0.3
+
+#: For those who are refused at the end to be told so; and after a second signal.
+TELLING_SECONDS, HURRY_SECONDS = 5, 0.3
+
+
+def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> int:
+    """Serve until TERM or INT; returns when all that was under way is done, after ``grace`` seconds, or after a second
+    signal.
+
+    Returns:
+        how many lists or texts were not finished by then.
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        log_level="info" if access_log else "warning",
+        access_log=access_log,
+        timeout_graceful_shutdown=math.ceil(grace) + TELLING_SECONDS,
+        server_header=False,
+    )
+    graceful = GracefulServer(config, server, grace)
+    graceful.run(sockets=[listener])
+    return graceful.given_up
+
+
+class GracefulServer(uvicorn.Server):
+    """uvicorn's server with a lame duck, and without raising the signal again after it has been obeyed.
+
+    Attributes:
+        given_up: lists or texts that were not finished in time.
+    """
+
+    def __init__(self, config: uvicorn.Config, server: Server, grace: float, lame_duck: float = LAME_DUCK_SECONDS):
+        super().__init__(config)
+        self._shared, self._grace, self._lame_duck = server, grace, lame_duck
+        self.given_up = 0
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Obey TERM and INT, in the main thread."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        try:
+            for number in signals:
+                loop.add_signal_handler(number, self.drain)
+        except (ValueError, RuntimeError):  # another thread: whoever started it sets should_exit
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take the connections that wait to be accepted, and no more; then let uvicorn finish what is under way."""
+        loop, listeners = asyncio.get_running_loop(), sockets or []
+        late = [connection for listener in listeners for connection in _waiting(listener)]
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        for connection in late:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        # uvicorn closes connections that no request has come on.
+        await asyncio.sleep(SETTLE_SECONDS)
+        end = loop.call_later(self._grace, self._give_up)
+        await super().shutdown(sockets)
+        end.cancel()
+        if self.force_exit:  # then uvicorn leaves it out
+            await self.lifespan.shutdown()
+
+    def _give_up(self) -> None:
+        if self._shared.engine is not None:
+            self.given_up += self._shared.engine.abort()
+
+    def _protocol(self) -> Any:
+        """As uvicorn makes it for the connections that it accepts itself."""
+        made: Any = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def drain(self) -> None:
+        """Begin to end; a second time, end at once, but for telling those who wait."""
+        if self._shared.draining:
+            self._give_up()
+            asyncio.get_running_loop().call_later(HURRY_SECONDS, self._force)
+            return
+        self._shared.draining = True
+        asyncio.get_running_loop().call_later(self._lame_duck, self._leave)
+
+    def _force(self) -> None:
+        self.force_exit = self.should_exit = True
+
+    def _leave(self) -> None:
+        self.should_exit = True
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that the system has made and nobody has accepted."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # none left
+            return
+        connection.setblocking(False)
+        yield connection
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        InputError: the address is taken, or not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"--host {host} --port {port}: cannot be listened on ({reason}); expected a free one"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """As a URL."""
+    name: Any = listener.getsockname()
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"

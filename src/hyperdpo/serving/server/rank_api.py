@@ -1,0 +1,104 @@
+"""``POST /rank``: lists in, scores and rankings out, each list at a point of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+
+from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses
+from hyperdpo.serving.server.errors import Refusal
+from hyperdpo.serving.server.points import Point, Points, even_weights
+from hyperdpo.serving.server.rank_engine import RankEngine
+from hyperdpo.serving.server.rank_model import RankModel
+from hyperdpo.serving.server.rank_schema import (
+    Info,
+    Problem,
+    RankAnswer,
+    RankBatch,
+    RankGroup,
+    RankLimits,
+    read_groups,
+    written,
+)
+
+ERRORS = {
+    401: "No API key, or a wrong one (where the server has one).",
+    413: "The body is too large.",
+    415: "The body is not said to be JSON.",
+    422: "Bad request: one line says what and where.",
+    429: "The queue is full; Retry-After says when to come back.",
+    500: "Scoring failed.",
+    503: "The server is shutting down.",
+}
+
+
+def error_body(refusal: Refusal) -> dict[str, Any]:
+    """FastAPI's own shape, with one line."""
+    return {"detail": refusal.message}
+
+
+def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Point | None = None) -> FastAPI:
+    """The app; its engine starts and ends with it.
+
+    Args:
+        default: the point of lists that name none.
+    """
+    engine = RankEngine(model.score, server.metrics, max_lists=limits.max_lists, max_waiting=limits.max_waiting)
+    points = Points(model.objectives, default or Point(None))
+
+    app = build_app(
+        server,
+        title=f"HyperDPO: {model.name}",
+        description=f"A ranker at any weights of {', '.join(model.objectives)}.",
+        error_body=error_body,
+        engine=engine,
+        request_models=[RankBatch, RankGroup],
+    )
+    example = {
+        "features": [[0.0] * len(model.features), [1.0] * len(model.features)],
+        "weights": even_weights(len(model.objectives)),
+    }
+    extra = body_of(RankBatch, {"two items": {"groups": [example]}, "one group": example})
+    content = extra["requestBody"]["content"]["application/json"]
+    content["schema"] = {"anyOf": [content["schema"], {"$ref": "#/components/schemas/RankGroup"}]}
+
+    @app.post(
+        "/rank",
+        summary="Rank one or many lists",
+        description='A body is either `{"groups": [...]}` or one group.',
+        response_model=RankAnswer,
+        responses=error_responses(Problem, ERRORS),
+        openapi_extra=extra,
+        tags=["ranking"],
+    )
+    async def rank(request: Request) -> Response:
+        check_json(request)
+        engine.check_room()
+        asked = read_groups(await request.body(), model, points, limits)
+        scores = await engine.submit([group.work for group in asked])
+        for number, row in enumerate(scores):
+            if not np.isfinite(row).all():  # JSON has no words for it
+                raise Refusal(422, f"group {number}: scores beyond single precision; expected smaller numbers")
+        return Response(written(asked, scores, points), media_type="application/json")
+
+    @app.get(
+        "/info",
+        summary="Objectives and features",
+        response_model=Info,
+        responses=error_responses(Problem, {401: ERRORS[401]}),
+        tags=["ranking"],
+    )
+    async def info() -> Info:
+        return Info(
+            name=model.name,
+            objectives=list(model.objectives),
+            features=list(model.features),
+            feature_type=model.feature_type.name,
+            needs_base_scores=not model.own_base,
+            point=points.described(),
+            backend=model.backend,
+        )
+
+    return app

@@ -1,0 +1,291 @@
+"""What scores lists for a server: an ONNX graph, torch where a graph cannot answer, and which of them a list needs.
+
+Shapes: n items of a list, F features, m objectives, B lists of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hyperdpo.core.control import check_temperatures, proportional_scale
+from hyperdpo.errors import InputError
+from hyperdpo.extras import require
+from hyperdpo.serving.server.points import Point
+
+if TYPE_CHECKING:
+    from hyperdpo.ranking.run import RankRun
+
+#: The shortest list of a batch as a part of the longest.
+SHORTEST = 0.75
+
+#: Items of a batch, padding included, unless one list has more. Short lists are cheaper in company, up to about so many
+#: items (``benchmarks/RESULTS.md``): with more, clients only wait for each other.
+BATCH_ITEMS = 128
+
+
+@dataclass(frozen=True)
+class ListToScore:
+    """One list at one point.
+
+    Attributes:
+        features: (n, F) raw, NaN where a value is missing; of the model's ``feature_type``.
+        weights: (m,) float32.
+        scale: c, at the temperatures that the ranker is asked at.
+        base_scores: (n,) float32; None where the ranker has a base of its own.
+        temperatures: m numbers for the ranker; None where they are frozen.
+        graph: whether the ONNX graph answers.
+    """
+
+    features: np.ndarray
+    weights: np.ndarray
+    scale: float
+    base_scores: np.ndarray | None
+    temperatures: tuple[float, ...] | None
+    graph: bool
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class RankModel:
+    """A ranker at any point. Made by :meth:`load`.
+
+    Attributes:
+        name: of the run or file.
+        objectives: the m names.
+        features: the F names.
+        feature_type: float32, or float64 where 32 bits would lose what a feature says.
+        own_base: it computes base scores itself; else lists bring them.
+    """
+
+    def __init__(self, name: str, metadata: dict[str, Any], graph: Any, run: RankRun | None):
+        self.name, self.graph, self._run = name, graph, run
+        self.objectives: tuple[str, ...] = tuple(metadata["objectives"])
+        self.features: tuple[str, ...] = tuple(metadata["features"])
+        self.feature_type = np.dtype(metadata.get("feature_type", "float32"))
+        self.own_base = metadata["base"]["kind"] == "trained"
+        self._frozen: list[float] | None = metadata["temperatures"]
+        self._needs_base = metadata["parametrization"] != "scratch"
+        self._proportional = metadata["parametrization"] in ("scratch", "augmentation")
+        self._module: Any = None
+        if run is not None:
+            from hyperdpo.serving.export.raw_ranker import RawRanker
+
+            self._module = RawRanker(run.to("cpu"))
+
+    @classmethod
+    def load(cls, path: Path, backend: str | None = None, threads: int = 1) -> RankModel:
+        """A run of ``hyperdpo rank fit``, or an ONNX file that ``hyperdpo export`` wrote.
+
+        Args:
+            backend: ``onnx``, ``torch``, or None for ONNX where the run can be exported and its packages are there.
+            threads: of one pass.
+
+        Raises:
+            InputError: no run and no such file, a package is missing, or a graph is asked for that there is not.
+        """
+        if path.is_file():
+            if backend == "torch":
+                raise InputError(f"--backend torch: {path} is a graph for ONNX Runtime; expected the run")
+            graph, metadata = _session(path, threads), {}
+            try:
+                metadata = {name: _plain(text) for name, text in graph.get_modelmeta().custom_metadata_map.items()}
+                return cls(path.stem, metadata, graph, None)
+            except (KeyError, TypeError):
+                raise InputError(f"{path}: no metadata of a ranker; expected a file of hyperdpo export") from None
+        from hyperdpo.ranking.run import RankRun
+
+        run = RankRun.load(path)
+        described: dict[str, Any] = {
+            "objectives": run.objectives,
+            "features": run.transform.columns,
+            "feature_type": "float64" if run.transform.origins.any() else "float32",
+            "base": {"kind": run.base_source.kind if run.base is None else "trained"},
+            "parametrization": run.config.parametrization,
+            "temperatures": None,
+        }
+        graph = None
+        if backend != "torch":
+            graph, described["temperatures"] = _graph_of(run, threads, required=backend == "onnx")
+        if graph is None:
+            import torch
+
+            torch.set_num_threads(threads)
+        return cls(path.resolve().name, described, graph, run)
+
+    @property
+    def backend(self) -> str:
+        """``onnx`` or ``torch``."""
+        return "torch" if self.graph is None else "onnx"
+
+    def check(self, point: Point) -> None:
+        """Raise unless lists can be scored at these temperatures.
+
+        Raises:
+            InputError: they cannot.
+        """
+        self._answering(point.temperatures)
+
+    def prepare(self, features: np.ndarray, point: Point, base_scores: np.ndarray | None) -> ListToScore:
+        """A list, and what it needs to be scored at a point.
+
+        Args:
+            features: (n, F) of :attr:`feature_type`.
+            base_scores: (n,) float32 or None.
+
+        Raises:
+            InputError: temperatures that this ranker does not answer at, or base scores are missing or too much.
+        """
+        betas, factor, graph = self._answering(point.temperatures)
+        scale = point.scale * factor
+        if self.own_base and base_scores is not None:
+            raise InputError("base_scores: this ranker computes its own; leave them out")
+        if not self.own_base and base_scores is None:
+            if self._needs_base or scale != 1:
+                raise InputError("base_scores: missing; expected one per item")
+            base_scores = np.zeros(len(features), np.float32)
+        assert point.weights is not None
+        return ListToScore(features, point.weights.astype(np.float32), scale, base_scores, betas, graph)
+
+    def _answering(self, temperatures: np.ndarray | None) -> tuple[tuple[float, ...] | None, float, bool]:
+        """What the ranker is asked at, the factor of the scale, and whether the graph answers."""
+        takes = self.graph is not None and any(given.name == "temperatures" for given in self.graph.get_inputs())
+        if self._run is not None:
+            betas, factor = self._run.answering(temperatures)
+            if takes:
+                return tuple(betas), factor, True
+            frozen = not self._run.ranker.takes_temperatures or list(betas) == self._frozen
+            graph = self.graph is not None and frozen
+            return (None if graph else tuple(betas)), factor, graph
+        if takes:
+            if temperatures is None:
+                raise InputError(f"temperatures: missing; this graph needs {len(self.objectives)}, one per objective")
+            return tuple(temperatures.tolist()), 1.0, True
+        if temperatures is None:
+            return None, 1.0, True
+        wanted = check_temperatures(temperatures, len(self.objectives))
+        assert self._frozen is not None
+        ratio = proportional_scale(wanted, self._frozen)
+        if ratio is None or (ratio != 1 and not self._proportional):
+            expected = ", ".join(f"{beta:g}" for beta in self._frozen)
+            more = " or a multiple of them" if self._proportional else ""
+            raise InputError(f"temperatures: this graph answers at others; expected {expected}{more}")
+        return None, ratio, True
+
+    def score(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
+        """(n,) float32 scores of each list, computed in batches of similar lengths."""
+        found: list[np.ndarray] = [np.empty(0, np.float32)] * len(lists)
+        for batch in batches(lists):
+            scores = self._score([lists[i] for i in batch])
+            for i, row in zip(batch, scores, strict=True):
+                found[i] = row[: len(lists[i])]
+        return found
+
+    def _score(self, lists: Sequence[ListToScore]) -> np.ndarray:
+        """(B, n) scores of lists that go together."""
+        inputs = padded(lists)
+        first = lists[0]
+        if first.graph:
+            if first.temperatures is not None:
+                inputs["temperatures"] = np.array([one.temperatures for one in lists], np.float32)
+            return np.asarray(self.graph.run(["scores"], inputs)[0])
+        import torch
+
+        given = {name: torch.from_numpy(value) for name, value in inputs.items()}
+        given.setdefault("base_scores", None)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            return np.asarray(self._module.scores(**given, temperatures=list(first.temperatures or ())).numpy())
+
+
+def batches(lists: Sequence[ListToScore]) -> Iterator[list[int]]:
+    """Positions of lists that are scored together: by the same means, and of similar lengths."""
+
+    def kind(one: ListToScore) -> tuple[Any, ...]:
+        return (one.graph, () if one.graph or one.temperatures is None else one.temperatures)
+
+    order = sorted(range(len(lists)), key=lambda i: (kind(lists[i]), -len(lists[i])))
+    batch: list[int] = []
+    for i in order:
+        if batch:
+            first = lists[batch[0]]
+            fits = len(lists[i]) >= SHORTEST * len(first) and (len(batch) + 1) * len(first) <= BATCH_ITEMS
+            if not fits or kind(lists[i]) != kind(first):
+                yield batch
+                batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def padded(lists: Sequence[ListToScore]) -> dict[str, np.ndarray]:
+    """The graph's inputs of some lists, temperatures left out."""
+    items, width = max(map(len, lists)), lists[0].features.shape[1]
+    inputs = {
+        "weights": np.stack([one.weights for one in lists]),
+        "scale": np.array([one.scale for one in lists], np.float32),
+    }
+    given = lists[0].base_scores is not None
+    if len(lists) == 1:
+        inputs |= {"features": lists[0].features[None], "mask": np.ones((1, items), bool)}
+        return inputs | ({"base_scores": lists[0].base_scores[None]} if given else {})  # type: ignore[index]
+    features = np.zeros((len(lists), items, width), lists[0].features.dtype)
+    base = np.zeros((len(lists), items), np.float32)
+    for i, one in enumerate(lists):
+        features[i, : len(one)] = one.features
+        if one.base_scores is not None:
+            base[i, : len(one)] = one.base_scores
+    mask = np.arange(items) < np.array([len(one) for one in lists])[:, None]
+    return inputs | {"features": features, "mask": mask} | ({"base_scores": base} if given else {})
+
+
+def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, list[float] | None]:
+    """The run as a graph in memory, and the temperatures frozen in it; None where there is no such graph.
+
+    Raises:
+        InputError: there is none, and it is required.
+    """
+    from hyperdpo.serving.export.ranker import exported_ranker
+
+    try:
+        require("serve", "onnxruntime")
+        content, metadata, _ = exported_ranker(run)
+    except InputError as error:
+        if required:
+            raise InputError(f"--backend onnx: {error}") from None
+        return None, None
+    return _session(content, threads), metadata["temperatures"]
+
+
+def _session(source: Path | bytes, threads: int) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Raises:
+        InputError: it is not installed, or the file is no graph.
+    """
+    require("serve", "onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Threads that wait for the next pass would take the cores of those that read requests.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    given = source if isinstance(source, bytes) else str(source)
+    try:
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors have no common class
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{source if isinstance(source, Path) else 'graph'}: cannot be loaded ({line})") from None
+
+
+def _plain(text: str) -> Any:
+    """Metadata is JSON but for plain words."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,1 @@
+"""Small stories for demonstrations: the language model that writes them, preferences over them, measures of texts."""

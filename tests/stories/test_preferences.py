@@ -1,0 +1,189 @@
+"""Preferences sampled from a language model itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import is_one_line
+
+from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
+from hyperdpo.errors import InputError
+from hyperdpo.stories.language_model import train_demo_lm
+from hyperdpo.stories.preferences import (
+    DEFAULT_OBJECTIVES,
+    group_statistics,
+    sample_preferences,
+    sample_prompts,
+    sample_responses,
+)
+from hyperdpo.stories.text_measures import measure
+
+transformers = pytest.importorskip("transformers")
+
+STORIES = Path(os.environ.get("HYPERDPO_DATA") or Path(__file__).parents[3] / "shared" / "data").parent / "models"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A model that has seen a little, and its tokenizer."""
+    path = train_demo_lm(tmp_path_factory.mktemp("demo") / "lm", steps=25, stories=60)
+    return (
+        transformers.AutoModelForCausalLM.from_pretrained(path),
+        transformers.AutoTokenizer.from_pretrained(path),
+    )
+
+
+@pytest.fixture(scope="module")
+def stories260k():
+    path = STORIES / "stories260k"
+    if not path.is_dir():
+        pytest.skip(f"{path} is absent; HYPERDPO_DATA names another place (models/ lies beside it)")
+    return (
+        transformers.AutoModelForCausalLM.from_pretrained(path),
+        transformers.AutoTokenizer.from_pretrained(path),
+    )
+
+
+def sampled(pair, **settings):
+    model, tokenizer = pair
+    return sample_preferences(
+        model, tokenizer, **{"prompts": 6, "prompt_tokens": 12, "response_tokens": 10, "batch_size": 8, **settings}
+    )
+
+
+def test_groups_hold_different_responses_and_their_measures(demo):
+    found = sampled(demo, responses=3, objectives=("dialogue", "word_count"), seed=4)
+    assert len(found) == 6
+    assert found.objectives == ("dialogue", "word_count")
+    assert len({group.prompt for group in found.groups}) == 6
+    for group in found.groups:
+        assert len(set(group.completions)) == 3
+        for name in found.objectives:
+            assert group.labels[name] == tuple(map(measure(name), group.completions))
+
+
+def test_prompt_and_response_are_tokenized_apart_as_together(demo):
+    tokenizer = demo[1]
+    for group in sampled(demo).groups:
+        prompt = tokenizer(group.prompt)["input_ids"]
+        for text in group.completions:
+            assert tokenizer(group.prompt + text)["input_ids"][: len(prompt)] == prompt
+            assert text == text.rstrip()
+            assert not (group.prompt[-1].isalnum() and text[0].isalnum())
+            assert "\ufffd" not in group.prompt + text  # the model samples broken bytes now and then
+
+
+def test_the_seed_decides_and_the_caller_s_generator_and_mode_stay(demo):
+    model = demo[0].train()
+    before = torch.get_rng_state()
+    first = sampled(demo, seed=1)
+    torch.manual_seed(99)
+    assert sampled(demo, seed=1) == first
+    assert sampled(demo, seed=2).groups != first.groups
+    torch.set_rng_state(before)
+    sampled(demo, seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert model.training
+    model.eval()
+
+
+def test_prompts_begin_a_text(demo):
+    """A prompt is what the tokenizer makes of it: BOS, then whole words."""
+    model, tokenizer = demo
+    for prompt in sample_prompts(model, tokenizer, 5, tokens=10, seed=0):
+        ids = tokenizer(prompt)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id
+        assert prompt == prompt.strip() != ""
+
+
+def test_responses_follow_the_model_s_distribution_in_a_padded_batch():
+    """A model that knows one token only: prompts of any length, padded together, are answered by it."""
+    config = transformers.GPT2Config(
+        vocab_size=300, n_positions=64, n_embd=8, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=2
+    )
+    model, tokenizer = transformers.GPT2LMHeadModel(config), byte_tokenizer()
+    masks = []
+
+    def generate(ids, attention_mask, max_new_tokens, **kwargs):
+        masks.append(attention_mask)
+        assert ids[attention_mask == 0].eq(tokenizer.pad_token_id).all()
+        assert (attention_mask.diff(dim=1) >= 0).all()  # padding stands on the left
+        new = torch.full((len(ids), max_new_tokens), tokenizer.convert_tokens_to_ids("x"))
+        return torch.cat([ids, new], 1)
+
+    prompts = ["a.", "aaaaaa.", "aaa."]
+    found = sample_responses(
+        model, tokenizer, prompts, responses=2, tokens=4, generate=generate, selected=False, batch_size=6
+    )
+    # No end and no space: the last word may go on, so nothing is left of it.
+    assert found == [("", "")] * 3
+    assert masks[0].sum(1).tolist() == [3, 3, 5, 5, 8, 8]
+
+    with pytest.raises(InputError) as error:
+        sample_responses(model, tokenizer, prompts, responses=2, tokens=4, generate=generate, batch_size=6)
+    assert is_one_line(error.value, "prompt 1 ('a.')", "0 different responses", "expected 2")
+
+
+def test_sampling_as_it_comes_keeps_every_row(demo):
+    model, tokenizer = demo
+    found = sample_responses(model, tokenizer, ["One day, a"] * 2, responses=5, tokens=3, selected=False, seed=3)
+    assert [len(texts) for texts in found] == [5, 5]
+    assert sample_responses(model, tokenizer, [], responses=2) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prompts": 0}, ["prompts is 0", "at least 1"]),
+        ({"responses": 1}, ["responses is 1", "at least 2"]),
+        ({"batch_size": 3}, ["batch_size is 3", "at least 4"]),
+        ({"response_tokens": 500}, ["prompt 1", "500 for the response", "at most 160"]),
+        ({"prompt_tokens": 500}, ["prompt_tokens is 500", "160"]),
+        ({"objectives": ("rudeness",)}, ["'rudeness'", "positive_words"]),
+        (
+            {"prompt_tokens": 1, "prompts": 60, "batch_size": 60},
+            ["prompts", "different beginnings of 1 tokens", "longer"],
+        ),
+        ({"seed": -1}, ["seed -1"]),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(demo, settings, words):
+    with pytest.raises(InputError) as error:
+        sampled(demo, **settings)
+    assert is_one_line(error.value, *words)
+
+
+def test_group_statistics_by_hand():
+    labels = [
+        {"a": (0.0, 2.0), "b": (1.0, -1.0)},
+        {"a": (5.0, 5.0), "b": (1.0, 3.0)},
+        {"a": (1.0, 3.0), "b": (0.0, 0.0)},
+    ]
+    groups = [PreferenceGroup(prompt=f"p{i}", completions=("x", "y"), labels=found) for i, found in enumerate(labels)]
+    groups.append(PreferenceGroup(prompt="q", completions=("x", "y"), labels={"a": (0.0, 100.0)}))
+    found = group_statistics(Preferences(groups=tuple(groups), objectives=("a", "b"), source="hand"))
+    np.testing.assert_allclose(found.means, [16 / 6, 4 / 6])
+    np.testing.assert_allclose(found.within, [np.sqrt((1 + 0 + 1) / 3), np.sqrt((1 + 1 + 0) / 3)])
+    np.testing.assert_allclose(found.ties, [1 / 3, 1 / 3])
+    np.testing.assert_allclose(found.correlations, [[1, -0.5], [-0.5, 1]])
+    with pytest.raises(InputError, match="no group has labels of all"):
+        group_statistics(Preferences(groups=tuple(groups[3:]), objectives=("a", "b"), source="hand"))
+
+
+def test_default_objectives_tell_the_responses_of_a_real_model_apart(stories260k):
+    found = sampled(stories260k, prompts=40, prompt_tokens=24, response_tokens=48, batch_size=160)
+    statistics = group_statistics(found)
+    assert statistics.objectives == DEFAULT_OBJECTIVES
+    assert (statistics.ties < 0.2).all()
+    assert abs(statistics.correlations[0, 1]) < 0.4
+
+
+def byte_tokenizer():
+    """One token per byte, and BOS before every text."""
+    from hyperdpo.stories.language_model import build_tokenizer
+
+    return build_tokenizer(["x"], 259)
