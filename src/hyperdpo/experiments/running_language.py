@@ -23,8 +23,8 @@ from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, write_atomically, write_json
-from hyperdpo.ranking.config import merged
 from hyperdpo.threads import use_free_cores
+from hyperdpo.validation import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
