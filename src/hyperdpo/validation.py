@@ -149,12 +149,10 @@ def _bounds(marks: tuple[Any, ...]) -> str:
     found: dict[str, float] = {}
     for bound in (bound for mark in marks for bound in getattr(mark, "metadata", ())):
         found |= {name: getattr(bound, name) for name in ("ge", "gt", "le", "lt") if hasattr(bound, name)}
-    least, most = found.get("ge"), found.get("le", found.get("lt"))
-    low = f" above {found['gt']:g}" if "gt" in found else ""
-    if most is None:
-        return low or ("" if least is None else f" of at least {least:g}")
-    high = f"{'below ' if 'lt' in found else ''}{most:g}"
-    return f"{low or f' from {least:g}'} to {high}"
+    if "ge" in found and len(found) > 1:
+        return f" from {found['ge']:g} to " + (f"below {found['lt']:g}" if "lt" in found else f"{found['le']:g}")
+    words = {"ge": " of at least {:g}", "gt": " above {:g}", "le": " and at most {:g}", "lt": " and below {:g}"}
+    return "".join(text.format(found[name]) for name, text in words.items() if name in found)
 
 
 def _refusal(error: ValidationError, where: str, kind: Any, section: str) -> InputError:

@@ -214,7 +214,7 @@ def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, mo
     with monkeypatch.context() as patch:
         for module in ("reading", "groups", "data", "settings"):
             patch.setattr(f"hyperdpo.alignment.{module}.VERSION", 1)
-        patch.setattr("hyperdpo.alignment.settings.read_preferences", partial(read_preferences, version=1))
+        patch.setattr("hyperdpo.alignment.sources.read_preferences", partial(read_preferences, version=1))
         patch.setattr("hyperdpo.alignment.data.groups.Preferences.split", partialmethod(Preferences.split, version=1))
         done = command(*fit)
     assert done.code == 0, done.err

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
+from hyperdpo.alignment.settings import BETA, SEED
 from hyperdpo.errors import InputError, did_you_mean
 
 _OWN_EVALUATION = "the trainer measures in its own way, in batches of its own"
@@ -26,6 +27,7 @@ LEAST = {
     "max_length": 2,
     "max_prompt_length": 1,
     "eval_points": 1,
+    "seed": 0,
 }
 
 #: Settings of TrainingArguments that this trainer does not act on, and why: any value but their default is refused.
@@ -80,7 +82,7 @@ class HyperDPOConfig(TrainingArguments):
         conditioning_learning_rate: learning rate of what turns w into a mask and gates, in multiples of the others'.
     """
 
-    beta: float = field(default=0.1, metadata={"help": "Temperature of objectives without one of their own."})
+    beta: float = field(default=BETA, metadata={"help": "Temperature of objectives without one of their own."})
     weights: list[float] | None = field(default=None, metadata={"help": "Train for this w alone (a baseline)."})
     # The list first: transformers' HfArgumentParser takes the first type of a union with str.
     alpha: list[float] | str | float = field(
@@ -99,6 +101,7 @@ class HyperDPOConfig(TrainingArguments):
     conditioning_learning_rate: float = field(
         default=1.0, metadata={"help": "Learning-rate multiplier of what sees w."}
     )
+    seed: int = field(default=SEED, metadata={"help": "Seed of initialisation, order and sampled weights."})
     learning_rate: float = field(default=5e-4, metadata={"help": "Initial learning rate of AdamW."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two logs."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by this trainer."})
