@@ -232,7 +232,27 @@ def _names(value: Any) -> Any:
 
 
 @settings()
-class AlignSettings:
+class ReadingSettings:
+    """How preference data are read."""
+
+    format: PreferenceFormat = "auto"
+    """Layout of the data, as ``--format``; ``auto``: by the first row's columns."""
+    prompt_column: str | None = None
+    """The column that holds the prompt, as ``--prompt-column``. Default: the layout's own, or one of ``prompt``,
+    ``question``, ``instruction`` (with ``input``), ``query``."""
+    ignore_columns: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Columns that are not looked at, as ``--ignore-columns``."""
+    skip_invalid: bool = False
+    """Leave out rows that cannot be used, as ``--skip-invalid``, and count them by reason; else the first is
+    refused."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_column is not None and self.prompt_column in self.ignore_columns:
+            raise InputError(f"column {self.prompt_column!r} is both the prompt and ignored; expected one of them")
+
+
+@settings()
+class AlignSettings(ReadingSettings):
     """A configuration of the ``align`` commands: the sections of a file, and ``--set``."""
 
     objectives: tuple[Objective, ...] | None = None
@@ -247,16 +267,9 @@ class AlignSettings:
     """What only ``align compare`` uses."""
     texts: TextsConfig = TextsConfig()
     """The texts that ``align compare`` samples and scores."""
-    format: PreferenceFormat = "auto"
-    """Layout of the data, as ``--format``; ``auto``: by the first row's columns."""
-    prompt_column: str | None = None
-    """The column that holds the prompt, as ``--prompt-column``. Default: the layout's own."""
-    ignore_columns: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
-    """Columns that are not looked at, as ``--ignore-columns``."""
-    skip_invalid: bool = False
-    """Leave out rows that cannot be used, as ``--skip-invalid``; else the first is refused."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.conditioned(["one"])
 
     @property
