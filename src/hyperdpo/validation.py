@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -20,7 +21,7 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -90,6 +91,25 @@ def parsed(kind: type[T], values: Any, where: str, section: str = "") -> T:
         found: T = kind.__pydantic_validator__.validate_python(dict(values))  # type: ignore[attr-defined]
     except ValidationError as error:
         raise _refusal(error, where, kind, section) from None
+    return found
+
+
+def checked(kind: Any, value: Any, name: str) -> Any:
+    """One value, as the type that it is checked for.
+
+    Args:
+        kind: the type, such as :data:`PositiveInt`.
+        name: what a message calls it.
+
+    Raises:
+        InputError: a wrong type, or a value out of bounds.
+    """
+    try:
+        found = TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        found = math.nan
+    if found != found:
+        raise InputError(f"{name} is {shown(value)}; expected {allowed(kind)}")
     return found
 
 

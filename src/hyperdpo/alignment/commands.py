@@ -303,7 +303,7 @@ def compared(
     if "num_train_epochs" not in settings.training:
         training["num_train_epochs"] = BASELINE_EPOCHS
     training.pop("seed", None)
-    first_seed = settings.shared.seed or 0
+    first_seed = settings.seed or 0
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     if reading["skip_invalid"]:
         training["skip_invalid"] = True

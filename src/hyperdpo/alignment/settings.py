@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from hyperdpo.validation import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    checked,
     merged,
     parsed,
     settings,
@@ -116,7 +117,7 @@ class ConditioningConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConditioningConfig:
@@ -211,21 +212,6 @@ class TextsConfig:
     """Length of a continuation."""
 
 
-@settings()
-class SharedTraining:
-    """Settings of a training that are used outside it as well. HyperDPOConfig checks the others."""
-
-    beta: PositiveFloat = BETA
-    seed: NonNegativeInt | None = None
-
-    @classmethod
-    def of(cls, training: Any, where: str = "") -> SharedTraining:
-        """Those of a section ``training``."""
-        names = [one.name for one in dataclasses.fields(cls)]
-        found = {name: training[name] for name in names if name in training} if isinstance(training, Mapping) else {}
-        return parsed(cls, found, where, "training.")
-
-
 def _names(value: Any) -> Any:
     """Names as a list, or separated by commas."""
     return value.split(",") if isinstance(value, str) else value or ()
@@ -273,9 +259,15 @@ class AlignSettings(ReadingSettings):
         self.conditioned(["one"])
 
     @property
-    def shared(self) -> SharedTraining:
-        """β and seed of the training."""
-        return SharedTraining.of(self.training)
+    def beta(self) -> float:
+        """The temperature of objectives without one of their own."""
+        return float(checked(PositiveFloat, self.training.get("beta", BETA), "training.beta"))
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training, if it was given."""
+        found: int | None = checked(NonNegativeInt | None, self.training.get("seed"), "training.seed")
+        return found
 
     def conditioned(self, objectives: Sequence[str]) -> ConditioningConfig:
         """The section ``conditioning``, for these objectives."""
@@ -290,8 +282,9 @@ def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> Align
     """
     values = merged({} if config_file is None else read_yaml(config_file), overrides)
     where = "--set" if config_file is None else str(config_file)
-    beta = SharedTraining.of(values.get("training"), where).beta
-    objectives = values.get("objectives")
-    if isinstance(objectives, Sequence) and not isinstance(objectives, str):
-        values["objectives"] = [{"beta": beta, **one} if isinstance(one, Mapping) else one for one in objectives]
-    return parsed(AlignSettings, values, where)
+    found = parsed(AlignSettings, values, where)
+    if found.objectives is None:
+        return found
+    own = ["beta" in one for one in values["objectives"]]
+    objectives = [one if has else replace(one, beta=found.beta) for one, has in zip(found.objectives, own, strict=True)]
+    return replace(found, objectives=tuple(objectives))

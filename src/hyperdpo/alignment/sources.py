@@ -54,7 +54,7 @@ def objectives_of(settings: AlignSettings, names: Sequence[str] | None, train: P
     """Those of the configuration, or one for each label; ``--objectives`` chooses among them."""
     if settings.objectives is not None:
         return _chosen(settings.objectives, names)
-    beta = settings.shared.beta
+    beta = settings.beta
     return _chosen(tuple(replace(one, beta=beta) for one in default_objectives(train)), names)
 
 
