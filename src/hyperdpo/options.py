@@ -274,7 +274,7 @@ def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command takes that reads a ranker's data."""
     options = (
         click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
-        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
+        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md."),
         click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
         click.option(
             "--base-scores",

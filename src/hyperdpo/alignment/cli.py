@@ -61,7 +61,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--model", required=True, help="A local checkpoint or a hub name.")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
-@click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @click.option("--beta", type=float, cls=Setting, of="alignment.settings:BETA", help="Temperature of all objectives.")
 @click.option(
@@ -137,7 +137,7 @@ def align_front(**options: Any) -> None:
 @text_option("prompts", "At most so many held-out prompts are continued.")
 @text_option("samples", "Texts of each prompt.")
 @text_option("tokens", "Length of a text.")
-@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @settings_option("Any setting, of all methods.")
 @data_options
