@@ -29,7 +29,7 @@ from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, condition
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective

@@ -8,7 +8,6 @@ from hyperdpo._lazy import lazy_names
 
 if TYPE_CHECKING:
     from hyperdpo.core.control import (
-        check_temperatures,
         linear_transformation,
         normalised_temperatures,
         proportional_scale,
@@ -27,16 +26,15 @@ if TYPE_CHECKING:
     )
     from hyperdpo.core.mixture import mixture_scores
     from hyperdpo.core.pareto import hypervolume, non_dominated
-    from hyperdpo.core.preferences import (
-        check_weights,
-        sample_dirichlet,
-        sample_temperatures,
-        sample_weights,
-        weight_grid,
-    )
+    from hyperdpo.core.point import Point, PointReader, check_temperatures, check_weights
+    from hyperdpo.core.preferences import stream, weight_grid
+    from hyperdpo.core.sampling import WeightSampler, sample_dirichlet, sample_temperatures, sample_weights
     from hyperdpo.core.targets import l1_targets, softmax_targets
 
 __all__ = [
+    "Point",
+    "PointReader",
+    "WeightSampler",
     "average_counts",
     "check_temperatures",
     "check_weights",
@@ -58,6 +56,7 @@ __all__ = [
     "sample_weights",
     "scalarise",
     "softmax_targets",
+    "stream",
     "temperature_transformation",
     "top_one_log_probabilities",
     "weight_grid",
@@ -66,9 +65,12 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
+        "Point": "hyperdpo.core.point",
+        "PointReader": "hyperdpo.core.point",
+        "WeightSampler": "hyperdpo.core.sampling",
         "average_counts": "hyperdpo.core.losses",
-        "check_temperatures": "hyperdpo.core.control",
-        "check_weights": "hyperdpo.core.preferences",
+        "check_temperatures": "hyperdpo.core.point",
+        "check_weights": "hyperdpo.core.point",
         "cosine_penalty": "hyperdpo.core.losses",
         "hypernet_loss": "hyperdpo.core.losses",
         "hypervolume": "hyperdpo.core.pareto",
@@ -82,11 +84,12 @@ __getattr__ = lazy_names(
         "normalised_temperatures": "hyperdpo.core.control",
         "plackett_luce_log_likelihood": "hyperdpo.core.losses",
         "proportional_scale": "hyperdpo.core.control",
-        "sample_dirichlet": "hyperdpo.core.preferences",
-        "sample_temperatures": "hyperdpo.core.preferences",
-        "sample_weights": "hyperdpo.core.preferences",
+        "sample_dirichlet": "hyperdpo.core.sampling",
+        "sample_temperatures": "hyperdpo.core.sampling",
+        "sample_weights": "hyperdpo.core.sampling",
         "scalarise": "hyperdpo.core.losses",
         "softmax_targets": "hyperdpo.core.targets",
+        "stream": "hyperdpo.core.preferences",
         "temperature_transformation": "hyperdpo.core.control",
         "top_one_log_probabilities": "hyperdpo.core.losses",
         "weight_grid": "hyperdpo.core.preferences",

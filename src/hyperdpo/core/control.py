@@ -4,47 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hyperdpo.errors import InputError, shown
+from hyperdpo.core.point import check_temperatures
+from hyperdpo.errors import InputError
 
 Scores = TypeVar("Scores", np.ndarray, Tensor)
 
 #: How far two temperature vectors may be from proportional, entry by entry: decimals in a file, float32.
 PROPORTION_TOLERANCE = 1e-6
-
-
-def check_temperatures(values: ArrayLike | Tensor, num_objectives: int) -> np.ndarray:
-    """One temperature per objective, checked.
-
-    Args:
-        values: m finite numbers > 0.
-        num_objectives: m.
-
-    Returns:
-        (m,) float64, a copy.
-
-    Raises:
-        InputError: not numbers, not m of them, not finite, or not > 0.
-    """
-    given: Any = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    try:
-        array = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"temperatures {shown(given)}, expected {num_objectives} numbers") from None
-    if array.shape != (num_objectives,):
-        shapes = {0: "a single number", 1: f"{array.size} value{'s' * (array.size != 1)}"}
-        found = shapes.get(array.ndim, f"an array of shape {array.shape}")
-        raise InputError(f"temperatures: found {found}, expected {num_objectives}, one per objective")
-    if not (np.isfinite(array) & (array > 0)).all():
-        listed = ", ".join(f"{value:g}" for value in array)
-        raise InputError(f"temperatures {listed}, expected finite numbers > 0")
-    return array
 
 
 def normalised_temperatures(temperatures: Scores) -> Scores:

@@ -18,6 +18,13 @@ from hyperdpo.errors import InputError, counted
 Reduce = Callable[[Tensor], Tensor]
 
 
+def sum_over_processes(local: Tensor) -> Tensor:
+    """The :data:`Reduce` of torch's process group: the sum, whose gradient reaches the local part only."""
+    total = local.detach().clone()
+    torch.distributed.all_reduce(total)
+    return local + (total - local.detach())
+
+
 def plackett_luce_log_likelihood(scores: Tensor, ranking: Tensor, mask: Tensor | None = None) -> Tensor:
     """Log-probability of a ranking under the Plackett-Luce model: the logarithm of Eq. (8).
 

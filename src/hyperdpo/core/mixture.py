@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperdpo.core.control import check_temperatures
+from hyperdpo.core.point import check_temperatures
 from hyperdpo.errors import InputError
 
 #: Mixture mass below this counts as this: a target of exactly 0 would ask for a score of minus infinity.
