@@ -45,7 +45,7 @@ class AlignmentFront:
     scales: np.ndarray
     """(P,)."""
     losses: np.ndarray
-    """(P, m): the cross-entropy error of each objective, Eq. (10), at the temperatures of the training."""
+    """(P, m): the cross-entropy error of each objective at the temperatures of the training."""
     accuracies: np.ndarray
     """(P, m): share of the pairs of a group that the objective orders and the model orders alike."""
     deviations: np.ndarray
@@ -306,7 +306,7 @@ def front_of_scores(
 ) -> AlignmentFront:
     """The front of P weightings at C scales, weights running fastest.
 
-    Scales need no more passes through the model: Eq. (14) holds for the sequence's log-probability.
+    Scales need no more passes through the model: they are applied to the sequence's log-probability.
 
     Args:
         scores: for each weighting, (n,) of each group.

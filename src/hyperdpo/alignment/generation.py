@@ -42,9 +42,9 @@ def generate(
     """Continue prompts, each at weights and a scale of its own.
 
     Where c = 1 for all rows, a token takes one forward pass. Otherwise the base model (prompt and LoRA left out)
-    decodes the rows with another c too, in the same batch, and the next token is drawn from Eq. (14) applied to its
-    log-probabilities: (1 - 1/c) log p_base + (1/c) log p, normalised. Eq. (14) holds for whole responses; token by
-    token it is an approximation, as in decoding-time realignment.
+    decodes the rows with another c too, in the same batch, and the next token is drawn from
+    (1 - 1/c) log p_base + (1/c) log p, normalised: :func:`~hyperdpo.core.control.linear_transformation`. That holds for
+    whole responses; token by token it is an approximation, as in decoding-time realignment.
 
     Args:
         model: the model.

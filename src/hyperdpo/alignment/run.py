@@ -166,7 +166,7 @@ class AlignRun:
             prompts: B texts; the tokenizer's chat template is put around them where it has one, unless the run was
                 trained on plain texts.
             weights: (m,), or (B, m) for weights of each prompt's own.
-            scale: c of Eq. (14), on the level of tokens.
+            scale: c of :func:`~hyperdpo.core.control.linear_transformation`, applied token by token.
             seed: of the sampling; the caller's random state is left alone.
             settings: of ``generate``: ``max_new_tokens``, ``do_sample``, ``temperature``, ...
 

@@ -232,7 +232,7 @@ class HyperDPOTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Eq. (13) of one batch, such that the mean over an epoch's groups is the loss of all of them together.
+        """The loss of one batch, such that the mean over an epoch's groups is the loss of all of them together.
 
         An objective's sum is divided by the share of the training groups that have its label, times the batch's groups:
         not by its own number of groups with signal, which may be 0 in a small batch.

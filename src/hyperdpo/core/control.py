@@ -21,7 +21,10 @@ PROPORTION_TOLERANCE = 1e-6
 
 
 def normalised_temperatures(temperatures: Scores) -> Scores:
-    """The point β / |β|_1 of the simplex that stands for a temperature vector where its length is left to Eq. (19).
+    """The point β / |β|_1 of the simplex: what a network sees of β, and :func:`temperature_transformation` does the rest.
+
+    >>> normalised_temperatures(np.array([1.0, 3.0]))
+    array([0.25, 0.75])
 
     Args:
         temperatures: (..., m) numbers > 0, numpy or torch.
@@ -35,6 +38,9 @@ def normalised_temperatures(temperatures: Scores) -> Scores:
 
 def proportional_scale(temperatures: ArrayLike | Tensor, trained: ArrayLike | Tensor) -> float | None:
     """The scale c that turns the temperatures of a training into others: temperatures = c * trained.
+
+    >>> proportional_scale([1.0, 3.0], trained=[0.5, 1.5])
+    2.0
 
     Args:
         temperatures: m numbers > 0.
@@ -59,6 +65,9 @@ def linear_transformation(scores: Scores, base_scores: Scores | None, scale: flo
 
     A scale below 1 moves away from the base, a scale above 1 towards it. For a language model this holds for the
     log-probability of a whole response; token by token, while decoding, it is an approximation.
+
+    >>> linear_transformation(np.array([4.0, 0.0]), np.array([0.0, 2.0]), scale=2.0)
+    array([2., 1.])
 
     Args:
         scores: (G, n) or any shape, numpy or torch.
@@ -96,6 +105,9 @@ def temperature_transformation(
         s(w, β) = (1 - 1/|β|_1) s_base + s(w, β/|β|_1) / |β|_1
 
     It is :func:`linear_transformation` with a scale of |β|_1: the trained model answers at temperatures that sum to 1.
+
+    >>> temperature_transformation(np.array([4.0, 0.0]), np.array([0.0, 2.0]), [0.5, 1.5])
+    array([2., 1.])
 
     Args:
         scores: (..., n), numpy or torch: of a network given :func:`normalised_temperatures`.

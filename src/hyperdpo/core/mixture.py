@@ -78,6 +78,11 @@ def mixture_scores(
     cross-entropy in the limit of ρ = 1; in that of 0 the divergence KL(q, p), whose minimiser is the normalised
     geometric mean, as in a mixture of log-probabilities. All of them agree at the vertices.
 
+    >>> targets = torch.tensor([[[0.8, 0.2], [0.4, 0.6]]])
+    >>> mask, base = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
+    >>> mixture_scores(targets.log(), mask, base, torch.tensor([[0.5, 0.5]]), [1.0, 1.0]).exp()
+    tensor([[[0.6000, 0.4000]]])
+
     Args:
         log_targets: (G, m, n), log p_j; exp of each row sums to 1 over the items. -inf is allowed; anything on
             padding and where there is no signal.

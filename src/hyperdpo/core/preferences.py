@@ -31,6 +31,9 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     It depends on the seed and the key alone: a run that is resumed at step k draws what it would have drawn.
     Different keys, ``stream(1)`` and ``stream(1, 0)`` included, give independent streams.
 
+    >>> stream(3, 1, 7).random() == stream(3, 1, 7).random()
+    True
+
     Raises:
         InputError: a negative seed or key.
     """

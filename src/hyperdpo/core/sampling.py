@@ -47,6 +47,9 @@ class WeightSampler:
 def sample_dirichlet(alpha: Sequence[float] | np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Weights drawn from the Dirichlet distribution.
 
+    >>> sample_dirichlet([1.0, 1.0], 3, np.random.default_rng(0)).sum(1).round(6)
+    array([1., 1., 1.])
+
     Args:
         alpha: m concentrations > 0. Below 1, the vertices are reached; from 1 on, hardly ever.
         count: number of rows.
@@ -81,6 +84,9 @@ def sample_weights(
 
     Stratified, the rows of one call cover the simplex evenly: their mean is then much closer to its expectation. Each
     row by itself has the same distribution as without; only the dependence between rows changes.
+
+    >>> sample_weights([1.0, 1.0], 3, np.random.default_rng(0), vertex_share=1.0).max(1)
+    array([1., 1., 1.])
 
     Args:
         alpha: m concentrations > 0.
@@ -121,6 +127,10 @@ def sample_temperatures(
     low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Temperatures drawn uniformly from a box: the distribution D(β) over which Eq. (20) takes its expectation.
+
+    >>> sample_temperatures([1.0, 2.0], [1.0, 2.0], 2, np.random.default_rng(0))
+    array([[1., 2.],
+           [1., 2.]])
 
     Args:
         low: m numbers > 0.

@@ -134,7 +134,7 @@ class RankRun:
 
         Args:
             weights: (m,), or (g, m) with one row per group.
-            scale: c of Eq. (14), one number, or (g,) with one per group.
+            scale: c of :func:`~hyperdpo.core.control.linear_transformation`, one number, or (g,) with one per group.
             temperatures: m numbers β, before the scale; None: those of the run. See :meth:`answering`.
             base_scores: (N of the table,), where the run cannot compute them itself.
 
@@ -198,7 +198,8 @@ class RankRun:
     def answering(self, temperatures: ArrayLike | None) -> tuple[list[float], float]:
         """At which temperatures the ranker is to be asked, and with which scale, to have the scores at others.
 
-        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, by Eq. (14).
+        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, which
+        a scale makes of their scores.
 
         Raises:
             InputError: not m numbers above 0, or not a multiple of the run's temperatures where it has to be.

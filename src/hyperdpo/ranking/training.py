@@ -63,7 +63,7 @@ def dirichlet_weights(config: TrainingConfig, num_objectives: int, seed: int) ->
 
 
 def with_temperatures(sampler: Sampler, low: Sequence[float], high: Sequence[float], seed: int) -> Sampler:
-    """A sampler whose draws have temperatures β ~ D(β) of their own, uniform in a box, Eq. (20)."""
+    """A sampler whose draws have temperatures of their own: see :func:`~hyperdpo.core.sampling.sample_temperatures`."""
 
     def sample(epoch: int, step: int, groups: int) -> Draw:
         weights = sampler(epoch, step, groups).weights
