@@ -21,7 +21,8 @@ PROPORTION_TOLERANCE = 1e-6
 
 
 def normalised_temperatures(temperatures: Scores) -> Scores:
-    """The point β / |β|_1 of the simplex: what a network sees of β, and :func:`temperature_transformation` does the rest.
+    """The point β / |β|_1 of the simplex: what a network sees of β for
+    :func:`temperature_transformation`.
 
     >>> normalised_temperatures(np.array([1.0, 3.0]))
     array([0.25, 0.75])
