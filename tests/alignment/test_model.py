@@ -95,11 +95,11 @@ def test_base_only_equals_the_untouched_model_bit_for_bit(kind: str, side: str) 
 
 def test_base_only_is_left_after_an_error_and_keeps_what_is_trainable() -> None:
     model, row = tiny_model(), texts()[0]
-    before, trainable = logits(model, row, [0.5, 0.5]), [id(p) for p in trainable(model)]
+    before, named = logits(model, row, [0.5, 0.5]), [id(p) for p in trainable(model)]
     with pytest.raises(KeyError), model.base_only():
         raise KeyError
     assert torch.equal(logits(model, row, [0.5, 0.5]), before)
-    assert [id(p) for p in trainable(model)] == trainable
+    assert [id(p) for p in trainable(model)] == named
     with pytest.raises(InputError, match="merge inside base_only"), model.base_only():
         model.merge([0.5, 0.5])
 
