@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 
 Weights = Tensor | np.ndarray | Sequence[float] | Sequence[Sequence[float]]

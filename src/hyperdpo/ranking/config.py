@@ -154,7 +154,7 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TemperatureConfig:
-    """The temperature hypernetwork, Eq. (20).
+    """The temperature hypernetwork.
 
     Attributes:
         low, high: D(β), uniform in this box; one number, or one per objective.
