@@ -1,4 +1,4 @@
-"""What options of the command line are read with: names, numbers, settings, weights."""
+"""What options of the command line are read with: names, numbers, settings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import click
 
-from hyperdpo.errors import InputError, counted
-from hyperdpo.progress import note
-
-if TYPE_CHECKING:
-    import numpy as np
+from hyperdpo.errors import InputError
 
 PATH = click.Path(path_type=Path)
 
@@ -128,47 +124,6 @@ def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> 
                     )
                 place[name] = value
     return overrides
-
-
-def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
-    """(m,) weights from ``.3,.7`` or ``clicks=.3,quality=.7``.
-
-    Args:
-        names: the run's m objectives.
-        chosen: positions of those that plain numbers stand for, in order. Fewer numbers than that leave
-            0 for the rest, with a note on stderr.
-
-    Raises:
-        InputError: not numbers, an unknown name, or not a point of the simplex.
-    """
-    import numpy as np
-
-    from hyperdpo.core.preferences import check_weights
-
-    w = np.zeros(len(names))
-    pieces = [piece.strip() for piece in text.split(",")]
-    labels = [names[i] for i in chosen]
-    if len(pieces) > len(labels):
-        raise InputError(
-            f"--weights: found {counted(len(pieces), 'weight')}; expected {len(labels)}, for {', '.join(labels)}"
-        )
-    named = ["=" in piece for piece in pieces]
-    if any(named) and not all(named):
-        raise InputError(f"--weights: found {text!r}; expected either plain numbers or name=number for each")
-    for position, piece in enumerate(pieces):
-        name, _, number = piece.rpartition("=")
-        name = name.strip() if name else labels[position]
-        if name not in labels:
-            raise InputError(f"--weights: no objective {name!r}; expected some of {', '.join(labels)}")
-        try:
-            w[list(names).index(name)] = float(number)
-        except ValueError:
-            raise InputError(f"--weights: {piece!r} is not a number; expected such as .3,.7") from None
-    w = check_weights(w, len(names))
-    if not any(named) and len(pieces) < len(labels):
-        said = ", ".join(f"{name} {w[list(names).index(name)]:g}" for name in labels)
-        note(f"{counted(len(pieces), 'weight')} for {counted(len(labels), 'objective')}, the rest count 0: {said}")
-    return w
 
 
 #: Layouts of preference data, as :mod:`hyperdpo.alignment.data.formats` has them.

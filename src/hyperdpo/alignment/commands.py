@@ -37,11 +37,11 @@ from hyperdpo.alignment.sources import (
 )
 from hyperdpo.alignment.tables import print_comparison, print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
+from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
-from hyperdpo.options import parse_weights
 from hyperdpo.progress import note, on_terminal
 from hyperdpo.stories.text_scorers import scorer_of
 from hyperdpo.threads import use_free_cores

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hyperdpo.alignment.settings import ConditioningConfig
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 
 __all__ = ["ConditioningConfig", "Weights", "centred", "weight_rows"]

@@ -28,7 +28,7 @@ from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, condition
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
@@ -165,7 +165,7 @@ class AlignRun:
             prompts: B texts; the tokenizer's chat template is put around them where it has one, unless the run was
                 trained on plain texts.
             weights: (m,), or (B, m) for weights of each prompt's own.
-            scale: c of Eq. (14), on the level of tokens.
+            scale: c of :func:`~hyperdpo.core.control.linear_transformation`, applied token by token.
             seed: of the sampling; the caller's random state is left alone.
             settings: of ``generate``: ``max_new_tokens``, ``do_sample``, ``temperature``, ...
 

@@ -147,7 +147,7 @@ class SplitConfig:
 
 @settings()
 class TemperatureConfig:
-    """The temperature hypernetwork, Eq. (20)."""
+    """The temperature hypernetwork."""
 
     low: PositiveFloat | tuple[PositiveFloat, ...] = 0.67
     """The least β of D(β), which is uniform in a box; one number, or one per objective."""

@@ -83,18 +83,6 @@ def ideal_dcg(labels: Tensor, mask: Tensor, settings: NdcgSettings = PAPER_NDCG)
     return best @ _discounts(best).to(best.dtype)
 
 
-def mean_ndcg(
-    scores: Tensor, labels: Tensor, mask: Tensor, settings: NdcgSettings = PAPER_NDCG, ideal: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Mean NDCG over the groups that count, and how many they are. Arguments and errors as :func:`ndcg`.
-
-    Returns:
-        mean (...), NaN where no group counts; counted (...) long, the number of groups in the mean.
-    """
-    values = ndcg(scores, labels, mask, settings, ideal)
-    return values.nanmean(-1), (~values.isnan()).sum(-1)
-
-
 def mrr(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Reciprocal rank of the first item with a positive label, of each group.
 
