@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import click
 
@@ -70,6 +72,24 @@ def _number_or(value: Any) -> Any:
     return value
 
 
+class Setting(click.Option):
+    """An option that stands for a setting. The help looks up its default where the setting is defined.
+
+    Args:
+        of: where, such as ``ranking.config:TrainingConfig.precision``.
+    """
+
+    def __init__(self, *names: Any, of: str, **more: Any):
+        super().__init__(*names, **more)
+        self.of = of
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        module, _, path = self.of.partition(":")
+        default = attrgetter(path)(import_module(f"hyperdpo.{module}"))
+        record = super().get_help_record(context)
+        return record and (record[0], f"{record[1]}  [default: {default}]")
+
+
 def settings_option(help: str) -> Callable[..., Any]:
     """``--set``: the settings that a command is given by their names, as ``overrides``."""
     return click.option("--set", "overrides", multiple=True, callback=overrides_of, metavar="KEY=VALUE", help=help)
@@ -107,17 +127,10 @@ def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> 
 
 
 #: Layouts of preference data, as :mod:`hyperdpo.alignment.data.formats` has them.
-PREFERENCE_FORMATS = (
-    "auto",
-    "groups",
-    "scores",
-    "pku",
-    "helpsteer3",
-    "helpsteer2",
-    "pairs",
-    "ultrafeedback",
-    "helpsteer",
-)
+PreferenceFormat = Literal[
+    "auto", "groups", "scores", "pku", "helpsteer3", "helpsteer2", "pairs", "ultrafeedback", "helpsteer"
+]
+PREFERENCE_FORMATS: tuple[str, ...] = get_args(PreferenceFormat)
 
 
 def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:

@@ -422,7 +422,7 @@ def damaged(path: Path, name: str) -> str:
         config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "lora_rank": 2}}))
         return "written with another configuration"
     config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "colour": 1}}))
-    return "unknown setting 'colour'"
+    return "conditioning.colour is not a setting"
 
 
 @pytest.mark.parametrize(

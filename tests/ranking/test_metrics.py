@@ -126,9 +126,16 @@ def test_the_settings_describe_themselves():
     assert everything == "NDCG (exponential gain, groups without a positive label: one)"
 
 
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"gain": "cubic"}, {"empty": "ignore"}])
-def test_unknown_settings_are_an_error(wrong):
-    with pytest.raises(InputError, match=r"^ndcg .* expected"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"k": 0}, "k is 0; expected an integer of at least 1, or null"),
+        ({"gain": "cubic"}, "gain is 'cubic'; expected linear or exponential"),
+        ({"empty": "ignore"}, "empty is 'ignore'; expected skip, one or zero"),
+    ],
+)
+def test_unknown_settings_are_an_error(wrong, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
         NdcgSettings(**wrong)
 
 

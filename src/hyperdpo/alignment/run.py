@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from pydantic import TypeAdapter, ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -33,7 +32,7 @@ from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
-from hyperdpo.validation import refusal
+from hyperdpo.validation import parsed
 
 RUN, METRICS = "run.json", "metrics.json"
 #: Of run.json. Another one is refused.
@@ -263,10 +262,7 @@ def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[O
     Raises:
         InputError: an unknown setting, or a value out of range.
     """
-    try:
-        return TypeAdapter(tuple[Objective, ...]).validate_python(tuple(dict(v) for v in values))
-    except ValidationError as error:
-        raise refusal(error, where, Objective, "objectives.") from None
+    return tuple(parsed(Objective, one, where, f"objectives.{place}.") for place, one in enumerate(values))
 
 
 def last_checkpoint(directory: Path) -> str | None:

@@ -27,14 +27,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.core.point import check_temperatures
 from hyperdpo.errors import InputError
 
 #: Mixture mass below this counts as this: a target of exactly 0 would ask for a score of minus infinity.
 FLOOR = 1e-9
-
-#: The largest power of a power mean. Mass of :data:`FLOOR` to this power is still a number of single precision.
-LARGEST_POWER = 4.0
 
 #: Newton stops after a step whose entries, times the largest temperature, spread less than this. The error that is
 #: left is of the order of this number squared.
