@@ -21,10 +21,11 @@ from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Objective
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
