@@ -22,9 +22,10 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Objective
 from hyperdpo.ranking.base_scores import BaseSource
-from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.ranking.config import RankConfig, SplitConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.presets import MAIN_LABEL
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
@@ -64,7 +65,7 @@ class HyperRanker(BaseEstimator):
         self,
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
-        parametrization: str = "mixture",
+        parametrization: str = RankConfig.parametrization,
         mixture: Mapping[str, Any] | None = None,
         temperatures: Mapping[str, Any] | None = None,
         scorer: Mapping[str, Any] | None = None,
@@ -73,9 +74,9 @@ class HyperRanker(BaseEstimator):
         base_training: Mapping[str, Any] | None = None,
         metric: Mapping[str, Any] | None = None,
         main: Mapping[str, Any] | None = None,
-        keep_row_numbers: bool = False,
-        validation_fraction: float = 0.2,
-        seed: int = 0,
+        keep_row_numbers: bool = RankConfig.keep_row_numbers,
+        validation_fraction: float = SplitConfig.validation,
+        seed: int = RankConfig.seed,
         device: str = "auto",
     ):
         self.objectives = objectives
@@ -295,9 +296,7 @@ class HyperRanker(BaseEstimator):
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
         settings: dict[str, Any] = {
             "objectives": list(objectives),
-            "main": {"name": "relevance", "target": "softmax", "transform": "none", **(self.main or {}), "column": MAIN}
-            if has_main
-            else None,
+            "main": {**MAIN_LABEL, **(self.main or {}), "column": MAIN} if has_main else None,
             "parametrization": self.parametrization,
             "keep_row_numbers": self.keep_row_numbers,
             "split": {
