@@ -20,7 +20,7 @@ from hyperdpo.choosing.search import Box
 from hyperdpo.core.point import Point
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.splits import Part, split_groups
-from hyperdpo.data.transform import column_values
+from hyperdpo.data.transform import label_values
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.front import Front, measured_on
 from hyperdpo.explorer.point import curve
@@ -196,7 +196,7 @@ class RankExplorer:
                 part = Part(self.part.table, self.part.groups[[group]])
                 examples = self.run.examples(part, base_scores=self._given, device=self._device)
                 measure = PointMeasure(self.run, examples, self._device, self.settings)
-                self._lists[group] = QueryList(measure, part.rows(), column_values(part, self._columns))
+                self._lists[group] = QueryList(measure, part.rows(), label_values(part, self._columns))
                 if len(self._lists) > KEPT_LISTS:
                     self._lists.popitem(last=False)
             self._lists.move_to_end(group)
