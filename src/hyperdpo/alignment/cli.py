@@ -12,6 +12,7 @@ from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
+    Setting,
     add_options,
     cpu_option,
     described,
@@ -25,6 +26,7 @@ from hyperdpo.options import (
 #: Options that are settings of a training, and which.
 SEED = {"seed": ("training.seed",)}
 FIT_SETTINGS = {"beta": ("training.beta",), "epochs": ("training.num_train_epochs",)}
+TEXTS = {name: (f"texts.{name}",) for name in ("prompts", "samples", "tokens")}
 
 
 @click.group()
@@ -47,6 +49,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return add_options(layout, *reading_options())(command)
 
 
+def text_option(name: str, help: str) -> Callable[..., Any]:
+    """An option for a setting of the texts that a comparison samples."""
+    return click.option(f"--{name}", type=int, cls=Setting, of=f"alignment.settings:TextsConfig.{name}", help=help)
+
+
 model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
 
 
@@ -56,9 +63,17 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
-@click.option("--epochs", type=float, help="Passes over the training groups.  [default: 4]")
-@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.  [default: 42]")
+@click.option("--beta", type=float, cls=Setting, of="alignment.settings:BETA", help="Temperature of all objectives.")
+@click.option(
+    "--epochs", type=float, cls=Setting, of="alignment.settings:EPOCHS", help="Passes over the training groups."
+)
+@click.option(
+    "--seed",
+    type=int,
+    cls=Setting,
+    of="alignment.settings:SEED",
+    help="Seed of initialisation, order and sampled weights.",
+)
 @settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
@@ -119,9 +134,9 @@ def align_front(**options: Any) -> None:
     help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
     "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
 )
-@click.option("--prompts", type=click.IntRange(min=1), default=160, show_default=True, help="Most that texts follow.")
-@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="Texts of each prompt.")
-@click.option("--tokens", type=click.IntRange(min=1), default=48, show_default=True, help="Length of a text.")
+@text_option("prompts", "At most so many held-out prompts are continued.")
+@text_option("samples", "Texts of each prompt.")
+@text_option("tokens", "Length of a text.")
 @click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @settings_option("Any setting, of all methods.")
@@ -132,9 +147,8 @@ def align_compare(**options: Any) -> None:
 
     A finished training is kept in OUT and never run again.
     """
-    overrides = take_settings(options, SEED)
-    sizes = {name: options.pop(name) for name in ("prompts", "samples", "tokens")}
-    _commands().compare_command(overrides=overrides, sizes=sizes, **options)
+    overrides = take_settings(options, {**SEED, **TEXTS})
+    _commands().compare_command(overrides=overrides, **options)
 
 
 @align.command("generate")

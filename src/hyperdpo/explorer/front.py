@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperdpo.explorer.point import Point
+from hyperdpo.core.point import Point
 from hyperdpo.plots import COLOURS
 from hyperdpo.printing import four_digits
 

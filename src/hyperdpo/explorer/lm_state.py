@@ -17,8 +17,8 @@ from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.choosing.language import align_effort, align_sample
+from hyperdpo.core.point import Point
 from hyperdpo.errors import InputError
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.state import Explorer
 
 #: The most prompts of the data that are offered as examples.

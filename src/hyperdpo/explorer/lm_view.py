@@ -11,13 +11,13 @@ from typing import Any
 from nicegui import app, ui
 from nicegui import run as threads
 
+from hyperdpo.core.point import Point
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.controls import PointControls
 from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.lm_state import AlignExplorer
 from hyperdpo.explorer.parts import Latest, SnippetBox, card, heading
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.snippets import align_snippets
 from hyperdpo.explorer.state import measured_on
 from hyperdpo.explorer.tables import number

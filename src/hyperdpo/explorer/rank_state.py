@@ -17,10 +17,10 @@ import torch
 
 from hyperdpo.choosing.rankers import PointMeasure, rank_sample, trained_box
 from hyperdpo.choosing.search import Box, Effort
+from hyperdpo.core.point import Point
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.state import Explorer, measured_on
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.run import RankRun

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from hyperdpo.choosing.choice import Sample
+from hyperdpo.core.point import Point
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError, counted
 from hyperdpo.explorer.front import Front
-from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.point import curve
 
 
 class Explorer:
@@ -84,7 +85,7 @@ class Explorer:
 
     def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
-        found = self.measure(point.curve())
+        found = self.measure(curve(point))
         return found[0], np.concatenate([found[1:], self.base[None]])
 
 
