@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.collation import Collator, TokenGroup, grouped_batches, labelled_of, worth_sharing
+from hyperdpo.alignment.collation import Collator, TokenGroup, labelled_of, token_batches, worth_sharing
 from hyperdpo.alignment.model import Responses
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
@@ -199,7 +199,7 @@ def group_scores(
     sizes = [len(group.completion_ids) for group in groups]
     found: list[np.ndarray] = [np.empty(0)] * len(groups)
     done = 0
-    for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
+    for chosen in token_batches(lengths, sizes, pass_tokens):
         batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
         rows = score(batch).float().cpu().numpy()
         places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
