@@ -24,11 +24,12 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
-from hyperdpo.files import read_json, write_json
+from hyperdpo.files import write_json
 from hyperdpo.objectives import MAIN
 from hyperdpo.progress import Update, progress_bar
-from hyperdpo.ranking.run import RUN, RankRun
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
+from hyperdpo.runs import run_kind
 from hyperdpo.threads import use_free_cores
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
@@ -121,7 +122,7 @@ def choose(
     share = _share(holdout)
     if share is not None:
         holdout = share
-    if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
+    if isinstance(run, RankRun) or (path is not None and run_kind(path) != "align"):
         foreign = {"format": format != "auto", "prompt_column": prompt_column is not None}
         foreign |= {"ignore_columns": ignore_columns is not None, "skip_invalid": skip_invalid}
         for name, value in (foreign | {"model": model is not None}).items():
@@ -334,13 +335,6 @@ def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:
 
 
 # Both -----------------------------------------------------------------------------------------------------------------
-
-
-def _is_align(path: Path) -> bool:
-    if not (path / RUN).is_file():
-        return False  # the message of a ranker's run says what is expected
-    run = read_json(path / RUN)
-    return isinstance(run, dict) and run.get("kind") == "align"
 
 
 def _share(holdout: Any) -> float | None:
