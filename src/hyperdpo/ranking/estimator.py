@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from hyperdpo.core.point import named_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.frames import Columns, check_rows, group_rows, to_columns, to_table, to_vector
 from hyperdpo.data.groups import GroupedTable
@@ -20,10 +21,12 @@ from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import OLD_ARRAY_PREFIX, Objective
-from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.ranking.base_scores import BaseSource
+from hyperdpo.ranking.config import RankConfig, SplitConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.presets import MAIN_LABEL
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
@@ -59,7 +62,7 @@ class HyperRanker(BaseEstimator):
         self,
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
-        parametrization: str = "mixture",
+        parametrization: str = RankConfig.parametrization,
         mixture: Mapping[str, Any] | None = None,
         temperatures: Mapping[str, Any] | None = None,
         scorer: Mapping[str, Any] | None = None,
@@ -68,9 +71,9 @@ class HyperRanker(BaseEstimator):
         base_training: Mapping[str, Any] | None = None,
         metric: Mapping[str, Any] | None = None,
         main: Mapping[str, Any] | None = None,
-        keep_row_numbers: bool = False,
-        validation_fraction: float = 0.2,
-        seed: int = 0,
+        keep_row_numbers: bool = RankConfig.keep_row_numbers,
+        validation_fraction: float = SplitConfig.validation,
+        seed: int = RankConfig.seed,
         device: str = "auto",
     ):
         self.objectives = objectives
@@ -289,9 +292,7 @@ class HyperRanker(BaseEstimator):
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
         settings: dict[str, Any] = {
             "objectives": list(objectives),
-            "main": {"target": "softmax", "transform": "none", **(self.main or {}), **self._main_names()}
-            if has_main
-            else None,
+            "main": {**MAIN_LABEL, **(self.main or {}), **self._main_names()} if has_main else None,
             "parametrization": self.parametrization,
             "keep_row_numbers": self.keep_row_numbers,
             "split": {
@@ -423,14 +424,7 @@ class HyperRanker(BaseEstimator):
         m = len(self.objectives_)
         if weights is None:
             return np.full(m, 1 / m)
-        if isinstance(weights, Mapping):
-            unknown = [name for name in weights if name not in self.objectives_]
-            if unknown:
-                raise InputError(
-                    f"weights: no objective {unknown[0]!r}; expected some of {', '.join(self.objectives_)}"
-                )
-            return np.array([weights.get(name, 0.0) for name in self.objectives_])
-        return weights
+        return named_weights(weights, self.objectives_) if isinstance(weights, Mapping) else weights
 
 
 def _scores(base_scores: Any, table: GroupedTable) -> np.ndarray | None:
