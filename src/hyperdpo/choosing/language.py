@@ -54,7 +54,7 @@ def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:
 
 
 def align_effort(run: AlignRun, points: int | None) -> Effort:
-    """Fewer points than for a ranker: every weighting is a pass of all texts through the model."""
+    """How much is measured: less than for a ranker, since each weighting passes all texts through the model."""
     m = len(run.objectives)
     return Effort(points=points or {1: 1, 2: 11}.get(m, 21), rounds=6, price_rounds=2, starts=1, random=0)
 
@@ -131,7 +131,7 @@ class _Measure:
         return found
 
     def sums(self, scores: torch.Tensor, scale: float) -> np.ndarray:
-        """(2 m, G)."""
+        """(2 m, G) sums at one scale."""
         losses, right, _ = self.groups.measured(scores, self.betas, scale)
         return self._by_prompt(torch.cat([losses, right.double()], dim=1).numpy())
 

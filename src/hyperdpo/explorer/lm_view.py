@@ -50,7 +50,7 @@ class _Column:
 
     @property
     def run(self) -> int:
-        """Which run answers."""
+        """The number of the run that answers."""
         return 0 if self.run_of is None else int(self.run_of.value or 0)
 
 
