@@ -83,8 +83,8 @@ def data() -> None:
 def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
     """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction.
 
-    A file of another seed is no test file: its features have another meaning. Nor is a smaller file of the same seed:
-    it holds the same queries. Test on the groups that a fit holds out, or on queries from the end of a larger file.
+    Another seed gives the features another meaning, and a smaller file of the same seed holds the same queries: neither
+    is a test file. Test on the groups that a fit holds out, or on queries from the end of a larger file.
     """
     from hyperdpo.data.synthetic import generate
 
