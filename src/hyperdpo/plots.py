@@ -1,4 +1,4 @@
-"""Pictures of fronts, drawn without a display."""
+"""Pictures of fronts; no display is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colours that are told apart with colour-blind eyes too (Okabe and Ito), and markers for print.
+#: Colours that colour-blind readers can tell apart (Okabe and Ito), and markers for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -28,11 +28,11 @@ def plot_fronts(fronts: Mapping[str, Front], path: Path, base: Mapping[str, Any]
     Two objectives make one picture, as in the paper's Figure 2; more make one for each pair.
 
     Args:
-        fronts: by name; all of the same objectives.
-        base: the base's ``metrics`` and ``main``, marked where given.
+        fronts: name -> front; all have the same objectives.
+        base: the base's ``metrics`` and ``main``, to be marked; None: no mark.
 
     Raises:
-        InputError: the file cannot be written, or has an ending that is not known.
+        InputError: the file cannot be written, or its name has an unknown ending.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture, whole or not at all.
 
     Raises:
-        InputError: the file cannot be written, or has an ending that is not known.
+        InputError: the file cannot be written, or its name has an unknown ending.
     """
     try:
         with written(path) as temporary:
@@ -82,7 +82,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 def _draw_pair(axis: Axes, fronts: Mapping[str, Front], i: int, j: int, base: Mapping[str, Any] | None) -> None:
     names = next(iter(fronts.values())).objectives
     for position, (name, front) in enumerate(fronts.items()):
-        # The marker moves on by one more with each round of colours: no two of 49 look alike.
+        # Each round of colours shifts the markers by one, so that no two of 49 look alike.
         turn, place = divmod(position, len(COLOURS))
         colour, marker = COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
         for number, scale in enumerate(dict.fromkeys(front.scales)):
@@ -105,10 +105,7 @@ def _draw_main(axis: Axes, fronts: Mapping[str, Front], base: Mapping[str, Any] 
     spreads = [np.nanstd(front.main) for front in fronts.values() if front.main is not None]
     colours = list(itertools.islice(itertools.cycle(COLOURS), len(means)))
     axis.bar(range(len(means)), means, yerr=spreads, color=colours, capsize=3, width=0.6)
-    low, high = (
-        min(m - s for m, s in zip(means, spreads, strict=True)),
-        max(m + s for m, s in zip(means, spreads, strict=True)),
-    )
+    low, high = np.subtract(means, spreads).min(), np.add(means, spreads).max()
     if base is not None and base["main"] is not None:
         axis.axhline(base["main"], color="grey", linestyle="--", linewidth=1)
         low, high = min(low, base["main"]), max(high, base["main"])
