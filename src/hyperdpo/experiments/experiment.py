@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hyperdpo.ranking.bench import Entry
+from hyperdpo.comparison.entries import MIXTURE, Entry
 from hyperdpo.ranking.config import merged
-from hyperdpo.ranking.variants import MIXTURE, PAPER
+from hyperdpo.ranking.paper import PAPER
 
 #: Positions of the paper's pairs among its objectives I to V, which are those of the preset ``mslr``.
 SPARSE_PAIR, DENSE_PAIR = (0, 1), (3, 4)
@@ -77,6 +77,6 @@ DPO_LS = Entry("DPO-LS", "dpo-ls")
 DPO_SOUP = Entry("DPO Soup", "dpo-soup")
 MO_DPO = Entry("MO-DPO", "mo-dpo")
 #: What ranking teams have today, trained to the main score of the first HyperDPO; left out where lightgbm is missing.
-LIGHTGBM_LS = Entry("LightGBM-LS", "lightgbm-ls", scales=())
+LIGHTGBM_LS = Entry("LightGBM-LS", "lightgbm-ls")
 #: Every method of the paper, and the mixture.
 ALL_METHODS = (HYPERDPO_PAPER, HYPERDPO_MIXTURE, DPO_LS, DPO_SOUP, MO_DPO)

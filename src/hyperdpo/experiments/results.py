@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.errors import counted
 from hyperdpo.experiments.experiment import Figures
-from hyperdpo.ranking.bench import Repeat
 
 #: Queries of MSLR-WEB10K, and feature columns.
 PAPER_GROUPS, PAPER_FEATURES = 10_000, 136
@@ -93,7 +93,7 @@ def meeting_gap(method: Mapping[str, Any]) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
-def describe_data(data: Path, repeats: Sequence[Repeat], generated: bool, *, paper_preset: bool) -> dict[str, Any]:
+def describe_data(data: Path, repeats: Sequence[RankRepeat], generated: bool, *, paper_preset: bool) -> dict[str, Any]:
     """Which data this is, by its name without the path, and whether the paper's is another."""
     parts, name = repeats[0].parts, data.resolve().name
     folds = len({(one.parts["test"].table.fingerprint, one.parts["test"].groups.tobytes()) for one in repeats})

@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from hyperdpo.comparison.commands import note_kept_settings
+from hyperdpo.comparison.entries import Entry
+from hyperdpo.comparison.methods import needs_lightgbm
+from hyperdpo.comparison.rank_measures import compare, refuse_several_processes
+from hyperdpo.comparison.repeats import RankRepeat, check_repeats, natural_seeds, rank_repeats
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
@@ -25,10 +30,7 @@ from hyperdpo.extras import is_installed, require
 from hyperdpo.files import check_writable, write_atomically, write_json
 from hyperdpo.hashing import sha256_of
 from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.bench import Entry, Repeat, note_kept_settings
-from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
 from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
-from hyperdpo.ranking.repeats import check_repeats, natural_seeds, read_repeats
 from hyperdpo.ranking.training import make_accelerator
 from hyperdpo.threads import use_free_cores
 
@@ -118,7 +120,7 @@ def run_experiment(
         raise InputError(f"{data}: no such file or directory; expected data, such as MSLR's Fold1/train.txt")
     if seeds is None:
         seeds = 1 if small else natural_seeds(data, folds)
-    repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
+    repeats = rank_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
     points = SMALL_POINTS if small else POINTS
     experiment = replace(experiment, entries=entries, paper=experiment.paper if papers else {})
     use_free_cores()
@@ -165,7 +167,7 @@ class Case:
     value: int | None
     """Of what the cases differ in."""
     config: RankConfig
-    repeats: Sequence[Repeat]
+    repeats: Sequence[RankRepeat]
 
 
 def _config(
@@ -219,10 +221,10 @@ def _available(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """The entries that can be trained here; says which are left out."""
     if is_installed("lightgbm"):
         return entries
-    missing = [entry.label for entry in entries if entry.method == LIGHTGBM_LS]
+    missing = [entry.label for entry in entries if needs_lightgbm(entry.method)]
     if missing:
         click.echo(f"{', '.join(missing)} is left out: lightgbm is not installed (pip install 'hyperdpo[gbdt]')")
-    return tuple(entry for entry in entries if entry.method != LIGHTGBM_LS)
+    return tuple(entry for entry in entries if not needs_lightgbm(entry.method))
 
 
 def _generated(directory: Path, queries: int) -> tuple[Path, Path]:
@@ -234,7 +236,7 @@ def _generated(directory: Path, queries: int) -> tuple[Path, Path]:
     return data, oracle
 
 
-def _cases(experiment: Experiment, config: RankConfig, repeats: Sequence[Repeat], small: bool) -> list[Case]:
+def _cases(experiment: Experiment, config: RankConfig, repeats: Sequence[RankRepeat], small: bool) -> list[Case]:
     values = experiment.small_values if small else experiment.values
     if experiment.vary == "objectives":
         numbers = sorted({min(m, len(config.names)) for m in values})
@@ -253,7 +255,7 @@ def _first(config: RankConfig, number: int) -> RankConfig:
     return replace(chosen, excluded_columns=tuple(c for c in chosen.excluded_columns if c not in read))
 
 
-def _fewer(repeat: Repeat, number: int, config: RankConfig) -> Repeat:
+def _fewer(repeat: RankRepeat, number: int, config: RankConfig) -> RankRepeat:
     """A repeat with some of its training groups; fewer are among more."""
     part = repeat.parts["train"]
     order = stream(config.split.seed, NESTED).permutation(len(part.groups))
@@ -286,7 +288,7 @@ def _case(
     return result
 
 
-def _key(config: RankConfig, repeats: Sequence[Repeat], base: str) -> str:
+def _key(config: RankConfig, repeats: Sequence[RankRepeat], base: str) -> str:
     """The directory of trainings that may be shared: same data, objectives and base.
 
     The first repeat speaks for all: with more seeds the first ones stay what they are.

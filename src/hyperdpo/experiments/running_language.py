@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.commands import compared
 from hyperdpo.alignment.data.preferences import write_preferences
-from hyperdpo.alignment.spans import SpanRatio, span_ratios
+from hyperdpo.comparison.align_settings import compared
+from hyperdpo.comparison.spans import SpanRatio, span_ratios
 from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.experiment import Figures
 from hyperdpo.experiments.language import LanguageExperiment

@@ -14,7 +14,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import STRICT, Label, Objective
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.variants import PAPER
+from hyperdpo.ranking.paper import PAPER
 from hyperdpo.validation import not_a_setting, refusal
 
 Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
@@ -421,7 +421,7 @@ def build_config(
 
     Args:
         overrides: nested settings, as in a file.
-        paper: with :data:`~hyperdpo.ranking.variants.PAPER`.
+        paper: with :data:`~hyperdpo.ranking.paper.PAPER`.
 
     Raises:
         InputError: an unknown preset, a file that cannot be read, an unknown or invalid setting.

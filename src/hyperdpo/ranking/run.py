@@ -57,9 +57,10 @@ RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.j
 
 @dataclass(frozen=True)
 class BaseSource:
-    """Where base scores come from: a base that was trained with the run, a column of the data, or the caller."""
+    """Where base scores come from: a base that was trained with the run, a column of the data, the caller, or, in a
+    comparison alone, a LightGBM model on the main label."""
 
-    kind: Literal["trained", "column", "given"]
+    kind: Literal["trained", "column", "given", "lightgbm"]
     column: str | None = None
 
 

@@ -1,30 +1,82 @@
-"""From a data source to the repeats of a comparison: seeds, folds, and the base they share."""
+"""The repeats of a comparison: which seed and which split each has, for rankers and language models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.data.splits import Part, split_files, split_groups
+from hyperdpo.data.splits import Part, split_files
 from hyperdpo.errors import InputError, counted
-from hyperdpo.ranking.bench import Repeat
 from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.oracle import check_oracle
 from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.sources import base_of, read, read_alike
 
+if TYPE_CHECKING:
+    from hyperdpo.alignment.data.groups import Preferences
+
 #: Directories of a data set that comes in folds, as MSLR and LETOR do.
 FOLDS = ("Fold1", "Fold2", "Fold3", "Fold4", "Fold5")
-#: A base that is trained in each repeat: LambdaMART on the main label.
+#: The value of ``--base-scores``, and the kind of base, that is a LambdaMART on the main label.
 LIGHTGBM = "lightgbm"
+#: Why there is no such base.
+NO_MAIN = "--base-scores lightgbm: there is no main label to train a base on; expected one"
 
 
-def read_repeats(
+@dataclass(frozen=True)
+class Repeat:
+    """One seed on one split."""
+
+    name: str
+    seed: int
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What ``compare.json`` says about it."""
+        return {"name": self.name, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class RankRepeat(Repeat):
+    """One seed on one split of a ranker's data."""
+
+    parts: Mapping[str, Part]
+    """``train``, ``validation`` and ``test``."""
+    base_source: BaseSource = field(default_factory=lambda: BaseSource("trained"))
+    given_base: Mapping[str, np.ndarray] | None = None
+    """(N,) per split, where ``base_source`` is ``given``."""
+    oracle: GroupedTable | None = None
+    """Expected labels of generated data: the same rows as the test part's table."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return super().described | {
+            "groups": {name: len(part.groups) for name, part in self.parts.items()},
+            "items": {name: int(part.sizes.sum()) for name, part in self.parts.items()},
+        }
+
+
+@dataclass(frozen=True)
+class AlignRepeat(Repeat):
+    """One seed on one split of preferences."""
+
+    train: Preferences
+    test: Preferences
+
+    @property
+    def described(self) -> dict[str, Any]:
+        return super().described | {"groups": {"train": len(self.train), "test": len(self.test)}}
+
+
+def rank_repeats(
     source: Path,
     config: RankConfig,
     *,
@@ -33,7 +85,7 @@ def read_repeats(
     base: str | None = None,
     oracle: Path | None = None,
     show: bool = True,
-) -> list[Repeat]:
+) -> list[RankRepeat]:
     """The repeats of a comparison: seeds ``config.seed`` and up.
 
     A file is split once, for all seeds, with ``config.split``; with ``folds`` K its groups are cut into K parts, and
@@ -66,26 +118,24 @@ def read_repeats(
     repeats = []
     for number in range(seeds):
         parts = splits[number % len(splits)]
-        if "test" not in parts:
-            raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
-        base_source, given = (BaseSource("given"), None) if base == LIGHTGBM else base_of(base, parts)
+        _check_test(source, parts)
+        base_source, given = (BaseSource("lightgbm"), None) if base == LIGHTGBM else base_of(base, parts)
         name = f"seed-{config.seed + number}" + (f"-fold-{number % len(splits) + 1}" if len(splits) > 1 else "")
-        repeats.append(Repeat(name, config.seed + number, parts, base_source, given, truth))
+        repeats.append(RankRepeat(name, config.seed + number, parts, base_source, given, truth))
     return repeats
 
 
 def check_repeats(config: RankConfig, *, seeds: int = 3, folds: int = 0, base: str | None = None) -> None:
-    """What :func:`read_repeats` refuses before there is anything to read.
+    """What :func:`rank_repeats` refuses before there is anything to read.
 
     Raises:
         InputError: numbers out of range, or no main label for a base that is to be trained on one.
     """
-    if seeds < 1:
-        raise InputError(f"--seeds: found {seeds}; expected at least 1")
+    check_seeds(seeds)
     if folds == 1 or folds == 2 or folds < 0:
         raise InputError(f"--folds: found {folds}; expected 0 for one split, or at least 3")
     if base == LIGHTGBM and config.main is None:
-        raise InputError("--base-scores lightgbm: there is no main label to train a base on; expected one")
+        raise InputError(NO_MAIN)
 
 
 def natural_seeds(source: Path, folds: int) -> int:
@@ -99,27 +149,70 @@ def _splits(source: Path, config: RankConfig, folds: int, show: bool) -> list[di
     if source.is_dir():
         directories = [source / name for name in FOLDS if (source / name).is_dir()]
         if folds and folds != len(directories):
-            raise InputError(f"--folds: {source} is a directory of {len(directories) or 1}; expected --folds left out")
+            raise InputError(f"--folds: {source} is a directory of {len(directories) or 1}; leave out --folds")
         return [
             {name: Part.whole(table) for name, table in read_alike(split_files(directory), config, show=show).items()}
             for directory in directories or [source]
         ]
     table = read(source, config, show=show)
-    split = config.split
     if not folds:
-        groups = split_groups(table.num_groups, (split.train, split.validation, split.test), split.seed)
-        return [_parts(table, groups)]
+        return [split_table(table, config)]
     if table.num_groups < folds:
         raise InputError(f"--folds: {source} has {counted(table.num_groups, 'group')}; expected at least {folds}")
-    order = stream(split.seed, 1).permutation(table.num_groups)
+    order = stream(config.split.seed, 1).permutation(table.num_groups)
     pieces = [np.sort(piece) for piece in np.array_split(order, folds)]
     result = []
     for r in range(folds):
         others = [piece for k, piece in enumerate(pieces) if k not in (r, (r + 1) % folds)]
         groups = {"train": np.sort(np.concatenate(others)), "validation": pieces[(r + 1) % folds], "test": pieces[r]}
-        result.append(_parts(table, groups))
+        result.append({name: Part(table, chosen) for name, chosen in groups.items() if len(chosen)})
     return result
 
 
-def _parts(table: GroupedTable, groups: Mapping[str, np.ndarray]) -> dict[str, Part]:
-    return {name: Part(table, chosen) for name, chosen in groups.items() if len(chosen)}
+def align_repeats(
+    source: Path,
+    columns: Sequence[str] | None,
+    reading: Mapping[str, Any],
+    split: Mapping[str, Any],
+    *,
+    first: int,
+    seeds: int,
+) -> list[AlignRepeat]:
+    """The repeats of a comparison of language models: seeds ``first`` and up.
+
+    A file is split anew for each seed, with split seeds that count up, too. A directory of train and test files is one
+    split, for all seeds.
+
+    Args:
+        columns: label columns; None: all.
+        reading: how the files are read.
+        split: fractions, and the seed of the first split.
+
+    Raises:
+        InputError: nothing to read, or no test groups.
+    """
+    from hyperdpo.alignment.settings import parts_of, seed_of
+
+    check_seeds(seeds)
+    repeats = []
+    for number in range(seeds):
+        own = {**split, "seed": seed_of("split.seed", split["seed"]) + number}
+        parts, _ = parts_of(source, columns, reading, own)
+        _check_test(source, parts)
+        repeats.append(AlignRepeat(f"seed-{first + number}", first + number, parts["train"], parts["test"]))
+    return repeats
+
+
+def check_seeds(seeds: int) -> None:
+    """Refuse a comparison without a repeat.
+
+    Raises:
+        InputError: it is one.
+    """
+    if seeds < 1:
+        raise InputError(f"--seeds: found {seeds}; expected at least 1")
+
+
+def _check_test(source: Path, parts: Mapping[str, Any]) -> None:
+    if not parts.get("test"):
+        raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
