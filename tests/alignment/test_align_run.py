@@ -212,7 +212,7 @@ def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, mo
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fit = ["align", "fit", data, "--model", place / "model", "--out", tmp_path / "run", *QUICK]
     with monkeypatch.context() as patch:
-        for module in ("reading", "groups", "data", "settings"):
+        for module in ("data.reading", "data.groups", "data.preferences", "settings"):
             patch.setattr(f"hyperdpo.alignment.{module}.VERSION", 1)
         patch.setattr("hyperdpo.alignment.settings.read_preferences", partial(read_preferences, version=1))
         patch.setattr("hyperdpo.alignment.data.groups.Preferences.split", partialmethod(Preferences.split, version=1))
