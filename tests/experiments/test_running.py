@@ -101,7 +101,7 @@ def test_in_a_new_directory_every_experiment_gets_to_its_trainings(
     def start(*_: Any, **__: Any) -> None:
         raise Started
 
-    monkeypatch.setattr("hyperdpo.experiments.running.compare", start)
+    monkeypatch.setattr("hyperdpo.experiments.running_rankers.compare", start)
     with pytest.raises(Started):
         tiny(name, tmp_path / "new" / "reports", queries=40)
     assert list((tmp_path / "new" / "reports" / "data").iterdir())
@@ -235,7 +235,7 @@ def test_several_processes_are_refused_before_data_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("hyperdpo.experiments.running.make_accelerator", lambda *_, **__: several)
+    monkeypatch.setattr("hyperdpo.experiments.running_rankers.make_accelerator", lambda *_, **__: several)
     with pytest.raises(InputError) as error:
         tiny("figure2a", tmp_path)
     assert is_one_line(error.value, "one process", "accelerate launch")

@@ -21,6 +21,27 @@ PAPER_GROUPS, PAPER_FEATURES = 10_000, 136
 TAKEN = ("hypervolume", "hypervolume_with_main", "main_mean", "train_seconds")
 
 
+def case_of(
+    comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, name: str = "", value: int | None = None
+) -> dict[str, Any]:
+    """One of the ``cases`` of ``NAME.json``.
+
+    Args:
+        comparison: the content of ``compare.json``.
+        rows: of the table.
+        value: of what the cases differ in.
+    """
+    first = next(iter(comparison["methods"].values()))
+    return {
+        "name": name,
+        "value": value,
+        "objectives": list(first["objectives"]),
+        "groups": comparison["repeats"][0]["groups"],
+        "rows": rows,
+        "comparison": comparison,
+    }
+
+
 def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> list[dict[str, Any]]:
     """One row per method.
 
