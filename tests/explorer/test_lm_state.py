@@ -12,9 +12,9 @@ from helpers import is_one_line
 from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.run import AlignRun
+from hyperdpo.core.point import Point
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.lm_state import AlignExplorer, example_prompts
-from hyperdpo.explorer.point import Point
 
 BETAS = (0.1, 0.1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from nicegui import Client, app, core
 from nicegui.page import page
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer import lm_view
-from hyperdpo.explorer.point import Point
 
 
 class Looked:

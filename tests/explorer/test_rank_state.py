@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers import CLICKS, fit_toy, toy_table
 
+from hyperdpo.core.point import Point
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.rank_state import RankExplorer, ranking, shared_range, trained_on
 from hyperdpo.explorer.tables import list_table, metric_table
 from hyperdpo.ranking.run import RankRun

@@ -302,12 +302,13 @@ def test_every_way_of_sampling_trains(settings):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"temperatures": {"low": 0.0}}, ["low is 0.0", "0 < low <= high"]),
+        ({"temperatures": {"low": 0.0}}, ["temperatures.low is 0.0", "a number above 0"]),
+        ({"temperatures": {"low": 2.0}}, ["low is 2.0 and high 1.5", "0 < low <= high"]),
         ({"temperatures": {"low": [1.0, 1.0, 1.0]}}, ["expected 2 numbers"]),
-        ({"mixture": {"smoothing": [0.5, 1.5]}}, ["mixture: smoothing", "1.5", "0 to 1"]),
-        ({"mixture": {"smoothing": []}}, ["mixture: smoothing", "()"]),
-        ({"mixture": {"power": -1.0}}, ["mixture: power is -1.0"]),
-        ({"mixture": {"power": [1.0, 4.5]}}, ["mixture: power", "4.5", "0 to 4"]),
+        ({"mixture": {"smoothing": [0.5, 1.5]}}, ["mixture.smoothing", "1.5", "from 0 to 1"]),
+        ({"mixture": {"smoothing": []}}, ["mixture: smoothing", "empty list"]),
+        ({"mixture": {"power": -1.0}}, ["mixture.power is -1.0"]),
+        ({"mixture": {"power": [1.0, 4.5]}}, ["mixture.power", "4.5", "from 0 to 4"]),
         ({"mixture": {"distillation": -1.0}}, ["distillation is -1.0"]),
         ({"parametrization": "mixture", "training": {"penalty": 0.1}}, ["penalty is 0.1", "mixture"]),
         ({"training": {"vertex_share": 1.5}}, ["vertex_share is 1.5"]),

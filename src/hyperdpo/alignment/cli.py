@@ -11,6 +11,7 @@ from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
+    Setting,
     add_options,
     cpu_option,
     names_of,
@@ -23,6 +24,7 @@ from hyperdpo.options import (
 #: Options that are settings of a training, and which.
 SEED = {"seed": ("training.seed",)}
 FIT_SETTINGS = {"beta": ("training.beta",), "epochs": ("training.num_train_epochs",)}
+TEXTS = {name: (f"texts.{name}",) for name in ("prompts", "samples", "tokens")}
 
 
 @click.group()
@@ -45,6 +47,11 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return add_options(layout, *reading_options())(command)
 
 
+def text_option(name: str, help: str) -> Callable[..., Any]:
+    """An option for a setting of the texts that a comparison samples."""
+    return click.option(f"--{name}", type=int, cls=Setting, of=f"alignment.settings:TextsConfig.{name}", help=help)
+
+
 model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
 
 
@@ -54,9 +61,17 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
-@click.option("--epochs", type=float, help="Passes over the training groups.  [default: 4]")
-@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.  [default: 42]")
+@click.option("--beta", type=float, cls=Setting, of="alignment.settings:BETA", help="Temperature of all objectives.")
+@click.option(
+    "--epochs", type=float, cls=Setting, of="alignment.settings:EPOCHS", help="Passes over the training groups."
+)
+@click.option(
+    "--seed",
+    type=int,
+    cls=Setting,
+    of="alignment.settings:SEED",
+    help="Seed of initialisation, order and sampled weights.",
+)
 @settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options

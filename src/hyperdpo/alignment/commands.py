@@ -17,41 +17,26 @@ import numpy as np
 
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.collation import tokenize_groups
-from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
-from hyperdpo.alignment.settings import (
-    prepared,
-    reading_of,
-    refuse_other_settings,
-    settings_of,
-)
+from hyperdpo.alignment.settings import TRAINING, settings_of
+from hyperdpo.alignment.sources import prepared, reading_of, refuse_other_settings
 from hyperdpo.alignment.tables import print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
-from hyperdpo.options import parse_weights
 from hyperdpo.progress import note, on_terminal
 from hyperdpo.threads import use_free_cores
 
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
-#: What `align fit` sets unless it is told otherwise.
-TRAINING: dict[str, Any] = {
-    "num_train_epochs": 4,
-    "per_device_train_batch_size": 8,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
-    "report_to": [],
-}
 
 
 def fit_command(
@@ -80,7 +65,7 @@ def fit_command(
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     parts, described, chosen, _ = prepared(source, settings, objectives, reading)
     train, test = parts["train"], parts.get("test")
-    arguments = TRAINING | settings["training"]
+    arguments = TRAINING | settings.training
     if reading["skip_invalid"]:
         arguments["skip_invalid"] = True
     if cpu:
@@ -88,7 +73,7 @@ def fit_command(
     checkpoints = out / "checkpoints"
     args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
-    conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
+    conditioning = settings.conditioned(names)
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end

@@ -45,8 +45,10 @@ from hyperdpo.alignment.evaluation import (
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.training_metrics import group_of_rows, loss_sums, means, reward_sums
-from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss
-from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
+from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss, sum_over_processes
+from hyperdpo.core.point import check_weights
+from hyperdpo.core.preferences import stream, weight_grid
+from hyperdpo.core.sampling import WeightSampler
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
 from hyperdpo.objectives import Objective
@@ -116,7 +118,9 @@ class HyperDPOTrainer(Trainer):
         self.objectives = _objectives(objectives, train, args.beta)
         names = tuple(o.name for o in self.objectives)
         self.fixed_weights = None if args.weights is None else check_weights(args.weights, len(names))
-        self.alphas = args.alphas(len(names))
+        self._sampler = WeightSampler(
+            args.alphas(len(names)), cast(Any, args.weights_per), args.vertex_share, args.stratified
+        )
         if processing_class is None:
             processing_class = tokenizer_of(model)
         if not isinstance(model, ConditionedLM):
@@ -228,7 +232,7 @@ class HyperDPOTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Eq. (13) of one batch, such that the mean over an epoch's groups is the loss of all of them together.
+        """The loss of one batch, such that the mean over an epoch's groups is the loss of all of them together.
 
         An objective's sum is divided by the share of the training groups that have its label, times the batch's groups:
         not by its own number of groups with signal, which may be 0 in a small batch.
@@ -240,7 +244,7 @@ class HyperDPOTrainer(Trainer):
         scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
         labelled = inputs.get("labelled")  # where an objective has no label for some responses
         losses = listnet_dpo_loss(scores, base, targets, mask if labelled is None else labelled, self.betas)
-        reduce = _sum_over_processes if self.accelerator.num_processes > 1 else None
+        reduce = sum_over_processes if self.accelerator.num_processes > 1 else None
         counts = self._group_counts.to(losses) * inputs.get(BATCH_GROUPS, len(mask) * self.accelerator.num_processes)
         loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce, counts)
         # DDP takes the mean of the processes' gradients, and this is the loss of all their groups together.
@@ -271,20 +275,13 @@ class HyperDPOTrainer(Trainer):
         args = self.settings
         if self.fixed_weights is not None:
             return torch.from_numpy(self.fixed_weights)
-        per_batch = args.weights_per == "batch"
+        per_batch = self._sampler.per == "batch"
         # One w is that of the whole step. Draws of each group differ between its micro-batches and processes.
         self._micro = self._micro + 1 if self._step == self.state.global_step and not per_batch else 0
         self._step = self.state.global_step
         rank = 0 if per_batch else self.accelerator.process_index
         rng = stream(args.seed, WEIGHTS, self.state.global_step, self._micro, rank)
-        drawn = sample_weights(
-            self.alphas,
-            1 if per_batch else groups,
-            rng,
-            vertex_share=args.vertex_share,
-            stratified=args.stratified and not per_batch and groups > 1,
-        )
-        return torch.from_numpy(drawn[0] if per_batch else drawn)
+        return torch.from_numpy(self._sampler.draw(groups, rng))
 
     def _note(self, sums: Mapping[str, Tensor]) -> None:
         """Collect what is logged."""
@@ -558,10 +555,3 @@ def tokenizer_of(model: str | PreTrainedModel | ConditionedLM) -> PreTrainedToke
     except (OSError, ValueError) as error:
         raise InputError(f"{name}: no tokenizer there ({str(error).splitlines()[0]}); expected one") from None
     return tokenizer
-
-
-def _sum_over_processes(local: Tensor) -> Tensor:
-    """The sum over processes, whose gradient reaches the local part."""
-    total = local.detach().clone()
-    torch.distributed.all_reduce(total)
-    return local + (total - local.detach())

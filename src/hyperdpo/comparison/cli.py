@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.cli import SEED, data_options
+from hyperdpo.alignment.cli import SEED, TEXTS, data_options, text_option
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, RANK_VARIANTS, Variants, listed
 from hyperdpo.extras import require
 from hyperdpo.options import PATH, cpu_option, names_of, ranker_data_options, settings_option, take_settings
@@ -74,9 +74,9 @@ def rank_compare(**options: Any) -> None:
     help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
     "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
 )
-@click.option("--prompts", type=click.IntRange(min=1), default=160, show_default=True, help="Most that texts follow.")
-@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="Texts of each prompt.")
-@click.option("--tokens", type=click.IntRange(min=1), default=48, show_default=True, help="Length of a text.")
+@text_option("prompts", "At most so many held-out prompts are continued.")
+@text_option("samples", "Texts of each prompt.")
+@text_option("tokens", "Length of a text.")
 @click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @settings_option("Any setting, of all methods.")
@@ -90,6 +90,5 @@ def align_compare(**options: Any) -> None:
     require("align")
     from hyperdpo.comparison.commands import align_compare_command
 
-    overrides = take_settings(options, SEED)
-    sizes = {name: options.pop(name) for name in ("prompts", "samples", "tokens")}
-    align_compare_command(overrides=overrides, sizes=sizes, **options)
+    overrides = take_settings(options, {**SEED, **TEXTS})
+    align_compare_command(overrides=overrides, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from hyperdpo.ranking.sources import base_of, read, read_alike
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.data.groups import Preferences
+    from hyperdpo.alignment.settings import AlignSettings
 
 #: Directories of a data set that comes in folds, as MSLR and LETOR do.
 FOLDS = ("Fold1", "Fold2", "Fold3", "Fold4", "Fold5")
@@ -171,33 +172,32 @@ def _splits(source: Path, config: RankConfig, folds: int, show: bool) -> list[di
 
 def align_repeats(
     source: Path,
-    columns: Sequence[str] | None,
+    settings: AlignSettings,
+    objectives: Sequence[str] | None,
     reading: Mapping[str, Any],
-    split: Mapping[str, Any],
     *,
-    first: int,
     seeds: int,
 ) -> list[AlignRepeat]:
-    """The repeats of a comparison of language models: seeds ``first`` and up.
+    """The repeats of a comparison of language models: seeds ``settings.seed`` (or 0) and up.
 
     A file is split anew for each seed, with split seeds that count up, too. A directory of train and test files is one
     split, for all seeds.
 
     Args:
-        columns: label columns; None: all.
+        objectives: names; None: all.
         reading: how the files are read.
-        split: fractions, and the seed of the first split.
 
     Raises:
         InputError: nothing to read, or no test groups.
     """
-    from hyperdpo.alignment.settings import parts_of, seed_of
+    from hyperdpo.alignment.sources import columns_of, parts_of
 
-    check_seeds(seeds)
+    first = settings.seed or 0
+    split_seed = first if settings.split.seed is None else settings.split.seed
     repeats = []
     for number in range(seeds):
-        own = {**split, "seed": seed_of("split.seed", split["seed"]) + number}
-        parts, _ = parts_of(source, columns, reading, own)
+        split = replace(settings.split, seed=split_seed + number)
+        parts, _ = parts_of(source, columns_of(settings, objectives), reading, split)
         _check_test(source, parts)
         repeats.append(AlignRepeat(f"seed-{first + number}", first + number, parts["train"], parts["test"]))
     return repeats

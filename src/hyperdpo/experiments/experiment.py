@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hyperdpo.comparison.entries import MIXTURE, Entry
-from hyperdpo.ranking.config import merged
 from hyperdpo.ranking.paper import PAPER
+from hyperdpo.validation import merged
 
 #: Positions of the paper's pairs among its objectives I to V, which are those of the preset ``mslr``.
 SPARSE_PAIR, DENSE_PAIR = (0, 1), (3, 4)

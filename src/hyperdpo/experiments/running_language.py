@@ -17,8 +17,8 @@ from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.experiment import POINTS, SMALL_POINTS, Figures, Found
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.results import case_of, table_rows
-from hyperdpo.ranking.config import merged
 from hyperdpo.threads import use_free_cores
+from hyperdpo.validation import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
@@ -27,8 +27,8 @@ SMALL_PROMPTS, SMALL_STEPS = 16, 100
 SMALL: dict[str, Any] = {
     "training": {"num_train_epochs": 0.5, "per_device_train_batch_size": 4},
     "conditioning": {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4},
+    "texts": {"prompts": 2, "samples": 1, "tokens": 4},
 }
-SMALL_TEXTS = {"prompts": 2, "samples": 1, "tokens": 4}
 #: Of small models trained from their own stories; a user's --set comes after it.
 GENERATED: dict[str, Any] = {
     "training": {"learning_rate": 3e-3},
@@ -89,7 +89,6 @@ def find(
         objectives=objectives,
         config_file=config_file,
         overrides=settings,
-        sizes=SMALL_TEXTS if small else None,
         with_texts=experiment.texts,
         cpu=cpu,
     )

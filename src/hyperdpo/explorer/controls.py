@@ -11,7 +11,8 @@ from nicegui import ui
 from nicegui.element import Element
 
 from hyperdpo.choosing.scales import SCALE_ENDS
-from hyperdpo.explorer.point import Point, written
+from hyperdpo.core.point import Point
+from hyperdpo.explorer.point import written
 from hyperdpo.explorer.simplex import Simplex
 from hyperdpo.plots import COLOURS
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.core.point import Point
 from hyperdpo.errors import counted
-from hyperdpo.explorer.point import Point
 from hyperdpo.plots import COLOURS
 from hyperdpo.printing import four_digits
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from nicegui import ui
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer.front import Front, Marks, figure, first_mark, xy
-from hyperdpo.explorer.point import Point
 
 
 class FrontView:

@@ -17,10 +17,11 @@ from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.choosing.choice import Sample
 from hyperdpo.choosing.language import align_effort, align_sample
+from hyperdpo.core.point import Point
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.front import Front
-from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.point import curve
 
 #: Prompts of the data that are offered as examples.
 MOST_PROMPTS = 200
@@ -97,7 +98,7 @@ class AlignExplorer:
 
     def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
-        found = self._mean(point.curve())
+        found = self._mean(curve(point))
         return found[0], np.concatenate([found[1:], self.base()[None]])
 
     def _mean(self, rows: np.ndarray) -> np.ndarray:

@@ -12,13 +12,13 @@ import numpy as np
 from nicegui import app, ui
 from nicegui import run as threads
 
+from hyperdpo.core.point import Point
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.controls import PointControls
 from hyperdpo.explorer.front import Front, Marks, measured_on
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.lm_state import AlignExplorer
 from hyperdpo.explorer.parts import Latest, SnippetBox
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.snippets import align_snippets
 
 NAMES = ("A", "B", "C")

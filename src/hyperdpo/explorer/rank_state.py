@@ -17,12 +17,13 @@ import torch
 
 from hyperdpo.choosing.rankers import PointMeasure, metric_names, trained_box
 from hyperdpo.choosing.search import Box
+from hyperdpo.core.point import Point
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.front import Front, measured_on
-from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.point import curve
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.run import RankRun
 
@@ -236,7 +237,7 @@ class RankExplorer:
 
     def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
         """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
-        found = self.measure(point.curve())
+        found = self.measure(curve(point))
         return found[0], np.concatenate([found[1:], self.at(None)[None]])
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from nicegui import run as threads
 from nicegui import ui
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer.controls import PointControls
 from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.rank_state import RankExplorer, Row, clipped, shared_range
 from hyperdpo.explorer.snippets import rank_snippets
 from hyperdpo.explorer.tables import list_table, metric_table

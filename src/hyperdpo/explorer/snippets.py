@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hyperdpo.explorer.point import Point
+from hyperdpo.core.point import Point
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
 

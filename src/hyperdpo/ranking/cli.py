@@ -8,6 +8,7 @@ import click
 
 from hyperdpo.options import (
     PATH,
+    Setting,
     beta_option,
     numbers_of,
     ranker_data_options,
@@ -56,14 +57,28 @@ def config_of(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
 @click.option(
     "--parametrization",
     type=click.Choice(["scratch", "augmentation", "mixture", "temperature"]),
-    help="How the ranker takes weights; see docs/ranking.md.  [default: mixture]",
+    cls=Setting,
+    of="ranking.config:RankConfig.parametrization",
+    help="How the ranker takes weights; see docs/ranking.md.",
 )
 @paper_option
 @click.option("--validation", type=PATH, help="Validation groups, instead of a split of DATA.")
 @click.option("--test", type=PATH, help="Test groups, instead of a split of DATA.")
-@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.")
+@click.option(
+    "--seed",
+    type=int,
+    cls=Setting,
+    of="ranking.config:RankConfig.seed",
+    help="Seed of initialisation, order and sampled weights.",
+)
 @settings_option("Any setting, such as training.epochs=20.")
-@click.option("--precision", type=click.Choice(["auto", "no", "bf16"]), help="Mixed precision.  [default: auto]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "no", "bf16"]),
+    cls=Setting,
+    of="ranking.config:TrainingConfig.precision",
+    help="Mixed precision.",
+)
 @click.option("--track", help="Trackers: tensorboard, wandb; logs go to OUT/logs.")
 @click.option("--overwrite", is_flag=True, help="Start again where OUT holds a run.")
 def rank_fit(**options: Any) -> None:

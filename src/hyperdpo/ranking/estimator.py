@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from hyperdpo.core.point import named_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.frames import Columns, group_rows, to_columns, to_table, to_vector
 from hyperdpo.data.groups import GroupedTable
@@ -431,14 +432,7 @@ class HyperRanker(BaseEstimator):
         m = len(self.objectives_)
         if weights is None:
             return np.full(m, 1 / m)
-        if isinstance(weights, Mapping):
-            unknown = [name for name in weights if name not in self.objectives_]
-            if unknown:
-                raise InputError(
-                    f"weights: no objective {unknown[0]!r}; expected some of {', '.join(self.objectives_)}"
-                )
-            return np.array([weights.get(name, 0.0) for name in self.objectives_])
-        return weights
+        return named_weights(weights, self.objectives_) if isinstance(weights, Mapping) else weights
 
 
 def _five(eval_set: tuple[Any, ...]) -> tuple[Any, Any, Any, Any, Any]:

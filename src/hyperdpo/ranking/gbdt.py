@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_chunks, column_values
 from hyperdpo.errors import InputError

@@ -23,14 +23,14 @@ import torch
 from numpy.typing import ArrayLike
 
 from hyperdpo._version import __version__
-from hyperdpo.core.control import check_temperatures, linear_transformation, proportional_scale
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.control import linear_transformation, proportional_scale
+from hyperdpo.core.point import check_scales, check_temperatures, check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
-from hyperdpo.errors import InputError, shown
+from hyperdpo.errors import InputError
 from hyperdpo.files import (
     read_json,
     read_tensors,
@@ -135,7 +135,7 @@ class RankRun:
 
         Args:
             weights: (m,), or (g, m) with one row per group.
-            scale: c of Eq. (14), one number, or (g,) with one per group.
+            scale: c of :func:`~hyperdpo.core.control.linear_transformation`, one number, or (g,) with one per group.
             temperatures: m numbers β, before the scale; None: those of the run. See :meth:`answering`.
             base_scores: (N of the table,), where the run cannot compute them itself.
 
@@ -150,22 +150,14 @@ class RankRun:
                 f"weights: found shape {w.shape}; expected ({len(self.objectives)},) "
                 f"or ({groups}, {len(self.objectives)})"
             )
-        try:
-            c = np.asarray(scale, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(
-                f"scale: found {shown(scale)}; expected one number or ({groups},), one per group"
-            ) from None
-        if c.ndim > 1 or (c.ndim == 1 and len(c) != groups):
-            raise InputError(f"scale: found shape {c.shape}; expected one number or ({groups},), one per group")
-        c = c * factor
+        c = check_scales(scale, groups) * factor
         needs_base = self.ranker.needs_base or not np.all(c == 1)
         base = _zeros(int(part.sizes.sum()))
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
         items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
         scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), betas, device)
-        per_row: Any = float(c) if c.ndim == 0 else np.repeat(c, part.sizes).astype(np.float32)
+        per_row: Any = float(c) if np.ndim(c) == 0 else np.repeat(c, part.sizes).astype(np.float32)
         return np.asarray(linear_transformation(scores, base, per_row), dtype=np.float32)
 
     def examples(
@@ -207,7 +199,8 @@ class RankRun:
     def answering(self, temperatures: ArrayLike | None) -> tuple[list[float], float]:
         """At which temperatures the ranker is to be asked, and with which scale, to have the scores at others.
 
-        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, by Eq. (14).
+        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, which
+        a scale makes of their scores.
 
         Raises:
             InputError: not m numbers above 0, or not a multiple of the run's temperatures where it has to be.

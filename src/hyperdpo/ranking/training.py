@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from hyperdpo import hashing
-from hyperdpo.core.losses import average_counts, hypernet_loss
-from hyperdpo.core.preferences import sample_temperatures, sample_weights, stream, weight_grid
+from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_processes
+from hyperdpo.core.preferences import stream, weight_grid
+from hyperdpo.core.sampling import WeightSampler, sample_temperatures
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, with_prefix, without_prefix, write_tensors
@@ -55,25 +56,14 @@ Sampler = Callable[[int, int, int], Draw]
 
 
 def dirichlet_weights(config: TrainingConfig, num_objectives: int, seed: int) -> Sampler:
-    """w ~ Dirichlet(α), one per batch or some per group; a step's draw depends on seed, epoch and step alone."""
+    """Draws of w as configured; that of a step depends on seed, epoch and step alone."""
     alphas = config.alphas(num_objectives)
-
-    def sample(epoch: int, step: int, groups: int) -> Draw:
-        rng = stream(seed, WEIGHTS, epoch, step)
-        count = 1 if config.weights_per == "batch" else groups * config.draws
-        weights = sample_weights(
-            alphas, count, rng, vertex_share=config.vertex_share, stratified=config.stratified and count > 1
-        )
-        if config.weights_per == "batch":
-            return Draw(weights[0])
-        # Draw k of group g is row g K + k: the draws of one group are not neighbours in a stratified set.
-        return Draw(weights.reshape(groups, config.draws, -1).swapaxes(0, 1) if config.draws > 1 else weights)
-
-    return sample
+    sampler = WeightSampler(alphas, config.weights_per, config.vertex_share, config.stratified, config.draws)
+    return lambda epoch, step, groups: Draw(sampler.draw(groups, stream(seed, WEIGHTS, epoch, step)))
 
 
 def with_temperatures(sampler: Sampler, low: Sequence[float], high: Sequence[float], seed: int) -> Sampler:
-    """A sampler whose draws have temperatures β ~ D(β) of their own, uniform in a box, Eq. (20)."""
+    """A sampler whose draws have temperatures of their own: see :func:`~hyperdpo.core.sampling.sample_temperatures`."""
 
     def sample(epoch: int, step: int, groups: int) -> Draw:
         weights = sampler(epoch, step, groups).weights
@@ -207,7 +197,7 @@ class _Loop:
             job.ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(job.ranker, optimizer)
-        self.reduce = _sum_over_processes if accelerator.num_processes > 1 else None
+        self.reduce = sum_over_processes if accelerator.num_processes > 1 else None
         self.budget = min(
             config.batch_items, max(job.train.num_items // config.min_batches, int(job.train.sizes.max()))
         )
@@ -467,13 +457,6 @@ def _some_groups(examples: Examples, items: int, seed: int) -> list[GroupBatch]:
     order = stream(seed, VALIDATION).permutation(len(examples.sizes))
     count = max(int((np.cumsum(examples.sizes[order]) <= items).sum()), 1)
     return examples.batches(np.sort(order[:count]))
-
-
-def _sum_over_processes(local: torch.Tensor) -> torch.Tensor:
-    """The sum over processes, whose gradient reaches the local part."""
-    total = local.detach().clone()
-    torch.distributed.all_reduce(total)
-    return local + (total - local.detach())
 
 
 def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:

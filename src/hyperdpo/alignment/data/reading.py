@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, reason_of
 from hyperdpo.alignment.data.columns import LeftOver
@@ -14,7 +14,9 @@ from hyperdpo.alignment.data.formats import FORMATS, UNDECIDED, Format, detect_f
 from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading
 from hyperdpo.alignment.data.parts import FIRST, Columns, Parts
 from hyperdpo.alignment.data.rated import is_unrated, number_in
+from hyperdpo.alignment.settings import ReadingSettings
 from hyperdpo.errors import InputError, shown
+from hyperdpo.validation import settings
 
 #: Layouts whose one objective has no name of its own.
 ONE_OBJECTIVE = ("pairs", "helpsteer3", "helpsteer2")
@@ -27,32 +29,22 @@ _LEAST_NUMBERED = 5
 _MOSTLY = 0.9
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """How a source is read.
+@settings()
+class ReadOptions(ReadingSettings):
+    """How a source is read."""
 
-    Attributes:
-        format: a name in :data:`~hyperdpo.alignment.data.formats.FORMATS`, or ``auto``: by the first row's columns.
-        prompt_column: the column that holds the prompt; None: the layout's own, or one of ``prompt``, ``question``,
-            ``instruction`` (with ``input``), ``query``.
-        ignore_columns: columns that are not looked at.
-        skip_invalid: leave out rows that cannot be used, and count them by reason, instead of refusing the first.
-        version: of reading; 1 as before there were versions, for runs from then.
-    """
-
-    format: str = "auto"
-    prompt_column: str | None = None
-    ignore_columns: Sequence[str] = ()
-    skip_invalid: bool = False
     version: int = VERSION
+    """Version of reading; 1 as before there were versions, for runs from then."""
 
-    def __post_init__(self) -> None:
-        if self.format not in ("auto", *FORMATS):
-            raise InputError(f"format {self.format!r}; expected auto, {', '.join(FORMATS)}")
-        if isinstance(self.ignore_columns, str):
-            raise InputError(f"ignore_columns {self.ignore_columns!r}; expected a list of names")
-        if self.prompt_column is not None and self.prompt_column in self.ignore_columns:
-            raise InputError(f"column {self.prompt_column!r} is both the prompt and ignored; expected one of them")
+
+class ReadArguments(TypedDict, total=False):
+    """:class:`ReadOptions` as keyword arguments."""
+
+    format: str
+    prompt_column: str | None
+    ignore_columns: Sequence[str]
+    skip_invalid: bool
+    version: int
 
 
 @dataclass
@@ -92,7 +84,7 @@ class _Reader:
             objectives=self.objectives,
         )
         self.format: Format | None = None
-        self.layout = options.format
+        self.layout: str = options.format
 
     def read(self, source: Any) -> Preferences:
         name, rows = source_rows(source, self._invalid)

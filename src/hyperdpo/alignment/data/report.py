@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import part_sources, read_part
-from hyperdpo.alignment.data.reading import ReadOptions
+from hyperdpo.alignment.data.reading import ReadArguments, ReadOptions
 from hyperdpo.alignment.data.targets import LabelCounts, default_objectives, fit_objectives, label_counts, to_targets
 from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.validation import parsed
 
 
 @dataclass(frozen=True)
@@ -78,28 +79,20 @@ class PreferenceReport:
 
 
 def describe_preferences(
-    source: Any,
-    *,
-    objectives: Sequence[str] | None = None,
-    format: str = "auto",
-    prompt_column: str | None = None,
-    ignore_columns: Sequence[str] = (),
-    skip_invalid: bool = False,
+    source: Any, *, objectives: Sequence[str] | None = None, **options: Unpack[ReadArguments]
 ) -> PreferenceReport:
     """What a source holds: layout, groups, labels with a signal, and what would be left out or refused.
 
     Rows that cannot be used are all counted, also where a training would refuse the first of them (``refusal``).
 
     Args:
-        source, objectives, format, prompt_column, ignore_columns, skip_invalid: as of
-            :func:`~hyperdpo.alignment.data.preferences.read_preferences`.
+        source, objectives, options: as for :func:`~hyperdpo.alignment.data.preferences.read_preferences`.
 
     Raises:
         InputError: nothing can be said: a file that cannot be read, an unknown layout, no row that can be used, a
             column that could be part of the prompt.
     """
-    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid)
-    report, found = _described(source, objectives, options)
+    report, found = _described(source, objectives, parsed(ReadOptions, options, "describe_preferences"))
     if report.refusal is not None:
         return report
     try:
