@@ -22,7 +22,7 @@ from hyperdpo.comparison.entries import RANK_VARIANTS, Entry
 from hyperdpo.comparison.entries import parse_entry as parse
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
 from hyperdpo.comparison.rank import RankTrainings, few_weightings
-from hyperdpo.comparison.rank_measures import SCALES, compare, mean_front
+from hyperdpo.comparison.rank_measures import SCALES, compare
 from hyperdpo.comparison.rank_trees import lightgbm_base
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.summary import mean_and_sd
@@ -33,6 +33,7 @@ from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
+from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.oracle import attained
@@ -132,7 +133,6 @@ def test_one_repeat_is_written_and_printed_without_a_deviation_over_repeats(dire
     text = capsys.readouterr().out
     assert ", 1 repeat, " in text
     assert text.count("±") == 1  # over the points of the front
-    assert mean_front(found).metrics.shape == (3, 2)
 
 
 def test_a_model_from_its_file_is_on_the_accelerators_device(directory, result):
@@ -159,10 +159,9 @@ def test_several_processes_are_refused(tmp_path, several):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_front_of_the_means_can_be_drawn(result):
-    front = mean_front(result["methods"]["dpo-ls"])
-    assert front.metrics.shape == (3, 2)
-    assert front.main is not None
+def test_the_fronts_of_the_means_can_be_drawn(result, tmp_path):
+    plot_fronts(result["methods"], tmp_path / "means.png", result["base"])
+    assert (tmp_path / "means.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_comparison_trains_nothing_again(result, directory, monkeypatch):

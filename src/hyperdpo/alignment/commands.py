@@ -20,7 +20,6 @@ from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
-from hyperdpo.alignment.plots import plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.settings import TRAINING, settings_of
@@ -32,6 +31,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
+from hyperdpo.plots import by_scale, plot_fronts
 from hyperdpo.progress import note, on_terminal
 from hyperdpo.threads import use_free_cores
 
@@ -177,7 +177,9 @@ def front_command(
         write_json(out, result)
         click.echo(f"front: {out}")
     if plot is not None:
-        plot_front(front, plot)
+        found = front.to_dict()
+        scales_apart = {f"c = {c:g}": found | {"points": some} for c, some in by_scale(found["points"]).items()}
+        plot_fronts(scales_apart, plot, what="cross-entropy error")
         click.echo(f"plot: {plot}")
     return front
 

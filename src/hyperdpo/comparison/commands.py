@@ -12,7 +12,7 @@ import click
 
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, RANK_VARIANTS, Entry, kept_settings, parse_entry
 from hyperdpo.comparison.plots import plot_language_models
-from hyperdpo.comparison.rank_measures import compare, mean_front
+from hyperdpo.comparison.rank_measures import compare
 from hyperdpo.comparison.repeats import natural_seeds, rank_repeats
 from hyperdpo.comparison.tables import print_language_models, print_rankers
 from hyperdpo.files import check_writable, write_json
@@ -54,7 +54,7 @@ def rank_compare_command(
     result = compare(config, repeats, entries, accelerator, out, points=points, say=click.echo)
     result["data"] = {"source": source.name, "folds": folds}
     write_json(out / "compare.json", result)
-    plot_fronts({name: mean_front(one) for name, one in result["methods"].items()}, out / "compare.png", result["base"])
+    plot_fronts(result["methods"], out / "compare.png", result["base"])
     print_rankers(result)
     _say_where(out, started)
     return result

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
 from hyperdpo.comparison.entries import Entry
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Recipe, Trees
-from hyperdpo.comparison.rank_trees import Share, TreeTrainings, lightgbm_base, tree_scores
+from hyperdpo.comparison.rank_trees import TreeTrainings, lightgbm_base, tree_scores
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
 from hyperdpo.core.preferences import weight_grid
@@ -20,7 +20,7 @@ from hyperdpo.data.batching import GroupBatch
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
 from hyperdpo.ranking.config import RankConfig, with_overrides
-from hyperdpo.ranking.evaluation import ScoreBatch, evaluate_front, ranker_scores, score_items
+from hyperdpo.ranking.evaluation import Front, ScoreBatch, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
@@ -76,7 +76,7 @@ class RankTrainings(Trainings[RankModel]):
         )
         self._expert_scores: dict[str, np.ndarray] = {}
         self._trees: dict[bool, TreeTrainings] = {}
-        self._shares: dict[bool, Share] = {}
+        self._shares: dict[bool, dict[str, Any]] = {}
 
     @property
     def validation(self) -> Examples:
@@ -108,7 +108,7 @@ class RankTrainings(Trainings[RankModel]):
 
     def training(self, job: Job, entry: Entry) -> Training[RankModel]:
         if isinstance(job, Trees):
-            share = self.share(entry).value if job.main_share is None else job.main_share
+            share = self.share(entry)["main_share"] if job.main_share is None else job.main_share
             return self.trees(entry).training(job, share)
         start = self.start(job, entry)
         name = f"{job.name}-{start.fingerprint[:12]}"
@@ -208,35 +208,43 @@ class RankTrainings(Trainings[RankModel]):
             self._trees[with_base] = TreeTrainings(self.prepared, self.directory / "models", with_base)
         return self._trees[with_base]
 
-    def share(self, entry: Entry) -> Share:
-        """The main label's share at which a ``lightgbm-ls`` entry has the main score of the reference."""
+    def share(self, entry: Entry) -> dict[str, Any]:
+        """The main label's share at which a ``lightgbm-ls`` entry has the main score of the reference.
+
+        Returns:
+            ``main_share``; ``main_target``, the reference's score (None: no main label, no search);
+            ``main_shares_tried``, each with its score; ``search_seconds``, of the models of the search. Those at the
+            chosen share count among the entry's models, too.
+        """
         with_base = bool(entry.overrides.get("with_base"))
         if with_base not in self._shares:
             self._shares[with_base] = self._found_share(entry)
         return self._shares[with_base]
 
-    def _found_share(self, entry: Entry) -> Share:
+    def _found_share(self, entry: Entry) -> dict[str, Any]:
         assert self.reference is not None
-        few = few_weightings(len(self.prepared.betas))
-        target = self._mean_main(self.score(self.reference, few, self.prepared.betas, self.validation), few)
-        if target is None:
-            return Share()
+        few, seconds = few_weightings(len(self.prepared.betas)), 0.0
 
-        def models(share: float) -> list[Trained[RankModel]]:
-            return [self.trained(Trees(tuple(map(float, w)), share), entry) for w in few]
+        def mean_main(score: ScoreBatch) -> float | None:
+            betas, metric = self.prepared.betas, self.prepared.config.metric
+            front = evaluate_front(score, self.validation, few, [1.0], betas, metric, with_losses=False)
+            return spread_of_main(front)["main_mean"]
 
-        def mean_main(share: float) -> float:
-            found = self._mean_main(_scores([one.model for one in models(share)], self.validation), few)
+        def at(share: float) -> float:
+            nonlocal seconds
+            trained = [self.trained(Trees(tuple(map(float, w)), share), entry) for w in few]
+            seconds += sum(one.seconds for one in trained)
+            found = mean_main(_scores([one.model for one in trained], self.validation))
             return float("nan") if found is None else found
 
-        value, tried = choose_main_share(mean_main, target)
-        return Share(value, target, tried, sum(one.seconds for share, _ in tried for one in models(share)))
-
-    def _mean_main(self, score: ScoreBatch, weights: np.ndarray) -> float | None:
-        """The mean main metric on validation groups; None without a main label."""
-        betas, metric = self.prepared.betas, self.prepared.config.metric
-        main = evaluate_front(score, self.validation, weights, [1.0], betas, metric, with_losses=False).main
-        return None if main is None or np.isnan(main).all() else float(np.nanmean(main))
+        target = mean_main(self.score(self.reference, few, self.prepared.betas, self.validation))
+        share, tried = (0.0, []) if target is None else choose_main_share(at, target)
+        return {
+            "main_share": share,
+            "main_target": target,
+            "main_shares_tried": [{"share": one, "main": main} for one, main in tried],
+            "search_seconds": seconds,
+        }
 
     # --- answers
 
@@ -269,6 +277,13 @@ class RankTrainings(Trainings[RankModel]):
             }
         )
         return average.to(self.accelerator.device).eval()
+
+
+def spread_of_main(front: Front) -> dict[str, float | None]:
+    """Mean and standard deviation of the main metric over the points."""
+    if front.main is None or np.isnan(front.main).all():
+        return {"main_mean": None, "main_sd": None}
+    return {"main_mean": float(np.nanmean(front.main)), "main_sd": float(np.nanstd(front.main))}
 
 
 def few_weightings(num_objectives: int) -> np.ndarray:

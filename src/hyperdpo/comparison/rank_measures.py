@@ -14,7 +14,7 @@ import numpy as np
 
 from hyperdpo.comparison.entries import Entry, check_labels
 from hyperdpo.comparison.methods import needs_lightgbm
-from hyperdpo.comparison.rank import RankTrainings
+from hyperdpo.comparison.rank import RankTrainings, spread_of_main
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
 from hyperdpo.comparison.trainings import cost
@@ -25,7 +25,6 @@ from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gbdt import GbdtModel
-from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.oracle import attained, oracle_front
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
@@ -168,15 +167,17 @@ class RankMeasurements:
         epochs = [one.epochs for one in trained if one.epochs is not None]
         allowed = [one.epochs_allowed for one in trained if one.epochs_allowed is not None]
         result |= {"epochs": epochs, "epochs_allowed": max(allowed, default=None), "vertices": vertices(own)}
-        result["validation"] = volumes(front(on=trainings.validation))
+        held_out = front(on=trainings.validation)
+        result["validation"] = {name: getattr(held_out, name) for name in VOLUMES} | spread_of_main(held_out)
         views: dict[str, Front] = {}
         trees = [one.model for one in trained if isinstance(one.model, GbdtModel)]
         if trees:  # a scale moves scores towards the base, which trees do not start from
             result["train_seconds"] += trainings.trees(entry).bin_seconds
-            result["details"] = trainings.share(entry).described | {"trees": [model.num_trees for model in trees]}
+            result["details"] = trainings.share(entry) | {"trees": [model.num_trees for model in trees]}
         elif entry.scales:
             views["scales"] = front(scales=sorted({1.0, *entry.scales}))
-            result["best_scale"] = best_scale([front(scales=[c], on=trainings.validation) for c in SCALES])
+            fronts = [front(scales=[c], on=trainings.validation) for c in SCALES]
+            result["best_scale"] = float(max(fronts, key=quality).scales[0])
             views["best scale"] = front(scales=[result["best_scale"]])
         if entry.one_shot and entry.dense and len(self.betas) > 1:
             views["dense"] = front(weight_grid(len(self.betas), DENSE_POINTS))
@@ -189,34 +190,12 @@ class RankMeasurements:
         return result
 
 
-def best_scale(fronts: Sequence[Front]) -> float:
-    """The scale of the best of some fronts at one scale each."""
-    return float(max(fronts, key=quality).scales[0])
-
-
-def volumes(front: Front) -> dict[str, Any]:
-    """Hypervolumes and the mean main metric."""
-    return {
-        "hypervolume": front.hypervolume,
-        "hypervolume_with_main": front.hypervolume_with_main,
-        **spread_of_main(front),
-    }
-
-
-def spread_of_main(front: Front) -> dict[str, float | None]:
-    """Mean and standard deviation of the main metric over the points."""
-    if front.main is None or np.isnan(front.main).all():
-        return {"main_mean": None, "main_sd": None}
-    return {"main_mean": float(np.nanmean(front.main)), "main_sd": float(np.nanstd(front.main))}
-
-
 def vertices(front: Front) -> dict[str, float | None]:
-    """Each objective's own metric where all weight lies on it."""
+    """Each objective's own metric where all weight lies on it; None where it is not known."""
     found: dict[str, float | None] = {}
     for j, name in enumerate(front.objectives):
-        at = np.flatnonzero(front.weights[:, j] == 1)
-        value = float(front.metrics[at[0], j]) if len(at) else np.nan
-        found[name] = None if np.isnan(value) else value
+        own = front.metrics[front.weights[:, j] == 1, j]
+        found[name] = float(own[0]) if len(own) and not np.isnan(own[0]) else None
     return found
 
 
@@ -253,26 +232,3 @@ def _chosen(entries: Sequence[Entry], methods: Mapping[str, Mapping[str, Any]]) 
             if value is not None and (best is None or value > best[0]):
                 best = (value, entry.label)
     return None if best is None else best[1]
-
-
-def mean_front(one: Mapping[str, Any]) -> Front:
-    """The averaged points of an entry of ``compare.json`` as a front, to be drawn."""
-    names, points = one["objectives"], one["points"]
-
-    def table(values: Sequence[Sequence[float | None]]) -> np.ndarray:
-        return np.array(values, dtype=np.float64)
-
-    metrics = table([[point["metrics"][name] for name in names] for point in points])
-    main = table([[point["main"]] for point in points])[:, 0]
-    return Front(
-        objectives=tuple(names),
-        weights=table([point["weights"] for point in points]),
-        scales=table([[point["scale"]] for point in points])[:, 0],
-        temperatures=table([point["temperature"] for point in points]),
-        metrics=metrics,
-        main=None if np.isnan(main).all() else main,
-        mrr=np.full_like(metrics, np.nan),
-        cross_entropy=np.full_like(metrics, np.nan),
-        groups_counted=np.full(len(names), np.nan),
-        settings=NdcgSettings(k=one["metric"]["k"], gain=one["metric"]["gain"], empty=one["metric"]["empty"]),
-    )

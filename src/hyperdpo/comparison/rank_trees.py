@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,33 +26,6 @@ from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.fitting import Prepared
 from hyperdpo.ranking.gbdt import GbdtData, GbdtModel, LabelScaling, train_gbdt_base, train_lambdamart
 from hyperdpo.ranking.training import digest, fingerprint
-
-
-@dataclass(frozen=True)
-class Share:
-    """The main label's share of ``lightgbm-ls``, and how it was found.
-
-    Attributes:
-        value: the share.
-        target: the mean main score that it was chosen for; None: no main label, no search.
-        tried: every (share, score), in order.
-        seconds: of the models of the search; those at the chosen share count among the entry's models, too.
-    """
-
-    value: float = 0.0
-    target: float | None = None
-    tried: Sequence[tuple[float, float]] = ()
-    seconds: float = 0.0
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What ``compare.json`` says about it."""
-        return {
-            "main_share": self.value,
-            "main_target": self.target,
-            "main_shares_tried": [{"share": share, "main": score} for share, score in self.tried],
-            "search_seconds": self.seconds,
-        }
 
 
 class TreeTrainings:

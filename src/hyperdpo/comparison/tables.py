@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,29 +13,26 @@ from hyperdpo.comparison.spans import span_ratios
 from hyperdpo.errors import counted
 from hyperdpo.printing import four_digits
 
+#: Headings, each with the cell of a method.
+Columns = list[tuple[str, Callable[[Mapping[str, Any]], str]]]
+
 
 def print_rankers(result: Mapping[str, Any]) -> None:
     """The content of ``compare.json`` of rankers as a table on stdout: mean ± standard deviation over the repeats,
     where there are several; epochs run, on average, of those allowed."""
     methods = result["methods"]
-    headings = ["hypervolume", "with main", "main", "main over points", "models", "parameters", "epochs", "seconds"]
-    with_oracle = any("oracle" in one for one in methods.values())
-    rows = []
-    for one in methods.values():
-        cells = [
-            _places(one, "hypervolume"),
-            _places(one, "hypervolume_with_main"),
-            _places(one, "main_mean"),
-            "-" if one["main_sd"] is None else f"± {one['main_sd']:.4f}",
-            f"{one['models']:.0f}",
-            f"{one['parameters']:,.0f}",
-            "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}",
-            _places(one, "train_seconds", ".1f"),
-        ]
-        if with_oracle:
-            oracle = one.get("oracle", {})
-            cells.append(f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}")
-        rows.append(cells)
+    columns: Columns = [
+        ("hypervolume", lambda one: _places(one, "hypervolume")),
+        ("with main", lambda one: _places(one, "hypervolume_with_main")),
+        ("main", lambda one: _places(one, "main_mean")),
+        ("main over points", lambda one: "-" if one["main_sd"] is None else f"± {one['main_sd']:.4f}"),
+        ("models", lambda one: f"{one['models']:.0f}"),
+        ("parameters", lambda one: f"{one['parameters']:,.0f}"),
+        ("epochs", lambda one: "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}"),
+        ("seconds", lambda one: _places(one, "train_seconds", ".1f")),
+    ]
+    if any("oracle" in one for one in methods.values()):
+        columns.append(("of attainable", lambda one: _attained(one.get("oracle", {}))))
     base = result["base"]
     known = ", ".join(f"{name} {_figure(value)}" for name, value in base["metrics"].items())
     lines = [f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}"]
@@ -53,14 +50,7 @@ def print_rankers(result: Mapping[str, Any]) -> None:
             lines.append(f"{name}, without another training: {'; '.join(views)}")
     if result["chosen"] is not None:
         lines.append(f"best one-shot entry on validation groups: {result['chosen']}")
-    _print(
-        result,
-        ("train", "validation", "test"),
-        headings + (["of attainable"] if with_oracle else []),
-        rows,
-        lines,
-        width=140,
-    )
+    _print(result, ("train", "validation", "test"), columns, lines, width=140)
 
 
 def print_language_models(result: Mapping[str, Any]) -> None:
@@ -70,21 +60,23 @@ def print_language_models(result: Mapping[str, Any]) -> None:
     first = next(iter(methods.values()))
     with_texts = all("generated" in one for one in methods.values())
     scales = dict.fromkeys(point["scale"] for point in first["views"]["scales"]["points"])
-    headings = ["hypervolume", "at c = " + ", ".join(f"{c:g}" for c in scales), "control span"]
-    headings += ["of texts: hypervolume", "control span", "rank correlation"] if with_texts else []
-    rows = []
-    for one in methods.values():
-        cells = [_digits(one, "hypervolume"), _digits(one["views"]["scales"], "hypervolume")]
-        cells.append(_each(one["control_span"], ".3f"))
-        if with_texts:
-            texts = one["generated"]
-            cells += [
-                _digits(texts, "hypervolume"),
-                _each(texts["control_span"], ".2f"),
-                _each(texts["rank_correlation"], ".2f"),
-            ]
-        cells += [f"{one['models']:.0f}", f"{one['parameters']:,.0f}", f"{one['epochs']:.3g}"]
-        rows.append([*cells, f"{one['train_seconds']:.1f}"])
+    columns: Columns = [
+        ("hypervolume", lambda one: _digits(one, "hypervolume")),
+        ("at c = " + ", ".join(f"{c:g}" for c in scales), lambda one: _digits(one["views"]["scales"], "hypervolume")),
+        ("control span", lambda one: _each(one["control_span"], ".3f")),
+    ]
+    if with_texts:
+        columns += [
+            ("of texts: hypervolume", lambda one: _digits(one["generated"], "hypervolume")),
+            ("control span", lambda one: _each(one["generated"]["control_span"], ".2f")),
+            ("rank correlation", lambda one: _each(one["generated"]["rank_correlation"], ".2f")),
+        ]
+    columns += [
+        ("models", lambda one: f"{one['models']:.0f}"),
+        ("parameters", lambda one: f"{one['parameters']:,.0f}"),
+        ("epochs", lambda one: f"{one['epochs']:.3g}"),
+        ("seconds", lambda one: f"{one['train_seconds']:.1f}"),
+    ]
     known = ", ".join(f"{name} {value:.4f}" for name, value in result["base"]["metrics"].items())
     shown = ", ".join(four_digits(r) for r in first["reference_point"])
     lines = [f"base: {known}; reference {shown}; temperatures {result['temperatures']}"]
@@ -98,14 +90,13 @@ def print_language_models(result: Mapping[str, Any]) -> None:
                 ratios = span_ratios(result, name, "dpo-ls")
                 shown = ", ".join(f"{of} {r}{f' ({r.reason})' if r.reason else ''}" for of, r in ratios.items())
                 lines.append(f"{name}, control span over dpo-ls's: {shown}")
-    _print(result, ("train", "test"), [*headings, "models", "parameters", "epochs", "seconds"], rows, lines, width=160)
+    _print(result, ("train", "test"), columns, lines, width=160)
 
 
 def _print(
     result: Mapping[str, Any],
     parts: Sequence[str],
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    columns: Columns,
     lines: Sequence[str],
     *,
     width: int,
@@ -125,10 +116,10 @@ def _print(
         title_justify="left",
     )
     table.add_column("")
-    for heading in headings:
+    for heading, _ in columns:
         table.add_column(heading, justify="right", overflow="fold")
-    for name, cells in zip(methods, rows, strict=True):
-        table.add_row(name, *cells)
+    for name, one in methods.items():
+        table.add_row(name, *(cell(one) for _, cell in columns))
     console = Console(width=None if sys.stdout.isatty() else width)
     console.print(table)
     for line in lines:
@@ -153,6 +144,10 @@ def _each(values: Mapping[str, float], form: str) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _attained(oracle: Mapping[str, float | None]) -> str:
+    return f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}"
 
 
 def _percent(value: float | None) -> str:

@@ -139,7 +139,7 @@ def front_command(
     if out is not None:
         write_json(out, result)
     if plot is not None:
-        shown = {"HyperDPO": front} if attainable is None else {"HyperDPO": front, "oracle": attainable}
+        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.to_dict()})
         plot_fronts(shown, plot, base=result["base"])
     print_front(result)
     for what, written in (("front", out), ("plot", plot)):
