@@ -34,10 +34,10 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.plots import plot_fronts
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.oracle import attained
-from hyperdpo.ranking.run import BaseSource
 
 
 def parse_entry(text: str) -> Entry:

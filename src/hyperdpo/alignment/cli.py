@@ -11,12 +11,12 @@ from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
-    Setting,
     add_options,
     cpu_option,
     names_of,
     numbers_of,
     reading_options,
+    setting,
     settings_option,
     take_settings,
 )
@@ -47,11 +47,6 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return add_options(layout, *reading_options())(command)
 
 
-def text_option(name: str, help: str) -> Callable[..., Any]:
-    """An option for a setting of the texts that a comparison samples."""
-    return click.option(f"--{name}", type=int, cls=Setting, of=f"alignment.settings:TextsConfig.{name}", help=help)
-
-
 model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
 
 
@@ -59,19 +54,11 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--model", required=True, help="A local checkpoint or a hub name.")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
-@click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@click.option("--beta", type=float, cls=Setting, of="alignment.settings:BETA", help="Temperature of all objectives.")
-@click.option(
-    "--epochs", type=float, cls=Setting, of="alignment.settings:EPOCHS", help="Passes over the training groups."
-)
-@click.option(
-    "--seed",
-    type=int,
-    cls=Setting,
-    of="alignment.settings:SEED",
-    help="Seed of initialisation, order and sampled weights.",
-)
+@setting("--beta", float, "alignment.settings:BETA", "Temperature of all objectives.")
+@setting("--epochs", float, "alignment.settings:EPOCHS", "Passes over the training groups.")
+@setting("--seed", int, "alignment.settings:SEED", "Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.cli import SEED, TEXTS, data_options, text_option
+from hyperdpo.alignment.cli import SEED, TEXTS, data_options
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, RANK_VARIANTS, Variants, listed
 from hyperdpo.extras import require
-from hyperdpo.options import PATH, cpu_option, names_of, ranker_data_options, settings_option, take_settings
+from hyperdpo.options import PATH, cpu_option, names_of, ranker_data_options, setting, settings_option, take_settings
 from hyperdpo.ranking.cli import SETTINGS, config_of, paper_option
 
 out_option = click.option(
@@ -74,10 +74,10 @@ def rank_compare(**options: Any) -> None:
     help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
     "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
 )
-@text_option("prompts", "At most so many held-out prompts are continued.")
-@text_option("samples", "Texts of each prompt.")
-@text_option("tokens", "Length of a text.")
-@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
+@setting("--prompts", int, "alignment.settings:TextsConfig.prompts", "At most so many prompts are continued.")
+@setting("--samples", int, "alignment.settings:TextsConfig.samples", "Texts of each prompt.")
+@setting("--tokens", int, "alignment.settings:TextsConfig.tokens", "Length of a text.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @settings_option("Any setting, of all methods.")
 @data_options

@@ -19,14 +19,15 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, with_overrides
+from hyperdpo.ranking.draws import fixed_weights
 from hyperdpo.ranking.evaluation import Front, ScoreBatch, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
 from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
-from hyperdpo.ranking.run import BaseSource
-from hyperdpo.ranking.training import History, fingerprint, fixed_weights, train
+from hyperdpo.ranking.training import History, fingerprint, train
 from hyperdpo.ranking.training import Training as RankerTraining
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_files
 from hyperdpo.errors import InputError, counted
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.oracle import check_oracle
-from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.sources import base_of, read, read_alike
 
 if TYPE_CHECKING:

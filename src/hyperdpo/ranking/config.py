@@ -298,7 +298,7 @@ class RankConfig:
     """LETOR text numbers its features from 0, as ``--features-from-zero``."""
     seed: NonNegativeInt = 0
     """Seed of initialisation, order and sampled weights."""
-    resident_gib: float = 4.0
+    resident_gib: NonNegativeFloat = 4.0
     """Transformed features up to this size, in GiB, are kept in memory; larger data is streamed from the memory-mapped
     cache."""
 
