@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from hyperdpo.data.synthetic import generate
 from hyperdpo.ranking.run import RankRun
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "tests" / "alignment"))
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ALIGN = ["--set", "training.max_steps=2", "--set", "training.per_device_train_batch_size=4", "--cpu"]
