@@ -183,7 +183,8 @@ def page() -> str:
         table(rows(ConditioningConfig, "conditioning.", leave_out=["objectives"])),
         TRAINING_NOTE.format(without=without),
         table(training_rows()),
-        f"`align fit` also sets these, unless they are given: {given}. `align compare` trains models for one w for {EPOCHS} epochs.\n",
+        f"`align fit` also sets these, unless they are given: {given}. `align compare` trains models for one w for "
+        f"{EPOCHS} epochs.\n",
         *sections("align", AlignSettings, of_models),
     ]
     return "\n".join(parts)
