@@ -26,7 +26,12 @@ _BOM = b"\xef\xbb\xbf"
 
 def refuse(place: str, error: InputError) -> NoReturn:
     """Raise the error of a row, with its place."""
-    raise InputError(f"{place}{'' if str(error).startswith(' is') else ':'} {str(error).strip()}") from None
+    raise InputError(at(place, error)) from None
+
+
+def at(place: str, error: InputError) -> str:
+    """The error of a row, with its place."""
+    return f"{place}{'' if str(error).startswith(' is') else ':'} {str(error).strip()}"
 
 
 def source_rows(source: Any, invalid: Invalid = refuse) -> tuple[str, Iterator[tuple[str, Row]]]:
