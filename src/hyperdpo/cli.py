@@ -16,6 +16,7 @@ import click
 from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align
 from hyperdpo.choosing.cli import choose
+from hyperdpo.comparison.cli import align_compare, rank_compare
 from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.cli import experiment
 from hyperdpo.explorer.cli import explore
@@ -62,6 +63,8 @@ def cli() -> None:
 
 for room in (rank, align, choose, explore, export, serve, experiment):
     cli.add_command(room)
+rank.add_command(rank_compare)
+align.add_command(align_compare)
 
 
 @cli.group()

@@ -26,14 +26,11 @@ from hyperdpo.ranking.gbdt import (
     GbdtConfig,
     GbdtData,
     GbdtModel,
-    LabelScale,
-    LabelScaling,
     choose_main_share,
-    grades,
-    scalarise,
     train_gbdt_base,
     train_lambdamart,
 )
+from hyperdpo.ranking.gbdt_labels import LabelScale, LabelScaling, grades, scalarise
 from hyperdpo.ranking.metrics import NdcgSettings, ndcg
 
 pytest.importorskip("lightgbm")

@@ -15,11 +15,12 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, scalarise
 from hyperdpo.errors import InputError
 from hyperdpo.ranking import training
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import MixtureConfig, ScorerConfig
 from hyperdpo.ranking.examples import LabelledBatch
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, TemperatureRanker
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.run import RankRun
 
 G, N, F, M = 3, 6, 4, 2
 CONFIG = ScorerConfig(width=8)

@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from hyperdpo.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 #: What a name on the hub looks like; anything else is a path.
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -71,6 +74,24 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
 
 
+def tokenizer_of(model: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, or of its name or directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    name = model if isinstance(model, str) else model.config._name_or_path
+    if isinstance(model, str):
+        check_base(model)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: no tokenizer there ({str(error).splitlines()[0]}); expected one") from None
+    return tokenizer
+
+
 def first_token(base: Any) -> int | None:
     """The id that begins a text, or ends the one before it; None if the configuration has neither."""
     for name in ("bos_token_id", "eos_token_id"):
@@ -96,3 +117,25 @@ def position_limit(base: Any) -> int | None:
     tables = (one for one in base.modules() if isinstance(one, nn.Embedding) and one is not words)
     # OPT's table has two entries more.
     return int(limit) if limit and any(0 <= table.num_embeddings - limit <= 2 for table in tables) else None
+
+
+def longest_text(model: Any, wanted: int | None) -> int | None:
+    """How many tokens a prompt and its response may have: what is asked for, if there are positions for it.
+
+    Args:
+        model: a :class:`~hyperdpo.alignment.model.ConditionedLM`.
+        wanted: None for as many as there are positions.
+
+    Raises:
+        InputError: there are not enough positions.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return wanted
+    limit = int(positions) - model.conditioning.prompt_tokens
+    if wanted is not None and wanted > limit:
+        raise InputError(
+            f"max_length is {wanted}; the model has {positions} positions and {model.conditioning.prompt_tokens} "
+            f"virtual tokens, expected at most {limit}"
+        )
+    return limit if wanted is None else wanted

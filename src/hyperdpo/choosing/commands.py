@@ -24,11 +24,12 @@ from hyperdpo.core.preferences import stream
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
-from hyperdpo.files import read_json, write_json
+from hyperdpo.files import write_json
 from hyperdpo.objectives import MAIN
 from hyperdpo.progress import Update, progress_bar
-from hyperdpo.ranking.run import RUN, RankRun
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
+from hyperdpo.runs import run_kind
 from hyperdpo.threads import use_free_cores
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
@@ -122,7 +123,7 @@ def choose(
     def check(names: Sequence[str], larger_is_better: Sequence[bool]) -> None:
         check_metrics(requirements, goal, maximize=how["maximize"], names=names, larger_is_better=larger_is_better)
 
-    if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
+    if isinstance(run, RankRun) or (path is not None and run_kind(path) != "align"):
         _refuse({**reading, "model": model}, "a ranker, which has none")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
         ranker.read_files(sort=sort, features_from_zero=features_from_zero)
@@ -300,13 +301,6 @@ def _share(holdout: Any) -> float | None:
     if not 0 < share < 1:
         raise InputError(f"holdout: found {holdout}; expected a share between 0 and 1, or a split's name")
     return share
-
-
-def _is_align(path: Path) -> bool:
-    if not (path / RUN).is_file():
-        return False  # the error for a ranker's run says what is expected
-    run = read_json(path / RUN)
-    return isinstance(run, dict) and run.get("kind") == "align"
 
 
 # How to use the point -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from hyperdpo.choosing.rankers import PointMeasure, rank_sample, trained_box
 from hyperdpo.choosing.search import Box, Effort
 from hyperdpo.core.point import Point
 from hyperdpo.data.splits import Part, split_groups
-from hyperdpo.data.transform import column_values
+from hyperdpo.data.transform import label_values
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.state import Explorer, measured_on
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -178,7 +178,7 @@ class RankExplorer(Explorer):
         part = Part(self.part.table, self.part.groups[[group]])
         examples = self.run.examples(part, base_scores=self._given, device=self._device)
         measure = PointMeasure(self.run, examples, self._device, self.settings)
-        return QueryList(measure, part.rows(), column_values(part, self._columns))
+        return QueryList(measure, part.rows(), label_values(part, self._columns))
 
     def list_view(self, group: int, point: Point, pinned: Point | None) -> tuple[list[Row], np.ndarray, np.ndarray]:
         """The ranked list, and its (K,) metrics at the point and at the pinned one."""

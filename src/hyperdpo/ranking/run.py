@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +26,6 @@ from hyperdpo.core.control import linear_transformation, proportional_scale
 from hyperdpo.core.point import check_scales, check_temperatures, check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
@@ -39,28 +37,22 @@ from hyperdpo.files import (
     write_json,
     write_tensors,
 )
-from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Label
+from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.config import RankConfig, parse_config
-from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
+from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
+from hyperdpo.runs import METRICS, RUN, read_run
 
 #: Raised whenever runs hold something that an older version would not understand.
 FORMAT_VERSION = 3
 #: Versions that are read: 2 knows neither missing values nor origins of features.
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 
-RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
-
-
-@dataclass(frozen=True)
-class BaseSource:
-    """Where base scores come from: a base that was trained with the run, a column of the data, or the caller."""
-
-    kind: Literal["trained", "column", "given"]
-    column: str | None = None
+CONFIG, MODEL, BASE_SCORES = "config.json", "model.safetensors", "base_scores"
 
 
 @dataclass
@@ -151,7 +143,7 @@ class RankRun:
             )
         c = check_scales(scale, groups) * factor
         needs_base = self.ranker.needs_base or not np.all(c == 1)
-        base = _zeros(int(part.sizes.sum()))
+        base = np.zeros(int(part.sizes.sum()), np.float32)
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
         items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
@@ -164,8 +156,8 @@ class RankRun:
     ) -> Examples:
         """A labelled part with its base scores, to measure fronts on."""
         objectives = [_found_in(part.table, objective) for objective in self.config.objectives]
-        main = None if self.config.main is None else _found_in(part.table, self.config.main, ARRAY_MAIN)
-        if main is not None and main.column not in part.table.columns:
+        main = None if self.config.main is None else _found_in(part.table, self.config.main)
+        if main is not None and main.column not in part.table.label_columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
         features, qid_column = self._features(part), self.config.qid_column
@@ -340,20 +332,7 @@ class RankRun:
             InputError: no run, one of another format version, or one whose files do not agree.
         """
         path = Path(path)
-        if not (path / RUN).is_file():
-            state = "training has not finished" if (path / "checkpoints").is_dir() else "no run there"
-            raise InputError(f"{path}: {state}; expected a directory that `hyperdpo rank fit` has completed")
-        run = read_json(path / RUN)
-        if isinstance(run, dict) and run.get("kind") == "align":
-            raise InputError(
-                f"{path}: a run of `hyperdpo align`, a language model; expected one of `hyperdpo rank fit`"
-            )
-        found = run.get("format_version") if isinstance(run, dict) else None
-        if found not in READABLE_VERSIONS:
-            raise InputError(
-                f"{path / RUN}: a run of format version {found}; this is hyperdpo {__version__}, which reads versions "
-                f"{READABLE_VERSIONS[0]} to {FORMAT_VERSION} (train it again, or install the version named in the file)"
-            )
+        run = read_run(path, "rank", READABLE_VERSIONS)
         config = parse_config(read_json(path / CONFIG), str(path / CONFIG))
         tensors, _ = read_tensors(path / MODEL)
         try:
@@ -403,58 +382,6 @@ class RankRun:
         return scores
 
 
-def score_all_rows(
-    base: Ranker,
-    table: GroupedTable,
-    transform: FeatureTransform,
-    device: torch.device | str = "cpu",
-    *,
-    share: tuple[int, int] = (0, 1),
-    reduce: ReduceArray | None = None,
-) -> np.ndarray:
-    """(N,) scores of a base on all rows of a table, streamed.
-
-    Args:
-        share, reduce: this process's place and number of processes, and the sum over them.
-    """
-    part = Part.whole(table)
-    items = Items(part=part, features=Features(part, transform, 0), base_scores=_zeros(table.num_rows))
-    rank, world = share
-    return score_items(base, items, None, (), device, batches=items.batches()[rank::world], reduce=reduce)
-
-
-def base_column(table: GroupedTable, name: str, qid_column: str = "qid") -> np.ndarray:
-    """(N,) float32 base scores from a column.
-
-    Args:
-        qid_column: as the file was read with, for messages.
-
-    Raises:
-        InputError: there is no such column of numbers, or a score is missing.
-    """
-    scores = table.column(name)
-    missing = np.flatnonzero(np.isnan(scores))
-    if len(missing):
-        place = row_place(table, int(missing[0]), qid_column)
-        raise InputError(f"{place}: the base score (column {name!r}) is missing; expected a number on every row")
-    return scores
-
-
-def checked_scores(given: ArrayLike, table: GroupedTable) -> np.ndarray:
-    """(N,) float32 base scores from the caller.
-
-    Raises:
-        InputError: not one finite number per row of the table.
-    """
-    scores = np.asarray(given, dtype=np.float32)
-    if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
-        raise InputError(
-            f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
-            f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
-        )
-    return scores
-
-
 def versions() -> dict[str, str]:
     """The versions that a figure depends on."""
     packages = {name: version(name) for name in ("numpy", "accelerate", "moocore")}
@@ -462,58 +389,13 @@ def versions() -> dict[str, str]:
     return own | packages
 
 
-def read_scores(path: str | Path) -> np.ndarray:
-    """Scores from a file: one number per line, or ``.npy``.
-
-    Returns:
-        (N,) float32.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not a finite number.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            scores = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-            if scores.ndim != 1:
-                raise InputError(f"{path}: found shape {scores.shape}; expected one score per row")
-        else:
-            lines = path.read_text(encoding="utf-8").split("\n")
-            if lines and not lines[-1].strip():
-                lines.pop()
-            scores = np.empty(len(lines), dtype=np.float32)
-            for number, line in enumerate(lines, 1):
-                try:
-                    scores[number - 1] = float(line)
-                except ValueError:
-                    raise InputError(f"{path}:{number}: found {line[:40]!r}; expected one score per line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except InputError:
-        raise
-    except (ValueError, TypeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not an array of numbers ({error})") from None
-    if not np.isfinite(scores).all():
-        row = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise InputError(f"{path}:{row + 1}: found {scores[row]}; expected a finite score")
-    return scores
-
-
-def _found_in(table: GroupedTable, label: Label, *others: str) -> Label:
+def _found_in(table: GroupedTable, label: Label) -> Label:
     """The label with the column that it has in this table.
 
-    A run made from arrays knows its labels under names of its own; a file calls them by their column or name, and the
-    other way round.
-
-    Args:
-        others: more columns that it may be in.
+    A run made from arrays knows its labels under their names; a file calls them by their column, and the other way
+    round. Older runs made from arrays have ``label:NAME``.
     """
-    plain = label.column.removeprefix(ARRAY_LABEL)
-    for column in (label.column, plain, label.name, ARRAY_LABEL + plain, ARRAY_LABEL + label.name, *others):
-        if column in table.columns:
+    for column in (label.column, label.name, label.column.removeprefix(OLD_ARRAY_PREFIX)):
+        if column in table.label_columns:
             return replace(label, column=column)
     return label
-
-
-def _zeros(count: int) -> np.ndarray:
-    return np.zeros(count, dtype=np.float32)

@@ -251,4 +251,4 @@ class _Story:
         return template.format(kind=self._pick(self.grammar["kinds"]), **chosen, **people)
 
     def _pick(self, choices: Sequence[str]) -> str:
-        return choices[self.random.integers(len(choices))]
+        return choices[int(self.random.integers(len(choices)))]
