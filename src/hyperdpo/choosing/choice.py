@@ -203,7 +203,7 @@ def choose_point(
         objectives: the m names, in the order of the weights.
         requirements: bounds on means. Where no point meets them all, the answer is the one nearest to that.
         goal: the metric that is maximised (minimised with ``maximize=False``).
-        confidence: of the intervals (two-sided) and of the requirements (one-sided).
+        confidence: confidence of the intervals (two-sided) and of the requirements (one-sided).
         certain: choose among points whose requirements are met with that confidence, not only on average.
         holdout: other groups with the same metrics, for intervals and verdicts; None: those of ``sample``.
         effort: how much is measured.

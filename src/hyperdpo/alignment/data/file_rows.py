@@ -69,7 +69,7 @@ def file_rows(path: Path, invalid: Invalid = refuse) -> Iterator[tuple[str, Row]
     """Rows of ``.jsonl``, ``.jsonl.gz``, ``.json`` (a list, or one object per line) or ``.parquet``, with their places.
 
     Args:
-        invalid: as of :func:`source_rows`.
+        invalid: see :func:`source_rows`.
 
     Raises:
         InputError: the file is missing, of another kind, or damaged.

@@ -61,7 +61,7 @@ def read_source(source: Any, objectives: Sequence[str] | None, options: ReadOpti
     """All groups of a source with all objectives, and what was left out.
 
     Args:
-        objectives: those that are asked for: the name of the one objective of pairs, and columns that are objectives
+        objectives: the requested ones: the name of the one objective of pairs, and columns that are objectives
             whatever their names say.
 
     Raises:
