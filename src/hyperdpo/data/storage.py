@@ -194,17 +194,19 @@ class TableWriter:
             stored.append(_ORDER)
             moved = int((order != np.arange(len(order))).sum())
             notes = [*notes, f"sorted by query: {moved:,} of {len(order):,} rows moved"]
-        shape = (self.num_rows, self._segments[0][1])
         self._file.seek(0)
-        self._file.write(_npy_header(shape))
+        # numpy pads the header of any number of rows to the same size.
+        described = {"descr": "<f4", "fortran_order": False, "shape": (self.num_rows, self.width)}
+        np.lib.format.write_array_header_1_0(self._file, described)
+        assert self._file.tell() == _HEADER_BYTES
         self._file.close()
 
         qids, offsets = _narrow(groups.names()), groups.offsets(self.num_rows)
         np.save(self.directory / _QIDS, qids, allow_pickle=False)
         np.save(self.directory / _OFFSETS, offsets, allow_pickle=False)
 
-        described = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
-        whole = xxhash.xxh3_128(json.dumps(described).encode())
+        identity = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
+        whole = xxhash.xxh3_128(json.dumps(identity).encode())
         whole.update(np.ascontiguousarray(qids).view(np.uint8).data)
         whole.update(offsets.data.cast("B"))
         whole.update(self._hash.digest())
@@ -369,10 +371,3 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
     if not whole or values.dtype != np.float32 or offsets.dtype != np.int64:
         raise DamagedTableError("the arrays do not fit each other")
     return table
-
-
-def _npy_header(shape: tuple[int, int]) -> bytes:
-    """The .npy header of C-ordered little-endian float32, padded to a fixed size so it can be written last."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-    return magic + text.ljust(_HEADER_BYTES - 11) + b"\n"
