@@ -15,10 +15,8 @@ import numpy as np
 from hyperdpo.errors import InputError
 from hyperdpo.validation import Float, PositiveFloat, settings
 
-#: What label columns start with in tables made from arrays, where a feature may have any name.
-ARRAY_LABEL = "label:"
-#: And the main label's: no label that a user names has a space there.
-ARRAY_MAIN = ARRAY_LABEL + " main"
+#: What the label columns of runs made from arrays began with until labels stood beside the table: kept to read them.
+OLD_ARRAY_PREFIX = "label:"
 
 Direction = Literal["maximize", "minimize"]
 Transform = Literal["none", "log1p", "standardize"]

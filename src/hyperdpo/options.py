@@ -14,9 +14,6 @@ from hyperdpo.errors import InputError
 
 PATH = click.Path(path_type=Path)
 
-#: Method, variant: the settings in which it differs from a comparison's own.
-Variants = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
 
 def names_of(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
     if value is None:
@@ -72,12 +69,8 @@ def _number_or(value: Any) -> Any:
     return value
 
 
-class Setting(click.Option):
-    """An option that stands for a setting. The help looks up its default where the setting is defined.
-
-    Args:
-        of: where, such as ``ranking.config:TrainingConfig.precision``.
-    """
+class _Setting(click.Option):
+    """An option whose help looks up its default where the setting is defined."""
 
     def __init__(self, *names: Any, of: str, **more: Any):
         super().__init__(*names, **more)
@@ -88,6 +81,15 @@ class Setting(click.Option):
         default = attrgetter(path)(import_module(f"hyperdpo.{module}"))
         record = super().get_help_record(context)
         return record and (record[0], f"{record[1]}  [default: {default}]")
+
+
+def setting(name: str, kind: Any, of: str, help: str) -> Callable[..., Any]:
+    """An option that stands for a setting; it is None where it is not given.
+
+    Args:
+        of: the setting whose default the help shows, such as ``ranking.config:TrainingConfig.precision``.
+    """
+    return click.option(name, type=kind, cls=_Setting, of=of, help=help)
 
 
 def settings_option(help: str) -> Callable[..., Any]:
@@ -229,7 +231,7 @@ def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command takes that reads a ranker's data."""
     options = (
         click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
-        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
+        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md."),
         click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
         click.option(
             "--base-scores",
@@ -240,27 +242,3 @@ def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         cpu_option,
     )
     return add_options(*options)(command)
-
-
-def described(variants: Variants) -> str:
-    """All methods, each with its variants, in words."""
-    return ", ".join(
-        method + (f" ({', '.join(f':{variant}' for variant in named)})" if named else "")
-        for method, named in variants.items()
-    )
-
-
-def parse_method(text: str, variants: Variants) -> tuple[str, Mapping[str, Any]]:
-    """The method and the settings that ``METHOD`` or ``METHOD:VARIANT`` stands for.
-
-    Raises:
-        InputError: no such method or variant.
-    """
-    method, _, variant = text.partition(":")
-    if method not in variants:
-        raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(variants)}")
-    named = variants[method]
-    if variant and variant not in named:
-        expected = ", ".join(f"{method}:{one}" for one in named) or method
-        raise InputError(f"--methods: no variant {text!r}; expected {expected}")
-    return method, named[variant] if variant else {}

@@ -135,9 +135,10 @@ def setting_names(kind: Any, prefix: str = "") -> list[str]:
     found, hints = [], get_type_hints(kind)
     for one in fields(kind):
         found.append(f"{prefix}{one.name}")
-        for inner in (hints[one.name], *get_args(hints[one.name])):  # of lists, what they hold
-            if is_dataclass(inner):
-                found += setting_names(inner, f"{prefix}{one.name}.")
+        for kind_of_one in _alternatives(hints[one.name]):
+            held = get_args(kind_of_one)[0] if get_origin(kind_of_one) is tuple else kind_of_one
+            if is_dataclass(held):
+                found += setting_names(held, f"{prefix}{one.name}.")
     return found
 
 
@@ -154,7 +155,7 @@ def allowed(hint: Any, *, many: bool = False) -> str:
         return ", or ".join(allowed(kind, many=many) for kind in kinds)
     if get_origin(hint) is Literal:
         return " or ".join(filter(None, (", ".join(map(str, kinds[:-1])), str(kinds[-1]))))
-    if get_origin(hint) is tuple:
+    if get_origin(hint) in (tuple, list):
         return f"{'lists' if many else 'a list'} of {allowed(kinds[0], many=True)}"
     if is_dataclass(hint):
         first = fields(hint)[0]

@@ -75,7 +75,6 @@ def test_metrics_are_those_of_the_front_of_the_run(explorer, language):
 
 def test_without_data_there_is_nothing_to_measure(language):
     explorer = AlignExplorer(AlignRun.load(language[0]), language[0], None)
-    assert not explorer.measured
     assert explorer.prompts == []
     with pytest.raises(InputError):
         explorer.front()

@@ -131,13 +131,15 @@ def test_groups_that_another_run_was_trained_on_are_counted(fitted, generated):
     assert run.objectives == tuple(CLICKS)
 
 
-def test_only_the_last_lists_are_kept(monkeypatch, explorer):
+def test_only_the_last_lists_are_kept(monkeypatch):
     monkeypatch.setattr("hyperdpo.explorer.rank_state.KEPT_LISTS", 2)
-    first = explorer.list_of(0)
-    for group in (1, 0, 2, 0):
+    run = fit_toy(parametrization="mixture")
+    explorer = RankExplorer(run, Path("toy"), run.part(toy_table())[1], "test")
+    first, second = explorer.list_of(0), explorer.list_of(1)
+    for group in (0, 2, 0):
         explorer.list_of(group)
     assert explorer.list_of(0) is first
-    assert len(explorer._lists) == 2
+    assert explorer.list_of(1) is not second
 
 
 def test_tables_are_html_that_names_cannot_break(explorer):

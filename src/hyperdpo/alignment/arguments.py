@@ -35,8 +35,8 @@ BOUNDS: dict[str, Any] = {
     "weights_per": Literal["group", "batch"],
     "vertex_share": Fraction,
     "penalty": NonNegativeFloat,
-    "max_length": Annotated[Int, Field(ge=2)],
-    "max_prompt_length": PositiveInt,
+    "max_length": Annotated[Int, Field(ge=2)] | None,
+    "max_prompt_length": PositiveInt | None,
     "eval_points": PositiveInt,
     "conditioning_learning_rate": PositiveFloat,
     "learning_rate": PositiveFloat,
@@ -74,81 +74,62 @@ WITHOUT_EFFECT = {
 _PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "sgd")
 
 
+def _help(text: str) -> dict[str, str]:
+    """What HfArgumentParser and docs/settings.md say about a field."""
+    return {"help": text}
+
+
 @dataclass
 class HyperDPOConfig(TrainingArguments):
     """Settings of a :class:`~hyperdpo.alignment.trainer.HyperDPOTrainer`, beside those of ``TrainingArguments``.
 
-    A batch of ``per_device_train_batch_size`` groups has all their responses. docs/settings.md says what each does.
+    A batch of ``per_device_train_batch_size`` groups has all their responses. With ``weights_per="group"`` the n
+    responses of a prompt share a w; with ``"batch"`` an optimiser step does, whatever its batches and processes. Texts
+    that are too long are refused, unless ``truncate`` cuts them (the prompt's end and the response's start are kept) or
+    ``skip_invalid`` leaves their groups out, with those that the chat template refuses, counted by reason.
     """
 
-    beta: float = field(default=BETA, metadata={"help": "β of the objectives that do not bring their own."})
+    beta: float = field(default=BETA, metadata=_help("β of the objectives that do not bring their own."))
     weights: list[float] | None = field(
-        default=None,
-        metadata={"help": "null samples w anew; m numbers train for this w alone, as a baseline."},
+        default=None, metadata=_help("Train for this w alone, a baseline; null: all w.")
     )
     # The list first: transformers' HfArgumentParser takes the first type of a union with str.
     alpha: list[float] | str | float = field(
         default_factory=lambda: [0.5],
-        metadata={
-            "help": "Dirichlet(α) from which w is drawn; one number, or one per objective (a list, or 0.3,0.7 as text)."
-        },
+        metadata=_help("Dirichlet(α) from which w is drawn; one number, or one per objective (also as text: 0.3,0.7)."),
     )
-    weights_per: str = field(
-        default="group",
-        metadata={
-            "help": "group draws one w per prompt (its n responses share it), batch one per optimiser step, whatever "
-            "its batches and processes."
-        },
-    )
+    weights_per: str = field(default="group", metadata=_help("One w per prompt, or one per optimiser step."))
     vertex_share: float = field(
         default=0.3,
-        metadata={
-            "help": "Part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen."
-        },
+        metadata=_help("Part of the draws that is a vertex; with 0 the ends of the front are hardly seen."),
     )
-    stratified: bool = field(default=False, metadata={"help": "The draws of a batch cover the simplex evenly."})
-    penalty: float = field(default=0.0, metadata={"help": "λ, the factor of the cosine penalty."})
+    stratified: bool = field(default=False, metadata=_help("The draws of a batch cover the simplex evenly."))
+    penalty: float = field(default=0.0, metadata=_help("λ, the factor of the cosine penalty."))
     max_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Most tokens of prompt and response; null: the model's own limit. Longer ones are refused, unless "
-            "truncate is set."
-        },
+        default=None, metadata=_help("Most tokens of prompt and response; null: the model's own limit.")
     )
     max_prompt_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of the prompt; null: the model's own limit."}
+        default=None, metadata=_help("Most tokens of the prompt; null: the model's own limit.")
     )
-    truncate: bool = field(
-        default=False,
-        metadata={
-            "help": "Cut what is longer instead of refusing it; the prompt's end and the response's start are kept."
-        },
-    )
+    truncate: bool = field(default=False, metadata=_help("Cut texts that are too long instead of refusing them."))
     skip_invalid: bool = field(
-        default=False,
-        metadata={
-            "help": "Leave out groups that are too long or that the chat template refuses, and count them by reason; "
-            "else the first is refused."
-        },
+        default=False, metadata=_help("Leave out groups that cannot be used; else the first is refused.")
     )
-    eval_points: int = field(
-        default=5, metadata={"help": "Weightings at which evaluate measures; the vertices are among them."}
-    )
+    eval_points: int = field(default=5, metadata=_help("Weightings at which evaluate measures; vertices included."))
     share_prompts: bool | None = field(
         default=None,
-        metadata={
-            "help": "Compute a prompt once for its responses; null: where that leaves out a fifth of the tokens. Not "
-            "with gradient checkpointing."
-        },
+        metadata=_help(
+            "Compute a prompt once for its responses; null: where that leaves out a fifth of the tokens. Not with "
+            "gradient checkpointing."
+        ),
     )
     conditioning_learning_rate: float = field(
-        default=1.0,
-        metadata={"help": "Learning rate of what turns w into a mask and gates, in multiples of the others'."},
+        default=1.0, metadata=_help("Learning rate of what turns w into a mask and gates, in multiples of the others'.")
     )
-    seed: int = field(default=SEED, metadata={"help": "Seed of initialisation, order and sampled weights."})
-    learning_rate: float = field(default=5e-4, metadata={"help": "Initial learning rate of AdamW."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two logs."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by this trainer."})
+    seed: int = field(default=SEED, metadata=_help("Seed of initialisation, order and sampled weights."))
+    learning_rate: float = field(default=5e-4, metadata=_help("Initial learning rate of AdamW."))
+    logging_steps: float = field(default=10, metadata=_help("Steps between two logs."))
+    remove_unused_columns: bool = field(default=False, metadata=_help("Batches are made by this trainer."))
 
     def __post_init__(self) -> None:
         self._check_values()

@@ -7,18 +7,16 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.variants import VARIANTS
 from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
-    Setting,
     add_options,
     cpu_option,
-    described,
     names_of,
     numbers_of,
     reading_options,
+    setting,
     settings_option,
     take_settings,
 )
@@ -49,11 +47,6 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return add_options(layout, *reading_options())(command)
 
 
-def text_option(name: str, help: str) -> Callable[..., Any]:
-    """An option for a setting of the texts that a comparison samples."""
-    return click.option(f"--{name}", type=int, cls=Setting, of=f"alignment.settings:TextsConfig.{name}", help=help)
-
-
 model_option = click.option("--model", help="Base model, instead of the one the run was trained on.")
 
 
@@ -61,19 +54,11 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--model", required=True, help="A local checkpoint or a hub name.")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run is resumed.")
-@click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@click.option("--beta", type=float, cls=Setting, of="alignment.settings:BETA", help="Temperature of all objectives.")
-@click.option(
-    "--epochs", type=float, cls=Setting, of="alignment.settings:EPOCHS", help="Passes over the training groups."
-)
-@click.option(
-    "--seed",
-    type=int,
-    cls=Setting,
-    of="alignment.settings:SEED",
-    help="Seed of initialisation, order and sampled weights.",
-)
+@setting("--beta", float, "alignment.settings:BETA", "Temperature of all objectives.")
+@setting("--epochs", float, "alignment.settings:EPOCHS", "Passes over the training groups.")
+@setting("--seed", int, "alignment.settings:SEED", "Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
@@ -109,46 +94,6 @@ def align_fit(**options: Any) -> None:
 def align_front(**options: Any) -> None:
     """Measure RUN on DATA: the cross-entropy error of every objective at each weighting."""
     _commands().front_command(**options)
-
-
-@align.command("compare")
-@click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint or a hub name.")
-@click.option(
-    "--methods",
-    callback=names_of,
-    default="hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing",
-    show_default=True,
-    metavar="A,B",
-    help=f"Some of {described(VARIANTS)}; with a variant as hyperdpo:prompt. See docs/alignment.md.",
-)
-@click.option(
-    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
-)
-@click.option("--points", type=click.IntRange(min=2), default=11, show_default=True, help="Weightings on each front.")
-@click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed and split of its own.")
-@click.option("--seed", type=int, help="The first seed.  [default: 0]")
-@click.option(
-    "--scorer",
-    metavar="NAME",
-    help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
-    "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
-)
-@text_option("prompts", "At most so many held-out prompts are continued.")
-@text_option("samples", "Texts of each prompt.")
-@text_option("tokens", "Length of a text.")
-@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
-@click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@settings_option("Any setting, of all methods.")
-@data_options
-@cpu_option
-def align_compare(**options: Any) -> None:
-    """Train and measure methods side by side on DATA: same base, splits, weights, temperatures.
-
-    A finished training is kept in OUT and never run again.
-    """
-    overrides = take_settings(options, {**SEED, **TEXTS})
-    _commands().compare_command(overrides=overrides, **options)
 
 
 @align.command("generate")

@@ -1,12 +1,12 @@
-"""What is chosen among for a language model: cross-entropy errors and accuracies of pairs, prompt by prompt.
+"""Metrics of a language model for the choice of a point: cross-entropy errors and accuracies of pairs, by prompt.
 
-Groups of the same prompt are drawn together in the bootstrap. A weighting takes a pass through the model, once; a scale
-takes none.
+The bootstrap draws groups of the same prompt together. A new weighting takes one pass through the model, a new scale
+none.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +21,15 @@ from hyperdpo.choosing.search import Effort, Space
 
 #: Before an objective's name: its accuracy of pairs.
 ACCURACY = "accuracy:"
-#: Scores of the weightings looked at last are kept up to here (8 bytes a response): 3,200 weightings of 5,000 pairs.
+#: Kept bytes of scores (8 a response), of the weightings used last: 3,200 weightings of 5,000 pairs.
 KEPT_BYTES = 256_000_000
+
+
+def read_for(run: AlignRun, source: Any, *, skip_invalid: bool, **reading: Any) -> Preferences:
+    """The preferences of a source, read as :meth:`AlignRun.read` does; rows that are too long are skipped as well."""
+    if skip_invalid:
+        run.limits["skip_invalid"] = True
+    return run.read(source, skip_invalid=skip_invalid, **reading)
 
 
 def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str, Preferences]:
@@ -42,11 +49,12 @@ def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str
 
 
 def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:
+    """Where the points of a run may lie: at its own temperatures."""
     return Space(tuple(o.beta for o in run.objectives), scales)
 
 
 def align_effort(run: AlignRun, points: int | None) -> Effort:
-    """Fewer points than for a ranker: every weighting is a pass of all texts through the model."""
+    """How much is measured: less than for a ranker, since each weighting passes all texts through the model."""
     m = len(run.objectives)
     return Effort(points=points or {1: 1, 2: 11}.get(m, 21), rounds=6, price_rounds=2, starts=1, random=0)
 
@@ -56,15 +64,20 @@ def metric_names(run: AlignRun) -> tuple[str, ...]:
     return (*run.names, *(ACCURACY + name for name in run.names))
 
 
+def larger_is_better(run: AlignRun) -> tuple[bool, ...]:
+    """(2 m,), in the order of :func:`metric_names`: an error is better if small, an accuracy if large."""
+    m = len(run.objectives)
+    return (False,) * m + (True,) * m
+
+
 def align_sample(
     run: AlignRun, preferences: Preferences, *, device: str = "cpu", description: str = "", show: bool = False
 ) -> Sample:
     """Preferences as a sample; the metrics are those of :meth:`AlignRun.front`."""
     measure = _Measure(run, preferences, device, show)
-    m = len(run.objectives)
     return Sample(
         names=metric_names(run),
-        larger_is_better=(False,) * m + (True,) * m,
+        larger_is_better=larger_is_better(run),
         counts=measure.counts,
         measure=measure,
         base=measure.sums(measure.groups.padded(measure.base), 1.0),
@@ -92,7 +105,7 @@ class _Measure:
         self._prompts = len(keys)
         counts = torch.cat([self.groups.signal.double(), self.groups.pairs()[1].double()], dim=1)
         self.counts = self._by_prompt(counts.numpy())
-        self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._kept: dict[bytes, torch.Tensor] = {}
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         m = len(self.betas)
@@ -105,28 +118,20 @@ class _Measure:
     def _scores_of(self, weights: list[np.ndarray]) -> dict[bytes, torch.Tensor]:
         """(responses, padded) scores of each of (m,) weights, by their bytes."""
         wanted = {w.tobytes(): w for w in weights}
-        found = {}
-        for key in [key for key in wanted if key in self._kept]:
-            self._kept.move_to_end(key)
-            found[key] = self._kept[key]
+        found = {key: self._kept.pop(key) for key in wanted if key in self._kept}
         new = [key for key in wanted if key not in found]
         if new:
             name = "choose" if self.show else ""
             grid = np.array([wanted[key] for key in new])
             rows = conditioned_scores(self.run.model, self.tokens, grid, self.pad, self.device, name=name)
             found |= {key: self.groups.padded(row) for key, row in zip(new, rows, strict=True)}
-            self._keep({key: found[key] for key in new})
+        self._kept |= found  # the last ones used stand last; all are of one size
+        while len(self._kept) * next(iter(self._kept.values())).nbytes > KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
         return found
 
-    def _keep(self, scores: dict[bytes, torch.Tensor]) -> None:
-        """Add scores, all of one size, and drop those that were not used for longest."""
-        self._kept |= scores
-        size = next(iter(scores.values())).nbytes
-        while len(self._kept) * size > KEPT_BYTES:
-            self._kept.popitem(last=False)
-
     def sums(self, scores: torch.Tensor, scale: float) -> np.ndarray:
-        """(2 m, G)."""
+        """(2 m, G) sums at one scale."""
         losses, right, _ = self.groups.measured(scores, self.betas, scale)
         return self._by_prompt(torch.cat([losses, right.double()], dim=1).numpy())
 

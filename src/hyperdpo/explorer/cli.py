@@ -15,15 +15,15 @@ from hyperdpo.options import PATH, cpu_option, run_data_options
 @click.argument("source", metavar="[DATA]", type=PATH, required=False)
 @click.option("--compare", type=PATH, metavar="RUN", help="A second run of the same objectives.")
 @click.option("--port", type=click.IntRange(min=1, max=65535), default=8080, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Whose requests are answered.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @run_data_options("look at")
 @cpu_option
 def explore(**options: Any) -> int:
-    """Look at the trade-offs of RUN in a browser: its front, and what it answers at any weights.
+    """Explore the trade-offs of RUN in a browser: its front, and its answers at any weights.
 
-    For a ranker, lists of DATA are re-ranked live; DATA is needed. For a language model, a prompt is answered at
-    several weightings side by side; with DATA, its prompts are examples and its front is measured.
+    A ranker needs DATA, whose lists are re-ranked live. A language model answers a prompt at several weightings side by
+    side; DATA provides example prompts, and the front is measured on it.
     """
     require("explore")
     from hyperdpo.explorer.commands import explore_command

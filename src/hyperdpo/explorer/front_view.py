@@ -10,28 +10,21 @@ from nicegui import ui
 
 from hyperdpo.core.point import Point
 from hyperdpo.explorer.front import Front, Marks, figure, first_mark, xy
+from hyperdpo.explorer.state import Explorer
 
 
 class FrontView:
     """A plot of fronts with marks that move.
 
     Args:
-        names: of the K metrics, the m objectives' first.
-        larger_is_better: (K,).
-        chosen: called with a point of the front that was clicked on.
+        one: the first run; all runs have its objectives and metrics.
+        chosen: called with a clicked point of the front.
+        note: a text under the plot.
     """
 
-    def __init__(
-        self,
-        fronts: Sequence[Front],
-        objectives: tuple[str, ...],
-        names: Sequence[str],
-        larger_is_better: Sequence[bool],
-        chosen: Callable[[Point], None],
-        note: str,
-    ):
-        self.fronts, self._objectives, self._names = list(fronts), objectives, list(names)
-        self._better, self._chosen = list(larger_is_better), chosen
+    def __init__(self, one: Explorer, fronts: Sequence[Front], chosen: Callable[[Point], None], note: str):
+        self.fronts, self._one, self._chosen = list(fronts), one, chosen
+        names = one.metrics
         self._marks: list[Marks] = []
         self._pinned: np.ndarray | None = None
         self._axes = (0, min(1, len(names) - 1))
@@ -54,15 +47,14 @@ class FrontView:
             self._status = ui.label("").classes("note").props("role=status data-status=front")
 
     def busy(self, busy: bool) -> None:
-        """Say that what is shown is not yet that of the point."""
+        """Show that the marks are not yet those of the point."""
         self._status.set_text("updating" if busy else "")
 
     def move(self, marks: Sequence[Marks], pinned: np.ndarray | None = None) -> None:
-        """Move the marks; the fronts stay, so that nothing is drawn anew but them."""
-        same = len(marks) == len(self._marks) and pinned is self._pinned
-        names_stay = [mark.name for mark in marks] == [mark.name for mark in self._marks]
+        """Move the marks; the fronts are not drawn again."""
+        same = pinned is self._pinned and [mark.name for mark in marks] == [mark.name for mark in self._marks]
         self._marks, self._pinned = list(marks), pinned
-        if not (same and names_stay):
+        if not same:
             self.draw()
             return
         first = first_mark(len(self.fronts))
@@ -74,24 +66,17 @@ class FrontView:
         self._plot.run_plot_method("restyle", moved, indices)
 
     def draw(self, fronts: Sequence[Front] | None = None) -> None:
-        """Draw everything, of other fronts where given."""
+        """Draw everything, with other fronts if given."""
         if fronts is not None:
             self.fronts = list(fronts)
         self._plot.update_figure(self._figure())
 
     def _figure(self) -> dict[str, Any]:
-        main = len(self._objectives)
-        coloured = main if main == len(self._names) - 1 and main not in self._axes and main > 2 else None
-        return figure(
-            self.fronts,
-            self._marks,
-            self._names,
-            self._objectives,
-            self._axes,
-            colour=coloured,
-            pinned=self._pinned,
-            larger_is_better=self._better,
-        )
+        names, objectives = self._one.metrics, self._one.objectives
+        main, better = len(objectives), self._one.sample.larger_is_better
+        coloured = main if main == len(names) - 1 and main not in self._axes and main > 2 else None
+        settings: dict[str, Any] = {"colour": coloured, "pinned": self._pinned, "larger_is_better": better}
+        return figure(self.fronts, self._marks, names, objectives, self._axes, **settings)
 
     def _turned(self, _: Any) -> None:
         self._axes = (int(self._selects[0].value or 0), int(self._selects[1].value or 0))

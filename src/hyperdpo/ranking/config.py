@@ -13,8 +13,8 @@ from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.paper import PAPER
 from hyperdpo.ranking.presets import MAIN_LABEL, PRESETS
-from hyperdpo.ranking.variants import PAPER
 from hyperdpo.validation import (
     Float,
     Fraction,
@@ -298,7 +298,7 @@ class RankConfig:
     """LETOR text numbers its features from 0, as ``--features-from-zero``."""
     seed: NonNegativeInt = 0
     """Seed of initialisation, order and sampled weights."""
-    resident_gib: float = 4.0
+    resident_gib: NonNegativeFloat = 4.0
     """Transformed features up to this size, in GiB, are kept in memory; larger data is streamed from the memory-mapped
     cache."""
 
@@ -366,7 +366,7 @@ def build_config(
 
     Args:
         overrides: nested settings, as in a file.
-        paper: with :data:`~hyperdpo.ranking.variants.PAPER`.
+        paper: with :data:`~hyperdpo.ranking.paper.PAPER`.
 
     Raises:
         InputError: an unknown preset, a file that cannot be read, an unknown or invalid setting.

@@ -37,7 +37,7 @@ from hyperdpo.files import (
     write_json,
     write_tensors,
 )
-from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Label
+from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.config import RankConfig, parse_config
@@ -156,8 +156,8 @@ class RankRun:
     ) -> Examples:
         """A labelled part with its base scores, to measure fronts on."""
         objectives = [_found_in(part.table, objective) for objective in self.config.objectives]
-        main = None if self.config.main is None else _found_in(part.table, self.config.main, ARRAY_MAIN)
-        if main is not None and main.column not in part.table.columns:
+        main = None if self.config.main is None else _found_in(part.table, self.config.main)
+        if main is not None and main.column not in part.table.label_columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
         features, qid_column = self._features(part), self.config.qid_column
@@ -389,17 +389,13 @@ def versions() -> dict[str, str]:
     return own | packages
 
 
-def _found_in(table: GroupedTable, label: Label, *others: str) -> Label:
+def _found_in(table: GroupedTable, label: Label) -> Label:
     """The label with the column that it has in this table.
 
-    A run made from arrays knows its labels under names of its own; a file calls them by their column or name, and the
-    other way round.
-
-    Args:
-        others: more columns that it may be in.
+    A run made from arrays knows its labels under their names; a file calls them by their column, and the other way
+    round. Older runs made from arrays have ``label:NAME``.
     """
-    plain = label.column.removeprefix(ARRAY_LABEL)
-    for column in (label.column, plain, label.name, ARRAY_LABEL + plain, ARRAY_LABEL + label.name, *others):
-        if column in table.columns:
+    for column in (label.column, label.name, label.column.removeprefix(OLD_ARRAY_PREFIX)):
+        if column in table.label_columns:
             return replace(label, column=column)
     return label

@@ -1,31 +1,29 @@
-"""Reads the rows of one source into groups, and counts what it leaves out."""
+"""Reading: the rows of one source become groups, and what is left out is counted."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
-from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, reason_of
+from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, is_unrated, number_in, reason_of
 from hyperdpo.alignment.data.columns import LeftOver
 from hyperdpo.alignment.data.file_rows import refuse, source_rows
 from hyperdpo.alignment.data.formats import FORMATS, UNDECIDED, Format, detect_format
-from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading
+from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading, prompt_key
 from hyperdpo.alignment.data.parts import FIRST, Columns, Parts
-from hyperdpo.alignment.data.rated import is_unrated, number_in
 from hyperdpo.alignment.settings import ReadingSettings
 from hyperdpo.errors import InputError, shown
 from hyperdpo.validation import settings
 
-#: Layouts whose one objective has no name of its own.
+#: Layouts with one objective, which the user may name.
 ONE_OBJECTIVE = ("pairs", "helpsteer3", "helpsteer2")
-#: Words of a prompt that is taken for repeated wherever all responses begin with it; a shorter one is only where at
-#: least half of a source's prompts are.
+#: A prompt of so many words counts as repeated wherever all responses begin with it; a shorter one only where at least
+#: half of a source's prompts are repeated.
 _LONG_PROMPT = 3
-#: Values from which on consecutive integers are taken for the numbers of the rows.
+#: So many consecutive integers, or more, count as the numbers of the rows.
 _LEAST_NUMBERED = 5
-#: The part of a column's values from which on it is one of numbers, as in tables of a ranker.
+#: A column is one of numbers if this share of its values are, as in tables of a ranker.
 _MOSTLY = 0.9
 
 
@@ -49,18 +47,18 @@ class ReadArguments(TypedDict, total=False):
 
 @dataclass
 class _Found:
-    """A row, or rows with the same prompt, on the way to a group."""
+    """A row, or rows with the same prompt, before they are a group."""
 
     place: str
     parts: Parts
     told: Prompt | None
-    """The prompt as its column has it."""
+    """The prompt as it stands in its column."""
     row: Row = field(default_factory=dict)
-    """Only where single cells are looked at once more."""
+    """Kept only where its cells are needed again."""
 
 
 def read_source(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
-    """All groups of a source with all objectives, and what was left out on the way.
+    """All groups of a source with all objectives, and what was left out.
 
     Args:
         objectives: those that are asked for: the name of the one objective of pairs, and columns that are objectives
@@ -128,12 +126,9 @@ class _Reader:
         repeated = self._without_repeats(found) if self.options.version > 1 else 0
         groups = self._groups(found)
         if not groups:
-            left_out = "; ".join(
-                f"{count:,} x {reason}, first: {place}" for reason, (count, place) in self.invalid.items()
-            )
-            if single[0]:
-                left_out = "; ".join(filter(None, [left_out, f"{single[0]:,} prompts with one response only"]))
-            why = f"no rows that can be used ({left_out})" if left_out else "no rows"
+            left_out = [f"{count:,} x {reason}, first: {place}" for reason, (count, place) in self.invalid.items()]
+            left_out += [f"{single[0]:,} prompts with one response only"] if single[0] else []
+            why = f"no rows that can be used ({'; '.join(left_out)})" if left_out else "no rows"
             raise InputError(f"{name}: {why}; expected at least one")
         undecided = sum(not group.labels for group in groups) if self.layout in UNDECIDED else 0
         reading = Reading(self.layout, self.rows, self.invalid, single, repeated, unused, undecided)
@@ -165,10 +160,10 @@ class _Reader:
         return form
 
     def _numeric(self, found: list[_Found], names: tuple[str, ...]) -> tuple[list[_Found], tuple[str, ...]]:
-        """Rows whose cells are numbers in all columns of numbers, and the columns that are no objectives after all.
+        """Rows without wrong cells in the columns of numbers, and the columns that are no objectives after all.
 
-        Where at least :data:`_MOSTLY` of a column are numbers, or it is asked for, other cells make a row invalid. A
-        column with more of them is no objective, nor is one that does nothing but number the rows.
+        If at least :data:`_MOSTLY` of a column's values are numbers, or the column is asked for, other values make a
+        row invalid. Otherwise the column is no objective; nor is one that only numbers the rows.
         """
         dropped = []
         bad: dict[int, RowError] = {}
@@ -195,10 +190,7 @@ class _Reader:
         """One group for each prompt, in the order of first appearance; prompts with one response are counted."""
         by_prompt: dict[str, list[_Found]] = {}
         for one in found:
-            key = (
-                one.parts.prompt if isinstance(one.parts.prompt, str) else json.dumps(one.parts.prompt, sort_keys=True)
-            )
-            by_prompt.setdefault(key, []).append(one)
+            by_prompt.setdefault(prompt_key(one.parts.prompt), []).append(one)
         groups = []
         single, first = 0, ""
         for rows in by_prompt.values():
@@ -211,7 +203,7 @@ class _Reader:
         return groups, (single, first)
 
     def _without_repeats(self, found: list[_Found]) -> int:
-        """Take the prompt off the beginning of responses that all repeat it; how many groups did."""
+        """Remove the prompt from the beginning of responses that all repeat it; the number of such groups."""
         told = [one.told if isinstance(one.told, str) and isinstance(one.parts.prompt, str) else None for one in found]
         texts = [
             None if prompt is None else _unrepeated(prompt, one.parts.completions)
@@ -220,7 +212,7 @@ class _Reader:
         most = 2 * sum(text is not None for text in texts) >= sum(prompt is not None for prompt in told)
         repeated = 0
         for one, prompt, rest in zip(found, told, texts, strict=True):
-            if rest is not None and prompt is not None and (most or len(prompt.split()) >= _LONG_PROMPT):
+            if rest is not None and (most or len(str(prompt).split()) >= _LONG_PROMPT):
                 one.parts = one.parts._replace(completions=rest)
                 repeated += 1
         return repeated
@@ -237,16 +229,14 @@ class _Reader:
     def _group(self, place: str, parts: Parts) -> PreferenceGroup:
         n = len(parts.completions)
         if self.options.version > 1 and n > 1 and len(set(parts.completions)) == 1:
-            raise RowError(
-                f"all {n} responses are the same; expected different ones",
-                "all responses are the same",
-            )
+            message = f"all {n} responses are the same; expected different ones"
+            raise RowError(message, "all responses are the same")
         labels = {name: values for name, values in parts.labels.items() if values is not None and _known(values)}
         return PreferenceGroup(parts.prompt, parts.completions, labels, place, parts.question, parts.guessed)
 
 
 def _known(values: tuple[float, ...]) -> bool:
-    """Whether there is a label; an empty list is of another length than that of the responses, and refused later."""
+    """Whether there is a label. An empty list counts: its length is wrong, and it is refused later."""
     return not values or any(value == value for value in values)
 
 
@@ -271,7 +261,7 @@ def _check_texts(parts: Parts) -> None:
 
 
 def _unrepeated(prompt: str, completions: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The responses without the prompt; None unless all begin with it and go on after it."""
+    """The responses without the prompt; None unless all begin with it and continue after it."""
     start = prompt if all(text.startswith(prompt) for text in completions) else prompt.rstrip()
     if not start.strip() or not all(text.startswith(start) for text in completions):
         return None
@@ -289,43 +279,39 @@ def _numbers_rows(values: Sequence[Any]) -> bool:
 
 
 def notes(preferences: Preferences) -> list[str]:
-    """What a user should know about how a source was read, a line each."""
+    """Notes for the user on how a source was read, a line each."""
     reading = preferences.reading
     if reading is None:
         return []
-    source, found = preferences.source, []
-    for reason, (count, first) in reading.invalid.items():
-        found.append(f"{source}: left out {count:,} of {reading.rows:,} rows: {reason} (first: {first})")
-    count, first = reading.single
-    if count:
-        found.append(f"{source}: left out {count:,} prompts with one response only (first: {first})")
+    groups, (single, place) = f"{len(preferences):,}", reading.single
+    found = [
+        f"left out {count:,} of {reading.rows:,} rows: {reason} (first: {first})"
+        for reason, (count, first) in reading.invalid.items()
+    ]
+    if single:
+        found.append(f"left out {single:,} prompts with one response only (first: {place})")
     if reading.repeated:
-        found.append(
-            f"{source}: the responses of {reading.repeated:,} of {len(preferences):,} groups begin with the prompt, "
-            "which was taken off"
-        )
+        begin = f"the responses of {reading.repeated:,} of {groups} groups begin with the prompt"
+        found.append(f"{begin}, which was taken off")
     if reading.undecided:
-        found.append(
-            f"{source}: {reading.undecided:,} of {len(preferences):,} pairs have no label: no response is preferred"
-        )
+        found.append(f"{reading.undecided:,} of {groups} pairs have no label: no response is preferred")
     if reading.unused:
-        found.append(f"{source}: columns that are not used: {', '.join(reading.unused)}")
-    return found
+        found.append(f"columns that are not used: {', '.join(reading.unused)}")
+    return [f"{preferences.source}: {one}" for one in found]
 
 
 def merged(readings: Sequence[Reading]) -> Reading:
-    """What several files of one part were read with."""
+    """The readings of several files of one part, as one."""
     invalid: dict[str, tuple[int, str]] = {}
     for one in readings:
         for reason, (count, first) in one.invalid.items():
             before, place = invalid.get(reason, (0, first))
             invalid[reason] = (before + count, place)
-    singles = [one.single for one in readings]
     return Reading(
         readings[0].layout,
         sum(one.rows for one in readings),
         invalid,
-        (sum(count for count, _ in singles), next((place for count, place in singles if count), "")),
+        (sum(one.single[0] for one in readings), next((one.single[1] for one in readings if one.single[0]), "")),
         sum(one.repeated for one in readings),
         tuple(dict.fromkeys(name for one in readings for name in one.unused)),
         sum(one.undecided for one in readings),
