@@ -1,4 +1,4 @@
-"""Pictures of fronts, drawn without a display."""
+"""Pictures of fronts; no display is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colours that are told apart with colour-blind eyes too (Okabe and Ito), and markers for print.
+#: Colours that colour-blind readers can tell apart (Okabe and Ito), and markers for print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -35,7 +35,7 @@ def plot_fronts(
         what: of each objective the axes show.
 
     Raises:
-        InputError: the file cannot be written, or has an ending that is not known.
+        InputError: the file cannot be written, or its name has an unknown ending.
     """
     first = next(iter(fronts.values()))
     pairs = pairs_of(first["objectives"])
@@ -81,7 +81,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture, whole or not at all.
 
     Raises:
-        InputError: the file cannot be written, or has an ending that is not known.
+        InputError: the file cannot be written, or its name has an unknown ending.
     """
     try:
         with written(path) as temporary:
@@ -101,7 +101,7 @@ def draw_pair(
 ) -> None:
     """Draw fronts over two objectives, see :func:`plot_fronts`; another scale is paler."""
     for position, (label, front) in enumerate(fronts.items()):
-        # The marker moves on by one more with each round of colours: no two of 49 look alike.
+        # Each round of colours shifts the markers by one, so that no two of 49 look alike.
         turn, place = divmod(position, len(COLOURS))
         style: dict[str, Any] = {
             "color": COLOURS[place],
@@ -137,10 +137,7 @@ def _draw_main(axis: Axes, mains: Sequence[np.ndarray], base: Mapping[str, Any] 
     means, spreads = [np.nanmean(values) for values in mains], [np.nanstd(values) for values in mains]
     colours = list(itertools.islice(itertools.cycle(COLOURS), len(means)))
     axis.bar(range(len(means)), means, yerr=spreads, color=colours, capsize=3, width=0.6)
-    low, high = (
-        min(m - s for m, s in zip(means, spreads, strict=True)),
-        max(m + s for m, s in zip(means, spreads, strict=True)),
-    )
+    low, high = np.subtract(means, spreads).min(), np.add(means, spreads).max()
     if base is not None and base["main"] is not None:
         axis.axhline(base["main"], color="grey", linestyle="--", linewidth=1)
         low, high = min(low, base["main"]), max(high, base["main"])
