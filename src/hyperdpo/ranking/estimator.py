@@ -254,10 +254,11 @@ class HyperRanker(BaseEstimator):
         """
         run = RankRun.load(path)
         config = run.config
+        sections: dict[str, Any] = {name: asdict(getattr(config, name)) for name in SECTIONS}
         ranker = cls(
             objectives=config.objectives,
             parametrization=config.parametrization,
-            **{name: asdict(getattr(config, name)) for name in SECTIONS},
+            **sections,
             main=None if config.main is None else asdict(config.main),
             keep_row_numbers=config.keep_row_numbers,
             validation_fraction=config.split.validation,
