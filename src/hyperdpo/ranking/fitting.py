@@ -17,7 +17,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.hashing import digest
+from hyperdpo.hashing import digest, fingerprint
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
@@ -26,7 +26,7 @@ from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_li
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
 from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import RankRun
-from hyperdpo.ranking.training import History, Training, array_sum, fingerprint, quality, train, validation_front
+from hyperdpo.ranking.training import History, Training, array_sum, quality, train, validation_front
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -123,7 +123,7 @@ def prepare(
     settings = config.to_dict()
     kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
     shared_print = fingerprint(
-        {name: settings[name] for name in kept}, trained_on, columns, asdict(base_source), given_print
+        [{name: settings[name] for name in kept}, trained_on, columns, asdict(base_source), given_print]
     )
 
     base, history = None, None
@@ -228,7 +228,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         choice=quality,
         validation_betas=validation_betas,
         checkpoint=checkpoint,
-        fingerprint=fingerprint(prepared.fingerprint, conditioned_settings(config)),
+        fingerprint=fingerprint([prepared.fingerprint, conditioned_settings(config)]),
         first_step=0 if prepared.base is None else config.base_training.epochs,
     )
 

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from hyperdpo import hashing
 from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_processes
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
@@ -423,8 +422,3 @@ def _some_groups(examples: Examples, items: int, seed: int) -> list[GroupBatch]:
 
 def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short hash of plain values, to tell one configuration from another."""
-    return hashing.fingerprint(parts)
