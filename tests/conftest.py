@@ -32,7 +32,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _frozen_heap() -> None:
-    """accelerate collects garbage after each training: most of a tiny one's time, where all the imports are looked at."""
+    """accelerate collects garbage after each training: most of a tiny one's time, if it looks at all the imports."""
     gc.collect()
     gc.freeze()
 
