@@ -19,7 +19,7 @@ from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import LANGUAGE, load
 from hyperdpo.experiments.running import run_experiment
-from hyperdpo.experiments.running_language import add_spans, figures_of
+from hyperdpo.experiments.running_language import SMALL_STEPS, add_spans, figures_of
 from hyperdpo.stories.language_model import train_demo_lm
 
 
@@ -54,9 +54,10 @@ def test_a_tiny_instance_writes_its_figures_and_a_page(name: str, out: Path, cap
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A language model of the user's own."""
-    return train_demo_lm(tmp_path_factory.mktemp("models") / "own", steps=100)
+def model(out: Path) -> Path:
+    """A language model of the user's own: that of the instances which train one, where they find it."""
+    path = out / "data" / "demo-lm-small"
+    return path if path.exists() else train_demo_lm(path, steps=SMALL_STEPS)
 
 
 @pytest.mark.parametrize("name", LANGUAGE)
