@@ -362,8 +362,8 @@ class ConditionedLM(BaseInterface):
     def merge(self, weights: Weights | None = None, *, share_weights: bool = False) -> tuple[Any, Tensor | None]:
         """The model at one w, as a plain transformers model and a prompt.
 
-        The gates are folded into LoRA, and LoRA into the weights: but for rounding, and with the prompt's embeddings
-        before those of the text, it computes what this model computes at w.
+        The gates are folded into LoRA, and LoRA into the weights. With the prompt's embeddings before those of the
+        text, it computes what this model computes at w, up to rounding.
 
         Args:
             weights: (m,); None if nothing is conditioned.
