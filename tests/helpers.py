@@ -8,12 +8,14 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from hyperdpo.cli import main
@@ -98,6 +100,41 @@ def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
     _, part = run.part(table)
     m = len(run.objectives)
     return run.front(run.examples(part), weight_grid(m, m)).metrics
+
+
+class Killed(BaseException):
+    """Not caught by anything, as a signal would not be."""
+
+
+def raise_when(
+    monkeypatch: pytest.MonkeyPatch,
+    place: Any,
+    name: str,
+    when: Callable[[], bool],
+    error: type[BaseException] = Killed,
+) -> None:
+    """Make a function of torch, accelerate, transformers or os fail from a moment on, as a signal then would."""
+    real = getattr(place, name)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if when():
+            raise error
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, watched)
+
+
+def raise_at(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, error: type[BaseException] = Killed
+) -> None:
+    """Make the n-th call of a function the last thing that happens."""
+    calls = count(1)
+    raise_when(monkeypatch, place, name, lambda: next(calls) == call, error)
+
+
+def stamps(directory: Path, pattern: str = "*") -> dict[Path, int]:
+    """When each file under a directory was last written: another one if it is written again."""
+    return {file: file.stat().st_mtime_ns for file in sorted(directory.rglob(pattern)) if file.is_file()}
 
 
 def same_tensors(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from accelerate import Accelerator
 from helpers import (
     CLICKS,
+    Killed,
     cpu,
     fit_toy,
     is_one_line,
     model_of,
+    raise_at,
     read,
     same_tensors,
     start,
@@ -25,12 +28,11 @@ from helpers import (
     weights_of,
 )
 
-from hyperdpo import files
 from hyperdpo.errors import InputError
-from hyperdpo.ranking import training
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.training import learning_rate
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
 
@@ -45,33 +47,16 @@ KILLED = {
 }
 
 
-class Killed(BaseException):
-    """Not caught by anything, as a signal would not be."""
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RankRun:
     return fit_toy(out=tmp_path_factory.mktemp("whole") / "run", **KILLED)
-
-
-def raise_at(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int) -> None:
-    """Make the n-th call of a function the last thing that happens."""
-    real, calls = getattr(place, name), [0]
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
-            raise Killed
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(place, name, counted)
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 20, 21, 23, 27, 45])
 def test_a_training_that_dies_in_any_step_resumes_to_the_same_weights(uninterrupted, tmp_path, monkeypatch, step):
     """Four base epochs of five steps, then five epochs of the ranker: in the base, between the two, at the end."""
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", step)
+        raise_at(patch, Accelerator, "backward", step)
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -83,7 +68,7 @@ def test_a_training_that_dies_while_it_writes_a_file_resumes_to_the_same_weights
     uninterrupted, tmp_path, monkeypatch, write
 ):
     with monkeypatch.context() as patch:
-        raise_at(patch, files.os, "replace", write)
+        raise_at(patch, os, "replace", write)
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
     assert_resumes(tmp_path / "run", uninterrupted)
@@ -93,7 +78,7 @@ def test_a_training_that_dies_at_every_epoch_resumes_to_the_same_weights(uninter
     deaths = 0
     while True:
         with monkeypatch.context() as patch:
-            raise_at(patch, training, "hypernet_loss", 7)  # one epoch of five steps gets done
+            raise_at(patch, Accelerator, "backward", 7)  # one epoch of five steps gets done
             try:
                 fit_toy(out=tmp_path / "run", **KILLED)
                 break
@@ -110,17 +95,16 @@ def assert_resumes(out: Path, whole: RankRun) -> None:
     assert timeless(again.metrics) == timeless(whole.metrics)
 
 
-def test_a_resumed_training_says_so_and_does_not_begin_again(tmp_path, monkeypatch):
+def test_a_resumed_training_says_so_and_does_not_begin_again(tmp_path, monkeypatch, rates):
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", 33)  # in the third epoch of the ranker
+        raise_at(patch, Accelerator, "backward", 33)  # in the third epoch of the ranker
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
-    steps: list[int] = []
-    real = training._Loop._step
-    monkeypatch.setattr(training._Loop, "_step", lambda self, *a: (steps.append(self.epoch), real(self, *a))[1])
-    with pytest.warns(UserWarning, match="resumed after epoch"):
+    rates.clear()
+    with pytest.warns(UserWarning, match="ranker: resumed after epoch 2"):
         fit_toy(out=tmp_path / "run", **KILLED)
-    assert steps == [3] * 5 + [4] * 5 + [5] * 5
+    config = toy_config(**KILLED).training
+    assert rates == [learning_rate(config, 2 + step / 5) for step in range(15)], "three epochs of five steps are left"
 
 
 @pytest.fixture
@@ -175,7 +159,7 @@ def interrupted(tmp_path, monkeypatch) -> Path:
     """A run directory whose training died in the ranker's third epoch."""
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", 33)
+        raise_at(patch, Accelerator, "backward", 33)
         with pytest.raises(Killed):
             fit_toy(out=out, **KILLED)
     return out
@@ -218,7 +202,7 @@ def test_a_checkpoint_of_other_base_scores_is_refused(tmp_path, monkeypatch):
         fit_run(config, parts, cpu(), out=tmp_path / "run", base_source=BaseSource("given"), given_base=given)
 
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", 13)
+        raise_at(patch, Accelerator, "backward", 13)
         with pytest.raises(Killed):
             fit(table.column("f1"))
     with pytest.raises(InputError) as error:

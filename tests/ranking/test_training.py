@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,17 +32,18 @@ from helpers import (
 )
 from hypothesis import given, settings
 
-from hyperdpo.data.batching import GroupBatch
+from hyperdpo.core.preferences import stream
+from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.ranking import training
 from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.draws import Draw, dirichlet_weights, with_temperatures
+from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
-from hyperdpo.ranking.training import Training, _Loop, _share, learning_rate, train
+from hyperdpo.ranking.training import ORDER, Training, learning_rate, quality, share_of_process, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
 
@@ -89,7 +91,7 @@ def test_processes_share_a_batch_by_whole_groups_and_no_group_counts_twice(group
     weights = weights if per_group else weights[0]
     seen: list[int] = []
     for rank in range(world):
-        share, draw, idle = _share(batch, Draw(weights), Place(process_index=rank, num_processes=world))
+        share, draw, idle = share_of_process(batch, Draw(weights), Place(process_index=rank, num_processes=world))
         assert len(share.groups) >= 1, "every process takes part in the exchange of gradients"
         assert share.length == batch.length
         expected = weights[share.groups - 100] if per_group else weights
@@ -165,44 +167,41 @@ def test_the_share_of_vertices_and_the_even_cover_reach_the_draws():
 
 
 @pytest.mark.parametrize("conditioning", ["input", "head"])
-def test_a_step_of_the_temperature_hypernetwork_has_the_loss_of_equation_20(conditioning):
-    """One w and one β ~ D(β) of each group and draw; the loss at them, written out."""
+def test_an_epoch_of_the_temperature_hypernetwork_has_the_loss_of_equation_20(conditioning):
+    """One w and one β ~ D(β) of each group and draw; the loss at them, written out, of a model that stays as it is."""
     low, high, draws = (0.5, 1.0), (2.0, 4.0), 2
+    sampling = {"draws": draws, "epochs": 1, "min_batches": 3, "learning_rate": 1e-30}
     config = toy_config(
         parametrization="temperature",
         temperatures={"low": low, "high": high, "parametrization": "scratch"},
         scorer={"conditioning": conditioning},
-        training={"draws": draws},
+        training=sampling,
     )
-    job = toy_job(training={"draws": draws})
     torch.manual_seed(0)
     job = replace(
-        job,
+        toy_job(training=sampling),
         ranker=conditioned_ranker(config, 6),
         sampler=with_temperatures(dirichlet_weights(config.training, 2, 0), low, high, 0),
     )
-    loop = _Loop(job, cpu())
-    loop.epoch, loop.counts = 1, torch.tensor([3.0, 5.0])
-    group_batch = job.train.batches()[0]
-    draw = job.sampler(1, 0, len(group_batch.groups))
-    assert draw.temperatures is not None
-    assert draw.weights.shape == draw.temperatures.shape == (draws, len(group_batch.groups), 2)
-    assert (draw.temperatures >= low).all()
-    assert (draw.temperatures <= high).all()
-    assert np.ptp(draw.temperatures, axis=(0, 1)).min() > 0.5, "they are drawn"
-    w, betas = (torch.from_numpy(x).float() for x in (draw.weights, draw.temperatures))
-    batch = job.train.batch(group_batch)
-    with torch.no_grad():
-        scores = job.ranker(batch, w, betas)
-    expected = 0.0
-    for k in range(draws):
-        for g, mask in enumerate(batch.mask):
-            distance = (scores[k, g] - batch.base_scores[g])[mask]
-            for j in range(2):
-                if batch.signal[g, j]:
-                    cross_entropy = -(batch.targets[g, j][mask] * (betas[k, g, j] * distance).log_softmax(-1)).sum()
-                    expected += float(w[k, g, j] * cross_entropy) / (draws * (3.0, 5.0)[j])
-    assert float(loop._step(0, group_batch)) == pytest.approx(expected, rel=1e-5)
+    largest = max(job.train.num_items // 3, int(job.train.sizes.max()))
+    expected, with_signal = 0.0, np.asarray(job.train.signal).sum(0)
+    for step, group_batch in enumerate(shuffled_batches(job.train.sizes, largest, stream(job.seed, ORDER, 1))):
+        draw = job.sampler(1, step, len(group_batch.groups))
+        assert draw.temperatures is not None
+        assert draw.weights.shape == draw.temperatures.shape == (draws, len(group_batch.groups), 2)
+        assert (draw.temperatures >= low).all()
+        assert (draw.temperatures <= high).all()
+        assert len(group_batch.groups) < 3 or np.ptp(draw.temperatures, axis=(0, 1)).min() > 0.3, "they are drawn"
+        w, betas = (torch.from_numpy(x).float() for x in (draw.weights, draw.temperatures))
+        batch = job.train.batch(group_batch)
+        with torch.no_grad():
+            scores = job.ranker(batch, w, betas)
+        for k, (g, mask), j in product(range(draws), enumerate(batch.mask), range(2)):
+            if batch.signal[g, j]:
+                distance = betas[k, g, j] * (scores[k, g] - batch.base_scores[g])[mask]
+                cross_entropy = -(batch.targets[g, j][mask] * distance.log_softmax(-1)).sum()
+                expected += float(w[k, g, j] * cross_entropy) / (draws * with_signal[j])
+    assert train(job, cpu()).losses == pytest.approx([expected], rel=1e-5)
 
 
 def test_a_draw_depends_on_seed_epoch_and_step_alone():
@@ -246,67 +245,61 @@ def test_without_warm_up_the_learning_rate_starts_at_its_top():
     assert learning_rate(TrainingConfig(epochs=10, warmup=0, learning_rate=0.3), 0) == pytest.approx(0.3)
 
 
-def test_every_step_runs_at_the_scheduled_learning_rate():
+def test_every_step_runs_at_the_scheduled_learning_rate(rates):
     job = toy_job(training={"epochs": 3})
-    loop = training._Loop(job, cpu())
-    seen: list[float] = []
-    real = loop._step
-    loop._step = lambda *a: (seen.append(loop.optimizer.param_groups[0]["lr"]), real(*a))[1]
-    loop.run()
-    steps = len(seen) // 3
-    assert seen == [learning_rate(job.config, step / steps) for step in range(3 * steps)]
+    train(job, cpu())
+    steps = len(rates) // 3
+    assert steps > 1
+    assert rates == [learning_rate(job.config, step / steps) for step in range(3 * steps)]
 
 
 # --- the choice of the model
 
 
-def with_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[dict[str, torch.Tensor]]:
-    """Make the validation hypervolumes known; the weights at each evaluation are collected."""
+def judged(values: list[float], **settings: Any) -> tuple[Training, list[dict[str, torch.Tensor]], list[float]]:
+    """A job whose epochs are judged by these numbers; the weights and the main metric at each evaluation."""
     states: list[dict[str, torch.Tensor]] = []
+    mains: list[float] = []
 
-    def front(ranker: Ranker, *_: Any) -> Any:
-        states.append({k: v.clone() for k, v in ranker.state_dict().items()})
-        value = values[len(states) - 1]
-        return SimpleNamespace(hypervolume=value, hypervolume_with_main=value, main=np.array([0.5, 0.7]))
+    def choice(front: Front) -> float:
+        states.append({k: v.clone() for k, v in job.ranker.state_dict().items()})
+        mains.append(float(np.nanmean(front.main)))
+        return values[len(states) - 1]
 
-    monkeypatch.setattr(training, "validation_front", front)
-    return states
+    job = replace(toy_job(training=settings), choice=choice)
+    return job, states, mains
 
 
-def test_the_chosen_weights_are_those_of_the_best_validation_front(monkeypatch):
-    states = with_validation(monkeypatch, [0.1, 0.4, 0.2, 0.3])
-    job = toy_job(training={"epochs": 4, "evaluations": 4, "patience": 0})
+def test_the_chosen_weights_are_those_of_the_best_validation_front():
+    job, states, mains = judged([0.1, 0.4, 0.2, 0.3], epochs=4, evaluations=4, patience=0)
     history = train(job, cpu())
     assert history.validation == [0.1, 0.4, 0.2, 0.3]
     assert history.best == 1
-    assert history.main == [pytest.approx(0.6)] * 4
+    assert history.main == pytest.approx(mains)
     assert same_tensors(job.ranker.state_dict(), states[1])
     assert not same_tensors(states[1], states[3])
 
 
 def test_without_a_main_label_the_choice_goes_by_the_objectives_alone():
-    assert training.quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=None)) == 0.3
-    assert training.quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=0.2)) == 0.2
+    assert quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=None)) == 0.3
+    assert quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=0.2)) == 0.2
 
 
-def test_of_equal_fronts_the_first_is_chosen(monkeypatch):
-    states = with_validation(monkeypatch, [0.4, 0.4, 0.4])
-    job = toy_job(training={"epochs": 3, "evaluations": 3, "patience": 0})
+def test_of_equal_fronts_the_first_is_chosen():
+    job, states, _ = judged([0.4, 0.4, 0.4], epochs=3, evaluations=3, patience=0)
     assert train(job, cpu()).best == 0
     assert same_tensors(job.ranker.state_dict(), states[0])
 
 
 @pytest.mark.parametrize(("patience", "evaluations"), [(1, 3), (2, 4), (0, 8)])
-def test_patience_ends_a_training_that_many_evaluations_after_the_best(monkeypatch, patience, evaluations):
-    states = with_validation(monkeypatch, [0.1, 0.4, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3])
-    job = toy_job(training={"epochs": 8, "evaluations": 8, "patience": patience})
+def test_patience_ends_a_training_that_many_evaluations_after_the_best(patience, evaluations):
+    job, states, _ = judged([0.1, 0.4, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3], epochs=8, evaluations=8, patience=patience)
     history = train(job, cpu())
     assert history.epochs == list(range(1, evaluations + 1))
     assert same_tensors(job.ranker.state_dict(), states[1])
 
 
-def test_evaluations_are_spread_over_the_epochs_and_the_last_epoch_has_one(monkeypatch):
-    with_validation(monkeypatch, [0.1] * 9)
+def test_evaluations_are_spread_over_the_epochs_and_the_last_epoch_has_one():
     history = train(toy_job(training={"epochs": 9, "evaluations": 3, "patience": 0}), cpu())
     assert history.epochs == [3, 6, 9]
 
@@ -363,13 +356,14 @@ def test_features_streamed_from_the_table_train_the_same_weights_as_those_in_mem
     assert timeless(in_memory.metrics) == timeless(streamed.metrics)
 
 
-def test_the_batch_is_small_where_the_data_is_small():
+@pytest.mark.parametrize(("batch", "most"), [({"min_batches": 10}, None), ({"batch_items": 15}, 15)])
+def test_the_batch_is_small_where_the_data_is_small(rates, batch, most):
     """At least ``min_batches`` batches in an epoch, unless single groups are larger than that."""
-    job = toy_job(training={"min_batches": 10})
-    loop = training._Loop(job, cpu())
-    assert loop.budget == max(job.train.num_items // 10, int(job.train.sizes.max()))
-    many = training._Loop(toy_job(training={"batch_items": 15}), cpu())
-    assert many.budget == 15
+    job = toy_job(training={"epochs": 1, **batch})
+    train(job, cpu())
+    sizes = job.train.sizes
+    most = most or max(job.train.num_items // 10, int(sizes.max()))
+    assert len(rates) == len(shuffled_batches(sizes, most, np.random.default_rng(0)))
 
 
 # --- what is learned
