@@ -160,7 +160,9 @@ def prompt_rows(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tu
     if mask is None:
         # The end of a text may serve as padding, so that ids alone do not tell what is padding.
         if len(ids) > 1 and pad is not None and bool((ids == pad).any()):
-            raise InputError("attention_mask is missing; the prompts contain padding")
+            raise InputError(
+                "attention_mask is missing; the prompts contain padding: pass the tokenizer's attention_mask"
+            )
         return ids, torch.ones_like(ids)
     mask = mask.to(model.device)
     if mask.shape != ids.shape:

@@ -378,7 +378,7 @@ class ConditionedLM(BaseInterface):
                 is left out at the moment (:meth:`base_only`).
         """
         if self._base_only:
-            raise InputError("merge inside base_only: everything that would be merged is left out")
+            raise InputError("merge inside base_only would merge nothing; call it outside")
         with torch.no_grad():
             condition = self.condition(weights, 1)
         plain = self.plain_base(share_weights=share_weights, fold=True, gates=condition.gates)
