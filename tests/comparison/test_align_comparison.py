@@ -40,7 +40,7 @@ ALL = ("hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo", "logit-mixing")
 
 
 def share_of_low_words(prompts: Any, texts: Any) -> np.ndarray:
-    """Of the toy's two objectives."""
+    """The toy's two objectives."""
     low = [np.mean([int(w[1:]) < 26 for w in t.split() if w[1:].isdigit()] or [0.5]) for t in texts]
     return np.stack([low, 1 - np.array(low)], 1)
 
