@@ -136,6 +136,7 @@ def test_weights_are_read_from_text_by_place_or_by_name(capsys):
         ("cliks=1", "--weights: no objective 'cliks'; expected some of clicks, quality, price"),
         ("clicks=.5,.5", "expected either plain numbers or name=number"),
         ("clicks=a", "--weights: 'clicks=a' is not a number"),
+        ("clicks=.3,clicks=1", "--weights: clicks is named twice; name each objective once"),
     ],
 )
 def test_other_texts_are_an_error_that_shows_them(text, found):

@@ -225,7 +225,7 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
             is 0, with a note on stderr.
 
     Raises:
-        InputError: not numbers, an unknown name, or not a point of the simplex.
+        InputError: not numbers, an unknown or repeated name, or not a point of the simplex.
     """
     pieces = [piece.strip() for piece in text.split(",")]
     labels = [names[i] for i in chosen]
@@ -239,8 +239,11 @@ def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.
     given: dict[str, float] = {}
     for label, piece in zip(labels, pieces, strict=False):
         name, equals, number = piece.rpartition("=")
+        name = name.strip() if equals else label
+        if name in given:
+            raise InputError(f"--weights: {name} is named twice; name each objective once")
         try:
-            given[name.strip() if equals else label] = float(number)
+            given[name] = float(number)
         except ValueError:
             raise InputError(f"--weights: {piece!r} is not a number; expected such as .3,.7") from None
     try:
