@@ -61,6 +61,15 @@ def test_help_is_printed(command, arguments):
     assert found.out.startswith("Usage: hyperdpo")
 
 
+@pytest.mark.parametrize("arguments", [(), ("rank",), ("align",), ("data",)])
+def test_a_group_without_a_subcommand_prints_its_help_line_by_line(arguments, capsys):
+    code = main(list(arguments))
+    printed = "".join(capsys.readouterr())
+    assert code == 2
+    assert printed.startswith(f"Usage: {' '.join(['hyperdpo', *arguments])} [OPTIONS] COMMAND [ARGS]...\n")
+    assert "\nCommands:\n" in printed
+
+
 def test_the_version_is_printed(command):
     assert command("--version").out == f"{__version__}\n"
 

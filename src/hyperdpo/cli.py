@@ -41,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = _note
             code = cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
     except (InputError, click.ClickException) as error:
+        if isinstance(error, click.UsageError) and error.ctx and error.message == error.ctx.get_help():
+            click.echo(error.message, err=True)  # a group without a subcommand
+            return 2
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"hyperdpo: {' '.join(message.split())}", err=True)
         return 2
