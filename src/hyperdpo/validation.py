@@ -125,8 +125,10 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def not_a_setting(where: str, name: str, kind: Any, section: str = "") -> InputError:
-    """The error for a name that is no setting of a class; it suggests the nearest one."""
-    near = did_you_mean(re.sub(r"\.\d+", "", name), setting_names(kind, re.sub(r"\.\d+", "", section)))
+    """The error for a name that is no setting of a class; it suggests the nearest one, in the same place of a list."""
+    plain, known = (re.sub(r"\.\d+", "", one) for one in (name, section))
+    near = did_you_mean(plain, setting_names(kind, known))
+    near = near.replace(f" mean {plain.rpartition('.')[0]}", f" mean {name.rpartition('.')[0]}")
     return InputError(f"{where}{name} is not a setting{near or '; see docs/settings.md for the settings'}")
 
 

@@ -53,7 +53,10 @@ def test_the_trainer_and_the_commands_have_the_same_defaults(tmp_path: Path) -> 
         ),
         ({"conditioning": {"mask_start": "two"}}, "conditioning.mask_start is 'two'; expected one or random"),
         ({"objectives": {"name": "a"}}, "--set: objectives is {'name': 'a'}; expected a list of settings"),
-        ({"objectives": [{"name": "a", "bta": 1}]}, "objectives.0.bta is not a setting; did you mean objectives.beta?"),
+        (
+            {"objectives": [{"name": "a", "bta": 1}]},
+            "objectives.0.bta is not a setting; did you mean objectives.0.beta?",
+        ),
         ({"split": {"train": 0.9}}, "--set: split: the parts are (0.9, 0.0, 0.2); expected numbers"),
         ({"split": {"seed": -1}}, "--set: split.seed is -1; expected an integer of at least 0, or null"),
         ({"format": "csv"}, "--set: format is 'csv'; expected auto, groups,"),
