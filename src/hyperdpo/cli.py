@@ -80,7 +80,7 @@ def data() -> None:
 @click.option("--queries", type=int, required=True, help="Number of queries (groups).")
 @click.option(
     "--seed",
-    type=int,
+    type=click.IntRange(min=0),
     default=0,
     show_default=True,
     help="With the same seed, a smaller file is a prefix of a larger one.",
@@ -125,7 +125,9 @@ def check_data(**options: Any) -> None:
     "--out", type=PATH, help="Directory for data, run, front and report.  [default: demo, with --align demo-align]"
 )
 @click.option("--queries", type=int, help="Size of the generated data.  [default: 600, with --align 480 prompts]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the data and the training."
+)
 @settings_option("Any setting of the fit.")
 def demo(align: bool, out: Path | None, queries: int | None, seed: int, overrides: dict[str, Any]) -> None:
     """Run all steps on generated data: data, base, fit, front, plots, report."""

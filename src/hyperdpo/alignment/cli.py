@@ -107,10 +107,20 @@ def align_front(**options: Any) -> None:
 )
 @click.option("--prompt", "prompts", multiple=True, required=True, help="May be given several times.")
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--sample/--greedy", default=False, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="The most tokens that an answer may have.",
+)
+@click.option("--sample/--greedy", default=False, show_default=True, help="Sample, or take the likeliest token.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Temperature of the sampling; needs --sample.  [default: 1.0]",
+)
+@click.option("--seed", type=int, help="Seed of the sampling; needs --sample.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
 @model_option
 @cpu_option

@@ -192,8 +192,8 @@ def generate_command(
     scale: float = 1.0,
     max_new_tokens: int = 64,
     sample: bool = False,
-    temperature: float = 1.0,
-    seed: int = 0,
+    temperature: float | None = None,
+    seed: int | None = None,
     model: str | None = None,
     as_json: bool = False,
     cpu: bool = False,
@@ -202,7 +202,13 @@ def generate_command(
 
     Args:
         weights: each as ``.3,.7`` or ``helpful=.3,harmless=.7``.
+        temperature: of the sampling; None: 1.
+        seed: of the sampling; None: 0.
     """
+    if not sample:
+        for option, value in (("--temperature", temperature), ("--seed", seed)):
+            if value is not None:
+                note(f"{option} has no effect without --sample")
     disable_progress_bars_without_tty()
     run = AlignRun.load(run_path, model)
     run.model.to(best_device(cpu))
@@ -211,8 +217,8 @@ def generate_command(
     rows = [(prompt, w) for prompt in prompts for w in grid]
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample}
     if sample:
-        settings |= {"temperature": temperature, "top_k": 0}
-    texts = run.generate([p for p, _ in rows], np.array([w for _, w in rows]), scale, seed=seed, **settings)
+        settings |= {"temperature": 1.0 if temperature is None else temperature, "top_k": 0}
+    texts = run.generate([p for p, _ in rows], np.array([w for _, w in rows]), scale, seed=seed or 0, **settings)
     answers = [
         {"prompt": prompt, "weights": dict(zip(run.names, map(float, w), strict=True)), "scale": scale, "text": text}
         for (prompt, w), text in zip(rows, texts, strict=True)
