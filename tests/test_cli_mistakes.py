@@ -169,7 +169,7 @@ MISTAKES = [
     ("data generate T/d.txt --queries many", "--queries|many"),
     ("data generate T/d.txt", "--queries"),
     ("data generate T/few/d.txt --queries 2", "few|cannot be written"),
-    ("data generate T/d.txt --queries 2 --seed -1", "seed"),
+    ("data generate T/d.txt --queries 2 --seed -1", "--seed|-1"),
     ("demo --out T/few --queries 3", "few"),
     ("rank sort DATA", "sort"),
     ("rank fit DATA --out NEW --presets mslr", "--presets"),
@@ -259,6 +259,40 @@ def test_a_run_saved_from_python_is_measured_on_a_file(command, generated, tmp_p
     points = json.loads((tmp_path / "f.json").read_text())["points"]
     np.testing.assert_allclose([list(p["metrics"].values()) for p in points], expected.metrics, rtol=1e-5)
     np.testing.assert_allclose([p["main"] for p in points], expected.main, rtol=1e-5)
+    assert "does not use" not in found.err, "labels were given apart from the features, but the run knows them"
+
+
+def test_columns_that_score_uses_or_knows_are_not_called_unused(command, tmp_path):
+    rng = np.random.default_rng(0)
+    features, qid = pd.DataFrame(rng.normal(size=(60, 3)), columns=["f0", "f1", "f2"]), np.repeat(np.arange(12), 5)
+    labels = {name: rng.integers(0, 3, 60) for name in ("clicks", "quality")}
+    base = rng.normal(size=60).astype(np.float32)
+    model = HyperRanker(objectives=["clicks", "quality"], device="cpu", **TINY)
+    model.fit(features, qid=qid, labels=labels, base_scores=base).save(tmp_path / "run")
+    features.assign(qid=qid, **labels, lightgbm=base, price=1.0).to_csv(tmp_path / "own.csv", index=False)
+    arguments = [tmp_path / "run", tmp_path / "own.csv", "--weights", "1,0", "--base-scores", "lightgbm", "--cpu"]
+    found = command("rank", "score", *arguments)
+    assert found.code == 0, found.err
+    assert "does not use: price" in found.err
+
+
+def test_a_file_without_the_main_label_says_how_to_name_it_or_do_without(command, tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {"f0": rng.normal(size=60), "clicks": rng.integers(0, 3, 60), "stars": rng.integers(0, 3, 60)}
+    own = tmp_path / "own.csv"
+    pd.DataFrame({"qid": np.repeat(np.arange(12), 5), **columns, "lightgbm": columns["f0"]}).to_csv(own, index=False)
+    fit = ["rank", "fit", own, "--objectives", "clicks", "--cpu", *TINY_OPTIONS, "--out"]
+    message = "no column 'relevance' for the main label; name yours with --set main.column=NAME"
+    assert command(*fit, tmp_path / "a").refused(message)
+    assert command(*fit, tmp_path / "b", "--set", "main.column=stars").code == 0
+    assert command(*fit, tmp_path / "c", "--set", "main=null", "--base-scores", "lightgbm").code == 0
+
+
+def test_settings_of_sampling_without_sample_are_noted(command, tmp_path):
+    arguments = ["--weights", "1,0", "--prompt", "a", "--temperature", 0.5, "--seed", 1]
+    found = command("align", "generate", tmp_path / "none", *arguments)
+    assert "note: --temperature has no effect without --sample" in found.err
+    assert "note: --seed has no effect without --sample" in found.err
 
 
 def test_data_that_was_trained_on_is_not_measured_as_if_it_were_held_out(command, generated, tmp_path):

@@ -26,6 +26,7 @@ from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run
+from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.oracle import attained, oracle_front
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
@@ -105,7 +106,7 @@ def front_command(
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)
-    note_other_columns(table, run)
+    note_other_columns(table, run, base_scores)
     name, part = run.part(table, split) if file_of is None else (file_of, Part.whole(table))
     given = given_base(base_scores, run, table)
     settings = replace(run.config.metric, **(metric or {}))
@@ -148,10 +149,13 @@ def front_command(
     return result
 
 
-def note_other_columns(table: GroupedTable, run: RankRun) -> None:
+def note_other_columns(table: GroupedTable, run: RankRun, base_scores: str | None = None) -> None:
     """Say which features of the run a LETOR file does not reach, and which columns the run was not trained with.
 
-    The former count as 0, as all that is absent in LETOR text does.
+    The former count as 0, as all that is absent in LETOR text does. The run's labels and the base scores are not named.
+
+    Args:
+        base_scores: the column of the base scores, or their file.
 
     Raises:
         InputError: a feature of the run is missing.
@@ -165,7 +169,10 @@ def note_other_columns(table: GroupedTable, run: RankRun) -> None:
             stacklevel=2,
         )
     others = run.data.get("features_left_out")  # a run of an older version does not say
-    if others is not None and (extra := [n for n in table.columns if n not in names and n not in others]):
+    if others is None:
+        return
+    known = {*names, *others, *(label.column for label in all_labels(run.config)), base_scores}
+    if extra := [name for name in table.columns if name not in known]:
         warnings.warn(
             f"{table.source}: columns that the run was not trained with, and does not use: {abridged(extra)}",
             stacklevel=2,
@@ -205,7 +212,7 @@ def score_command(
     device = best_device(cpu)
     run.to(device)
     table = read(source, run.config, origins=run.origins)
-    note_other_columns(table, run)
+    note_other_columns(table, run, base_scores)
     given = given_base(base_scores, run, table)
     use_free_cores()
     scores = run.score(Part.whole(table), w, scale, temperatures=temperatures, base_scores=given, device=device)

@@ -43,6 +43,11 @@ def choose_features(
     if base_column is not None:
         roles.setdefault(base_column, "base scores")
     for name, reason in roles.items():
+        if reason == "main label" and name not in {*table.columns, *table.doubtful, *table.left_out}:
+            raise InputError(
+                f"{table.source}: no column {name!r} for the main label; name yours with --set main.column=NAME, or "
+                f"use --set main=null and --base-scores (the columns are {abridged(table.columns)})"
+            )
         if not reason.startswith("in "):
             table.column_index(name)
     for name in config.excluded_columns:
