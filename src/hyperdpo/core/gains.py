@@ -7,9 +7,9 @@ IDCG_j is the largest DCG@k that the list allows. For a utility sum_j v_j NDCG_j
 
 whatever v is: every label, the main one included, is one more term.
 
-A head u_j with the loss -sum_i g_ij log softmax(u_j)_i, g not normalised, has the minimiser softmax(u_j) = E[g_j] / κ_j,
-where κ_j = E[sum_i g_ij | x]. So column j is softmax(u_j) κ_j. (The expected share of a label, times its expected
-total, is something else: share and total are correlated.)
+A head u_j with the loss -sum_i g_ij log softmax(u_j)_i, g not normalised, has the minimiser E[g_j | x] / κ_j, where
+κ_j = E[sum_i g_ij | x]. So column j is softmax(u_j) κ_j. (The expected share of a label, times its expected total, is
+something else: share and total are correlated.)
 """
 
 from __future__ import annotations
