@@ -29,14 +29,14 @@ FEATURES = 136
 PEAK_OF_READING = """
 import re, sys
 from pathlib import Path
-import hyperdpo.data.letor_kernel
 from hyperdpo.data.cache import read_table
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 
+read_table(sys.argv[1], cache_dir=Path(sys.argv[3]))  # loads the machine code
 before = peak()
-table = read_table(sys.argv[1], cache_dir=Path(sys.argv[2]), sort=len(sys.argv) > 3)
+table = read_table(sys.argv[2], cache_dir=Path(sys.argv[3]), sort=len(sys.argv) > 4)
 print(before, peak(), table.values.nbytes)
 """
 
@@ -168,13 +168,14 @@ def main() -> None:
         reopened = min(seconds(lambda: read_table(path, cache_dir=cache)) for _ in range(5))
         print(f"{'reopening from the cache':32s} {1000 * reopened:9.2f} ms")
 
-        command = [sys.executable, "-c", PEAK_OF_READING, str(path), str(directory / "fresh")]
+        command = [sys.executable, "-c", PEAK_OF_READING, str(small), str(path), str(directory / "fresh")]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         before, peak, arrays = (int(n) / 1e6 for n in output.split())
         limit = 1.3 * arrays + 200
         if forms:
             form = forms["rows in random order, sorted"]
-            command = [sys.executable, "-c", PEAK_OF_READING, str(form), str(directory / "scattered"), "sort"]
+            target = directory / "scattered"
+            command = [sys.executable, "-c", PEAK_OF_READING, str(small), str(form), str(target), "sort"]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             print(f"sorting rows in random order: peak memory {int(output.split()[1]) / 1e6:.0f} MB")
         print(f"float32 values {arrays:.0f} MB; peak memory {peak:.0f} MB, {peak - before:.0f} MB above the imports:")

@@ -155,14 +155,14 @@ def rate_of(port: int, clients: int, requests: list[bytes], seconds: float) -> f
 
 def overheads(file: Path, rounds: int) -> None:
     """Bare session.run, the app without a network, and a client over loopback, in turns."""
+    from hyperdpo.core.point import Point, PointReader
     from hyperdpo.serving.server.app import Server
-    from hyperdpo.serving.server.points import Point, Points
     from hyperdpo.serving.server.rank_api import rank_app
     from hyperdpo.serving.server.rank_model import RankModel, padded
     from hyperdpo.serving.server.rank_schema import RankLimits, read_groups
 
     model = RankModel.load(file)
-    points = Points(model.objectives, Point(None))
+    points = PointReader(model.objectives, Point())
     kinds = {"JSON": bodies(False), "base64": bodies(True)}
     inputs = [
         padded([group.work for group in read_groups(body, model, points, RankLimits())]) for body in kinds["JSON"]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hyperdpo.stories.preferences import group_statistics, sample_preferences
+from hyperdpo.stories.preferences import sample_preferences
 from hyperdpo.stories.text_measures import MEASURES
 
 
@@ -24,11 +25,15 @@ def main() -> None:
     started = time.process_time()
     sampled = sample_preferences(model, tokenizer, prompts=options.prompts, objectives=tuple(MEASURES), progress=False)
     print(f"{len(sampled)} prompts x 4 responses: {time.process_time() - started:.1f} s of CPU")
-    found = group_statistics(sampled)
-    print(f"{'measure':16} {'mean':>7} {'within':>7} {'ties':>5}  correlation with {found.objectives[0]}")
-    for j, name in enumerate(found.objectives):
-        numbers = f"{found.means[j]:7.2f} {found.within[j]:7.2f} {found.ties[j]:5.0%}"
-        print(f"{name:16} {numbers}  {found.correlations[0, j]:.2f}")
+    labels = np.array([[group.labels[name] for name in sampled.objectives] for group in sampled.groups])  # (G, m, n)
+    centred = labels - labels.mean(2, keepdims=True)
+    covariances = np.einsum("gin,gjn->ij", centred, centred)
+    correlations = covariances / np.sqrt(np.outer(np.diag(covariances), np.diag(covariances)))
+    ties = (np.ptp(labels, axis=2) == 0).mean(0)  # the share of groups that teach nothing
+    print(f"{'measure':16} {'mean':>7} {'within':>7} {'ties':>5}  correlation with {sampled.objectives[0]}")
+    for j, name in enumerate(sampled.objectives):
+        numbers = f"{labels[:, j].mean():7.2f} {np.sqrt((centred[:, j] ** 2).mean()):7.2f} {ties[j]:5.0%}"
+        print(f"{name:16} {numbers}  {correlations[0, j]:.2f}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.ranking.config import RankConfig, ScorerConfig, TrainingConfig, build_config
+from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights
 from hyperdpo.ranking.examples import Examples, Features, build_examples, feature_columns
 from hyperdpo.ranking.parametrizations import Ranker
-from hyperdpo.ranking.training import Training, _Loop, dirichlet_weights, fixed_weights, make_accelerator, train
+from hyperdpo.ranking.training import Training, _Loop, make_accelerator, train
 
 OBJECTIVES = 5
 #: Size of the matrices whose product is the measure.

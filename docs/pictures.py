@@ -13,7 +13,8 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from hyperdpo.cli import main as hyperdpo
 from hyperdpo.core.mixture import mixture_scores
-from hyperdpo.core.preferences import sample_weights, stream, weight_grid
+from hyperdpo.core.preferences import stream, weight_grid
+from hyperdpo.core.sampling import sample_weights
 from hyperdpo.data.cache import read_table
 from hyperdpo.plots import COLOURS
 from hyperdpo.ranking.run import RankRun

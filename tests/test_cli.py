@@ -339,7 +339,8 @@ def test_a_front_of_some_objectives_has_those_axes(command, fitted_five, generat
 
 
 def test_the_base_scores_of_a_data_set_are_computed_once(command, fitted, generated, tmp_path, monkeypatch):
-    from hyperdpo.ranking import run as run_module
+
+    from hyperdpo.ranking import base_scores as base_scores_module
 
     run, data = shutil.copytree(fitted, tmp_path / "run"), shutil.copy(generated[0], tmp_path / "data.txt")
     shutil.rmtree(run / "base_scores")
@@ -348,7 +349,7 @@ def test_the_base_scores_of_a_data_set_are_computed_once(command, fitted, genera
     def fail(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(run_module, "score_items", fail)
+    monkeypatch.setattr(base_scores_module, "score_items", fail)
     assert command("rank", "front", run, data, "--points", 2, "--cpu").code == 0
 
 

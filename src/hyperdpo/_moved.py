@@ -17,6 +17,7 @@ MOVED = {
     "hyperdpo.alignment.logged": "hyperdpo.alignment.training_metrics",
     "hyperdpo.alignment.tokens": "hyperdpo.alignment.tokenization",
     "hyperdpo.alignment.batches": "hyperdpo.alignment.collation",
+    "hyperdpo.alignment.cards": "hyperdpo.alignment.hub",
     "hyperdpo.alignment.reading": "hyperdpo.alignment.data.reading",
     "hyperdpo.alignment.formats": "hyperdpo.alignment.data.formats",
     "hyperdpo.alignment.transcripts": "hyperdpo.alignment.data.transcripts",

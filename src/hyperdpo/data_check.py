@@ -143,13 +143,15 @@ def check_preferences(
     from hyperdpo.alignment.data.preferences import shared_questions
     from hyperdpo.alignment.data.reading import ReadOptions
     from hyperdpo.alignment.data.report import describe_parts, label_lines
-    from hyperdpo.alignment.settings import configured_objectives, prepared, reading_of, settings_of
+    from hyperdpo.alignment.settings import settings_of
+    from hyperdpo.alignment.sources import columns_of, configured_objectives, prepared, reading_of
 
     names = ("preset", "base_scores", "sort", "features_from_zero", "validation", "test")
     _refuse({name: options[name] for name in names}, "preferences of a language model")
     configured = settings_of(options["config_file"], settings)
     read = reading_of(configured, format, **reading)
-    labels, columns = configured_objectives(configured, options["objectives"])
+    labels = configured_objectives(configured, options["objectives"])
+    columns = columns_of(configured, options["objectives"])
     reports = describe_parts(source, columns, labels, ReadOptions(**read))
     for name, report in reports.items():
         first, *more = report.lines()

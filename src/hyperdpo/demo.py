@@ -1,4 +1,4 @@
-"""``hyperdpo demo``: the whole way on generated data, from nothing to a front, a comparison and a report."""
+"""``hyperdpo demo``: all steps on generated data, up to a front, a comparison and a report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import counted
 from hyperdpo.files import write_atomically
+from hyperdpo.printing import page_of
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.commands import compare_command, fit_command, front_command
 from hyperdpo.ranking.config import build_config
@@ -45,8 +46,5 @@ def run_demo(out: Path, *, queries: int, seed: int = 0, overrides: Mapping[str, 
 
 def _report(front: Mapping[str, Any], compared: Mapping[str, Any], pictures: list[bytes]) -> str:
     """One self-contained page."""
-    from jinja2 import Environment, PackageLoader
-
-    pages = Environment(autoescape=True, loader=PackageLoader("hyperdpo", "pages"))
     images = [base64.b64encode(picture).decode() for picture in pictures]
-    return pages.get_template("front.html").render(front=front, compared=compared, images=images)
+    return page_of("front.html", front=front, compared=compared, images=images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -30,6 +30,22 @@ def shown(value: Any, most: int | None = None) -> str:
         )
     text = " ".join(text.split()).encode("utf-8", "backslashreplace").decode()
     return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
+def brief(value: Any, most: int = 80) -> str:
+    """A value of JSON in a message: short, on one line, however large or deep it is.
+
+    Args:
+        most: characters of a text that are shown.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        plain = len(value) <= 8 and all(isinstance(one, int | float) for one in value)
+        return shown(list(value)) if plain else f"a list of {len(value)}"
+    if isinstance(value, Mapping):
+        return "an object"
+    return shown(value[:most] if isinstance(value, str) else value, most)
 
 
 def one_line(error: BaseException | str, most: int = 200) -> str:

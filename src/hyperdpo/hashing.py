@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    import numpy as np
+
 
 def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
     """A hash of settings, whatever their order; a value that JSON cannot hold counts as its text."""
@@ -21,3 +23,11 @@ def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
 def sha256_of(*parts: Any) -> _Hash:
     """A hash of plain values, for the names of files that are kept. More bytes may be added to it."""
     return hashlib.sha256(json.dumps(parts).encode())
+
+
+def digest(values: np.ndarray) -> str:
+    """A hash of an array's numbers."""
+    import numpy as np
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)

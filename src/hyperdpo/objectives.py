@@ -7,58 +7,50 @@ the data (the point to flip at, a mean) is fitted on the training split and stor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from hyperdpo.errors import InputError
+from hyperdpo.validation import Float, PositiveFloat, settings
 
-#: What label columns start with in tables made from arrays, where a feature may have any name.
-ARRAY_LABEL = "label:"
-#: And the main label's: no label that a user names has a space there.
-ARRAY_MAIN = ARRAY_LABEL + " main"
+#: What the label columns of runs made from arrays began with until labels stood beside the table: kept to read them.
+OLD_ARRAY_PREFIX = "label:"
 
 Direction = Literal["maximize", "minimize"]
 Transform = Literal["none", "log1p", "standardize"]
 Target = Literal["softmax", "l1"]
 
-#: How pydantic reads a configuration's dataclasses: unknown settings are refused, ``column: 41`` is "41".
-STRICT: Any = {"extra": "forbid", "coerce_numbers_to_str": True, "allow_inf_nan": False}
 
-
-@dataclass(frozen=True, kw_only=True)
+@settings()
 class Label:
-    """One label column z.
-
-    Attributes:
-        name: what tables, plots and ``--maximize`` call it.
-        column: the column that holds it; the name if left out. In LETOR text a feature's number.
-        direction: ``minimize`` replaces z by max(flip_at - z, 0).
-        flip_at: only for ``minimize``; the training split's largest value if left out.
-        transform: applied before the target: ``none``, ``log1p`` (counts), or ``standardize`` (mean 0 and
-            standard deviation 1 over the training split). Left out: ``standardize`` for a softmax
-            target (raw MSLR quality scores of 1 to 254 would make it one-hot), ``none`` for l1.
-        target: t(z) over a group: ``softmax`` for dense labels, ``l1`` for sparse non-negative ones. Left out:
-            :meth:`fitted` chooses by the values.
-        unjudged: a value, such as -1, that says "not judged": the item takes no part in this label's target, loss and
-            metric. With it, a missing value says the same.
-        target_temperature: the τ of softmax(z / τ).
-        center, spread: what ``standardize`` subtracts and divides by; filled in by :meth:`fitted`.
-    """
-
-    __pydantic_config__ = STRICT
+    """One label column z."""
 
     name: str
+    """What tables, plots, ``--weights`` and ``--maximize`` call it."""
     column: str = ""
+    """The column that holds it; in LETOR text a feature's number. Default: the name."""
     direction: Direction = "maximize"
-    flip_at: float | None = None
+    """``minimize`` replaces z by max(flip_at - z, 0)."""
+    flip_at: Float | None = None
+    """Only for ``minimize``. Default: the training split's largest value."""
     transform: Transform | None = None
+    """Applied before the target: ``none``, ``log1p`` (counts), or ``standardize`` (mean 0 and standard deviation 1 over
+    the training split). Default: ``standardize`` for a softmax target (raw MSLR quality scores of 1 to 254 would make
+    it one-hot), ``none`` for l1."""
     target: Target | None = None
-    unjudged: float | None = None
-    target_temperature: float = 1.0
-    center: float | None = None
-    spread: float | None = None
+    """t(z) over a group: ``softmax`` for dense labels, ``l1`` for sparse non-negative ones. Default: l1 if more than
+    half of the values are 0 and none is negative, else softmax."""
+    unjudged: Float | None = None
+    """A value, such as -1, that means "not judged": the item takes no part in this label's target, loss and metric.
+    With it, a missing value means the same."""
+    target_temperature: PositiveFloat = 1.0
+    """The τ of softmax(z / τ)."""
+    center: Float | None = None
+    """What ``standardize`` subtracts. The fit fills it in."""
+    spread: Float | None = None
+    """What ``standardize`` divides by. The fit fills it in."""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -73,10 +65,6 @@ class Label:
             )
         if self.flip_at is not None and self.direction != "minimize":
             raise InputError(f"label {self.name!r}: flip_at is set, but the direction is {self.direction}")
-        if not (np.isfinite(self.target_temperature) and self.target_temperature > 0):
-            raise InputError(
-                f"label {self.name!r}: target_temperature is {self.target_temperature}; expected a number above 0"
-            )
 
     def fitted(self, values: np.ndarray) -> Label:
         """The label with everything that comes from data filled in.
@@ -152,7 +140,7 @@ class Label:
 MAIN = "main"
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings()
 class Objective(Label):
     """An auxiliary label that the model is fine-tuned for, with its temperature β_j.
 
@@ -160,9 +148,8 @@ class Objective(Label):
         InputError: the name ``main``, which stands for the main label; a temperature that is not a number above 0.
     """
 
-    __pydantic_config__ = STRICT
-
-    beta: float = 1.0
+    beta: PositiveFloat = 1.0
+    """β, the temperature: a larger one keeps the ranker nearer to the base."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,5 +158,3 @@ class Objective(Label):
                 f"objective {MAIN!r}: this name stands for the main label in tables and charts; "
                 f"expected another name, in a configuration such as name: other, column: {self.column}"
             )
-        if not (np.isfinite(self.beta) and self.beta > 0):
-            raise InputError(f"objective {self.name!r}: beta is {self.beta}; expected a number above 0")

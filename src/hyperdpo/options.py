@@ -1,18 +1,16 @@
-"""What options of the command line are read with: names, numbers, settings, weights."""
+"""What options of the command line are read with: names, numbers, settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args
 
 import click
 
-from hyperdpo.errors import InputError, counted
-from hyperdpo.progress import note
-
-if TYPE_CHECKING:
-    import numpy as np
+from hyperdpo.errors import InputError
 
 PATH = click.Path(path_type=Path)
 
@@ -74,6 +72,29 @@ def _number_or(value: Any) -> Any:
     return value
 
 
+class _Setting(click.Option):
+    """An option whose help looks up its default where the setting is defined."""
+
+    def __init__(self, *names: Any, of: str, **more: Any):
+        super().__init__(*names, **more)
+        self.of = of
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        module, _, path = self.of.partition(":")
+        default = attrgetter(path)(import_module(f"hyperdpo.{module}"))
+        record = super().get_help_record(context)
+        return record and (record[0], f"{record[1]}  [default: {default}]")
+
+
+def setting(name: str, kind: Any, of: str, help: str) -> Callable[..., Any]:
+    """An option that stands for a setting; it is None where it is not given.
+
+    Args:
+        of: the setting whose default the help shows, such as ``ranking.config:TrainingConfig.precision``.
+    """
+    return click.option(name, type=kind, cls=_Setting, of=of, help=help)
+
+
 def settings_option(help: str) -> Callable[..., Any]:
     """``--set``: the settings that a command is given by their names, as ``overrides``."""
     return click.option("--set", "overrides", multiple=True, callback=overrides_of, metavar="KEY=VALUE", help=help)
@@ -110,59 +131,11 @@ def take_settings(options: dict[str, Any], own: Mapping[str, Sequence[str]]) -> 
     return overrides
 
 
-def parse_weights(text: str, names: Sequence[str], chosen: Sequence[int]) -> np.ndarray:
-    """(m,) weights from ``.3,.7`` or ``clicks=.3,quality=.7``.
-
-    Args:
-        names: the run's m objectives.
-        chosen: positions of those that plain numbers stand for, in order. Fewer numbers than that leave
-            0 for the rest, with a note on stderr.
-
-    Raises:
-        InputError: not numbers, an unknown name, or not a point of the simplex.
-    """
-    import numpy as np
-
-    from hyperdpo.core.preferences import check_weights
-
-    w = np.zeros(len(names))
-    pieces = [piece.strip() for piece in text.split(",")]
-    labels = [names[i] for i in chosen]
-    if len(pieces) > len(labels):
-        raise InputError(
-            f"--weights: found {counted(len(pieces), 'weight')}; expected {len(labels)}, for {', '.join(labels)}"
-        )
-    named = ["=" in piece for piece in pieces]
-    if any(named) and not all(named):
-        raise InputError(f"--weights: found {text!r}; expected either plain numbers or name=number for each")
-    for position, piece in enumerate(pieces):
-        name, _, number = piece.rpartition("=")
-        name = name.strip() if name else labels[position]
-        if name not in labels:
-            raise InputError(f"--weights: no objective {name!r}; expected some of {', '.join(labels)}")
-        try:
-            w[list(names).index(name)] = float(number)
-        except ValueError:
-            raise InputError(f"--weights: {piece!r} is not a number; expected such as .3,.7") from None
-    w = check_weights(w, len(names))
-    if not any(named) and len(pieces) < len(labels):
-        said = ", ".join(f"{name} {w[list(names).index(name)]:g}" for name in labels)
-        note(f"{counted(len(pieces), 'weight')} for {counted(len(labels), 'objective')}, the rest count 0: {said}")
-    return w
-
-
 #: Layouts of preference data, as :mod:`hyperdpo.alignment.data.formats` has them.
-PREFERENCE_FORMATS = (
-    "auto",
-    "groups",
-    "scores",
-    "pku",
-    "helpsteer3",
-    "helpsteer2",
-    "pairs",
-    "ultrafeedback",
-    "helpsteer",
-)
+PreferenceFormat = Literal[
+    "auto", "groups", "scores", "pku", "helpsteer3", "helpsteer2", "pairs", "ultrafeedback", "helpsteer"
+]
+PREFERENCE_FORMATS: tuple[str, ...] = get_args(PreferenceFormat)
 
 
 def reading_options(before: str = "") -> tuple[Callable[..., Any], ...]:
@@ -261,7 +234,7 @@ def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command takes that reads a ranker's data."""
     options = (
         click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
-        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/ranking.md."),
+        click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md."),
         click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
         click.option(
             "--base-scores",

@@ -1,11 +1,26 @@
-"""How figures are written where people read them."""
+"""How figures and pages are written for people."""
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 
 def four_digits(value: float | None) -> str:
-    """Four significant digits, zeros at the end included: 0.23 is 0.2300, so that columns and neighbours line up.
-
-    None, where there is nothing, is a dash.
-    """
+    """Four significant digits, zeros at the end included: 0.23 is 0.2300, so that columns line up. None is a dash."""
     return "-" if value is None else f"{value:#.4g}".removesuffix(".")
+
+
+def page_of(template: str, **values: Any) -> str:
+    """HTML from a template in ``pages/``; texts among the values are escaped."""
+    return _pages().get_template(template).render(values)
+
+
+@cache
+def _pages() -> Environment:
+    from jinja2 import Environment, PackageLoader
+
+    return Environment(autoescape=True, loader=PackageLoader("hyperdpo", "pages"))

@@ -212,9 +212,9 @@ def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, mo
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fit = ["align", "fit", data, "--model", place / "model", "--out", tmp_path / "run", *QUICK]
     with monkeypatch.context() as patch:
-        for module in ("data.reading", "data.groups", "data.preferences", "settings"):
+        for module in ("data.reading", "data.groups", "sources"):
             patch.setattr(f"hyperdpo.alignment.{module}.VERSION", 1)
-        patch.setattr("hyperdpo.alignment.settings.read_preferences", partial(read_preferences, version=1))
+        patch.setattr("hyperdpo.alignment.sources.read_preferences", partial(read_preferences, version=1))
         patch.setattr("hyperdpo.alignment.data.groups.Preferences.split", partialmethod(Preferences.split, version=1))
         done = command(*fit)
     assert done.code == 0, done.err

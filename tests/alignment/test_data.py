@@ -106,8 +106,15 @@ def test_bad_arguments_are_refused():
         read_preferences(rows, objectives=["a", "z"])
     with refused("objective 'b' has no label"):
         read_preferences(rows, objectives=["a", "b"])
-    with refused("format 'trl'", "auto, groups, scores, pku, helpsteer3, helpsteer2, pairs, ultrafeedback, helpsteer"):
+    layouts = "auto, groups, scores, pku, helpsteer3, helpsteer2, pairs, ultrafeedback or helpsteer"
+    with refused(f"format is 'trl'; expected {layouts}"):
         read_preferences(rows, format="trl")
+    with refused("fromat is not a setting; did you mean format?"):
+        read_preferences(rows, fromat="pairs")
+    with refused("ignore_columns is 3; expected a list of texts"):
+        read_preferences(rows, ignore_columns=3)
+    with refused("column 'prompt' is both the prompt and ignored"):
+        read_preferences(rows, prompt_column="prompt", ignore_columns=["prompt"])
     with refused("row 1", "no column 'responses'"):
         read_preferences(rows, format="scores")
     for objectives in ([], ["a", "a"], "a"):

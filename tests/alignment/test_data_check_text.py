@@ -47,7 +47,12 @@ REFUSED = [
     (preferences(good=[1, 1]), "", "cannot teach anything"),
     (preferences(1), "", "groups of the same prompt count once"),
     (preferences(), "objectives: [{name: better}]", "no objective 'better'"),
-    (preferences(), "split: {train: 2}", "sum to 1"),
+    (preferences(), "split: {train: 0.9}", "sum to 1"),
+    (preferences(), "split: {train: 2}", "split.train is 2; expected a number above 0 and at most 1"),
+    (preferences(), "conditioning: {prompt_token: 2}", "not a setting; did you mean conditioning.prompt_tokens?"),
+    (preferences(), "compare: {sampling_factor: 0}", "compare.sampling_factor is 0; expected a number above 0"),
+    (preferences(), "training: {beta: low}", "training.beta is 'low'; expected a number above 0"),
+    (preferences(), "texts: {token: 3}", "texts.token is not a setting; did you mean texts.tokens?"),
     (
         [*preferences(), {"prompt": "", "completions": ["a", "b"], "labels": {"good": [1, 0]}}],
         "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import KINDS, MIXED, padded, texts, tiny_model
+from tiny_models import KINDS, MIXED, padded, texts, tiny_model, trainable
 from torch import Tensor, nn
 
 from hyperdpo.alignment.logps import OutputHead, sequence_logps
@@ -105,8 +105,8 @@ def test_the_models_logps_have_the_gradients_of_its_logits(kind: str) -> None:
         else:
             values = naive(model(ids, mask, MIXED).logits, ids, completion)
         (values * torch.tensor([1.0, -0.5, 2.0])).sum().backward()
-        grads.append([p.grad.clone() for p in model.trainable_parameters() if p.grad is not None])
-    assert len(grads[0]) == len(model.trainable_parameters())
+        grads.append([p.grad.clone() for p in trainable(model) if p.grad is not None])
+    assert len(grads[0]) == len(trainable(model))
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
@@ -146,7 +146,7 @@ def test_under_autocast_values_and_gradients_are_close_to_those_of_full_precisio
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             values = model(ids, mask, MIXED, completion_mask=completion).logps
         values.mean().backward()
-        grads = torch.cat([p.grad.flatten() for p in model.trainable_parameters() if p.grad is not None])
+        grads = torch.cat([p.grad.flatten() for p in trainable(model) if p.grad is not None])
         found.append((values.detach(), grads))
         assert values.dtype == torch.float32
     torch.testing.assert_close(found[1][0], found[0][0], atol=0.5, rtol=0.05)

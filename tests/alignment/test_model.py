@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import KINDS, MIXED, PLAIN, padded, randomise, texts, tiny_base, tiny_model
+from tiny_models import KINDS, MIXED, PLAIN, padded, randomise, texts, tiny_base, tiny_model, trainable
 
 from hyperdpo.alignment.conditioned_lora import RankGates, lora_layers, weight_change
 from hyperdpo.alignment.conditioning import ConditioningConfig, centred
-from hyperdpo.alignment.logps import weights_influence
 from hyperdpo.alignment.model import ConditionedLM, Responses
 from hyperdpo.alignment.soup import soup
 from hyperdpo.errors import InputError
@@ -96,11 +95,11 @@ def test_base_only_equals_the_untouched_model_bit_for_bit(kind: str, side: str) 
 
 def test_base_only_is_left_after_an_error_and_keeps_what_is_trainable() -> None:
     model, row = tiny_model(), texts()[0]
-    before, trainable = logits(model, row, [0.5, 0.5]), [id(p) for p in model.trainable_parameters()]
+    before, named = logits(model, row, [0.5, 0.5]), [id(p) for p in trainable(model)]
     with pytest.raises(KeyError), model.base_only():
         raise KeyError
     assert torch.equal(logits(model, row, [0.5, 0.5]), before)
-    assert [id(p) for p in model.trainable_parameters()] == trainable
+    assert [id(p) for p in trainable(model)] == named
     with pytest.raises(InputError, match="merge inside base_only"), model.base_only():
         model.merge([0.5, 0.5])
 
@@ -148,13 +147,13 @@ def test_trainable_parameters_are_ours_alone() -> None:
     assert model.num_parameters(only_trainable=False) == ours + sum(p.numel() for p in untouched.parameters())
     assert sum(p.numel() for part in model.parts().values() for p in part) == ours
     assert set(model.parts()) == {"prefix", "mask", "lora", "gates"}
-    assert all(p.dtype == torch.float32 for p in model.trainable_parameters())
+    assert all(p.dtype == torch.float32 for p in trainable(model))
 
 
 def test_in_half_precision_the_adapter_is_float32_and_a_mixed_batch_still_works() -> None:
     model = tiny_model(base=tiny_base().to(torch.bfloat16))
     ids, mask = padded(texts(), "left")
-    assert {p.dtype for p in model.trainable_parameters()} == {torch.float32}
+    assert {p.dtype for p in trainable(model)} == {torch.float32}
     out = model(ids, mask, MIXED).logits
     assert out.dtype == torch.bfloat16
     assert out.isfinite().all()
@@ -178,10 +177,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(kind: str) -> None:
             with model.base_only(), torch.no_grad():
                 model(ids, mask)
             (first.sum() - 2 * second.square().mean()).backward()
-        return [p.grad for p in model.trainable_parameters() if p.grad is not None]
+        return [p.grad for p in trainable(model) if p.grad is not None]
 
     plain, recomputed = gradients(False), gradients(True)
-    assert len(plain) == len(tiny_model(kind).trainable_parameters())
+    assert len(plain) == len(trainable(tiny_model(kind)))
     assert all(grad.abs().max() > 0 for grad in plain)
     for one, other in zip(plain, recomputed, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
@@ -279,9 +278,16 @@ def test_the_spread_of_the_gates_does_not_change_where_training_starts_but_where
 
 def test_the_starting_influence_of_w_grows_with_the_masks_spread() -> None:
     ids, mask = padded(texts(), "right")
-    found = [weights_influence(tiny_model(mask_spread=s, trained=False), ids, mask) for s in (0.05, 0.3, 1.0)]
+
+    def influence(model: ConditionedLM) -> float:
+        """The mean distance between the tokens' log-probabilities at the two vertices."""
+        with torch.no_grad():
+            first, second = (model(ids, mask, w).logits.log_softmax(-1)[mask.bool()] for w in torch.eye(2))
+        return float((first - second).abs().mean())
+
+    found = [influence(tiny_model(mask_spread=s, trained=False)) for s in (0.05, 0.3, 1.0)]
     assert 0 < found[0] < found[1] < found[2]
-    assert weights_influence(tiny_model(**PLAIN), ids, mask) == 0
+    assert influence(tiny_model(**PLAIN)) == 0
 
 
 def test_networks_see_the_middle_of_the_simplex_as_zero_and_the_vertices_at_unit_size() -> None:
@@ -416,7 +422,7 @@ def damaged(path: Path, name: str) -> str:
         config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "lora_rank": 2}}))
         return "written with another configuration"
     config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "colour": 1}}))
-    return "unknown setting 'colour'"
+    return "conditioning.colour is not a setting"
 
 
 @pytest.mark.parametrize(

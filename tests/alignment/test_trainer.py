@@ -26,7 +26,7 @@ from hyperdpo.alignment.data.preferences import read_preferences, write_preferen
 from hyperdpo.alignment.evaluation import (
     control_spans,
     front_of_scores,
-    pair_accuracy,
+    ordered_pairs,
     reference_point,
 )
 from hyperdpo.alignment.model import ConditionedLM
@@ -368,12 +368,13 @@ def test_losses_accuracies_and_room_are_what_arithmetic_says(tmp_path):
     np.testing.assert_allclose(reference_point(pairs), 1.1)
 
 
-def test_pair_accuracy_counts_ordered_pairs_of_real_responses():
+def test_ordered_pairs_are_those_of_real_responses():
     rewards = torch.tensor([[3.0, 2.0, 1.0], [0.0, 5.0, 9.0]])
     targets = torch.tensor([[[0.5, 0.3, 0.2]], [[0.9, 0.1, 0.0]]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
     signal = torch.ones(2, 1, dtype=torch.bool)
-    assert pair_accuracy(rewards, targets, mask, signal).tolist() == [pytest.approx(3 / 4)]
+    right, counted = ordered_pairs(rewards, targets, mask, signal)
+    assert (right.tolist(), counted.tolist()) == ([[3], [0]], [[3], [1]])
     best, worst, margin = best_and_worst(targets[:, 0], rewards, mask)
     assert (best.tolist(), worst.tolist(), margin.tolist()) == ([3.0, 0.0], [1.0, 5.0], [2.0, -5.0])
 
@@ -415,15 +416,15 @@ def test_an_evaluation_strategy_without_data_is_refused(tmp_path):
         ("alpha", 0, "expected a number above 0"),
         ("alpha", [], "expected a number above 0"),
         ("max_length", "abc", "expected an integer"),
-        ("max_length", 1, "expected at least 2"),
+        ("max_length", 1, "of at least 2"),
         ("max_length", 10.5, "expected an integer"),
-        ("max_prompt_length", 0, "expected at least 1"),
+        ("max_prompt_length", 0, "of at least 1"),
         ("num_train_epochs", "abc", "expected a number"),
-        ("num_train_epochs", -1, "expected at least 0"),
-        ("per_device_train_batch_size", 0, "expected at least 1"),
+        ("num_train_epochs", -1, "of at least 0"),
+        ("per_device_train_batch_size", 0, "of at least 1"),
         ("per_device_train_batch_size", "four", "expected an integer"),
-        ("gradient_accumulation_steps", 0, "expected at least 1"),
-        ("eval_points", 0, "expected at least 1"),
+        ("gradient_accumulation_steps", 0, "of at least 1"),
+        ("eval_points", 0, "of at least 1"),
         ("learning_rate", "fast", "expected a number"),
         ("learning_rate", math.nan, "expected a number"),
         ("learning_rate", -1.0, "expected a number above 0"),

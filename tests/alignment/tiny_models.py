@@ -84,3 +84,8 @@ def padded(rows: list[torch.Tensor], side: str) -> tuple[torch.Tensor, torch.Ten
 
 #: Weights of three rows, all different.
 MIXED = torch.tensor([[1.0, 0.0], [0.3, 0.7], [0.0, 1.0]])
+
+
+def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The parameters that require a gradient."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

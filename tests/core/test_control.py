@@ -8,7 +8,6 @@ import torch
 from scipy.optimize import minimize
 
 from hyperdpo.core.control import (
-    check_temperatures,
     linear_transformation,
     normalised_temperatures,
     proportional_scale,
@@ -154,37 +153,6 @@ def test_it_can_be_exported_with_the_temperatures_as_an_input():
 def test_normalised_temperatures_sum_to_one_and_keep_their_proportions(wrap):
     normalised = normalised_temperatures(wrap([[1.0, 3.0], [0.2, 0.2]]))
     np.testing.assert_allclose(normalised, [[0.25, 0.75], [0.5, 0.5]])
-
-
-def test_checked_temperatures_are_a_copy():
-    mine = np.array([0.5, 2.0])
-    checked = check_temperatures(mine, 2)
-    assert checked.tolist() == [0.5, 2.0]
-    assert not np.shares_memory(checked, mine)
-    assert check_temperatures(torch.tensor([1, 2]), 2).dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("values", "found"),
-    [
-        ((1.0, 0.0), "temperatures 1, 0, expected finite numbers > 0"),
-        ((-0.1, 1.0), "temperatures -0.1, 1,"),
-        ((math.nan, 1.0), "temperatures nan, 1,"),
-        ((1.0, math.inf), "temperatures 1, inf,"),
-        ((1.0,), "found 1 value, expected 2, one per objective"),
-        ((0.2, 0.3, 0.5), "found 3 values, expected 2"),
-        ((), "found 0 values, expected 2"),
-        (1.0, "found a single number, expected 2"),
-        ([[1.0, 2.0]], r"found an array of shape \(1, 2\), expected 2"),
-        ([[1.0, 2.0], [1.0]], "expected 2 numbers"),
-        ("warm", "temperatures 'warm', expected 2 numbers"),
-        (None, "temperatures"),
-    ],
-)
-def test_other_temperatures_are_an_error_that_shows_them(values, found):
-    with pytest.raises(InputError, match=found) as error:
-        check_temperatures(values, 2)
-    assert "\n" not in str(error.value)
 
 
 def test_proportional_temperatures_are_one_scale_apart():

@@ -162,11 +162,14 @@ def test_a_missing_name_is_refused():
 
 
 def test_a_fingerprint_tells_contents_apart():
-    def of(values, names=("a", "b"), offsets=(0, 1, 2)):
+    def of(values, names=("a", "b"), offsets=(0, 1, 2), labels=(("c", [0, 1]),)):
         columns = Columns(np.array(values), names, True)
-        return to_table(columns, np.arange(2), np.array(offsets), fingerprint=True).fingerprint
+        beside = {name: np.array(column) for name, column in labels}
+        return to_table(columns, np.arange(2), np.array(offsets), beside).fingerprint
 
     same = of([[1, 2], [3, 4]])
     assert same == of([[1, 2], [3, 4]])
-    assert len({same, of([[1, 2], [3, 5]]), of([[1, 2], [3, 4]], ("a", "c"))}) == 3
+    others = [of([[1, 2], [3, 5]]), of([[1, 2], [3, 4]], ("a", "c"))]
+    others += [of([[1, 2], [3, 4]], labels=labels) for labels in ([("d", [0, 1])], [("c", [1, 0])], [])]
+    assert len({same, *others}) == 6
     assert to_table(Columns(np.zeros((2, 2)), ("a", "b"), True), np.arange(2), np.arange(3)).fingerprint == ""

@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_svmlight_file
 
-from hyperdpo.data import letor, letor_kernel
+from hyperdpo.data import letor
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.data.letor import MAX_FEATURE, MAX_LINE, convert_letor
+from hyperdpo.data.letor import convert_letor
+from hyperdpo.data.letor_errors import MAX_FEATURE, MAX_LINE
 from hyperdpo.data.storage import open_stored
 from hyperdpo.errors import InputError
 
@@ -716,6 +717,7 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     assert seen[-1] == (len(GOOD) * 1000,) * 2
 
 
-def test_a_guess_of_the_width_ignores_comments_and_rubbish() -> None:
-    text = b"1 qid:77 3:1 12:0 # 99:1\n4:5 500:1#600:2\n70000:1\n" + b"\0" * letor_kernel.PADDING
-    assert letor_kernel.widest_feature(np.frombuffer(bytearray(text), np.uint8), 0, len(text) - 16, 65_536) == 500
+def test_numbers_in_comments_do_not_widen_a_table(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = b"1 qid:77 3:1 12:0 # 99:1\n# 500:1\n0 qid:77 5:1#600:2\n"
+    for block_bytes in (1, 1 << 20):
+        assert parse(text, tmp_path_factory, block_bytes=block_bytes).columns == ("relevance", *map(str, range(1, 13)))

@@ -64,3 +64,56 @@ def test_the_page_knows_every_room_and_every_arrow() -> None:
     assert {room for room, _ in described} == ROOMS
     told = {room: set(re.findall(r"`(\w+)/`", text)) for room, text in arrows}
     assert told == {room: imports(room) for room in ROOMS}
+
+
+# --- circles
+
+MODULES = {
+    ".".join(("hyperdpo", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+#: The two files of the comparison that train rankers; they become one room.
+KNOWN_CIRCLES = [{"hyperdpo.ranking.bench", "hyperdpo.ranking.gbdt_bench"}]
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """The modules that a module imports, also inside functions; what only type checkers see is left out."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            named = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            found |= named or {str(node.module)}
+        found |= imported(node)
+    return found & MODULES.keys()
+
+
+def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """The largest sets of modules each of which reaches all others of its set."""
+    reached = {start: reachable(arrows, start) for start in arrows}
+    found = {frozenset(other for other in reached[m] if m in reached[other]) for m in arrows if m in reached[m]}
+    return [set(circle) for circle in found]
+
+
+def reachable(arrows: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(arrows[start])
+    while waiting:
+        if (module := waiting.pop()) not in found:
+            found.add(module)
+            waiting += arrows[module]
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    arrows = {name: imported(ast.parse(path.read_text())) for name, path in MODULES.items()}
+    assert [circle for circle in circles(arrows) if circle not in KNOWN_CIRCLES] == []
+
+
+def test_a_circle_would_be_noticed() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [{"b", "c"}]
+    assert imported(ast.parse("def f():\n    from hyperdpo.core import losses")) == {"hyperdpo.core.losses"}
+    assert imported(ast.parse("if TYPE_CHECKING:\n    import hyperdpo.files")) == set()

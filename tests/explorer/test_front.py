@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer.front import Front, Marks, figure, first_mark, xy
-from hyperdpo.explorer.point import CURVE_SCALES, Point
+from hyperdpo.explorer.point import CURVE_SCALES, curve
 
 
 def front(m: int, k: int, name: str = "run", points: int = 4) -> Front:
@@ -57,7 +58,7 @@ def test_nothing_has_no_place():
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
 def test_the_way_to_the_base_begins_at_the_point_or_at_scale_one(scale):
     point = Point((0.2, 0.8), scale, (1.0, 2.0))
-    rows = point.curve()
+    rows = curve(point)
     assert rows[0].tolist() == [0.2, 0.8, scale, 1.0, 2.0]
     assert rows[1:, 2].tolist() == [min(scale, 1.0), *CURVE_SCALES[1:]]
     assert (rows[:, [0, 1, 3, 4]] == rows[0, [0, 1, 3, 4]]).all()

@@ -12,9 +12,9 @@ from helpers import is_one_line
 from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.run import AlignRun
+from hyperdpo.core.point import Point
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.lm_state import AlignExplorer, example_prompts
-from hyperdpo.explorer.point import Point
 
 BETAS = (0.1, 0.1)
 
@@ -75,7 +75,6 @@ def test_metrics_are_those_of_the_front_of_the_run(explorer, language):
 
 def test_without_data_there_is_nothing_to_measure(language):
     explorer = AlignExplorer(AlignRun.load(language[0]), language[0], None)
-    assert not explorer.measured
     assert explorer.prompts == []
     with pytest.raises(InputError):
         explorer.front()

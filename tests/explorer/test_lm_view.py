@@ -8,8 +8,8 @@ from pathlib import Path
 from nicegui import Client, app, core
 from nicegui.page import page
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer import lm_view
-from hyperdpo.explorer.point import Point
 
 
 class Looked:
@@ -31,12 +31,12 @@ def test_a_closed_page_leaves_nothing_to_be_told_of_a_shutdown():
                 views.append(lm_view.LmView([Looked()], []))  # type: ignore[list-item]
         for client in clients[:2]:
             client.delete()
-        left = len(lm_view._OPEN)
+        left = len(lm_view.OPEN)
         stopped = [view._stop.is_set() for view in views]
-        lm_view._stop_all()
+        lm_view.stop_all()
         assert views[2]._stop.is_set()
         clients[2].delete()
-        return left, len(lm_view._OPEN), stopped
+        return left, len(lm_view.OPEN), stopped
 
     handlers = list(app._shutdown_handlers)
     assert asyncio.run(visits()) == (1, 0, [True, True, False])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from helpers import CLICKS, fit_toy, toy_table
 
+from hyperdpo.core.point import Point
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.rank_state import RankExplorer, ranking, shared_range, trained_on
 from hyperdpo.explorer.tables import list_table, metric_table
 from hyperdpo.ranking.run import RankRun
@@ -131,13 +131,15 @@ def test_groups_that_another_run_was_trained_on_are_counted(fitted, generated):
     assert run.objectives == tuple(CLICKS)
 
 
-def test_only_the_last_lists_are_kept(monkeypatch, explorer):
+def test_only_the_last_lists_are_kept(monkeypatch):
     monkeypatch.setattr("hyperdpo.explorer.rank_state.KEPT_LISTS", 2)
-    first = explorer.list_of(0)
-    for group in (1, 0, 2, 0):
+    run = fit_toy(parametrization="mixture")
+    explorer = RankExplorer(run, Path("toy"), run.part(toy_table())[1], "test")
+    first, second = explorer.list_of(0), explorer.list_of(1)
+    for group in (0, 2, 0):
         explorer.list_of(group)
     assert explorer.list_of(0) is first
-    assert len(explorer._lists) == 2
+    assert explorer.list_of(1) is not second
 
 
 def test_tables_are_html_that_names_cannot_break(explorer):

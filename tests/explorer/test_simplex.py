@@ -34,7 +34,7 @@ def test_the_others_keep_their_proportions(start, index, value):
     found = [w for j, w in enumerate(simplex.weights) if j != index]
     rest = 1 - simplex.weights[index]
     total = sum(others)
-    expected = [rest * x / total if total else rest / len(others) for x in others]
+    expected = [rest * (x / total) if total else rest / len(others) for x in others]
     assert found == pytest.approx(expected, abs=1.01 / PARTS)
 
 

@@ -11,9 +11,9 @@ import pytest
 from helpers import CLICKS
 
 from hyperdpo import HyperRanker
+from hyperdpo.core.point import Point
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
-from hyperdpo.explorer.point import Point
 from hyperdpo.explorer.snippets import align_snippets, rank_snippets
 from hyperdpo.ranking.run import RankRun
 

@@ -25,11 +25,11 @@ from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
 from hyperdpo.ranking import bench as bench_module
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.bench import Bench, Repeat, parse_entry
 from hyperdpo.ranking.comparison import SCALES, attained, compare, few_weightings, mean_and_sd, mean_front
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
-from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.tables import print_comparison
 from hyperdpo.ranking.variants import VARIANTS
 

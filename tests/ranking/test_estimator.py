@@ -465,9 +465,18 @@ def test_a_frame_without_names_of_its_own_is_taken_by_position(fitted):
     np.testing.assert_array_equal(model.predict(frame, **QID), fitted.predict(DATA["X"], **QID))
 
 
-def test_a_feature_with_the_name_of_a_label_column_is_refused():
-    frame = pd.DataFrame(DATA["X"], columns=["label:a", *NAMES[1:]])
-    assert "'label:a'" in refusal(lambda: ranker().fit(frame, DATA["y"], **QID, labels=DATA["labels"]))
+def test_a_feature_may_have_the_name_of_a_label():
+    frame = pd.DataFrame(DATA["X"], columns=["a", "relevance", *NAMES[2:]])
+    named = ranker().fit(frame, DATA["y"], **QID, labels=DATA["labels"])
+    assert named.feature_names_in_.tolist() == list(frame.columns)
+    plain = ranker().fit(DATA["X"], DATA["y"], **QID, labels=DATA["labels"])
+    np.testing.assert_array_equal(named.predict(frame, **QID), plain.predict(DATA["X"], **QID))
+
+
+def test_a_label_with_the_name_of_y_is_refused():
+    labels = {"a": DATA["labels"]["a"], "relevance": DATA["labels"]["b"]}
+    model = HyperRanker(["a", {"name": "b", "column": "relevance"}], device="cpu", **TINY)
+    assert "'relevance' is that of y" in refusal(lambda: model.fit(DATA["X"], DATA["y"], **QID, labels=labels))
 
 
 def test_two_columns_of_one_name_are_refused():

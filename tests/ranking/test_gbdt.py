@@ -26,15 +26,12 @@ from hyperdpo.ranking.gbdt import (
     GbdtConfig,
     GbdtData,
     GbdtModel,
-    LabelScale,
-    LabelScaling,
     choose_main_share,
-    grades,
-    scalarise,
     train_gbdt_base,
     train_lambdamart,
 )
-from hyperdpo.ranking.metrics import NdcgSettings, mean_ndcg
+from hyperdpo.ranking.gbdt_labels import LabelScale, LabelScaling, grades, scalarise
+from hyperdpo.ranking.metrics import NdcgSettings, ndcg
 
 pytest.importorskip("lightgbm")
 
@@ -76,7 +73,7 @@ def ndcg_of(scores: np.ndarray, gains: np.ndarray, part: Part) -> float:
     ends = np.cumsum(part.sizes)
     mask = np.arange(part.sizes.max()) < part.sizes[:, None]
     rows = np.where(mask, (ends - part.sizes)[:, None] + np.arange(part.sizes.max()), 0)
-    return float(mean_ndcg(*(torch.from_numpy(a) for a in (scores[rows], gains[rows], mask)))[0])
+    return float(ndcg(*(torch.from_numpy(a) for a in (scores[rows], gains[rows], mask))).nanmean())
 
 
 def refusal(action: Callable[[], Any]) -> str:

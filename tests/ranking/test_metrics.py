@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from hyperdpo.errors import InputError
-from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mean_ndcg, mrr, ndcg
+from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
+
+
+def mean_ndcg(*given):
+    """The mean over the groups that count, and their number."""
+    values = ndcg(*given)
+    return values.nanmean(-1), (~values.isnan()).sum(-1)
+
 
 PLACES = pytest.mark.parametrize("k", [1, 3, 10, None])
 
@@ -119,9 +126,16 @@ def test_the_settings_describe_themselves():
     assert everything == "NDCG (exponential gain, groups without a positive label: one)"
 
 
-@pytest.mark.parametrize("wrong", [{"k": 0}, {"gain": "cubic"}, {"empty": "ignore"}])
-def test_unknown_settings_are_an_error(wrong):
-    with pytest.raises(InputError, match=r"^ndcg .* expected"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"k": 0}, "k is 0; expected an integer of at least 1, or null"),
+        ({"gain": "cubic"}, "gain is 'cubic'; expected linear or exponential"),
+        ({"empty": "ignore"}, "empty is 'ignore'; expected skip, one or zero"),
+    ],
+)
+def test_unknown_settings_are_an_error(wrong, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
         NdcgSettings(**wrong)
 
 

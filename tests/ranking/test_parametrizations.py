@@ -15,11 +15,12 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, scalarise
 from hyperdpo.errors import InputError
 from hyperdpo.ranking import training
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import MixtureConfig, ScorerConfig
 from hyperdpo.ranking.examples import LabelledBatch
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, TemperatureRanker
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.run import RankRun
 
 G, N, F, M = 3, 6, 4, 2
 CONFIG = ScorerConfig(width=8)
@@ -302,12 +303,13 @@ def test_every_way_of_sampling_trains(settings):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"temperatures": {"low": 0.0}}, ["low is 0.0", "0 < low <= high"]),
+        ({"temperatures": {"low": 0.0}}, ["temperatures.low is 0.0", "a number above 0"]),
+        ({"temperatures": {"low": 2.0}}, ["low is 2.0 and high 1.5", "0 < low <= high"]),
         ({"temperatures": {"low": [1.0, 1.0, 1.0]}}, ["expected 2 numbers"]),
-        ({"mixture": {"smoothing": [0.5, 1.5]}}, ["mixture: smoothing", "1.5", "0 to 1"]),
-        ({"mixture": {"smoothing": []}}, ["mixture: smoothing", "()"]),
-        ({"mixture": {"power": -1.0}}, ["mixture: power is -1.0"]),
-        ({"mixture": {"power": [1.0, 4.5]}}, ["mixture: power", "4.5", "0 to 4"]),
+        ({"mixture": {"smoothing": [0.5, 1.5]}}, ["mixture.smoothing", "1.5", "from 0 to 1"]),
+        ({"mixture": {"smoothing": []}}, ["mixture: smoothing", "empty list"]),
+        ({"mixture": {"power": -1.0}}, ["mixture.power is -1.0"]),
+        ({"mixture": {"power": [1.0, 4.5]}}, ["mixture.power", "4.5", "from 0 to 4"]),
         ({"mixture": {"distillation": -1.0}}, ["distillation is -1.0"]),
         ({"parametrization": "mixture", "training": {"penalty": 0.1}}, ["penalty is 0.1", "mixture"]),
         ({"training": {"vertex_share": 1.5}}, ["vertex_share is 1.5"]),

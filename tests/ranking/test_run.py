@@ -18,9 +18,10 @@ from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
-from hyperdpo.ranking import run as run_module
+from hyperdpo.ranking import base_scores as base_scores_module
+from hyperdpo.ranking.base_scores import BaseSource, read_scores
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import FORMAT_VERSION, BaseSource, RankRun, read_scores
+from hyperdpo.ranking.run import FORMAT_VERSION, RankRun
 
 HALF = [0.5, 0.5]
 
@@ -226,8 +227,8 @@ def test_base_scores_that_do_not_fit_are_refused(run, table, scores):
 
 def test_base_scores_are_computed_once_and_kept_on_disk(run, monkeypatch):
     calls: list[int] = []
-    real = run_module.score_items
-    monkeypatch.setattr(run_module, "score_items", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    real = base_scores_module.score_items
+    monkeypatch.setattr(base_scores_module, "score_items", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
     other = toy_table(seed=8)
     first = run.base_scores(other)
     assert len(calls) == 1

@@ -38,21 +38,14 @@ from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
 from hyperdpo.ranking import training
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import TrainingConfig, merged
+from hyperdpo.ranking.draws import Draw, dirichlet_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
-from hyperdpo.ranking.run import BaseSource, RankRun
-from hyperdpo.ranking.training import (
-    Draw,
-    Training,
-    _Loop,
-    _share,
-    dirichlet_weights,
-    learning_rate,
-    train,
-    with_temperatures,
-)
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.training import Training, _Loop, _share, learning_rate, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
 

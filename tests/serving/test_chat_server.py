@@ -18,10 +18,10 @@ from live_server import running
 
 from hyperdpo.alignment.continuous import ContinuousBatch
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.core.point import Point
 from hyperdpo.serving.server.app import Server
 from hyperdpo.serving.server.chat_api import TextLimits, chat_app
 from hyperdpo.serving.server.lm_source import LanguageModel
-from hyperdpo.serving.server.points import Point
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 
@@ -202,7 +202,7 @@ def test_a_chat_template_is_used_where_there_is_one(adapter: Path, alone: Condit
 
 
 def test_what_a_request_leaves_out_is_the_servers_own_point(language: LanguageModel, alone: ConditionedLM) -> None:
-    with client(language, default=Point(np.array([0.9, 0.1]), 3.0)) as http:
+    with client(language, default=Point((0.9, 0.1), 3.0)) as http:
         answer = http.post("/v1/completions", json={"prompt": "w5", **GREEDY}).json()
     assert (answer["weights"], answer["scale"]) == ({"a": 0.9, "b": 0.1}, 3.0)
     wanted = offline(alone, language, {"prompt": "w5", "weights": [0.9, 0.1], "scale": 3.0, "max_tokens": 12})

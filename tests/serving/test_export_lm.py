@@ -115,8 +115,8 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
 
 def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_compared", lambda *_: (0.5, 20.0))
-    with pytest.raises(RuntimeError, match="differs"):
-        export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")
+    message = refusal(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")
+    assert is_one_line(message, "logits differ", "0.5", "nothing was written", "--format peft")
     assert not list(tmp_path.iterdir())
 
 

@@ -18,8 +18,9 @@ from hyperdpo._version import __version__
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.serving.export import ranker as module
 from hyperdpo.serving.export.ranker import PADDING_SCORE, export_ranker
 

@@ -18,10 +18,9 @@ from helpers import START, fit_toy, with_time_stamps
 from live_server import running
 
 from hyperdpo import HyperRanker
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import Point
 from hyperdpo.serving.server.app import BODIES_HELD, BodyLimit, Server
 from hyperdpo.serving.server.errors import Refusal
-from hyperdpo.serving.server.points import Point, even_weights
 from hyperdpo.serving.server.rank_api import rank_app
 from hyperdpo.serving.server.rank_engine import DIRECT_ITEMS
 from hyperdpo.serving.server.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
@@ -98,7 +97,7 @@ def test_packed_features_are_the_same_features(rank_model: RankModel) -> None:
 
 def test_what_a_request_leaves_out_is_the_servers_own_point(rank_model: RankModel, ranker: Path) -> None:
     group = {"features": np.eye(4, 6).tolist()}
-    with client(rank_model, default=Point(np.array([0.2, 0.8]), 2.0)) as http:
+    with client(rank_model, default=Point((0.2, 0.8), 2.0)) as http:
         answer = http.post("/rank", json=group).json()["groups"][0]
     assert (answer["weights"], answer["scale"]) == ({"a": 0.2, "b": 0.8}, 2.0)
     np.testing.assert_allclose(
@@ -395,7 +394,7 @@ def test_metrics_count_by_route_and_code(rank_model: RankModel) -> None:
 def test_info_tells_the_servers_own_point(rank_model: RankModel) -> None:
     with client(rank_model) as http:
         assert http.get("/info").json()["point"] is None
-    with client(rank_model, default=Point(np.array([0.25, 0.75]), 2.0)) as http:
+    with client(rank_model, default=Point((0.25, 0.75), 2.0)) as http:
         assert http.get("/info").json()["point"] == {"weights": {"a": 0.25, "b": 0.75}, "scale": 2.0}
 
 
@@ -408,9 +407,3 @@ def test_numbers_that_json_does_not_have_are_named(rank_model: RankModel) -> Non
             assert "JSON has no NaN or Infinity" in answer.json()["detail"]
         answer = http.post("/rank", content=b'{"features": [[1,', headers={"content-type": "application/json"})
         assert "NaN" not in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("objectives", [1, 2, 3, 6, 7, 9, 30])
-def test_weights_of_examples_are_weights(objectives: int) -> None:
-    weights = even_weights(objectives)
-    assert check_weights(weights, objectives).tolist() == pytest.approx([1 / objectives] * objectives, abs=2e-3)

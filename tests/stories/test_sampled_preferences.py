@@ -10,12 +10,10 @@ import pytest
 import torch
 from helpers import is_one_line
 
-from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
 from hyperdpo.errors import InputError
 from hyperdpo.stories.language_model import train_demo_lm
 from hyperdpo.stories.preferences import (
     DEFAULT_OBJECTIVES,
-    group_statistics,
     sample_preferences,
     sample_prompts,
     sample_responses,
@@ -157,29 +155,13 @@ def test_what_cannot_be_done_is_refused_in_one_line(demo, settings, words):
     assert is_one_line(error.value, *words)
 
 
-def test_group_statistics_by_hand():
-    labels = [
-        {"a": (0.0, 2.0), "b": (1.0, -1.0)},
-        {"a": (5.0, 5.0), "b": (1.0, 3.0)},
-        {"a": (1.0, 3.0), "b": (0.0, 0.0)},
-    ]
-    groups = [PreferenceGroup(prompt=f"p{i}", completions=("x", "y"), labels=found) for i, found in enumerate(labels)]
-    groups.append(PreferenceGroup(prompt="q", completions=("x", "y"), labels={"a": (0.0, 100.0)}))
-    found = group_statistics(Preferences(groups=tuple(groups), objectives=("a", "b"), source="hand"))
-    np.testing.assert_allclose(found.means, [16 / 6, 4 / 6])
-    np.testing.assert_allclose(found.within, [np.sqrt((1 + 0 + 1) / 3), np.sqrt((1 + 1 + 0) / 3)])
-    np.testing.assert_allclose(found.ties, [1 / 3, 1 / 3])
-    np.testing.assert_allclose(found.correlations, [[1, -0.5], [-0.5, 1]])
-    with pytest.raises(InputError, match="no group has labels of all"):
-        group_statistics(Preferences(groups=tuple(groups[3:]), objectives=("a", "b"), source="hand"))
-
-
 def test_default_objectives_tell_the_responses_of_a_real_model_apart(stories260k):
     found = sampled(stories260k, prompts=40, prompt_tokens=24, response_tokens=48, batch_size=160)
-    statistics = group_statistics(found)
-    assert statistics.objectives == DEFAULT_OBJECTIVES
-    assert (statistics.ties < 0.2).all()
-    assert abs(statistics.correlations[0, 1]) < 0.4
+    assert found.objectives == DEFAULT_OBJECTIVES
+    labels = np.array([[group.labels[name] for name in DEFAULT_OBJECTIVES] for group in found.groups])  # (G, 2, 4)
+    assert ((np.ptp(labels, axis=2) == 0).mean(0) < 0.2).all(), "few groups in which all responses tie"
+    centred = labels - labels.mean(2, keepdims=True)
+    assert abs(np.corrcoef(centred[:, 0].ravel(), centred[:, 1].ravel())[0, 1]) < 0.4
 
 
 def byte_tokenizer():

@@ -1,4 +1,4 @@
-"""Adapters on disk: what was added to a base model, without it."""
+"""Adapters on disk and on the hub: what was added to a base model, without it."""
 
 from __future__ import annotations
 
@@ -6,45 +6,76 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from hyperdpo._version import __version__
-from hyperdpo.alignment.bases import load_base
+from hyperdpo.alignment.bases import HUB_NAME, HUB_SECONDS, load_base
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
 
 TENSORS, CONFIG = "adapter.safetensors", "hyperdpo_config.json"
 
-#: Of the two files. Another one is refused.
+#: Version of the two files; another one is refused.
 FORMAT_VERSION = 2
 
 
-def save_adapter(model: ConditionedLM, directory: Path) -> None:
+def adapter_directory(name: str | Path) -> Path:
+    """A directory, or where the files of an adapter on the hub are after they were fetched.
+
+    Raises:
+        InputError: the hub has no such adapter, or cannot be asked.
+    """
+    path = Path(name)
+    if isinstance(name, Path) or path.exists() or name.count("/") != 1 or not HUB_NAME.fullmatch(name):
+        return path
+    import huggingface_hub
+
+    try:
+        found = huggingface_hub.snapshot_download(name, allow_patterns=[TENSORS, CONFIG], etag_timeout=HUB_SECONDS)
+    except Exception as error:  # of the connection or the hub; they have no common class
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"adapter {name}: no such directory, and the hub does not give it ({reason}); expected what "
+            "save_pretrained wrote, or a name on the hub"
+        ) from None
+    return Path(found)
+
+
+def save_adapter(directory: Path, config: ConditioningConfig, state: dict[str, Tensor], base: Any) -> None:
     """Write both files, each under a temporary name first, then renamed.
+
+    Args:
+        state: the tensors that were added, by name.
+        base: the base model's configuration.
 
     Raises:
         InputError: the place cannot be written to.
     """
-    config = model.conditioning.to_dict()
-    name = str(getattr(model.config, "_name_or_path", "") or "")
+    name = str(getattr(base, "_name_or_path", "") or "")
     # The tensors' file repeats the configuration: two files of different runs are then noticed.
-    write_tensors(
-        directory / TENSORS, model.adapter_state(), {"format_version": FORMAT_VERSION, "conditioning": config}
-    )
+    head = {"format_version": FORMAT_VERSION, "conditioning": config.to_dict()}
+    write_tensors(directory / TENSORS, state, head)
     write_json(
         directory / CONFIG,
         {
             "format_version": FORMAT_VERSION,
             "base_model": str(Path(name).resolve()) if name and Path(name).exists() else name,
-            "base_shape": _shape(model.config),
-            "conditioning": config,
+            "base_shape": _shape(base),
+            "conditioning": head["conditioning"],
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         },
     )
 
 
-def load_adapter(directory: Path, base_model: Any = None, **model_settings: Any) -> ConditionedLM:
-    """Read what :func:`save_adapter` wrote, see :meth:`ConditionedLM.from_pretrained`."""
+def load_adapter(
+    directory: Path, base_model: Any = None, **model_settings: Any
+) -> tuple[Any, ConditioningConfig, dict[str, Tensor]]:
+    """The base, the configuration and the tensors that :func:`save_adapter` wrote.
+
+    Raises:
+        InputError: as of :meth:`hyperdpo.alignment.model.ConditionedLM.from_pretrained`.
+    """
     path = directory / CONFIG
     saved = read_json(path)
     if not isinstance(saved, dict) or "format_version" not in saved:
@@ -69,12 +100,7 @@ def load_adapter(directory: Path, base_model: Any = None, **model_settings: Any)
     for name, value in expected.items():
         if found.get(name) != value:
             raise InputError(f"{path}: made for a base model with {name} {value}; found {found.get(name)}")
-    model = ConditionedLM.create(base, config)
-    try:
-        model.load_adapter_state(state)
-    except InputError as error:
-        raise InputError(f"{directory / TENSORS}: {error}") from None
-    return model
+    return base, config, state
 
 
 def _shape(config: Any) -> dict[str, Any]:

@@ -8,24 +8,43 @@ from dataclasses import MISSING, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
+from pydantic import Field
 from transformers import TrainingArguments
 
+from hyperdpo.alignment.settings import BETA, SEED
 from hyperdpo.errors import InputError, did_you_mean
+from hyperdpo.validation import (
+    Float,
+    Fraction,
+    Int,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+)
 
 _OWN_EVALUATION = "the trainer measures in its own way, in batches of its own"
-#: The least value of settings that TrainingArguments takes as they are.
-LEAST = {
-    "num_train_epochs": 0,
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_length": 2,
-    "max_prompt_length": 1,
-    "eval_points": 1,
+#: What settings have to be, where it is more than their type says.
+BOUNDS: dict[str, Any] = {
+    "beta": PositiveFloat,
+    "weights_per": Literal["group", "batch"],
+    "vertex_share": Fraction,
+    "penalty": NonNegativeFloat,
+    "max_length": Annotated[Int, Field(ge=2)] | None,
+    "max_prompt_length": PositiveInt | None,
+    "eval_points": PositiveInt,
+    "conditioning_learning_rate": PositiveFloat,
+    "learning_rate": PositiveFloat,
+    "seed": NonNegativeInt,
+    "num_train_epochs": NonNegativeFloat,
+    "per_device_train_batch_size": PositiveInt,
+    "per_device_eval_batch_size": PositiveInt,
+    "gradient_accumulation_steps": PositiveInt,
 }
 
 #: Settings of TrainingArguments that this trainer does not act on, and why: any value but their default is refused.
@@ -55,68 +74,68 @@ WITHOUT_EFFECT = {
 _PLAIN_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "sgd")
 
 
+def _help(text: str) -> dict[str, str]:
+    """What HfArgumentParser and docs/settings.md say about a field."""
+    return {"help": text}
+
+
 @dataclass
 class HyperDPOConfig(TrainingArguments):
     """Settings of a :class:`~hyperdpo.alignment.trainer.HyperDPOTrainer`, beside those of ``TrainingArguments``.
 
-    A batch of ``per_device_train_batch_size`` groups has all their responses.
-
-    Attributes:
-        beta: β of the objectives that do not bring their own; one for all.
-        weights: None samples w anew; m numbers train for this w alone, as a baseline.
-        alpha: Dirichlet(α) from which w is drawn; one number, or one per objective (as a list, or as "0.3,0.7").
-        weights_per: ``group`` draws one w per prompt (its n responses share it), ``batch`` one per
-            optimiser step, whatever its batches and processes.
-        vertex_share: part of the draws that is a vertex of the simplex: without, the ends of the front are hardly seen.
-        stratified: the draws of a batch cover the simplex evenly.
-        penalty: λ, the factor of the cosine penalty.
-        max_length, max_prompt_length: in tokens; None: the model's own limit. Longer ones are refused, unless
-            ``truncate`` cuts them (the prompt's end and the response's start are kept).
-        skip_invalid: leave out groups that are too long or that the chat template refuses, and count them by reason,
-            instead of refusing the first.
-        eval_points: weightings at which ``evaluate`` measures; the vertices are among them.
-        share_prompts: compute a prompt once for its responses; None: where that leaves out a fifth of the tokens. Not
-            with gradient checkpointing.
-        conditioning_learning_rate: learning rate of what turns w into a mask and gates, in multiples of the others'.
+    A batch of ``per_device_train_batch_size`` groups has all their responses. With ``weights_per="group"`` the n
+    responses of a prompt share a w; with ``"batch"`` an optimiser step does, whatever its batches and processes. Texts
+    that are too long are refused, unless ``truncate`` cuts them (the prompt's end and the response's start are kept) or
+    ``skip_invalid`` leaves their groups out, with those that the chat template refuses, counted by reason.
     """
 
-    beta: float = field(default=0.1, metadata={"help": "Temperature of objectives without one of their own."})
-    weights: list[float] | None = field(default=None, metadata={"help": "Train for this w alone (a baseline)."})
+    beta: float = field(default=BETA, metadata=_help("β of the objectives that do not bring their own."))
+    weights: list[float] | None = field(
+        default=None, metadata=_help("Train for this w alone, a baseline; null: all w.")
+    )
     # The list first: transformers' HfArgumentParser takes the first type of a union with str.
     alpha: list[float] | str | float = field(
-        default_factory=lambda: [0.5], metadata={"help": "Concentration of the Dirichlet distribution: one, or m."}
+        default_factory=lambda: [0.5],
+        metadata=_help("Dirichlet(α) from which w is drawn; one number, or one per objective (also as text: 0.3,0.7)."),
     )
-    weights_per: str = field(default="group", metadata={"help": "One w per group or per batch."})
-    vertex_share: float = field(default=0.3, metadata={"help": "Part of the draws that is a vertex."})
-    stratified: bool = field(default=False, metadata={"help": "Draws of a batch cover the simplex evenly."})
-    penalty: float = field(default=0.0, metadata={"help": "Factor of the cosine penalty."})
-    max_length: int | None = field(default=None, metadata={"help": "Most tokens of prompt and response."})
-    max_prompt_length: int | None = field(default=None, metadata={"help": "Most tokens of the prompt."})
-    truncate: bool = field(default=False, metadata={"help": "Cut what is longer instead of refusing it."})
-    skip_invalid: bool = field(default=False, metadata={"help": "Leave out groups that cannot be used."})
-    eval_points: int = field(default=5, metadata={"help": "Weightings of the evaluation."})
-    share_prompts: bool | None = field(default=None, metadata={"help": "Compute a prompt once for its responses."})
+    weights_per: str = field(default="group", metadata=_help("One w per prompt, or one per optimiser step."))
+    vertex_share: float = field(
+        default=0.3,
+        metadata=_help("Part of the draws that is a vertex; with 0 the ends of the front are hardly seen."),
+    )
+    stratified: bool = field(default=False, metadata=_help("The draws of a batch cover the simplex evenly."))
+    penalty: float = field(default=0.0, metadata=_help("λ, the factor of the cosine penalty."))
+    max_length: int | None = field(
+        default=None, metadata=_help("Most tokens of prompt and response; null: the model's own limit.")
+    )
+    max_prompt_length: int | None = field(
+        default=None, metadata=_help("Most tokens of the prompt; null: the model's own limit.")
+    )
+    truncate: bool = field(default=False, metadata=_help("Cut texts that are too long instead of refusing them."))
+    skip_invalid: bool = field(
+        default=False, metadata=_help("Leave out groups that cannot be used; else the first is refused.")
+    )
+    eval_points: int = field(default=5, metadata=_help("Weightings at which evaluate measures; vertices included."))
+    share_prompts: bool | None = field(
+        default=None,
+        metadata=_help(
+            "Compute a prompt once for its responses; null: where that leaves out a fifth of the tokens. Not with "
+            "gradient checkpointing."
+        ),
+    )
     conditioning_learning_rate: float = field(
-        default=1.0, metadata={"help": "Learning-rate multiplier of what sees w."}
+        default=1.0, metadata=_help("Learning rate of what turns w into a mask and gates, in multiples of the others'.")
     )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Initial learning rate of AdamW."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two logs."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Batches are made by this trainer."})
+    seed: int = field(default=SEED, metadata=_help("Seed of initialisation, order and sampled weights."))
+    learning_rate: float = field(default=5e-4, metadata=_help("Initial learning rate of AdamW."))
+    logging_steps: float = field(default=10, metadata=_help("Steps between two logs."))
+    remove_unused_columns: bool = field(default=False, metadata=_help("Batches are made by this trainer."))
 
     def __post_init__(self) -> None:
-        self._check_numbers()
+        self._check_values()
         self.alpha = _alpha(self.alpha)
         self._check_effects()
         super().__post_init__()
-        if self.weights_per not in ("group", "batch"):
-            raise InputError(f"weights_per is {self.weights_per!r}; expected group or batch")
-        for name in ("beta", "conditioning_learning_rate", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0")
-        if not 0 <= self.vertex_share <= 1:
-            raise InputError(f"vertex_share is {self.vertex_share}; expected a part of the draws, from 0 to 1")
-        if not self.penalty >= 0:
-            raise InputError(f"penalty is {self.penalty}; expected at least 0")
 
     def alphas(self, num_objectives: int) -> tuple[float, ...]:
         """α as m numbers.
@@ -158,25 +177,16 @@ class HyperDPOConfig(TrainingArguments):
         elif self.stratified and self.weights_per == "batch":
             raise InputError("stratified has no effect with weights_per batch, one w per step; expected one of them")
 
-    def _check_numbers(self) -> None:
-        """Numbers are numbers; those that are written as text (YAML reads 1e-4 as such) become numbers."""
-        names = {one.name for one in fields(self)}
+    def _check_values(self) -> None:
+        """Refuse what is no number or out of bounds; numbers that are text (YAML reads 1e-4 as such) become numbers."""
         for name, hint in get_type_hints(type(self)).items():
-            kinds = set(get_args(hint) or (hint,)) - {NoneType}
             value = getattr(self, name, None)
-            if name not in names or value is None or kinds not in ({int}, {float}):
-                continue
-            whole = kinds == {int}
-            try:
-                number = math.nan if isinstance(value, bool) else float(value)
-            except (TypeError, ValueError):
-                number = math.nan
-            if math.isnan(number) or (whole and not number.is_integer()):
-                raise InputError(f"{name} is {value!r}; expected {'an integer' if whole else 'a number'}")
-            if not isinstance(value, Real):
-                setattr(self, name, int(number) if whole else number)
-            if number < LEAST.get(name, -math.inf):
-                raise InputError(f"{name} is {value}; expected at least {LEAST[name]}")
+            kinds = set(get_args(hint) or (hint,)) - {NoneType}
+            kind = BOUNDS.get(name, {int: Int, float: Float}.get(next(iter(kinds))) if len(kinds) == 1 else None)
+            if value is not None and kind is not None and name in self.__dataclass_fields__:
+                found = checked(kind, value, name)
+                if not isinstance(value, Real):
+                    setattr(self, name, found)
 
 
 def _alpha(given: Any) -> float | list[float]:

@@ -1,19 +1,23 @@
-"""Where base models and adapters come from: a directory, or a name on the hub."""
+"""Base models: where they come from (a directory, or a name on the hub), and what is known of their tokens."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from hyperdpo.errors import InputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 #: What a name on the hub looks like; anything else is a path.
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-#: Within which the hub has to answer.
+#: Timeout for the hub, in seconds.
 HUB_SECONDS = 10
 
 
@@ -49,30 +53,6 @@ def check_base(base_model: str | PathLike[str]) -> None:
         ) from None
 
 
-def adapter_directory(name: str | Path) -> Path:
-    """A directory, or where the files of an adapter on the hub are after they were fetched.
-
-    Raises:
-        InputError: the hub has no such adapter, or cannot be asked.
-    """
-    path = Path(name)
-    if isinstance(name, Path) or path.exists() or name.count("/") != 1 or not HUB_NAME.fullmatch(name):
-        return path
-    import huggingface_hub
-
-    from hyperdpo.alignment.adapters import CONFIG, TENSORS
-
-    try:
-        found = huggingface_hub.snapshot_download(name, allow_patterns=[TENSORS, CONFIG], etag_timeout=HUB_SECONDS)
-    except Exception as error:  # of the connection or the hub; they have no common class
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"adapter {name}: no such directory, and the hub does not give it ({reason}); expected what "
-            "save_pretrained wrote, or a name on the hub"
-        ) from None
-    return Path(found)
-
-
 def load_base(base_model: Any, **model_settings: Any) -> Any:
     """A transformers causal language model from its name or directory; a model is returned as it is.
 
@@ -92,3 +72,70 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
+
+
+def tokenizer_of(model: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, or of its name or directory.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    name = model if isinstance(model, str) else model.config._name_or_path
+    if isinstance(model, str):
+        check_base(model)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: no tokenizer there ({str(error).splitlines()[0]}); expected one") from None
+    return tokenizer
+
+
+def first_token(base: Any) -> int | None:
+    """The id that begins a text, or ends the one before it; None if the configuration has neither."""
+    for name in ("bos_token_id", "eos_token_id"):
+        value = getattr(base.config.get_text_config(), name, None)
+        if isinstance(value, (list, tuple)):
+            value = value[0] if value else None
+        if value is not None and 0 <= value < base.get_input_embeddings().weight.shape[0]:
+            return int(value)
+    return None
+
+
+def special_tokens(base: Any) -> Iterator[int]:
+    """Ids that begin, end or pad a text."""
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(base.config, name, None)
+        yield from value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def position_limit(base: Any) -> int | None:
+    """How many positions have a learned embedding; None if positions are computed, as in Llama."""
+    limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    words = base.get_input_embeddings()
+    tables = (one for one in base.modules() if isinstance(one, nn.Embedding) and one is not words)
+    # OPT's table has two entries more.
+    return int(limit) if limit and any(0 <= table.num_embeddings - limit <= 2 for table in tables) else None
+
+
+def longest_text(model: Any, wanted: int | None) -> int | None:
+    """How many tokens a prompt and its response may have: what is asked for, if there are positions for it.
+
+    Args:
+        model: a :class:`~hyperdpo.alignment.model.ConditionedLM`.
+        wanted: None for as many as there are positions.
+
+    Raises:
+        InputError: there are not enough positions.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return wanted
+    limit = int(positions) - model.conditioning.prompt_tokens
+    if wanted is not None and wanted > limit:
+        raise InputError(
+            f"max_length is {wanted}; the model has {positions} positions and {model.conditioning.prompt_tokens} "
+            f"virtual tokens, expected at most {limit}"
+        )
+    return limit if wanted is None else wanted

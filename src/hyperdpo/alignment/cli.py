@@ -18,6 +18,7 @@ from hyperdpo.options import (
     names_of,
     numbers_of,
     reading_options,
+    setting,
     settings_option,
     take_settings,
 )
@@ -25,6 +26,7 @@ from hyperdpo.options import (
 #: Options that are settings of a training, and which.
 SEED = {"seed": ("training.seed",)}
 FIT_SETTINGS = {"beta": ("training.beta",), "epochs": ("training.num_train_epochs",)}
+TEXTS = {name: (f"texts.{name}",) for name in ("prompts", "samples", "tokens")}
 
 
 @click.group()
@@ -54,11 +56,11 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--model", required=True, help="A local checkpoint or a hub name.")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on there.")
-@click.option("--config", "config_file", type=PATH, help="YAML file with objectives, conditioning, training, split.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@click.option("--beta", type=float, help="Temperature of all objectives.  [default: 0.1]")
-@click.option("--epochs", type=float, help="Passes over the training groups.  [default: 4]")
-@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.  [default: 42]")
+@setting("--beta", float, "alignment.settings:BETA", "Temperature of all objectives.")
+@setting("--epochs", float, "alignment.settings:EPOCHS", "Passes over the training groups.")
+@setting("--seed", int, "alignment.settings:SEED", "Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting: training.learning_rate=1e-3.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
@@ -119,10 +121,10 @@ def align_front(**options: Any) -> None:
     help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
     "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
 )
-@click.option("--prompts", type=click.IntRange(min=1), default=160, show_default=True, help="Most that texts follow.")
-@click.option("--samples", type=click.IntRange(min=1), default=4, show_default=True, help="Texts of each prompt.")
-@click.option("--tokens", type=click.IntRange(min=1), default=48, show_default=True, help="Length of a text.")
-@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/alignment.md.")
+@setting("--prompts", int, "alignment.settings:TextsConfig.prompts", "At most so many prompts are continued.")
+@setting("--samples", int, "alignment.settings:TextsConfig.samples", "Texts of each prompt.")
+@setting("--tokens", int, "alignment.settings:TextsConfig.tokens", "Length of a text.")
+@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
 @settings_option("Any setting, of all methods.")
 @data_options
@@ -132,9 +134,8 @@ def align_compare(**options: Any) -> None:
 
     A finished training is kept in OUT and never run again.
     """
-    overrides = take_settings(options, SEED)
-    sizes = {name: options.pop(name) for name in ("prompts", "samples", "tokens")}
-    _commands().compare_command(overrides=overrides, sizes=sizes, **options)
+    overrides = take_settings(options, {**SEED, **TEXTS})
+    _commands().compare_command(overrides=overrides, **options)
 
 
 @align.command("generate")

@@ -8,7 +8,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 
@@ -20,53 +20,36 @@ from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.comparison import Repeat, Texts, compare
-from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
-from hyperdpo.alignment.settings import (
-    beta_of,
+from hyperdpo.alignment.settings import TRAINING, settings_of
+from hyperdpo.alignment.sources import (
     columns_of,
     objectives_of,
     parts_of,
     prepared,
     reading_of,
     refuse_other_settings,
-    seed_of,
-    settings_of,
 )
 from hyperdpo.alignment.tables import print_comparison, print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
+from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
-from hyperdpo.options import parse_weights
 from hyperdpo.progress import note, on_terminal
 from hyperdpo.stories.text_scorers import scorer_of
 from hyperdpo.threads import use_free_cores
 
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
-#: What `align fit` sets unless it is told otherwise.
-TRAINING: dict[str, Any] = {
-    "num_train_epochs": 4,
-    "per_device_train_batch_size": 8,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "save_strategy": "epoch",
-    "save_total_limit": 1,
-    "report_to": [],
-}
-#: Passes over the data of models for one w in a comparison; a conditioned one has SAMPLING_FACTOR times as many.
+#: Passes over the data of models for one w in a comparison.
 BASELINE_EPOCHS = 3
-SAMPLING_FACTOR = 4 / 3
-#: The learning rate of conditioned models in a comparison, in multiples of the others'. Each part of a conditioned
-#: adapter works at some w only; models for one w do not get better by more, see docs/alignment.md.
-LEARNING_RATE_FACTOR = 5 / 3
 
 
 def fit_command(
@@ -95,7 +78,7 @@ def fit_command(
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     parts, described, chosen, _ = prepared(source, settings, objectives, reading)
     train, test = parts["train"], parts.get("test")
-    arguments = TRAINING | settings["training"]
+    arguments = TRAINING | settings.training
     if reading["skip_invalid"]:
         arguments["skip_invalid"] = True
     if cpu:
@@ -103,7 +86,7 @@ def fit_command(
     checkpoints = out / "checkpoints"
     args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
-    conditioning = ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
+    conditioning = settings.conditioned(names)
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
@@ -267,7 +250,6 @@ class CompareOptions(TypedDict, total=False):
     ignore_columns: Sequence[str] | None
     skip_invalid: bool
     scorer: str | None
-    sizes: Mapping[str, int] | None
     cpu: bool
 
 
@@ -300,7 +282,6 @@ def compared(
     ignore_columns: Sequence[str] | None = None,
     skip_invalid: bool = False,
     scorer: str | None = None,
-    sizes: Mapping[str, int] | None = None,
     with_texts: bool = True,
     cpu: bool = False,
 ) -> dict[str, Any]:
@@ -308,7 +289,6 @@ def compared(
 
     Args:
         scorer: see :func:`~hyperdpo.stories.text_scorers.scorer_of`.
-        sizes: of the sampled texts: ``prompts``, ``samples``, ``tokens``.
         with_texts: sample texts where a scorer is known.
 
     Raises:
@@ -319,35 +299,27 @@ def compared(
         raise InputError(f"--seeds: found {seeds}; expected at least 1")
     check_writable(out)
     settings = settings_of(config_file, overrides or {})
-    factors = {"sampling_factor": SAMPLING_FACTOR, "learning_rate_factor": LEARNING_RATE_FACTOR}
-    for name, value in settings.get("compare", {}).items():
-        if name not in factors:
-            raise InputError(f"compare: {name} is not a setting; expected some of {', '.join(factors)}")
-        if not isinstance(value, int | float) or not value > 0:
-            raise InputError(f"compare: {name} is {value!r}; expected a number above 0")
-        factors[name] = float(value)
-    training = {k: v for k, v in {**TRAINING, **settings["training"]}.items() if not k.startswith("save_")}
-    if "num_train_epochs" not in settings["training"]:
+    training = {k: v for k, v in {**TRAINING, **settings.training}.items() if not k.startswith("save_")}
+    if "num_train_epochs" not in settings.training:
         training["num_train_epochs"] = BASELINE_EPOCHS
-    first_seed = seed_of("training.seed", training.pop("seed", 0))
+    training.pop("seed", None)
+    first_seed = settings.seed or 0
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     if reading["skip_invalid"]:
         training["skip_invalid"] = True
-    split = {"seed": first_seed} | dict(settings.get("split", {}))
+    split_seed = first_seed if settings.split.seed is None else settings.split.seed
     repeats, chosen = [], []
-    columns = columns_of(settings.get("objectives"), objectives, beta_of(training))
+    columns = columns_of(settings, objectives)
     for number in range(seeds):
-        parts, _ = parts_of(source, columns, reading, split | {"seed": seed_of("split.seed", split["seed"]) + number})
+        parts, _ = parts_of(source, columns, reading, replace(settings.split, seed=split_seed + number))
         if not parts.get("test"):
             raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
         repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
-        chosen.append(objectives_of(settings.get("objectives"), objectives, parts["train"], beta_of(training)))
+        chosen.append(objectives_of(settings, objectives, parts["train"]))
     # Now, not after the base has been measured: the trainings come later.
     training_arguments(out, {**training, "use_cpu": cpu})
-    names = tuple(o.name for o in chosen[0])
-    ConditioningConfig.from_dict({**settings.get("conditioning", {}), "objectives": names})
     found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
-    texts = None if found is None else Texts(found[1], found[0], **(sizes or {}))
+    texts = None if found is None else Texts(found[1], found[0], **asdict(settings.texts))
     base, tokenizer = load_base(model), tokenizer_of(model)
     use_free_cores()
 
@@ -356,9 +328,9 @@ def compared(
             model=model,
             objectives=fit_objectives(repeat.train, chosen[repeat.seed - first_seed]),
             training=training,
-            conditioning=dict(settings.get("conditioning", {})),
+            conditioning=settings.conditioning,
             seed=repeat.seed,
-            **factors,
+            **asdict(settings.compare),
         )
 
     result = compare(

@@ -52,9 +52,9 @@ class Texts:
 
     scorer: Scorer
     name: str
-    prompts: int = 160
-    samples: int = 4
-    tokens: int = 48
+    prompts: int
+    samples: int
+    tokens: int
     batch_size: int = 640
 
 

@@ -45,7 +45,7 @@ class AlignmentFront:
     scales: np.ndarray
     """(P,)."""
     losses: np.ndarray
-    """(P, m): the cross-entropy error of each objective, Eq. (10), at the temperatures of the training."""
+    """(P, m): the cross-entropy error of each objective at the temperatures of the training."""
     accuracies: np.ndarray
     """(P, m): share of the pairs of a group that the objective orders and the model orders alike."""
     deviations: np.ndarray
@@ -306,7 +306,7 @@ def front_of_scores(
 ) -> AlignmentFront:
     """The front of P weightings at C scales, weights running fastest.
 
-    Scales need no more passes through the model: Eq. (14) holds for the sequence's log-probability.
+    Scales need no more passes through the model: they are applied to the sequence's log-probability.
 
     Args:
         scores: for each weighting, (n,) of each group.
@@ -389,9 +389,13 @@ class PaddedGroups:
 
 
 def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
-    """(G, m) and (G, m): how many pairs an objective orders and rewards order alike, and how many it orders.
+    """(G, m) pairs that each objective orders and whose rewards are ordered alike (ties count half); and all it orders.
 
-    Arguments as :func:`pair_accuracy`.
+    Args:
+        rewards: (G, n), s - s_base.
+        targets: (G, m, n).
+        mask: (G, n), or (G, m, n) where an objective has no label for some of the responses.
+        signal: (G, m).
     """
     better = targets.unsqueeze(-1) > targets.unsqueeze(-2)  # (G, m, n, n): the first is better
     mask = mask if mask.dim() == targets.dim() else mask.unsqueeze(1)
@@ -400,16 +404,3 @@ def ordered_pairs(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor
     difference = (rewards.unsqueeze(-1) - rewards.unsqueeze(-2)).unsqueeze(1)
     right = (difference > 0).float() + 0.5 * (difference == 0).float()
     return (right * counted).sum((-2, -1)), counted.sum((-2, -1))
-
-
-def pair_accuracy(rewards: Tensor, targets: Tensor, mask: Tensor, signal: Tensor) -> Tensor:
-    """(m,): of all pairs that an objective orders, the share whose rewards are ordered alike (ties count half).
-
-    Args:
-        rewards: (G, n), s - s_base.
-        targets: (G, m, n).
-        mask: (G, n), or (G, m, n) where an objective has no label for some of the responses.
-        signal: (G, m).
-    """
-    right, counted = ordered_pairs(rewards, targets, mask, signal)
-    return right.sum(0) / counted.sum(0).clamp_min(1)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from hyperdpo.alignment.conditioning import Weights
 from hyperdpo.alignment.rows import ConditionedRows
-from hyperdpo.errors import InputError, shown
+from hyperdpo.core.point import check_scales
+from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.model import Condition, ConditionedLM
@@ -41,9 +42,9 @@ def generate(
     """Continue prompts, each at weights and a scale of its own.
 
     Where c = 1 for all rows, a token takes one forward pass. Otherwise the base model (prompt and LoRA left out)
-    decodes the rows with another c too, in the same batch, and the next token is drawn from Eq. (14) applied to its
-    log-probabilities: (1 - 1/c) log p_base + (1/c) log p, normalised. Eq. (14) holds for whole responses; token by
-    token it is an approximation, as in decoding-time realignment.
+    decodes the rows with another c too, in the same batch, and the next token is drawn from
+    (1 - 1/c) log p_base + (1/c) log p, normalised: :func:`~hyperdpo.core.control.linear_transformation`. That holds for
+    whole responses; token by token it is an approximation, as in decoding-time realignment.
 
     Args:
         model: the model.
@@ -66,7 +67,7 @@ def generate(
         if settings.get(name) is not None:
             raise InputError(f"generate: {name} is not supported by a model with virtual tokens")
     ids, mask = prompt_rows(model, input_ids, attention_mask)
-    scales = _scales(scale, len(ids))
+    scales = torch.from_numpy(check_scales(scale, len(ids))).float().expand(len(ids))
     if bool((scales != 1).any()) and _setting(model, settings, "num_beams", 1) != 1:
         raise InputError("a scale other than 1 with num_beams above 1, expected sampling or greedy decoding")
     condition = model.condition(weights, len(ids))
@@ -173,24 +174,6 @@ def prompt_rows(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tu
     if bool(wrong.any()):
         raise InputError(f"prompt {int(wrong.nonzero()[0])} is padded on the right; expected padding on the left")
     return ids, mask
-
-
-def _scales(scale: Any, rows: int) -> Tensor:
-    """(B,) float32 on the CPU."""
-    try:
-        scales = torch.as_tensor(scale, dtype=torch.float32).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"scale {shown(scale)}, expected a number > 0 or one for each prompt") from None
-    if scales.dim() == 0:
-        scales = scales.expand(rows)
-    if scales.shape != (rows,):
-        raise InputError(
-            f"scale of shape {tuple(scales.shape)} for {rows} prompts, expected one number or one for each"
-        )
-    wrong = ~((scales > 0) & scales.isfinite())
-    if bool(wrong.any()):
-        raise InputError(f"scale {float(scales[wrong][0]):g}, expected finite numbers > 0")
-    return scales
 
 
 def _setting(model: ConditionedLM, settings: dict[str, Any], name: str, default: Any) -> Any:

@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from hyperdpo.alignment.generation import ConditionedForward, prompt_rows
 from hyperdpo.alignment.logps import CHUNK_LOGITS
 from hyperdpo.alignment.model import ConditionedLM
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 
 

@@ -6,16 +6,13 @@ Shapes: B rows, T tokens, V vocabulary, d width, N tokens of responses in the ba
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hyperdpo.errors import InputError
-
-if TYPE_CHECKING:
-    from hyperdpo.alignment.model import ConditionedLM
 
 #: Logits that exist at a time, as numbers: 64 MB in float32, as many again for their gradient.
 CHUNK_LOGITS = 1 << 24
@@ -98,36 +95,6 @@ class OutputHead:
         if self.cap is not None:
             logits = torch.tanh(logits / self.cap) * self.cap
         return logits
-
-
-@torch.no_grad()
-def weights_influence(
-    model: ConditionedLM, input_ids: Tensor, attention_mask: Tensor | None = None, completion_mask: Tensor | None = None
-) -> float:
-    """How much w is heard: the mean distance between a token's log-probabilities at two vertices, in nats.
-
-    The mean is over the tokens of the text and over all pairs of objectives. 0 means that w is ignored. Before
-    training it grows with the configuration's ``mask_spread``.
-
-    Args:
-        model: conditioned on at least two objectives; dropout counts if it is in training mode.
-        input_ids: (B, T), some texts.
-        attention_mask: (B, T); None if there is no padding.
-        completion_mask: (B, T), the tokens that count; None for all but each row's first.
-
-    Returns:
-        Nats per token.
-    """
-    m = len(model.conditioning.objectives)
-    attention = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    scored = attention.bool() if completion_mask is None else completion_mask.bool()
-    scored = scored[:, 1:] & attention[:, :-1].bool()
-    found = []
-    for vertex in torch.eye(m):
-        logits = model(input_ids, attention, vertex).logits[:, :-1][scored]
-        found.append(_token_logps(logits, input_ids[:, 1:][scored], None))
-    pairs = [(found[i] - found[j]).abs().mean() for i in range(m) for j in range(i)]
-    return float(torch.stack(pairs).mean()) if pairs else 0.0
 
 
 def _token_logps(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor] | None) -> Tensor:

@@ -18,18 +18,20 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.utils import ModelOutput
 
-from hyperdpo.alignment.bases import adapter_directory, load_base
+from hyperdpo.alignment.adapters import TENSORS, adapter_directory, load_adapter, save_adapter
+from hyperdpo.alignment.base_interface import BaseInterface
+from hyperdpo.alignment.bases import first_token, load_base, position_limit, special_tokens
 from hyperdpo.alignment.conditioned_lora import (
     ADAPTER,
     RankGates,
     inject_lora,
     lora_layers,
-    recomputation_contexts,
     remove_lora,
     use_gates,
     without_lora,
 )
 from hyperdpo.alignment.conditioning import ConditioningConfig, Weights, weight_rows
+from hyperdpo.alignment.generation import generate
 from hyperdpo.alignment.logps import OutputHead, sequence_logps
 from hyperdpo.alignment.prompt import HyperPrompt, beginning_prefix, vocabulary_prefix
 from hyperdpo.errors import InputError
@@ -72,7 +74,7 @@ class LogpsOutput(ModelOutput):
     logps: Tensor | None = None
 
 
-class ConditionedLM(nn.Module):
+class ConditionedLM(BaseInterface):
     """A frozen transformers model with a prompt and LoRA that are functions of w. Made by :meth:`create`.
 
     ``model(input_ids, attention_mask, weights)`` gives the base model's output, aligned with the input: the positions
@@ -93,7 +95,7 @@ class ConditionedLM(nn.Module):
         self.lora_names = tuple(lora_layers(base))
         self.head = OutputHead(base)
         self._base_only = 0
-        self._positions = _position_limit(base)
+        self._positions = position_limit(base)
 
     @classmethod
     def create(cls, base_model: Any, config: ConditioningConfig, seed: int = 0, **model_settings: Any) -> ConditionedLM:
@@ -117,9 +119,9 @@ class ConditionedLM(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if config.prompt_tokens:
-                special = frozenset(_special_tokens(base))
+                special = frozenset(special_tokens(base))
                 generator = torch.Generator().manual_seed(seed)
-                first = _beginning(base) if config.prompt_start == "bos" else None
+                first = first_token(base) if config.prompt_start == "bos" else None
                 if first is None:
                     prefix = vocabulary_prefix(embedding, config.prompt_tokens, generator, special).cpu()
                 else:
@@ -149,9 +151,14 @@ class ConditionedLM(nn.Module):
             InputError: a file is missing, truncated or of another version, the base model is not there, or the adapter
                 does not fit it.
         """
-        from hyperdpo.alignment.adapters import load_adapter
-
-        return load_adapter(adapter_directory(directory), base_model, **model_settings)
+        place = adapter_directory(directory)
+        base, config, state = load_adapter(place, base_model, **model_settings)
+        model = cls.create(base, config)
+        try:
+            model.load_adapter_state(state)
+        except InputError as error:
+            raise InputError(f"{place / TENSORS}: {error}") from None
+        return model
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``adapter.safetensors`` and ``hyperdpo_config.json``, each whole or not at all; not the base model.
@@ -159,9 +166,7 @@ class ConditionedLM(nn.Module):
         Raises:
             InputError: the place cannot be written to.
         """
-        from hyperdpo.alignment.adapters import save_adapter
-
-        save_adapter(self, Path(directory))
+        save_adapter(Path(directory), self.conditioning, self.adapter_state(), self.config)
 
     # The forward pass
 
@@ -345,8 +350,6 @@ class ConditionedLM(nn.Module):
 
     def generate(self, input_ids: Any, attention_mask: Tensor | None = None, **settings: Any) -> Any:
         """Generate text, see :func:`hyperdpo.alignment.generation.generate`."""
-        from hyperdpo.alignment.generation import generate
-
         return generate(self, input_ids, attention_mask, **settings)
 
     # Models without w
@@ -403,10 +406,6 @@ class ConditionedLM(nn.Module):
                 found.setdefault(part, []).append(parameter)
         return found
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Those that require a gradient: none of the base model's."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
     def num_parameters(self, only_trainable: bool = True) -> int:
         """How many numbers there are to train, or in all."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
@@ -437,104 +436,3 @@ class ConditionedLM(nn.Module):
                 raise InputError(f"the adapter does not fit the model: {name}: found {found}, expected {expected}")
         for name, tensor in mine.items():  # they share storage with the parameters
             tensor.copy_(state[name])
-
-    # What trainers ask of a transformers model
-
-    @property
-    def config(self) -> Any:
-        """The base model's configuration."""
-        return self.base.config
-
-    @property
-    def generation_config(self) -> Any:
-        """The base model's settings of generation."""
-        return self.base.generation_config
-
-    @property
-    def device(self) -> torch.device:
-        """Where token ids are to be."""
-        device: torch.device = self.base.get_input_embeddings().weight.device
-        return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The base model's type of numbers; what is trained is float32."""
-        dtype: torch.dtype = self.base.dtype
-        return dtype
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether layers are computed again in the backward pass."""
-        # Its old name warns from transformers 5.23 on.
-        new = getattr(self.base, "is_activation_checkpointing", None)
-        return bool(self.base.is_gradient_checkpointing if new is None else new)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The base model's."""
-        module: nn.Module = self.base.get_input_embeddings()
-        return module
-
-    def get_output_embeddings(self) -> nn.Module:
-        """The base model's."""
-        module: nn.Module = self.base.get_output_embeddings()
-        return module
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **settings: Any
-    ) -> None:
-        """Keep no activations inside layers; compute them again, at the same w, in the backward pass.
-
-        Args:
-            gradient_checkpointing_kwargs: for ``torch.utils.checkpoint``; ``use_reentrant`` is always False, as the
-                gates reach the layers from outside.
-            settings: for the base model's method.
-        """
-        chosen = {**(gradient_checkpointing_kwargs or {}), "use_reentrant": False, "context_fn": recomputation_contexts}
-        enable = getattr(self.base, "activation_checkpointing_enable", self.base.gradient_checkpointing_enable)
-        enable(chosen, **settings)
-
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **settings: Any
-    ) -> None:
-        """The name that transformers gives :meth:`gradient_checkpointing_enable` from 5.23 on."""
-        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, **settings)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        getattr(self.base, "activation_checkpointing_disable", self.base.gradient_checkpointing_disable)()
-
-    activation_checkpointing_disable = gradient_checkpointing_disable
-
-
-def _beginning(base: Any) -> int | None:
-    """The id that begins a text, or ends the one before it; None if the configuration has neither."""
-    for name in ("bos_token_id", "eos_token_id"):
-        value = getattr(base.config.get_text_config(), name, None)
-        if isinstance(value, (list, tuple)):
-            value = value[0] if value else None
-        if value is not None and 0 <= value < base.get_input_embeddings().weight.shape[0]:
-            return int(value)
-    return None
-
-
-def _special_tokens(base: Any) -> Iterator[int]:
-    """Ids that begin, end or pad a text."""
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        value = getattr(base.config, name, None)
-        yield from value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-
-
-def _position_limit(base: Any) -> int | None:
-    """How many positions have a learned embedding; None if positions are computed, as in Llama."""
-    limit = getattr(base.config.get_text_config(), "max_position_embeddings", None)
-    words = base.get_input_embeddings()
-    for module in base.modules():
-        # OPT's table has two entries more.
-        if (
-            limit
-            and isinstance(module, nn.Embedding)
-            and module is not words
-            and 0 <= module.num_embeddings - limit <= 2
-        ):
-            return int(limit)
-    return None

@@ -79,7 +79,7 @@ class ConditionedRows:
         return torch.cat((torch.arange(self.count, device=self.extra.device), self.extra))
 
     def mixed(self, logits: Tensor) -> Tensor:
-        """(N + E, T, V) logits -> (N, T, V), Eq. (14) applied to the log-probabilities of those with a scale."""
+        """(N + E, T, V) logits -> (N, T, V), the scales applied to the log-probabilities of their rows."""
         if not len(self.extra):
             return logits
         logits, base = logits[: self.count], logits[self.count :]

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from pydantic import TypeAdapter, ValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -29,11 +28,11 @@ from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, condition
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
-from hyperdpo.validation import refusal
+from hyperdpo.validation import parsed
 
 RUN, METRICS = "run.json", "metrics.json"
 #: Of run.json. Another one is refused.
@@ -166,7 +165,7 @@ class AlignRun:
             prompts: B texts; the tokenizer's chat template is put around them where it has one, unless the run was
                 trained on plain texts.
             weights: (m,), or (B, m) for weights of each prompt's own.
-            scale: c of Eq. (14), on the level of tokens.
+            scale: c of :func:`~hyperdpo.core.control.linear_transformation`, applied token by token.
             seed: of the sampling; the caller's random state is left alone.
             settings: of ``generate``: ``max_new_tokens``, ``do_sample``, ``temperature``, ...
 
@@ -263,10 +262,7 @@ def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[O
     Raises:
         InputError: an unknown setting, or a value out of range.
     """
-    try:
-        return TypeAdapter(tuple[Objective, ...]).validate_python(tuple(dict(v) for v in values))
-    except ValidationError as error:
-        raise refusal(error, where, Objective, "objectives.") from None
+    return tuple(parsed(Objective, one, where, f"objectives.{place}.") for place, one in enumerate(values))
 
 
 def last_checkpoint(directory: Path) -> str | None:

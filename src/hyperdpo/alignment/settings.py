@@ -1,240 +1,290 @@
-"""Settings of the ``hyperdpo align`` commands, from options and a configuration file, and the data that they name."""
+"""The settings of the ``hyperdpo align`` commands. Imports nothing heavy: the help shows their defaults."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from pydantic import BeforeValidator, Field
 
-from hyperdpo.alignment.data.groups import VERSION, Preferences, Reading
-from hyperdpo.alignment.data.preferences import read_preferences, read_splits
-from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
-from hyperdpo.alignment.evaluation import check_measurable
-from hyperdpo.alignment.run import fingerprint, parse_objectives
-from hyperdpo.errors import InputError, did_you_mean
-from hyperdpo.files import read_json, read_yaml
+from hyperdpo.errors import InputError
+from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Objective
+from hyperdpo.options import PreferenceFormat
+from hyperdpo.ranking.config import SplitConfig
+from hyperdpo.validation import (
+    Float,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+    merged,
+    parsed,
+    settings,
+)
 
-#: How the data are read; also settings of a configuration file.
-READING = ("format", "prompt_column", "ignore_columns", "skip_invalid")
-#: Sections of a configuration file.
-SECTIONS = ("objectives", "conditioning", "training", "split", "compare", *READING)
-SPLIT = {"train": 0.8, "validation": 0.0, "test": 0.2, "seed": 0}
+#: The temperature of objectives without one of their own.
+BETA = 0.1
+#: Seed of a training.
+SEED = 42
+#: Passes of `align fit` over the training groups.
+EPOCHS = 4
+#: What `align fit` sets unless it is told otherwise, beside the defaults of HyperDPOConfig.
+TRAINING: dict[str, Any] = {
+    "num_train_epochs": EPOCHS,
+    "per_device_train_batch_size": 8,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "save_strategy": "epoch",
+    "save_total_limit": 1,
+    "report_to": [],
+}
 
 
-def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a configuration file, under those of the command line.
+@settings(kw_only=False)
+class ConditioningConfig:
+    """A prompt of virtual tokens and a low-rank adapter (LoRA), each of them a function of w or not.
 
-    Raises:
-        InputError: an unknown section, or one of another form.
+    The paper's Hyper Prompt Tuning is ``prompt_conditioned`` with ``lora_conditioned=False``, and as printed it has
+    ``mask_start="random"``. Plain prompt tuning on top of LoRA, as for the paper's baselines, has both False.
     """
-    settings = {} if config_file is None else read_yaml(config_file)
-    for name, value in overrides.items():
-        both = isinstance(value, Mapping) and isinstance(settings.get(name), Mapping)
-        settings[name] = {**settings[name], **value} if both else value
-    where = str(config_file) if config_file is not None else "--set"
-    for name, value in settings.items():
-        if name not in SECTIONS:
-            near = did_you_mean(str(name), SECTIONS) or f"; expected some of {', '.join(SECTIONS)}"
-            raise InputError(f"{where}: {name} is not a setting{near}")
-        if name in ("conditioning", "training", "split", "compare") and not isinstance(value, Mapping):
-            raise InputError(f"{where}: {name} is {value!r}; expected settings as `name: value`")
-    settings["training"] = dict(settings.get("training", {}))
-    return settings
 
+    objectives: tuple[str, ...]
+    """Names of the m objectives, in the order of w."""
+    prompt_tokens: NonNegativeInt = 8
+    """k virtual tokens before the text; 0 for none. The paper has 8."""
+    prompt_start: Literal["bos", "vocabulary"] = "bos"
+    """``bos``: the virtual tokens start near the embedding of the token that begins a text, which hardly changes what
+    the model says. ``vocabulary``: they start from k different tokens, as PEFT's prompt tuning does."""
+    prompt_rank: PositiveInt = 4
+    """r of the mask, the product of a (k, r) and an (r, d) matrix. The paper has 4."""
+    prompt_hidden: PositiveInt = 64
+    """Width of the two small networks that make these matrices."""
+    prompt_conditioned: bool = True
+    """The virtual tokens are multiplied by the mask; false for plain prompt tuning."""
+    mask_start: Literal["one", "random"] = "one"
+    """``one``: the mask is 1 + A(w) B(w). ``random``: A(w) B(w), as in the paper."""
+    mask_spread: PositiveFloat | None = 1.0
+    """Standard deviation, over the vertices of the simplex, of the mask's entries when training starts: how strongly
+    the prompt depends on w from the start. null leaves the networks as PyTorch makes them."""
+    lora_rank: NonNegativeInt = 4
+    """r of the adapter, for each objective if it is conditioned by objective; 0 for none. The paper has 4."""
+    lora_alpha: PositiveFloat = 8.0
+    """The adapter counts lora_alpha / lora_rank times. The paper has 8."""
+    lora_dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Probability that an input of the adapter is dropped."""
+    target_modules: tuple[str, ...] | str | None = None
+    """Names of the linear layers with an adapter, or ``all-linear``. Default: PEFT's choice for the type of model, or
+    all linear layers where it has none. A saved adapter holds the names found."""
+    lora_conditioned: bool = True
+    """Each of the adapter's r components is multiplied by a number, its gate, that is a function of w; false for plain
+    LoRA."""
+    lora_components: Literal["objective", "shared"] = "objective"
+    """``objective``: a conditioned adapter has r components for each objective, m r in all, as many as m models for one
+    objective each have together. ``shared``: r in all."""
+    gate_hidden: NonNegativeInt = 64
+    """Width of the network that makes the gates, beside their linear part; 0 for a linear part only."""
+    gate_start: Literal["objective", "random"] = "objective"
+    """``objective``: component i starts with more or less of w_(i mod m) in it. ``random``: a random linear function of
+    w."""
+    gate_spread: NonNegativeFloat = 1.0
+    """Standard deviation, over the vertices, of the gates when training starts. They are 1 on average: with 1 and two
+    objectives, an objective's components count twice at its vertex and not at all at the other. The second factor of
+    LoRA starts at 0, and so does the influence of w through the gates; but the gradients of the components differ by w
+    as much as the gates do, from the first step on."""
 
-def reading_of(
-    settings: Mapping[str, Any],
-    format: str,
-    prompt_column: str | None,
-    ignore_columns: Sequence[str] | None,
-    skip_invalid: bool,
-) -> dict[str, Any]:
-    """How the data are read: what the command says comes before the configuration."""
-    ignored = settings.get("ignore_columns", ()) if ignore_columns is None else ignore_columns
-    ignored = ignored.split(",") if isinstance(ignored, str) else ignored
-    skip = settings.get("skip_invalid", False)
-    if not isinstance(skip, bool):
-        raise InputError(f"skip_invalid is {skip!r}; expected true or false")
-    return {
-        "format": settings.get("format", "auto") if format == "auto" else format,
-        "prompt_column": settings.get("prompt_column") if prompt_column is None else prompt_column,
-        "ignore_columns": [str(one) for one in ignored or ()],
-        "skip_invalid": skip_invalid or skip,
-    }
+    def __post_init__(self) -> None:
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise InputError(f"objectives are {list(self.objectives)}; expected at least one, all different")
+        if self.prompt_tokens == 0 and self.lora_rank == 0:
+            raise InputError("prompt_tokens and lora_rank are both 0; expected one of them to be positive")
 
+    @property
+    def rank(self) -> int:
+        """Components of the adapter in all."""
+        many = self.lora_conditioned and self.lora_components == "objective"
+        return self.lora_rank * (len(self.objectives) if many else 1)
 
-def seed_of(name: str, value: Any) -> int:
-    """A seed.
+    @property
+    def is_conditioned(self) -> bool:
+        """Whether anything is a function of w."""
+        prompt = self.prompt_tokens > 0 and self.prompt_conditioned
+        return prompt or (self.lora_rank > 0 and self.lora_conditioned)
 
-    Raises:
-        InputError: no integer of at least 0.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise InputError(f"{name} is {value!r}; expected an integer of at least 0")
-    return int(value)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ConditioningConfig:
+        """What :meth:`to_dict` gave.
 
-def beta_of(training: Mapping[str, Any]) -> float:
-    """The temperature of objectives without one of their own.
+        Raises:
+            InputError: an unknown setting, no objectives, or a value out of its bounds.
+        """
+        return parsed(cls, values, "", "conditioning.")
 
-    Raises:
-        InputError: no number above 0.
-    """
-    value = training.get("beta", 0.1)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(f"training.beta is {value!r}; expected a number above 0")
-    return float(value)
+    @classmethod
+    def from_lora_config(cls, lora_config: Any, objectives: Sequence[str], **settings: Any) -> ConditioningConfig:
+        """Take the adapter's settings from a ``peft.LoraConfig``.
 
+        Args:
+            lora_config: r, lora_alpha, lora_dropout and target_modules are used.
+            objectives: as the attribute.
+            settings: other attributes.
 
-def columns_of(configured: Any, names: Sequence[str] | None, beta: float) -> list[str] | None:
-    """The labels to read: those of the objectives that will be trained on; None for all."""
-    if configured is None:
-        return None if names is None else list(names)
-    return _columns(_chosen(_configured(configured, beta), names))
-
-
-def configured_objectives(
-    settings: Mapping[str, Any], names: Sequence[str] | None
-) -> tuple[tuple[Objective, ...] | None, list[str] | None]:
-    """The objectives of a configuration, None without, and the labels to read as :func:`columns_of` has them."""
-    beta, configured = beta_of(settings["training"]), settings.get("objectives")
-    if configured is None:
-        return None, columns_of(None, names, beta)
-    chosen = _chosen(_configured(configured, beta), names)
-    return chosen, _columns(chosen)
-
-
-def _columns(objectives: Sequence[Objective]) -> list[str]:
-    return list(dict.fromkeys(objective.column for objective in objectives))
-
-
-def _configured(configured: Any, beta: float) -> tuple[Objective, ...]:
-    if not isinstance(configured, Sequence) or not all(isinstance(o, Mapping) for o in configured):
-        raise InputError("objectives: expected a list of settings, each with a name")
-    return parse_objectives([{"beta": beta, **o} for o in configured], "configuration")
-
-
-def objectives_of(
-    configured: Any, names: Sequence[str] | None, train: Preferences, beta: float
-) -> tuple[Objective, ...]:
-    """Those of the configuration, or one for each label; --objectives chooses among them."""
-    if configured is None:
-        return _chosen(tuple(replace(o, beta=beta) for o in default_objectives(train)), names)
-    return _chosen(_configured(configured, beta), names)
-
-
-def _chosen(known: tuple[Objective, ...], names: Sequence[str] | None) -> tuple[Objective, ...]:
-    by_name = {o.name: o for o in known}
-    for name in names or ():
-        if name not in by_name:
-            raise InputError(f"--objectives: no objective {name!r}; expected some of {', '.join(by_name)}")
-    return known if names is None else tuple(by_name[name] for name in names)
-
-
-def parts_of(
-    source: Path, objectives: Sequence[str] | None, reading: Mapping[str, Any], split: Mapping[str, Any]
-) -> tuple[dict[str, Preferences], dict[str, Any]]:
-    """The splits, and what run.json says about them."""
-    if source.is_dir():
-        parts = read = dict(read_splits(source, objectives=objectives, **reading))
-        described: dict[str, Any] = {"fingerprint": fingerprint(parts["train"])}
-    else:
-        preferences = read_preferences(source, objectives=objectives, **reading)
-        read = {"all": preferences}
-        found = SPLIT | dict(split)
-        for name in ("train", "validation", "test"):
-            if isinstance(found[name], bool) or not isinstance(found[name], int | float):
-                raise InputError(f"split.{name} is {found[name]!r}; expected a part of the groups, from 0 to 1")
-        fractions = (float(found["train"]), float(found["validation"]), float(found["test"]))
-        if min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
-            raise InputError(f"split: the parts are {fractions}; expected numbers of at least 0 that sum to 1")
-        seed = seed_of("split.seed", found["seed"])
-        parts = dict(preferences.split(fractions, seed))
-        described = {
-            "fingerprint": fingerprint(preferences),
-            "fractions": list(fractions),
-            "split_seed": seed,
+        Raises:
+            InputError: the configuration asks for what gates, merging or an exact average cannot be had with: rsLoRA,
+                DoRA, biases, trained copies of modules, ranks by layer, or another start.
+        """
+        refused = {
+            "use_rslora": False,
+            "use_dora": False,
+            "bias": "none",
+            "lora_bias": False,
+            "modules_to_save": None,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+            "layers_to_transform": None,
+            "layers_pattern": None,
+            "exclude_modules": None,
+            "trainable_token_indices": None,
+            "target_parameters": None,
+            "init_lora_weights": True,
         }
-    described |= {
-        "source": source.name,
-        "groups": {name: len(part) for name, part in parts.items()},
-        "reading": {**reading, "version": VERSION},
-        "read": {name: told(part.reading) for name, part in read.items() if part.reading is not None},
-        "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
-    }
-    return parts, described
+        for name, plain in refused.items():
+            value = getattr(lora_config, name, plain)
+            if value != plain and value:
+                raise InputError(f"peft_config: {name} is {value!r}; conditioned LoRA supports {plain!r} only")
+        modules = lora_config.target_modules
+        found = modules if modules is None or isinstance(modules, str) else tuple(sorted(modules))
+        return cls(
+            objectives=tuple(objectives),
+            lora_rank=lora_config.r,
+            lora_alpha=float(lora_config.lora_alpha),
+            lora_dropout=float(lora_config.lora_dropout),
+            target_modules=found,
+            **settings,
+        )
 
 
-class Prepared(NamedTuple):
-    """What a fit trains and measures on."""
+@settings()
+class AlignSplitConfig(SplitConfig):
+    """Parts of the groups for training, validation and test. They sum to 1."""
 
-    parts: dict[str, Preferences]
-    described: dict[str, Any]
-    """What run.json says about them."""
-    objectives: tuple[Objective, ...]
-    fitted: tuple[Objective, ...]
-    """The objectives, fitted to the training part."""
+    train: Annotated[Float, Field(gt=0, le=1)] = 0.8
+    """Part of the groups for training."""
+    validation: Fraction = 0.0
+    """Part of the groups for validation."""
+    test: Fraction = 0.2
+    """Part of the groups for the test."""
+    seed: NonNegativeInt | None = None  # type: ignore[assignment]
+    """Seed of the split. Default: 0; in a comparison, the first seed."""
 
 
-def prepared(
-    source: Path, settings: Mapping[str, Any], names: Sequence[str] | None, reading: Mapping[str, Any]
-) -> Prepared:
-    """Data and objectives of ``align fit``.
+@settings()
+class ComparisonConfig:
+    """What only ``align compare`` uses.
 
-    Args:
-        settings: of :func:`settings_of`.
-        names: objectives that the command line names.
-        reading: of :func:`reading_of`.
+    Each part of a conditioned adapter works at some w only, so it is trained longer and faster; models for one w do not
+    get better by more, see docs/alignment.md.
+    """
+
+    sampling_factor: PositiveFloat = 4 / 3
+    """Conditioned models have so many times the epochs of models for one w."""
+    learning_rate_factor: PositiveFloat = 5 / 3
+    """Conditioned models have so many times the learning rate of the others."""
+
+
+@settings()
+class TextsConfig:
+    """The texts that ``align compare`` samples and scores."""
+
+    prompts: PositiveInt = 160
+    """At most so many of the held-out prompts are continued."""
+    samples: PositiveInt = 4
+    """Continuations of each prompt."""
+    tokens: PositiveInt = 48
+    """Length of a continuation."""
+
+
+def _names(value: Any) -> Any:
+    """Names as a list, or separated by commas."""
+    return value.split(",") if isinstance(value, str) else value or ()
+
+
+@settings()
+class ReadingSettings:
+    """How preference data are read."""
+
+    format: PreferenceFormat = "auto"
+    """Layout of the data, as ``--format``; ``auto``: by the first row's columns."""
+    prompt_column: str | None = None
+    """The column that holds the prompt, as ``--prompt-column``. Default: the layout's own, or one of ``prompt``,
+    ``question``, ``instruction`` (with ``input``), ``query``."""
+    ignore_columns: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Columns that are not looked at, as ``--ignore-columns``."""
+    skip_invalid: bool = False
+    """Leave out rows that cannot be used, as ``--skip-invalid``, and count them by reason; else the first is
+    refused."""
+
+    def __post_init__(self) -> None:
+        if self.prompt_column is not None and self.prompt_column in self.ignore_columns:
+            raise InputError(f"column {self.prompt_column!r} is both the prompt and ignored; expected one of them")
+
+
+@settings()
+class AlignSettings(ReadingSettings):
+    """A configuration of the ``align`` commands: the sections of a file, and ``--set``."""
+
+    objectives: tuple[Objective, ...] | None = None
+    """What is trained for; ``beta`` is ``training.beta`` unless given. Default: all labels of the data."""
+    conditioning: dict[str, Any] = Field(default_factory=dict)
+    """How the adapter depends on w: the settings of the next table."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Settings of HyperDPOConfig, which has all of ``transformers.TrainingArguments``."""
+    split: AlignSplitConfig = AlignSplitConfig()
+    """How groups are divided where the data do not come in parts."""
+    compare: ComparisonConfig = ComparisonConfig()
+    """What only ``align compare`` uses."""
+    texts: TextsConfig = TextsConfig()
+    """The texts that ``align compare`` samples and scores."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.conditioned(["one"])
+
+    @property
+    def beta(self) -> float:
+        """The temperature of objectives without one of their own."""
+        return float(checked(PositiveFloat, self.training.get("beta", BETA), "training.beta"))
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training, if it was given."""
+        found: int | None = checked(NonNegativeInt | None, self.training.get("seed"), "training.seed")
+        return found
+
+    def conditioned(self, objectives: Sequence[str]) -> ConditioningConfig:
+        """The section ``conditioning``, for these objectives."""
+        return ConditioningConfig.from_dict({**self.conditioning, "objectives": objectives})
+
+
+def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> AlignSettings:
+    """The settings of a file, under those of the command line.
 
     Raises:
-        InputError: data that cannot be read, trained on or measured on, with the first reason.
+        InputError: an unknown setting, a wrong type, a value out of bounds.
     """
-    beta = beta_of(settings["training"])
-    columns = columns_of(settings.get("objectives"), names, beta)
-    parts, described = parts_of(source, columns, reading, settings.get("split", {}))
-    chosen = objectives_of(settings.get("objectives"), names, parts["train"], beta)
-    fitted = fit_objectives(parts["train"], chosen)
-    for name, part in parts.items():
-        targets = to_targets(part, fitted)
-        if name == "test" and targets:
-            check_measurable([o.name for o in chosen], np.stack([one.signal for one in targets]))
-    return Prepared(parts, described, chosen, fitted)
-
-
-def told(reading: Reading) -> dict[str, Any]:
-    """What run.json says about a source: its layout, what was left out and why, what was not used."""
-    return {
-        "layout": reading.layout,
-        "rows": reading.rows,
-        "left_out": {reason: count for reason, (count, _) in reading.invalid.items()},
-        "prompts_with_one_response": reading.single[0],
-        "repeated_prompts": reading.repeated,
-        "pairs_without_preference": reading.undecided,
-        "unused_columns": list(reading.unused),
-    }
-
-
-def refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
-    """An interrupted training goes on only as what it was.
-
-    Raises:
-        InputError: it was another one.
-    """
-    if not path.exists():
-        return
-    before, now = read_json(path), json.loads(json.dumps(told))
-    for part, value in now.items():
-        found = before.get(part) if isinstance(before, dict) else None
-        if found != value:
-            names = [k for k in value if found.get(k) != value[k]] if isinstance(value, dict) and found else []
-            what = f"{part}.{names[0]}" if names else part
-            raise InputError(
-                f"{path.parent.parent}: holds an unfinished training with another {what}; expected the same command, "
-                "another directory, or --overwrite"
-            )
+    values = merged({} if config_file is None else read_yaml(config_file), overrides)
+    where = "--set" if config_file is None else str(config_file)
+    found = parsed(AlignSettings, values, where)
+    if found.objectives is None:
+        return found
+    own = ["beta" in one for one in values["objectives"]]
+    objectives = [one if has else replace(one, beta=found.beta) for one, has in zip(found.objectives, own, strict=True)]
+    return replace(found, objectives=tuple(objectives))

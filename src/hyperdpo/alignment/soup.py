@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.model import ConditionedLM
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 
 DEFINITIONS = ("exact", "linear", "svd")

@@ -7,46 +7,51 @@ log-probability; the base's scores do not depend on w, so they are computed once
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
 from torch import Tensor
 from transformers import (
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, IntervalStrategy
-from transformers.utils import PushInProgress
+from transformers.trainer_utils import IntervalStrategy
 
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.arguments import HyperDPOConfig
-from hyperdpo.alignment.bases import check_base
-from hyperdpo.alignment.cards import model_card
+from hyperdpo.alignment.bases import longest_text, tokenizer_of
 from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.data.groups import Preferences
-from hyperdpo.alignment.data.preferences import read_preferences
-from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
+from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import (
     AlignmentFront,
-    PaddedGroups,
     base_scores,
     conditioned_scores,
     front_of_scores,
     row_logps,
 )
+from hyperdpo.alignment.hub import model_card, push_checkpoint
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
-from hyperdpo.alignment.training_metrics import group_of_rows, loss_sums, means, reward_sums
-from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss
-from hyperdpo.core.preferences import check_weights, sample_weights, stream, weight_grid
+from hyperdpo.alignment.trainer_inputs import conditioned_model, objectives_of, preferences_of
+from hyperdpo.alignment.training_metrics import (
+    add_sums,
+    evaluation_metrics,
+    group_of_rows,
+    loss_sums,
+    means,
+    reward_sums,
+)
+from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss, sum_over_processes
+from hyperdpo.core.point import check_weights
+from hyperdpo.core.preferences import stream, weight_grid
+from hyperdpo.core.sampling import WeightSampler
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
 from hyperdpo.objectives import Objective
@@ -112,30 +117,16 @@ class HyperDPOTrainer(Trainer):
         args = HyperDPOConfig("hyperdpo-output") if args is None else args
         if train_dataset is None:
             raise InputError("train_dataset: found none; expected preferences to train on")
-        train = _preferences(train_dataset)
-        self.objectives = _objectives(objectives, train, args.beta)
+        train = preferences_of(train_dataset)
+        self.objectives = objectives_of(objectives, train, args.beta)
         names = tuple(o.name for o in self.objectives)
         self.fixed_weights = None if args.weights is None else check_weights(args.weights, len(names))
-        self.alphas = args.alphas(len(names))
+        self._sampler = WeightSampler(
+            args.alphas(len(names)), cast(Any, args.weights_per), args.vertex_share, args.stratified
+        )
         if processing_class is None:
             processing_class = tokenizer_of(model)
-        if not isinstance(model, ConditionedLM):
-            settings = {} if conditioning is None else conditioning.to_dict()
-            if peft_config is None:
-                conditioning = ConditioningConfig.from_dict(settings | {"objectives": names})
-            else:
-                kept = {k: v for k, v in settings.items() if not k.startswith(("lora_r", "lora_a", "lora_d", "target"))}
-                kept.pop("objectives", None)
-                conditioning = ConditioningConfig.from_lora_config(peft_config, names, **kept)
-            model = ConditionedLM.create(model, conditioning, seed=args.seed)
-        elif conditioning is not None or peft_config is not None:
-            given = "conditioning" if peft_config is None else "peft_config"
-            raise InputError(f"{given}: the model is a ConditionedLM, which has its own; expected none beside it")
-        elif model.conditioning.objectives != names:
-            raise InputError(
-                f"model: was conditioned on {', '.join(model.conditioning.objectives)}; found data for "
-                f"{', '.join(names)}"
-            )
+        model = conditioned_model(model, names, conditioning, peft_config, args.seed)
         self.pad_token_id = padding_token(processing_class)
         self.limits: dict[str, Any] = {
             "max_prompt_length": args.max_prompt_length,
@@ -150,7 +141,9 @@ class HyperDPOTrainer(Trainer):
         self.eval_sets: dict[str, list[TokenGroup]] = {}
         if eval_dataset is not None:
             sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-            self.eval_sets = {name: self._tokenized(_preferences(one), processing_class) for name, one in sets.items()}
+            self.eval_sets = {
+                name: self._tokenized(preferences_of(one), processing_class) for name, one in sets.items()
+            }
         strategy = IntervalStrategy(args.eval_strategy).value
         if not self.eval_sets and strategy != "no":
             raise InputError(
@@ -228,7 +221,7 @@ class HyperDPOTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Eq. (13) of one batch, such that the mean over an epoch's groups is the loss of all of them together.
+        """The loss of one batch, such that the mean over an epoch's groups is the loss of all of them together.
 
         An objective's sum is divided by the share of the training groups that have its label, times the batch's groups:
         not by its own number of groups with signal, which may be 0 in a small batch.
@@ -240,7 +233,7 @@ class HyperDPOTrainer(Trainer):
         scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
         labelled = inputs.get("labelled")  # where an objective has no label for some responses
         losses = listnet_dpo_loss(scores, base, targets, mask if labelled is None else labelled, self.betas)
-        reduce = _sum_over_processes if self.accelerator.num_processes > 1 else None
+        reduce = sum_over_processes if self.accelerator.num_processes > 1 else None
         counts = self._group_counts.to(losses) * inputs.get(BATCH_GROUPS, len(mask) * self.accelerator.num_processes)
         loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce, counts)
         # DDP takes the mean of the processes' gradients, and this is the loss of all their groups together.
@@ -248,7 +241,7 @@ class HyperDPOTrainer(Trainer):
         if model.training:
             with torch.no_grad():
                 rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group, labelled)
-                self._note(rewards | loss_sums(self.objectives, losses, signal))
+                add_sums(self._sums, rewards | loss_sums(self.objectives, losses, signal))
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -271,25 +264,13 @@ class HyperDPOTrainer(Trainer):
         args = self.settings
         if self.fixed_weights is not None:
             return torch.from_numpy(self.fixed_weights)
-        per_batch = args.weights_per == "batch"
+        per_batch = self._sampler.per == "batch"
         # One w is that of the whole step. Draws of each group differ between its micro-batches and processes.
         self._micro = self._micro + 1 if self._step == self.state.global_step and not per_batch else 0
         self._step = self.state.global_step
         rank = 0 if per_batch else self.accelerator.process_index
         rng = stream(args.seed, WEIGHTS, self.state.global_step, self._micro, rank)
-        drawn = sample_weights(
-            self.alphas,
-            1 if per_batch else groups,
-            rng,
-            vertex_share=args.vertex_share,
-            stratified=args.stratified and not per_batch and groups > 1,
-        )
-        return torch.from_numpy(drawn[0] if per_batch else drawn)
-
-    def _note(self, sums: Mapping[str, Tensor]) -> None:
-        """Collect what is logged."""
-        for name, both in sums.items():
-            self._sums[name] = both if name not in self._sums else self._sums[name] + both
+        return torch.from_numpy(self._sampler.draw(groups, rng))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the trainer's, with the means over all processes since the last log."""
@@ -335,42 +316,14 @@ class HyperDPOTrainer(Trainer):
         no label of are left out, and its hypervolume with them."""
         metrics: dict[str, float] = {}
         for name, groups in self._eval_sets(eval_dataset).items():
-            found = self._measured(groups, f"{metric_key_prefix}_{name}" if name else metric_key_prefix)
+            grid = weight_grid(len(self.objectives), max(self.settings.eval_points, len(self.objectives)))
+            prefix = f"{metric_key_prefix}_{name}" if name else metric_key_prefix
+            measured = evaluation_metrics(self.objectives, groups, *self._scores(groups, grid), grid)
+            found = {f"{prefix}_{key}": value for key, value in measured.items()}
             self.log(found)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
             metrics |= found
         return metrics
-
-    def _measured(self, groups: list[TokenGroup], prefix: str) -> dict[str, float]:
-        """The metrics of :meth:`evaluate` of one set."""
-        m = len(self.objectives)
-        grid = weight_grid(m, max(self.settings.eval_points, m))
-        scores, base = self._scores(groups, grid)
-        names = [o.name for o in self.objectives]
-        front = front_of_scores(names, groups, scores, base, grid, self.betas, partial=True)
-        known = ~np.isnan(front.losses[0])
-        weights, losses = front.weights[:, known], front.losses[:, known]
-        asked = weights.sum(1) > 0  # a weighting of objectives that this set has labels of
-        shares = weights[asked] / weights[asked].sum(1, keepdims=True)
-        metrics = {f"{prefix}_loss": float((shares * losses[asked]).sum(1).mean())}
-        if known.all():
-            metrics[f"{prefix}_hypervolume"] = front.hypervolume
-        spans = front.control_span if m > 1 else {}
-        for j in np.flatnonzero(known):
-            name = names[j]
-            metrics[f"{prefix}_loss/{name}"] = float(front.losses[:, j].mean())
-            if name in spans:
-                metrics[f"{prefix}_control_span/{name}"] = spans[name]
-        padded = PaddedGroups(groups, base)
-        targets, signal, mask = padded.targets.double(), padded.signal, padded.mask
-        sums: dict[str, Tensor] = {}
-        for w, one in zip(torch.from_numpy(grid), scores, strict=True):
-            each = w.expand(len(groups), -1)
-            for name, both in reward_sums(
-                self.objectives, padded.padded(one), padded.reference, targets, signal, mask, each, padded.labelled
-            ).items():
-                sums[name] = both if name not in sums else sums[name] + both
-        return metrics | {f"{prefix}_{name}": value for name, value in means(sums).items()}
 
     def _scores(
         self, groups: list[TokenGroup], grid: np.ndarray, name: str = ""
@@ -395,7 +348,7 @@ class HyperDPOTrainer(Trainer):
         else:
             tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
             sets = given if isinstance(given, dict) else {"": given}
-            found = {name: self._tokenized(_preferences(one), tokenizer) for name, one in sets.items()}
+            found = {name: self._tokenized(preferences_of(one), tokenizer) for name, one in sets.items()}
         if not found:
             raise InputError("eval_dataset: found none; expected preferences to measure on")
         return found
@@ -482,86 +435,5 @@ class HyperDPOTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # Not the trainer's own: it knows other files than the adapter's, and pushes its arguments as a pickle.
-        strategy = self.args.hub_strategy
-        if not self.is_world_process_zero() or strategy == HubStrategy.END:
-            return
-        running = cast(PushInProgress | None, self.push_in_progress)
-        if running is not None and running.is_done():
-            running = None
-        if running is not None and not self.args.hub_always_push:
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        out = str(self.args.output_dir)
-        self._save(out)
-        self.create_model_card(model_name=str(self.hub_model_id).rpartition("/")[2])
-        told: dict[str, Any] = {
-            "repo_id": self.hub_model_id,
-            "token": self.args.hub_token,
-            "revision": self.args.hub_revision,
-        }
-        message = f"Training in progress, step {self.state.global_step}"
-        ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
-        api = HfApi()
-        jobs: Any = [
-            api.upload_folder(
-                folder_path=out, commit_message=message, run_as_future=True, ignore_patterns=ignored, **told
-            )
-        ]
-        if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):  # asked for: all that resuming needs
-            folder = Path(checkpoint_folder)
-            place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
-            told |= {"folder_path": folder, "path_in_repo": place, "commit_message": f"{message}, checkpoint"}
-            jobs.append(api.upload_folder(run_as_future=True, **told))
-        if running is None:
-            self.push_in_progress = cast(Any, PushInProgress(jobs))
-        else:
-            running.jobs = [*cast(Any, running.jobs), *jobs]
-
-
-def longest_text(model: ConditionedLM, wanted: int | None) -> int | None:
-    """Tokens that a prompt and its response may have: what is asked for, if the model's positions are enough."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is None:
-        return wanted
-    limit = int(positions) - model.conditioning.prompt_tokens
-    if wanted is not None and wanted > limit:
-        raise InputError(
-            f"max_length is {wanted}; the model has {positions} positions and {model.conditioning.prompt_tokens} "
-            f"virtual tokens, expected at most {limit}"
-        )
-    return limit if wanted is None else wanted
-
-
-def _preferences(data: Any) -> Preferences:
-    return data if isinstance(data, Preferences) else read_preferences(data)
-
-
-def _objectives(given: Sequence[str | Objective] | None, train: Preferences, beta: float) -> tuple[Objective, ...]:
-    """Fitted objectives: those that are given, or one for each label."""
-    known = {o.name: replace(o, beta=beta) for o in default_objectives(train)}
-    if given is None:
-        chosen = list(known.values())
-    else:
-        for one in given:
-            if isinstance(one, str) and one not in known:
-                raise InputError(f"objectives: no label {one!r}; found {', '.join(known)}")
-        chosen = [known[one] if isinstance(one, str) else one for one in given]
-    return fit_objectives(train, chosen)
-
-
-def tokenizer_of(model: str | PreTrainedModel | ConditionedLM) -> PreTrainedTokenizerBase:
-    name = model if isinstance(model, str) else model.config._name_or_path
-    if isinstance(model, str):
-        check_base(model)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: no tokenizer there ({str(error).splitlines()[0]}); expected one") from None
-    return tokenizer
-
-
-def _sum_over_processes(local: Tensor) -> Tensor:
-    """The sum over processes, whose gradient reaches the local part."""
-    total = local.detach().clone()
-    torch.distributed.all_reduce(total)
-    return local + (total - local.detach())
+        if self.is_world_process_zero():
+            push_checkpoint(self, checkpoint_folder)

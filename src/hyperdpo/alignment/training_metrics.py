@@ -1,13 +1,15 @@
-"""What a training logs of a batch, as sums that add up over processes."""
+"""What a training logs: of a batch, as sums that add up over processes; of an evaluation, as numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.evaluation import ordered_pairs
+from hyperdpo.alignment.collation import TokenGroup
+from hyperdpo.alignment.evaluation import PaddedGroups, front_of_scores, ordered_pairs
 from hyperdpo.objectives import Objective
 
 
@@ -84,6 +86,50 @@ def reward_sums(
         pairs[f"rewards/{objective.name}/margins"] = (own * has).sum(), has.sum()
         pairs[f"rewards/{objective.name}/accuracies"] = right[:, j].sum(), counted[:, j].sum()
     return {name: torch.stack((total.to(scores), count.to(scores))) for name, (total, count) in pairs.items()}
+
+
+def evaluation_metrics(
+    objectives: Sequence[Objective],
+    groups: Sequence[TokenGroup],
+    scores: Sequence[Sequence[np.ndarray]],
+    base: Sequence[np.ndarray],
+    grid: np.ndarray,
+) -> dict[str, float]:
+    """The metrics of an evaluation set, as :meth:`~hyperdpo.alignment.trainer.HyperDPOTrainer.evaluate` logs them.
+
+    Args:
+        scores: for each of the (P, m) weights of ``grid``, (n,) of each group.
+        base: (n,) of each group under the base.
+    """
+    names, betas = [o.name for o in objectives], [o.beta for o in objectives]
+    front = front_of_scores(names, groups, scores, base, grid, betas, partial=True)
+    known = ~np.isnan(front.losses[0])
+    weights, losses = front.weights[:, known], front.losses[:, known]
+    asked = weights.sum(1) > 0  # a weighting of objectives that this set has labels of
+    shares = weights[asked] / weights[asked].sum(1, keepdims=True)
+    metrics = {"loss": float((shares * losses[asked]).sum(1).mean())}
+    if known.all():
+        metrics["hypervolume"] = front.hypervolume
+    spans = front.control_span if len(names) > 1 else {}
+    for j in np.flatnonzero(known):
+        metrics[f"loss/{names[j]}"] = float(front.losses[:, j].mean())
+        if names[j] in spans:
+            metrics[f"control_span/{names[j]}"] = spans[names[j]]
+    padded, sums = PaddedGroups(groups, base), dict[str, Tensor]()
+    targets, signal, mask = padded.targets.double(), padded.signal, padded.mask
+    for w, one in zip(torch.from_numpy(grid), scores, strict=True):
+        each = w.expand(len(groups), -1)
+        add_sums(
+            sums,
+            reward_sums(objectives, padded.padded(one), padded.reference, targets, signal, mask, each, padded.labelled),
+        )
+    return metrics | means(sums)
+
+
+def add_sums(totals: dict[str, Tensor], sums: Mapping[str, Tensor]) -> None:
+    """Add sums and numbers of terms to those of before, by name."""
+    for name, both in sums.items():
+        totals[name] = both if name not in totals else totals[name] + both
 
 
 def means(sums: Mapping[str, Tensor]) -> dict[str, float]:

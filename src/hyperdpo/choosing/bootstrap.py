@@ -1,11 +1,10 @@
-"""Means over groups and how sure they are: percentile bootstrap, with the same resamples for everything compared.
+"""Means over groups and their confidence: percentile bootstrap, with the same resamples for everything compared.
 
 A metric of a sample is a ratio of sums over its groups, sum_g s_g / sum_g n_g: n is 1 for groups that have the metric
 and 0 for others, or the number of pairs where the metric is a share of pairs.
 
-There is one definition of being met with confidence: the share of all resamples that meet a threshold. A resample in
-which no group has the metric meets none. A bound is the largest threshold whose share is at least the confidence, so
-the bound meets a threshold exactly where its share does.
+A threshold is met with confidence if the share of all resamples that meet it is at least the confidence. A resample in
+which no group has the metric meets none. A bound is the largest threshold that is met with confidence.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ import numpy as np
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
 
-#: Resamples where nothing else is asked for, and the most numbers that they may hold together then (of 4 bytes).
+#: The default number of resamples, and the most numbers (of 4 bytes) that they may then hold together.
 RESAMPLES, MOST_NUMBERS = 2000, 20_000_000
 #: The most numbers in any case.
 LARGEST_NUMBERS = 400_000_000
-#: So many resamples have to lie beyond a bound for it to be one.
+#: At least so many resamples lie beyond a bound.
 TAIL = 10
-#: With fewer groups that have a metric, nothing is said of it with confidence.
+#: Fewer groups with a metric are too few for confidence.
 FEWEST_GROUPS = 20
 
 
@@ -34,7 +33,7 @@ def number_of_resamples(confidence: float, groups: int, asked: int | None = None
     Args:
         confidence: from 0.5 to 1.
         groups: G.
-        asked: what the user wants instead.
+        asked: the number that the user wants instead.
 
     Raises:
         InputError: too few were asked for, or they do not fit into memory.
@@ -55,12 +54,12 @@ def number_of_resamples(confidence: float, groups: int, asked: int | None = None
 
 
 def share_met(turned: np.ndarray, threshold: float) -> np.ndarray:
-    """(...): of (..., B) resamples, turned so that more is safer, how many meet a threshold."""
+    """(...) share of (..., B) resamples, turned so that more is safer, that meet a threshold."""
     return np.asarray((turned >= threshold).mean(-1))
 
 
 def bound(turned: np.ndarray, confidence: float) -> np.ndarray:
-    """(...): the largest threshold with :func:`share_met` >= confidence, of (..., B) resamples."""
+    """(...) largest threshold with :func:`share_met` >= confidence in (..., B) resamples."""
     number = turned.shape[-1]
     needed = max(math.floor(confidence * number), 1)
     while needed / number < confidence:
@@ -69,11 +68,11 @@ def bound(turned: np.ndarray, confidence: float) -> np.ndarray:
 
 
 class Resamples:
-    """Draws of G groups with replacement, common to all points and metrics, so that differences are sharp.
+    """Draws of G groups with replacement, shared by all points and metrics, so that differences are sharp.
 
     Args:
         counts: (K, G), the n of each metric.
-        seed: of the draws.
+        seed: seed of the draws.
         number: B, see :func:`number_of_resamples`.
     """
 
@@ -102,15 +101,15 @@ class Resamples:
         return int(np.count_nonzero(self.counts[metric]))
 
     def means(self, sums: np.ndarray) -> np.ndarray:
-        """(P, K): the metrics of the sample itself, from (P, K, G) sums; NaN where no group has the metric."""
+        """(P, K) metrics of the sample itself, from (P, K, G) sums; NaN where no group has the metric."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return sums.sum(-1, dtype=np.float64) / self.counts.sum(-1, dtype=np.float64)
 
     def resampled(self, sums: np.ndarray, metric: int) -> np.ndarray:
-        """(P, B): one metric in every resample, from its (P, G) sums; NaN where a resample has no group with it."""
+        """(P, B) values of one metric in every resample, from its (P, G) sums; NaN without a group that has it."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((sums.astype(np.float32) @ self._draws.T) / self._totals[metric], dtype=np.float64)
 
     def turned(self, sums: np.ndarray, metric: int, sign: float) -> np.ndarray:
-        """(P, B): as :meth:`resampled`, times ``sign``, so that more is safer; -inf where no group has the metric."""
+        """(P, B) values as of :meth:`resampled`, times ``sign``, so that more is safer; -inf instead of NaN."""
         return np.nan_to_num(sign * self.resampled(sums, metric), nan=-np.inf, posinf=np.inf, neginf=-np.inf)

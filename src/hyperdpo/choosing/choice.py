@@ -1,4 +1,7 @@
-"""From measured fronts to an answer: the point, how sure its requirements are, what they cost. No files, no models."""
+"""The choice of a point from measured metrics: how sure its requirements are met, and what they cost.
+
+Nothing here knows files or models.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ class Sample:
     """Groups on which points can be measured.
 
     Attributes:
-        names: of the K metrics.
+        names: the K metrics.
         larger_is_better: (K,).
         counts: (K, G), see :mod:`hyperdpo.choosing.bootstrap`.
-        measure: of points; (P, K, G) sums.
+        measure: gives (P, K, G) sums of points.
         base: (K, G) sums of the base.
     """
 
@@ -37,8 +40,10 @@ class Sample:
     base: np.ndarray
     description: str = ""
 
-    def position(self, name: str) -> int:
-        return self.names.index(name)
+    def means(self, sums: np.ndarray) -> np.ndarray:
+        """(..., K) metrics from (..., K, G) sums; NaN where no group has the metric."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(sums.sum(-1) / self.counts.sum(-1))
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Measured:
     high: float
     """Two-sided confidence interval."""
     base: float
-    """Of the base."""
+    """The base's value."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +65,29 @@ class Verdict:
     requirement: Requirement
     value: float
     bound: float | None
-    """The one-sided confidence bound on the side that matters, below the value for ``>=``: the largest (for ``<=`` the
-    least) threshold that the share of resamples asked for meets; None: so many have no group with the metric."""
+    """The one-sided confidence bound, below the value for ``>=``: the largest (for ``<=`` the least) threshold that is
+    met with the confidence; None: too many resamples have no group with the metric."""
     holds: bool | None
-    """The bound meets the threshold: ``share`` is at least the confidence. None: too few groups to say."""
+    """Whether the bound meets the threshold: ``share`` is at least the confidence. None: too few groups."""
     share: float
-    """Of the resamples in which it is met; one in which no group has the metric counts as not met."""
+    """The share of resamples that meet it; a resample in which no group has the metric does not."""
     groups: int
     """How many groups have the metric; fewer than 20 are too few."""
     tightening: Slope | None
-    """How much of the goal one more unit of the requirement costs; None where it cannot be tightened (or met)."""
+    """What one more unit of the requirement costs; None where it cannot be tightened (or met)."""
     loosening: Slope | None
-    """How much of the goal one unit less would gain; None where requirements cannot be met."""
+    """What one unit less would gain; None where requirements cannot be met."""
     attainable: float | None
-    """The most (for ``<=`` the least) of its metric that a point has which meets the others; None: no point does."""
+    """The most (for ``<=`` the least) of its metric among points that meet the others; None: there is no such point."""
 
     @property
     def price(self) -> float | None:
-        """Of the goal, for one more unit of the requirement, >= 0; None where it cannot be tightened."""
+        """What one more unit of the requirement costs of the goal, >= 0; None where it cannot be tightened."""
         return None if self.tightening is None else self.tightening.per_unit
 
     @property
     def gain(self) -> float | None:
-        """Of the goal, for one unit less of the requirement, >= 0; None where requirements cannot be met."""
+        """What one unit less of the requirement gains of the goal, >= 0; None where requirements cannot be met."""
         return None if self.loosening is None else self.loosening.per_unit
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def _named(name: str, slope: Slope | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Choice:
-    """A point of the front, and what is known of it."""
+    """A point of the front, with its metrics and its requirements."""
 
     weights: dict[str, float]
     scale: float
@@ -125,31 +130,31 @@ class Choice:
     """On the groups that are reported on."""
     requirements: tuple[Verdict, ...]
     joint_share: float
-    """Of the resamples in which all requirements are met."""
+    """The share of resamples that meet all requirements."""
     holds: bool | None
-    """All requirements together are met with confidence, in so large a share; None: too few groups to say."""
+    """Whether ``joint_share`` is at least the confidence; None: too few groups."""
     chosen_on: dict[str, Any]
     reported_on: dict[str, Any]
-    """Of both: what they are (``description``), the number of groups, and the metrics of the point."""
+    """The groups of each: what they are (``description``), how many (``groups``), and the point's ``metrics`` there."""
     points_measured: int
     resamples: int
     temperature_ends: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Between which each temperature was searched; empty: they were left as they are."""
+    """The ends between which each temperature was searched; empty: they were left as they are."""
     temperatures_trained: bool = False
     """Those ends are what the run was trained on."""
     scale_at_end: bool = False
     """The scale lies at an end of the grid: one beyond it may be better."""
     details: dict[str, Any] = field(default_factory=dict)
-    """From commands: how to use the point."""
+    """What a command adds: how to use the point."""
 
     @property
     def temperatures_searched(self) -> bool:
-        """Whether temperatures were not left as they are."""
+        """Whether temperatures were searched, not left as they are."""
         return bool(self.temperature_ends)
 
     @property
     def temperatures_at_end(self) -> list[str]:
-        """The objectives whose temperature lies at an end of where it was searched."""
+        """The objectives whose temperature lies at an end of its search."""
         return [name for name, ends in self.temperature_ends.items() if self.temperatures[name] in ends]
 
     def to_dict(self) -> dict[str, Any]:
@@ -204,11 +209,11 @@ def choose_point(
         requirements: bounds on means. Where no point meets them all, the answer is the one nearest to that.
         goal: the metric that is maximised (minimised with ``maximize=False``).
         confidence: of the intervals (two-sided) and of the requirements (one-sided).
-        certain: choose among points whose requirements are met with that confidence, not just on average.
-        holdout: other groups of the same metrics, from which intervals and verdicts come; None: those of ``sample``.
+        certain: choose among points whose requirements are met with that confidence, not only on average.
+        holdout: other groups with the same metrics, for intervals and verdicts; None: those of ``sample``.
         effort: how much is measured.
-        seed: of resamples and random steps.
-        resamples: of the bootstrap; None: see :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
+        seed: seed of resamples and random steps.
+        resamples: number of resamples; None: see :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
 
     Raises:
         InputError: an unknown metric, one that no group has, a goal in the wrong direction, a confidence that is not
@@ -221,10 +226,10 @@ def choose_point(
     reported = sample if holdout is None else holdout
     for one in (sample, reported):
         for name in (*(r.name for r in requirements), goal):
-            if not one.counts[one.position(name)].any():
+            if not one.counts[one.names.index(name)].any():
                 raise InputError(f"{one.description or 'data'}: no group says anything about {name}; expected labels")
-    placed = [(r, sample.position(r.name)) for r in requirements]
-    k, sign = sample.position(goal), 1.0 if maximize else -1.0
+    placed = [(r, sample.names.index(r.name)) for r in requirements]
+    k, sign = sample.names.index(goal), 1.0 if maximize else -1.0
     draws = _resamples(sample, confidence, seed, resamples)
     pool = Pool(sample.measure, space, draws, placed, (k, sign), confidence if certain else None)
     searched(pool, effort, seed)
@@ -289,7 +294,7 @@ def _resamples(sample: Sample, confidence: float, seed: int, asked: int | None) 
 
 
 def _measured(sample: Sample, draws: Resamples, sums: np.ndarray, confidence: float) -> dict[str, Measured]:
-    """Of every metric that a group has: its value, two-sided interval and base, from the (1, K, G) sums of a point.
+    """Value, two-sided interval and base of every metric that a group has, from the (1, K, G) sums of a point.
 
     The interval leaves out resamples in which no group has the metric.
     """

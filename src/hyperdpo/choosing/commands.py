@@ -1,12 +1,12 @@
-"""``hyperdpo choose``, and the same from Python: runs and files in, a choice out."""
+"""``hyperdpo choose`` and :func:`choose`: from a run and data to the best point under requirements."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
@@ -20,7 +20,6 @@ from hyperdpo.choosing.scales import SCALES
 from hyperdpo.choosing.search import Effort, Measure
 from hyperdpo.choosing.tables import print_choice
 from hyperdpo.core.preferences import stream
-from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from hyperdpo.alignment.data.groups import Preferences
     from hyperdpo.alignment.run import AlignRun
 
-SPLITS = ("auto", "all", "train", "validation", "test")
+_Groups = TypeVar("_Groups", "Part", "Preferences")
 
 
 def choose(
@@ -78,27 +77,27 @@ def choose(
             for a language model each objective's cross-entropy error, by name, and ``accuracy:NAME``, of pairs.
         maximize, minimize: the metric that is to be best; one of the two.
         confidence: of the intervals (two-sided) and the requirements (one-sided).
-        certain: requirements are to be met with that confidence, not just on average.
+        certain: requirements have to be met with that confidence, not only on average.
         holdout: intervals and verdicts come from other groups than those of the choice: a share of the groups (0.5), a
             split of the run's own data (``test``), or data like ``data``, not a file.
-        split: of the run's own data; ``auto``: its validation groups (its test groups where there are none), and all
-            groups of other data.
-        scales: the grid; the search stays between its ends. A single one is kept.
-        points: weightings of the grid.
-        fixed_temperatures: leave β as it is, also where the ranker answers at others. If not, a mixture's are searched
-            up to twice the run's and down to half of it, and those of a ``temperature`` run where it was trained.
-        base_scores: of a ranker, where it has none of its own for the data: a column, a file or an array.
+        split: a split of the run's own data; ``auto``: its validation groups (its test groups where there are none),
+            and all groups of other data.
+        scales: the grid of scales; the search stays between its ends. A single one is kept.
+        points: number of weightings in the grid.
+        fixed_temperatures: leave β as it is, also where the ranker answers at others. Otherwise a mixture's are
+            searched from half the run's to twice it, and those of a ``temperature`` run where it was trained.
+        base_scores: base scores for a ranker that has none of its own for the data: a column, a file or an array.
         sort, features_from_zero: how a ranker's data are read, besides what it was trained with; see
             :func:`~hyperdpo.data.cache.read_table`.
         format, prompt_column, ignore_columns, skip_invalid, model: how a language model's data are read, and its
             base, as in ``align front``.
-        seed: of resamples, random steps and a share held out.
-        resamples: of the bootstrap, at least 10 / (1 - confidence); None: 2000 as a rule, see
+        seed: seed of resamples, random steps and a share held out.
+        resamples: number of bootstrap resamples, at least 10 / (1 - confidence); None: usually 2000, see
             :func:`~hyperdpo.choosing.bootstrap.number_of_resamples`.
         cpu: do not use a GPU.
 
     Raises:
-        InputError: anything of this that does not fit the run or the data.
+        InputError: an argument does not fit the run or the data.
     """
     requirements = [parse_requirement(r) if isinstance(r, str) else r for r in require]
     if (maximize is None) == (minimize is None):
@@ -109,82 +108,58 @@ def choose(
         raise InputError(f"scales: found {list(scales)}; expected finite numbers > 0")
     if points is not None and points < 1:
         raise InputError(f"points: found {points}; expected at least 1")
-    path = Path(run) if isinstance(run, str | Path) else None
-    settings: dict[str, Any] = {
-        "maximize": maximize is not None,
-        "confidence": confidence,
-        "certain": certain,
-        "seed": seed,
-        "resamples": resamples,
-    }
     goal = str(maximize if maximize is not None else minimize)
+    how: dict[str, Any] = {"maximize": maximize is not None, "confidence": confidence, "certain": certain}
+    how |= {"seed": seed, "resamples": resamples}
+    path = Path(run) if isinstance(run, str | Path) else None
     share = _share(holdout)
-    if share is not None:
-        holdout = share
+    holdout = holdout if share is None else share
+    reading: dict[str, Any] = {"format": format, "prompt_column": prompt_column}
+    reading |= {"ignore_columns": ignore_columns, "skip_invalid": skip_invalid}
+    device = best_device(cpu)
+
+    def check(names: Sequence[str], larger_is_better: Sequence[bool]) -> None:
+        check_metrics(requirements, goal, maximize=how["maximize"], names=names, larger_is_better=larger_is_better)
+
     if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
-        foreign = {"format": format != "auto", "prompt_column": prompt_column is not None}
-        foreign |= {"ignore_columns": ignore_columns is not None, "skip_invalid": skip_invalid}
-        for name, value in (foreign | {"model": model is not None}).items():
-            if value:
-                raise InputError(f"{name}: this is a run of a ranker, which has none; leave it out")
+        _refuse({**reading, "model": model}, "a ranker, which has none")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
         ranker.read_files(sort=sort, features_from_zero=features_from_zero)
-        requirements, goal = _named_main(ranker, requirements), _main_name(ranker, goal)
-        names = rank_metrics(ranker)
-        check_metrics(
-            requirements, goal, maximize=settings["maximize"], names=names, larger_is_better=[True] * len(names)
-        )
-        device = best_device(cpu)
+        requirements = [replace(r, name=_main_name(ranker, r.name)) for r in requirements]
+        goal, names = _main_name(ranker, goal), rank_metrics(ranker)
+        check(names, [True] * len(names))
         ranker.to(device)
         chosen, reported = _rank_samples(ranker, data, split, holdout, base_scores, seed, device)
         space = rank_space(ranker, grid, fixed_temperatures=fixed_temperatures)
-        effort = Effort(points=points)
         with progress_bar("choose", None, "points") as update:
-            told = replace(chosen, measure=_counted(chosen.measure, update))
-            found = choose_point(
-                told, space, ranker.objectives, requirements, goal, holdout=reported, effort=effort, **settings
-            )
+            told = replace(chosen, measure=_telling(chosen.measure, update))
+            how |= {"holdout": reported, "effort": Effort(points=points)}
+            found = choose_point(told, space, ranker.objectives, requirements, goal, **how)
         return replace(found, details=_rank_use(found, ranker, path or ranker.path, base_scores))
 
     extras.require("align")
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.alignment.run import AlignRun
-    from hyperdpo.choosing.language import align_effort, align_space
+    from hyperdpo.choosing.language import align_effort, align_space, larger_is_better
     from hyperdpo.choosing.language import metric_names as align_metrics
 
-    foreign = {"base_scores": base_scores is not None, "sort": sort, "features_from_zero": features_from_zero}
-    for name, value in foreign.items():
-        if value:
-            raise InputError(f"{name}: this is a run of a language model, where it has no meaning; leave it out")
+    foreign = {"base_scores": base_scores, "sort": sort, "features_from_zero": features_from_zero}
+    _refuse(foreign, "a language model, where it has no meaning")
     disable_progress_bars_without_tty()
     aligned = AlignRun.load(path, model) if path is not None else run
     assert isinstance(aligned, AlignRun)
-    m = len(aligned.objectives)
-    check_metrics(
-        requirements,
-        goal,
-        maximize=settings["maximize"],
-        names=align_metrics(aligned),
-        larger_is_better=[False] * m + [True] * m,
-    )
-    reading: dict[str, Any] = {
-        "format": format,
-        "prompt_column": prompt_column,
-        "ignore_columns": ignore_columns,
-        "skip_invalid": skip_invalid,
-    }
-    chosen, reported = _align_samples(aligned, data, split, holdout, reading, seed, best_device(cpu))
-    found = choose_point(
-        chosen,
-        align_space(aligned, grid),
-        aligned.names,
-        requirements,
-        goal,
-        holdout=reported,
-        effort=align_effort(aligned, points),
-        **settings,
-    )
+    check(align_metrics(aligned), larger_is_better(aligned))
+    chosen, reported = _align_samples(aligned, data, split, holdout, reading, seed, device)
+    how |= {"holdout": reported, "effort": align_effort(aligned, points)}
+    found = choose_point(chosen, align_space(aligned, grid), aligned.names, requirements, goal, **how)
     return replace(found, details=_align_use(found, path))
+
+
+def _refuse(options: Mapping[str, Any], what: str) -> None:
+    """Refuse options that have no meaning for a run of this kind."""
+    for name, value in options.items():
+        if value is not None and value is not False and not (name == "format" and value == "auto"):
+            raise InputError(f"{name}: this is a run of {what}; leave it out")
 
 
 def choose_command(
@@ -201,7 +176,7 @@ def choose_command(
     """``hyperdpo choose``: 0, or 1 where the requirements cannot be met."""
     if maximize is None and minimize is None:
         raise InputError("nothing to maximize; expected --maximize NAME (or --minimize NAME)")
-    if holdout is not None and _share(holdout) is None and holdout not in SPLITS[2:]:
+    if holdout is not None and _share(holdout) is None and holdout not in ("train", "validation", "test"):
         raise InputError(
             f"--holdout: found {holdout!r}; expected train, validation or test, or a share of the groups such as 0.5"
         )
@@ -215,78 +190,79 @@ def choose_command(
     return 0 if choice.met else 1
 
 
-# Rankers --------------------------------------------------------------------------------------------------------------
-
-
 def _main_name(run: RankRun, name: str) -> str:
-    """The main label's metric goes by ``main`` and by the label's own name."""
+    """``main`` for the main label's own name, other names as they are."""
     main = run.config.main
     return MAIN if main is not None and name == main.name else name
 
 
-def _counted(measure: Measure, update: Update) -> Measure:
-    """A measure that tells how many points were measured."""
+def _telling(measure: Measure, update: Update) -> Measure:
+    """A measure that reports how many points it has measured."""
     done = 0
 
-    def counted(points: np.ndarray) -> np.ndarray:
+    def telling(points: np.ndarray) -> np.ndarray:
         nonlocal done
         found = measure(points)
         done += len(points)
         update(done)
         return found
 
-    return counted
+    return telling
 
 
-def _named_main(run: RankRun, requirements: Sequence[Requirement]) -> list[Requirement]:
-    return [replace(r, name=_main_name(run, r.name)) for r in requirements]
+# What is measured on --------------------------------------------------------------------------------------------------
+
+
+def _samples(
+    named: Callable[[str], tuple[str, _Groups]],
+    sample: Callable[[_Groups, str], Sample],
+    halves: Callable[[_Groups, float], tuple[_Groups, _Groups]],
+    split: str,
+    holdout: Any,
+) -> tuple[Sample, Sample | None]:
+    """The groups to choose on, and those to report on (None: the same).
+
+    Args:
+        named: the groups of a split, and what they are called.
+        sample: makes a sample of groups with that description.
+        halves: sets a share of groups aside.
+    """
+    name, part = named(split)
+    noun = "groups" if isinstance(part, Part) else "prompts"
+    if holdout is None:
+        return sample(part, f"{name} {noun}"), None
+    if isinstance(holdout, float):
+        kept, aside = halves(part, holdout)
+        return sample(kept, f"part of the {name} {noun}"), sample(aside, f"the rest of the {name} {noun}")
+    if isinstance(holdout, type(part)):
+        return sample(part, f"{name} {noun}"), sample(holdout, f"held-out {noun}")
+    if str(holdout) == name or "all" in (str(holdout), name):
+        raise InputError(
+            f"holdout {holdout}: the point is chosen on the {name} groups; expected other groups to report on"
+        )
+    other, held_out = named(str(holdout))
+    return sample(part, f"{name} {noun}"), sample(held_out, f"{other} {noun}")
 
 
 def _rank_samples(
     run: RankRun, data: Any, split: str, holdout: Any, base_scores: str | np.ndarray | None, seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
-    """The groups to choose on, and those to report on."""
-
-    def base_of(table: GroupedTable) -> np.ndarray | None:
-        return given_base(base_scores, run, table) if isinstance(base_scores, str) else base_scores
-
     def sample(part: Part, what: str) -> Sample:
         use_free_cores()
-        examples = run.examples(part, base_scores=base_of(part.table), device=device)
-        described = f"{run.config.metric.describe()}, {what}"
-        return rank_sample(run, examples, device=device, description=described)
+        base = given_base(base_scores, run, part.table) if isinstance(base_scores, str) else base_scores
+        examples = run.examples(part, base_scores=base, device=device)
+        return rank_sample(run, examples, device=device, description=f"{run.config.metric.describe()}, {what}")
 
-    def named(wanted: str) -> tuple[str, Part]:
-        return rank_part(run, data, wanted)
+    def halves(part: Part, share: float) -> tuple[Part, Part]:
+        groups = len(part.groups)
+        held = round(groups * share)
+        if not 0 < held < groups:
+            raise InputError(f"holdout: {share:g} of {groups} groups leaves one side empty; expected more groups")
+        order = stream(seed, 20).permutation(groups)
+        kept, aside = (Part(part.table, part.groups[np.sort(one)]) for one in (order[held:], order[:held]))
+        return kept, aside
 
-    name, part = named(split)
-    if holdout is None:
-        return sample(part, f"{name} groups"), None
-    if isinstance(holdout, float):
-        first, second = _shared(len(part.groups), holdout, seed)
-        parts = [Part(part.table, part.groups[groups]) for groups in (first, second)]
-        return sample(parts[0], f"part of the {name} groups"), sample(parts[1], f"the rest of the {name} groups")
-    if isinstance(holdout, Part):
-        return sample(part, f"{name} groups"), sample(holdout, "held-out groups")
-    _check_other(str(holdout), name)
-    other, held_out = named(str(holdout))
-    return sample(part, f"{name} groups"), sample(held_out, f"{other} groups")
-
-
-def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
-    weights = list(choice.weights.values())
-    betas = list(choice.temperatures.values())
-    moved = betas if betas != list(run.betas) else None
-    with_base = run.base_source.kind == "given"
-    call = rank_call(weights, choice.scale, moved, with_base=with_base)
-    if path is None:
-        return {"command": None, "python": f"ranker.{call}"}
-    column = base_scores if isinstance(base_scores, str) else "SCORES" if with_base else None
-    command = rank_command(path, "DATA", weights, choice.scale, moved, column)
-    return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
-
-
-# Language models ------------------------------------------------------------------------------------------------------
+    return _samples(lambda wanted: rank_part(run, data, wanted), sample, halves, split, holdout)
 
 
 def _align_samples(
@@ -295,56 +271,24 @@ def _align_samples(
     from hyperdpo.alignment.data.groups import Preferences
     from hyperdpo.choosing.language import align_part, align_sample
 
-    given = isinstance(data, Preferences)
     if reading["skip_invalid"]:
         run.limits["skip_invalid"] = True
-    preferences = data if given else run.read(data, **reading)
-
-    def named(wanted: str) -> tuple[str, Preferences]:
-        return align_part(run, preferences, wanted)
+    preferences = data if isinstance(data, Preferences) else run.read(data, **reading)
 
     def sample(part: Preferences, what: str) -> Sample:
         use_free_cores()
         described = f"cross-entropy error and accuracy of pairs, {what}"
         return align_sample(run, part, device=device, description=described, show=True)
 
-    name, part = named(split)
-    if holdout is None:
-        return sample(part, f"{name} prompts"), None
-    if isinstance(holdout, float):
-        parts = part.split((1 - holdout, 0.0, holdout), seed)
-        return (
-            sample(parts["train"], f"part of the {name} prompts"),
-            sample(parts["test"], f"the rest of the {name} prompts"),
-        )
-    if isinstance(holdout, Preferences):
-        return sample(part, f"{name} prompts"), sample(holdout, "held-out prompts")
-    _check_other(str(holdout), name)
-    other, held_out = named(str(holdout))
-    return sample(part, f"{name} prompts"), sample(held_out, f"{other} prompts")
+    def halves(part: Preferences, share: float) -> tuple[Preferences, Preferences]:
+        parts = part.split((1 - share, 0.0, share), seed)
+        return parts["train"], parts["test"]
 
-
-def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:
-    weights = list(choice.weights.values())
-    call = align_call(weights, choice.scale)
-    if path is None:
-        return {"command": None, "python": f"run.{call}"}
-    command = align_command(path, weights, choice.scale)
-    return {"command": command, "python": f"AlignRun.load({str(path)!r}).{call}"}
-
-
-# Both -----------------------------------------------------------------------------------------------------------------
-
-
-def _is_align(path: Path) -> bool:
-    if not (path / RUN).is_file():
-        return False  # the message of a ranker's run says what is expected
-    run = read_json(path / RUN)
-    return isinstance(run, dict) and run.get("kind") == "align"
+    return _samples(lambda wanted: align_part(run, preferences, wanted), sample, halves, split, holdout)
 
 
 def _share(holdout: Any) -> float | None:
-    """The share that a holdout stands for, None where it is something else.
+    """The share that a holdout stands for; None where it is something else.
 
     Raises:
         InputError: a number that is no share.
@@ -360,16 +304,32 @@ def _share(holdout: Any) -> float | None:
     return share
 
 
-def _shared(groups: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    held = round(groups * share)
-    if not 0 < held < groups:
-        raise InputError(f"holdout: {share:g} of {groups} groups leaves one side empty; expected more groups")
-    order = stream(seed, 20).permutation(groups)
-    return np.sort(order[held:]), np.sort(order[:held])
+def _is_align(path: Path) -> bool:
+    if not (path / RUN).is_file():
+        return False  # the error for a ranker's run says what is expected
+    run = read_json(path / RUN)
+    return isinstance(run, dict) and run.get("kind") == "align"
 
 
-def _check_other(holdout: str, chosen_on: str) -> None:
-    if holdout == chosen_on or "all" in (holdout, chosen_on):
-        raise InputError(
-            f"holdout {holdout}: the point is chosen on the {chosen_on} groups; expected other groups to report on"
-        )
+# How to use the point -------------------------------------------------------------------------------------------------
+
+
+def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
+    weights, betas = list(choice.weights.values()), list(choice.temperatures.values())
+    moved = betas if betas != list(run.betas) else None
+    with_base = run.base_source.kind == "given"
+    call = rank_call(weights, choice.scale, moved, with_base=with_base)
+    if path is None:
+        return {"command": None, "python": f"ranker.{call}"}
+    column = base_scores if isinstance(base_scores, str) else "SCORES" if with_base else None
+    command = rank_command(path, "DATA", weights, choice.scale, moved, column)
+    return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
+
+
+def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:
+    weights = list(choice.weights.values())
+    call = align_call(weights, choice.scale)
+    if path is None:
+        return {"command": None, "python": f"run.{call}"}
+    command = align_command(path, weights, choice.scale)
+    return {"command": command, "python": f"AlignRun.load({str(path)!r}).{call}"}

@@ -1,7 +1,7 @@
-"""What is chosen among for a language model: cross-entropy errors and accuracies of pairs, prompt by prompt.
+"""Metrics of a language model for the choice of a point: cross-entropy errors and accuracies of pairs, by prompt.
 
-Groups of the same prompt are drawn together in the bootstrap. A weighting takes a pass through the model, once; a scale
-takes none.
+The bootstrap draws groups of the same prompt together. A new weighting takes one pass through the model, a new scale
+none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hyperdpo.choosing.search import Effort, Space
 
 #: Before an objective's name: its accuracy of pairs.
 ACCURACY = "accuracy:"
-#: Scores of the weightings looked at last are kept up to here (8 bytes a response): 3,200 weightings of 5,000 pairs.
+#: Kept bytes of scores (8 a response), of the weightings used last: 3,200 weightings of 5,000 pairs.
 KEPT_BYTES = 256_000_000
 
 
@@ -42,6 +42,7 @@ def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str
 
 
 def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:
+    """Where the points of a run may lie: at its own temperatures."""
     return Space(tuple(o.beta for o in run.objectives), scales)
 
 
@@ -56,15 +57,20 @@ def metric_names(run: AlignRun) -> tuple[str, ...]:
     return (*run.names, *(ACCURACY + name for name in run.names))
 
 
+def larger_is_better(run: AlignRun) -> tuple[bool, ...]:
+    """(2 m,), in the order of :func:`metric_names`: an error is better if small, an accuracy if large."""
+    m = len(run.objectives)
+    return (False,) * m + (True,) * m
+
+
 def align_sample(
     run: AlignRun, preferences: Preferences, *, device: str = "cpu", description: str = "", show: bool = False
 ) -> Sample:
     """Preferences as a sample; the metrics are those of :meth:`AlignRun.front`."""
     measure = _Measure(run, preferences, device, show)
-    m = len(run.objectives)
     return Sample(
         names=metric_names(run),
-        larger_is_better=(False,) * m + (True,) * m,
+        larger_is_better=larger_is_better(run),
         counts=measure.counts,
         measure=measure,
         base=measure.sums(measure.groups.padded(measure.base), 1.0),

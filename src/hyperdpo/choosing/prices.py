@@ -1,4 +1,4 @@
-"""What a requirement costs: how the best goal changes when its threshold is moved, from the one that was asked for.
+"""What a requirement costs: how the best goal changes when its threshold is moved.
 
 V(t) is the best goal among the points that meet the thresholds t, turned so that more is better. It never rises with a
 threshold, so neither number below is negative: fewer points meet a higher one.
@@ -20,7 +20,7 @@ class Slope:
     per_unit: float
     """>= 0."""
     interval: tuple[float, float]
-    """Of it, with both points kept and the groups resampled; not below 0."""
+    """The interval of ``per_unit``, with both points kept and the groups resampled; not below 0."""
     step: float
     """The distance of the thresholds."""
 
@@ -43,7 +43,7 @@ def loosening(pool: Pool, r: int, confidence: float) -> Slope:
 
 
 def _slope(pool: Pool, r: int, low: float, high: float, confidence: float) -> Slope:
-    """Between two thresholds of requirement r, given from the one that was asked for."""
+    """The slope between two thresholds of requirement r, given as distances from the one that was asked for."""
     unit, step = np.eye(len(pool.thresholds))[r], high - low
     loose, tight = (pool.best(pool.thresholds + move * unit)[0] for move in (low, high))
     per_unit = float(pool.goals[loose] - pool.goals[tight]) / step

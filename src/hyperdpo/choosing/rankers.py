@@ -1,4 +1,4 @@
-"""What is chosen among for a ranker: NDCG of every objective and of the main label, group by group, at any points."""
+"""Metrics of a ranker for the choice of a point: NDCG of every objective and of main, by group, at any points."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from hyperdpo.ranking.sources import read_data
 
 #: Scores, of all weightings, whose metrics are computed at once.
 PASS_SCORES = 2_000_000
-#: By which factor temperatures are moved from the run's, at most, where a ranker answers at any.
+#: The largest factor between searched temperatures and the run's, for a ranker that answers at any.
 MIXTURE_SPREAD = 2.0
-#: What a scorer makes of the features before it sees weights is kept up to here: a million documents of width 64.
+#: Kept bytes of what a scorer computes before it sees weights: a million documents of width 64.
 KEPT_BYTES = 256_000_000
 
 
 def trained_box(run: RankRun) -> Box | None:
-    """The temperatures that a ``temperature`` run was trained on, to the digits that are written; None: another run.
+    """The ends of the temperatures that a ``temperature`` run was trained on, rounded inwards; None: another run.
 
-    Beyond them its network has never been, so nothing goes there.
+    Its network was never trained beyond them, so nothing goes there.
     """
     if run.config.parametrization != "temperature":
         return None
@@ -43,8 +43,8 @@ def trained_box(run: RankRun) -> Box | None:
 def rank_space(run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: bool = False) -> Space:
     """Where the points of a run may lie.
 
-    A mixture answers at any temperatures; each is searched up to twice the run's and down to half of it. A temperature
-    ranker is searched where it was trained, see :func:`trained_box`.
+    A mixture answers at any temperatures; each is searched from half the run's to twice it. A temperature ranker is
+    searched where it was trained, see :func:`trained_box`.
     """
     betas, box = tuple(run.betas), trained_box(run)
     if fixed_temperatures or not run.ranker.takes_temperatures:
@@ -58,7 +58,7 @@ def rank_part(run: RankRun, data: Any, split: str) -> tuple[str, Part]:
     """The groups that a point is chosen on, and what they are called.
 
     Args:
-        data: a file or directory, or a part (for ``auto`` and ``all`` it is taken as it is).
+        data: a file or directory, or a part (used as it is for ``auto`` and ``all``).
         split: ``auto``: the validation groups of the run's own data (its test groups where it has none), all groups of
             other data. Otherwise as :meth:`RankRun.part`.
 
@@ -74,7 +74,7 @@ def rank_part(run: RankRun, data: Any, split: str) -> tuple[str, Part]:
     table, _ = read_data(source, run, split)
     own = [name for name, known in run.data["fingerprints"].items() if known == table.fingerprint != ""]
     if split == "auto":
-        # Validation groups have chosen the epoch at most; the test groups stay for whoever judges the choice.
+        # Validation groups have chosen the epoch at most; test groups are left for judging the choice.
         split = next((name for name in ("validation", "test") if name in own), "auto")
     return run.part(table, split)
 
@@ -85,13 +85,20 @@ def metric_names(run: RankRun) -> tuple[str, ...]:
 
 
 def rank_sample(
-    run: RankRun, examples: Examples, *, device: torch.device | str = "cpu", description: str = ""
+    run: RankRun,
+    examples: Examples,
+    *,
+    device: torch.device | str = "cpu",
+    description: str = "",
+    settings: NdcgSettings | None = None,
 ) -> Sample:
-    """The groups of :meth:`RankRun.examples` as a sample; the metrics are those of :meth:`RankRun.front`."""
-    measure = PointMeasure(run, examples, device)
-    names = metric_names(run)
-    if examples.main_gains is None:
-        names = names[: len(run.objectives)]
+    """The groups of :meth:`RankRun.examples` as a sample; the metrics are those of :meth:`RankRun.front`.
+
+    Args:
+        settings: another NDCG than the run's own.
+    """
+    measure = PointMeasure(run, examples, device, settings)
+    names = metric_names(run) if examples.main_gains is not None else run.objectives
     return Sample(
         names=names,
         larger_is_better=(True,) * len(names),
@@ -105,8 +112,8 @@ def rank_sample(
 class PointMeasure:
     """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none.
 
-    The heads of a mixture depend on no point, nor does what a conditioned head stands on: they are computed once for
-    all calls (the latter as far as it fits into ``KEPT_BYTES``, else once for each).
+    The heads of a mixture do not depend on the point, nor do the layers below a conditioned head. They are computed
+    once for all calls (the latter up to ``KEPT_BYTES``, the rest once per call).
 
     Args:
         settings: another NDCG than the run's own.
@@ -164,7 +171,7 @@ class PointMeasure:
 
     @torch.inference_mode()
     def at(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """At one point (2 m + 1,): (N,) float32 scores, as :meth:`RankRun.score`, and their (K, G) NDCG.
+        """(N,) float32 scores at one point (2 m + 1,), as :meth:`RankRun.score`, and their (K, G) NDCG.
 
         Scores are in the order of the examples' rows.
         """
@@ -182,7 +189,7 @@ class PointMeasure:
         return scores, found
 
     def _batch(self, number: int, group_batch: GroupBatch) -> Batch | None:
-        """What the ranker is to score; None where the heads of a mixture are known."""
+        """The items to score; None where the heads of a mixture are known."""
         if number in self._heads:
             return None
         if number in self._hidden:
@@ -200,7 +207,7 @@ class PointMeasure:
     def _scores(
         self, number: int, group_batch: GroupBatch, batch: Batch | None, weights: np.ndarray, betas: np.ndarray
     ) -> torch.Tensor:
-        """(P, G, n) before any scale."""
+        """(P, G, n) scores before any scale."""
         ranker = self.run.ranker
         if not isinstance(ranker, MixtureRanker):
             assert batch is not None
@@ -223,7 +230,7 @@ class PointMeasure:
         return np.asarray(found.double().nan_to_num(0.0).cpu().numpy())
 
     def base(self) -> np.ndarray:
-        """(K, G) of the base."""
+        """(K, G) NDCG of the base."""
         sums = np.zeros(self.counts.shape)
         for number, group_batch in enumerate(self.batches):
             scores = torch.from_numpy(self._base(group_batch)).to(self.device).unsqueeze(0)

@@ -1,4 +1,4 @@
-"""What a point has to meet: ``main>=0.45``."""
+"""Requirements that a point has to meet, such as ``main>=0.45``."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def check_metrics(
     names: Sequence[str],
     larger_is_better: Sequence[bool],
 ) -> None:
-    """Refuse what cannot have been meant.
+    """Refuse unknown metrics, and a goal in the wrong direction.
 
     Args:
         goal: the metric to be made as good as possible.
-        names: of the K metrics that can be measured.
+        names: the K metrics that can be measured.
         larger_is_better: (K,).
 
     Raises:
-        InputError: a metric that is not known, or a goal in the direction in which it gets worse.
+        InputError: an unknown metric, or a goal in the direction in which it gets worse.
     """
     for name in (*(r.name for r in requirements), goal):
         if name not in names:

@@ -1,4 +1,4 @@
-"""How far the scale c of Eq. (14) goes wherever it is searched or moved: ``choose`` and the explorer."""
+"""How far the scale c goes wherever it is searched or moved: ``choose`` and the explorer."""
 
 from __future__ import annotations
 

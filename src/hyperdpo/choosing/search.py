@@ -22,20 +22,20 @@ Measure = Callable[[np.ndarray], np.ndarray]
 
 #: Weights are multiples of one over this, so that a command line repeats a point exactly.
 WEIGHT_PARTS = 10_000
-#: Scales and temperatures have so many significant digits.
+#: Significant digits of scales and temperatures.
 DIGITS = 3
-#: Random vectors of temperatures, each round and start.
+#: Random vectors of temperatures per round and start.
 VECTORS = 3
-#: A requirement that is missed by less is met: means are sums of floating point numbers.
+#: A requirement that is missed by less counts as met, because of rounding.
 TOLERANCE = 1e-9
-#: Sums of all metrics of points that are held at once, in numbers of 8 bytes.
+#: The most sums that are held at once, in numbers of 8 bytes.
 BLOCK_NUMBERS = 20_000_000
 #: Requirements are moved by this share of their metric's range over the grid for prices, to one digit.
 PRICE_SHARE = 0.05
 #: A threshold that can be raised by less than this part of that step cannot be raised.
 LEAST_STEP = 1e-3
 
-#: Of each of the m temperatures, the least and the largest.
+#: The least and the largest value of each of the m temperatures.
 Box = tuple[tuple[float, float], ...]
 
 
@@ -79,7 +79,7 @@ class Space:
 
 
 def written_box(low: Sequence[float], high: Sequence[float]) -> Box:
-    """A box whose ends can be written down, none beyond what was given (which stays where nothing lies between)."""
+    """A box whose ends have :data:`DIGITS` digits, none beyond the ends given; too narrow a side stays as it is."""
     found = []
     for ends in zip(low, high, strict=True):
         inner = _written(ends[0], up=True), _written(ends[1], up=False)
@@ -88,7 +88,7 @@ def written_box(low: Sequence[float], high: Sequence[float]) -> Box:
 
 
 def _written(value: float, *, up: bool) -> float:
-    """The nearest number of so many digits that is not below (not above)."""
+    """The nearest number of :data:`DIGITS` digits that is not below (``up``) or not above."""
     near = float(f"{value:.{DIGITS}g}")
     if near == value or (near > value) == up:
         return near
@@ -101,12 +101,12 @@ class Effort:
     """How much is measured.
 
     Attributes:
-        points: weightings of the grid; None: 21 for two objectives, 66 for three, 126 for more.
-        rounds: of refinement, at most.
-        price_rounds: at each neighbouring threshold, for the prices.
+        points: number of weightings in the grid; None: 21 for two objectives, 66 for three, 126 for more.
+        rounds: most rounds of refinement.
+        price_rounds: most rounds at each neighbouring threshold, for the prices.
         starts: points that each round steps from.
-        random: steps in random directions, each round and start; a mixture's take a handful of vectors of temperatures
-            between them, since another vector costs as much as many weightings.
+        random: steps in random directions, each round and start. They share a few vectors of temperatures, since
+            another vector costs as much as many weightings.
     """
 
     points: int | None = None
@@ -116,16 +116,24 @@ class Effort:
     random: int = 24
 
     def grid_points(self, m: int) -> int:
+        """Number of weightings in the grid over m objectives."""
         return max(self.points or {1: 1, 2: 21, 3: 66}.get(m, 126), m)
+
+
+def whole_parts(exact: np.ndarray, total: int) -> np.ndarray:
+    """(P, m) whole numbers with the sum ``total`` in every row, from (P, m) numbers with about that sum.
+
+    All are rounded down, and those with the largest remainders up.
+    """
+    parts = np.floor(exact + 1e-9)
+    order = np.argsort(np.argsort(parts - exact, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.asarray(parts + (order < total - parts.sum(1, keepdims=True)))
 
 
 def rounded(points: np.ndarray, space: Space) -> np.ndarray:
     """Points as they can be written down: weights in 1/10,000 that sum to 1, three digits of scale and temperatures."""
     m = space.m
-    exact = points[:, :m] * WEIGHT_PARTS
-    parts = np.floor(exact + 1e-9)
-    order = np.argsort(np.argsort(-(exact - parts), axis=1, kind="stable"), axis=1, kind="stable")
-    parts += order < (WEIGHT_PARTS - parts.sum(1, keepdims=True))  # largest remainders
+    parts = whole_parts(points[:, :m] * WEIGHT_PARTS, WEIGHT_PARTS)
     digits = np.array([[float(f"{x:.{DIGITS}g}") for x in row] for row in points[:, m:]]).reshape(len(points), m + 1)
     digits[:, 0] = np.clip(digits[:, 0], space.scales[0], space.scales[-1])
     digits[:, 1:] = space.boxed(digits[:, 1:])
@@ -154,11 +162,11 @@ class Pool:
     """All points measured so far, with their metrics.
 
     Args:
-        measure: of points; called once for each.
-        resamples: of the same groups.
+        measure: measures points; called once for each.
+        resamples: resamples of the same groups.
         requirements: R of them, with the positions of their metrics.
         goal: position of the metric that is to be as good as possible, and 1 if more of it is better, else -1.
-        certain: requirements are to be met with this confidence; None: on average.
+        certain: the confidence with which requirements have to be met; None: on average.
     """
 
     def __init__(
@@ -181,7 +189,7 @@ class Pool:
         """(R,): the ranges of the required metrics over the grid, in which violations are measured."""
 
     def add(self, candidates: np.ndarray) -> int:
-        """Measure those that are new; how many they were."""
+        """Measure the points that are new, and return how many they were."""
         fresh = []
         for point in rounded(candidates, self.space):
             key = point.tobytes()
@@ -226,16 +234,16 @@ class Pool:
         return np.asarray(self.goal_sign * self.means[:, self.goal])
 
     def violations(self, thresholds: np.ndarray) -> np.ndarray:
-        """(N,): distance from the region where all requirements are met, in units of the metrics' ranges."""
+        """(N,) distances from the region where all requirements are met, in units of the metrics' ranges."""
         asked = np.isfinite(thresholds)  # -inf asks for nothing, not even for a bound
         short = np.maximum(thresholds[asked] - self.judged[:, asked] - TOLERANCE, 0) / self.norms[asked]
         return np.asarray(np.sqrt((short**2).sum(1)))
 
     def order(self, thresholds: np.ndarray, instead: int | None = None) -> np.ndarray:
-        """(N,) positions, best first: least violation, then the best goal, then what was measured first.
+        """(N,) positions, best first: least violation, then the best goal, then the earliest measurement.
 
         Args:
-            instead: a requirement, whose metric takes the place of the goal.
+            instead: a requirement whose metric replaces the goal.
         """
         goals = self.goals if instead is None else self.judged[:, instead]
         return np.lexsort((-goals, self.violations(thresholds)))
@@ -246,9 +254,9 @@ class Pool:
         return position, bool(self.violations(thresholds)[position] == 0)
 
     def attainable(self, r: int) -> float | None:
-        """The most that a point has of what requirement r is about, turned, while the others are met.
+        """The most of requirement r's metric, turned, among points that meet the other requirements.
 
-        None: no point meets the others, or nothing can be said of the metric with confidence.
+        None: no point meets the others, or none has a bound.
         """
         allowed = self.violations(without(self.thresholds, r)) == 0
         most = float(self.judged[allowed, r].max(initial=-np.inf))
@@ -260,6 +268,7 @@ class Pool:
         return np.array([float(f"{PRICE_SHARE * norm:.1g}") for norm in self.norms])
 
     def search_grid(self, points: int) -> None:
+        """Measure the grid, and set :attr:`norms`."""
         self.add(grid(self.space, points))
         for r, (_, metric) in enumerate(self.requirements):
             values = self.means[:, metric]
@@ -354,14 +363,14 @@ def _distance(first: np.ndarray, second: np.ndarray, m: int) -> float:
 
 
 def without(thresholds: np.ndarray, r: int) -> np.ndarray:
-    """The thresholds with one requirement that asks for nothing."""
+    """The thresholds without requirement r."""
     return np.where(np.arange(len(thresholds)) == r, -np.inf, thresholds)
 
 
 def searched(pool: Pool, effort: Effort, seed: int) -> None:
     """Fill the pool: the grid, refinement at the thresholds, and at each of them moved either way.
 
-    Where they cannot be met, or not be raised, the metric is made as good as it gets while the others are met.
+    Where a threshold cannot be met or raised, its metric is made as good as possible while the others are met.
     """
     thresholds = pool.thresholds
     pool.search_grid(effort.grid_points(pool.space.m))

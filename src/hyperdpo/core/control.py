@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hyperdpo.errors import InputError, shown
+from hyperdpo.core.point import check_temperatures
+from hyperdpo.errors import InputError
 
 Scores = TypeVar("Scores", np.ndarray, Tensor)
 
@@ -19,36 +20,12 @@ Scores = TypeVar("Scores", np.ndarray, Tensor)
 PROPORTION_TOLERANCE = 1e-6
 
 
-def check_temperatures(values: ArrayLike | Tensor, num_objectives: int) -> np.ndarray:
-    """One temperature per objective, checked.
-
-    Args:
-        values: m finite numbers > 0.
-        num_objectives: m.
-
-    Returns:
-        (m,) float64, a copy.
-
-    Raises:
-        InputError: not numbers, not m of them, not finite, or not > 0.
-    """
-    given: Any = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    try:
-        array = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"temperatures {shown(given)}, expected {num_objectives} numbers") from None
-    if array.shape != (num_objectives,):
-        shapes = {0: "a single number", 1: f"{array.size} value{'s' * (array.size != 1)}"}
-        found = shapes.get(array.ndim, f"an array of shape {array.shape}")
-        raise InputError(f"temperatures: found {found}, expected {num_objectives}, one per objective")
-    if not (np.isfinite(array) & (array > 0)).all():
-        listed = ", ".join(f"{value:g}" for value in array)
-        raise InputError(f"temperatures {listed}, expected finite numbers > 0")
-    return array
-
-
 def normalised_temperatures(temperatures: Scores) -> Scores:
-    """The point β / |β|_1 of the simplex that stands for a temperature vector where its length is left to Eq. (19).
+    """The point β / |β|_1 of the simplex: what a network sees of β for
+    :func:`temperature_transformation`.
+
+    >>> normalised_temperatures(np.array([1.0, 3.0]))
+    array([0.25, 0.75])
 
     Args:
         temperatures: (..., m) numbers > 0, numpy or torch.
@@ -62,6 +39,9 @@ def normalised_temperatures(temperatures: Scores) -> Scores:
 
 def proportional_scale(temperatures: ArrayLike | Tensor, trained: ArrayLike | Tensor) -> float | None:
     """The scale c that turns the temperatures of a training into others: temperatures = c * trained.
+
+    >>> proportional_scale([1.0, 3.0], trained=[0.5, 1.5])
+    2.0
 
     Args:
         temperatures: m numbers > 0.
@@ -86,6 +66,9 @@ def linear_transformation(scores: Scores, base_scores: Scores | None, scale: flo
 
     A scale below 1 moves away from the base, a scale above 1 towards it. For a language model this holds for the
     log-probability of a whole response; token by token, while decoding, it is an approximation.
+
+    >>> linear_transformation(np.array([4.0, 0.0]), np.array([0.0, 2.0]), scale=2.0)
+    array([2., 1.])
 
     Args:
         scores: (G, n) or any shape, numpy or torch.
@@ -123,6 +106,9 @@ def temperature_transformation(
         s(w, β) = (1 - 1/|β|_1) s_base + s(w, β/|β|_1) / |β|_1
 
     It is :func:`linear_transformation` with a scale of |β|_1: the trained model answers at temperatures that sum to 1.
+
+    >>> temperature_transformation(np.array([4.0, 0.0]), np.array([0.0, 2.0]), [0.5, 1.5])
+    array([2., 1.])
 
     Args:
         scores: (..., n), numpy or torch: of a network given :func:`normalised_temperatures`.

@@ -18,10 +18,20 @@ from hyperdpo.errors import InputError, counted
 Reduce = Callable[[Tensor], Tensor]
 
 
+def sum_over_processes(local: Tensor) -> Tensor:
+    """The :data:`Reduce` of torch's process group: the sum, whose gradient reaches the local part only."""
+    total = local.detach().clone()
+    torch.distributed.all_reduce(total)
+    return local + (total - local.detach())
+
+
 def plackett_luce_log_likelihood(scores: Tensor, ranking: Tensor, mask: Tensor | None = None) -> Tensor:
     """Log-probability of a ranking under the Plackett-Luce model: the logarithm of Eq. (8).
 
         sum_i [ s_{ranking_i} - log sum_{k >= i} exp s_{ranking_k} ]
+
+    >>> plackett_luce_log_likelihood(torch.zeros(3), torch.tensor([2, 0, 1])).exp()  # one of 3! rankings
+    tensor(0.1667)
 
     Args:
         scores: (..., n).
@@ -44,6 +54,9 @@ def plackett_luce_log_likelihood(scores: Tensor, ranking: Tensor, mask: Tensor |
 def top_one_log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
     """Log-probability that each item comes first: the log-softmax over the real items.
 
+    >>> top_one_log_probabilities(torch.zeros(3), torch.tensor([True, True, False])).exp()
+    tensor([0.5000, 0.5000, 1.0000])
+
     Args:
         scores: (..., n); anything on padding, NaN included.
         mask: bool, broadcastable with ``scores``.
@@ -62,6 +75,10 @@ def listnet_loss(scores: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """ListNet: the cross-entropy between targets and top-one probabilities, Eq. (9), group by group.
 
         l_gj = - sum_i t_gji log softmax(s_g)_i
+
+    >>> targets = torch.tensor([[1.0, 0.0]])
+    >>> listnet_loss(torch.zeros(1, 2), targets, torch.ones(1, 2, dtype=torch.bool))  # ln 2
+    tensor([0.6931])
 
     Args:
         scores: (G, n).
@@ -90,6 +107,11 @@ def listnet_dpo_loss(
     With equal temperatures all objectives share one log-softmax: m times less work. Whether they are equal is seen on
     a sequence of numbers or a CPU tensor; temperatures on another device, or with a gradient, take the general path,
     because to look at them would wait for the device.
+
+    >>> scores, base, mask = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
+    >>> targets = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]])
+    >>> listnet_dpo_loss(scores, base, targets, mask, [1.0, 0.5])  # as far from the base everywhere: ln 2
+    tensor([[0.6931, 0.6931]])
 
     Args:
         scores: (G, n).
@@ -130,6 +152,10 @@ def mean_losses(
 ) -> Tensor:
     """The loss vector of Eq. (7) and Eq. (11): per objective the mean over the groups with signal.
 
+    >>> losses = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    >>> mean_losses(losses, torch.tensor([[True, True], [True, False]]))
+    tensor([2., 2.])
+
     Args:
         group_losses: (G, m).
         signal: (G, m) bool; False leaves the group out of that objective's mean.
@@ -156,6 +182,9 @@ def average_counts(signal: Tensor, batches: float) -> Tensor:
     Divided by its own number of groups with signal, a batch without any would count as a loss of 0. An objective whose
     labels cover few groups would lose weight, by an amount that depends on the size of the batches.
 
+    >>> average_counts(torch.tensor([[True, True], [True, False], [True, True], [True, False]]), batches=2)
+    tensor([2., 1.])
+
     Args:
         signal: (N, m) bool, of all groups of the training data.
         batches: number of batches in an epoch: N / B for batches of B groups.
@@ -169,6 +198,9 @@ def average_counts(signal: Tensor, batches: float) -> Tensor:
 def scalarise(losses: Tensor, weights: Tensor) -> Tensor:
     """Linear scalarisation w^T L, Eq. (12).
 
+    >>> scalarise(torch.tensor([1.0, 3.0]), torch.tensor([0.75, 0.25]))
+    tensor(1.5000)
+
     Args:
         losses: (..., m).
         weights: (..., m), on the simplex.
@@ -181,6 +213,9 @@ def scalarise(losses: Tensor, weights: Tensor) -> Tensor:
 
 def cosine_penalty(losses: Tensor, weights: Tensor) -> Tensor:
     """G_w, the penalty of section 3.3: minus the cosine of the angle between the weights and the loss vector.
+
+    >>> cosine_penalty(torch.tensor([2.0, 2.0]), torch.tensor([0.5, 0.5]))
+    tensor(-1.0000)
 
     Args:
         losses: (..., m).
@@ -212,6 +247,12 @@ def hypernet_loss(
     of G_{w_g}(l_g). This penalty is a surrogate: G_w is defined on an expectation, which a single group does not
     give. Objectives without signal in a group are left out of its two vectors (0 if no weight remains), and groups
     without any signal out of the mean. With the same w in every row and no penalty, both forms are equal.
+
+    >>> losses, signal = torch.tensor([[1.0, 3.0], [2.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool)
+    >>> hypernet_loss(losses, signal, torch.tensor([0.5, 0.5]))
+    tensor(1.7500)
+    >>> hypernet_loss(losses, signal, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))  # one w per group
+    tensor(1.)
 
     Args:
         group_losses: (G, m), from :func:`listnet_dpo_loss`.

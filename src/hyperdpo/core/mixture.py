@@ -27,14 +27,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperdpo.core.control import check_temperatures
+from hyperdpo.core.limits import LARGEST_POWER
+from hyperdpo.core.point import check_temperatures
 from hyperdpo.errors import InputError
 
 #: Mixture mass below this counts as this: a target of exactly 0 would ask for a score of minus infinity.
 FLOOR = 1e-9
-
-#: The largest power of a power mean. Mass of :data:`FLOOR` to this power is still a number of single precision.
-LARGEST_POWER = 4.0
 
 #: Newton stops after a step whose entries, times the largest temperature, spread less than this. The error that is
 #: left is of the order of this number squared.
@@ -77,6 +75,11 @@ def mixture_scores(
     equal temperatures it minimises sum_j w_j D(p_j, q) with D(p, q) = (1 - sum_i p_i^ρ q_i^(1 - ρ)) / (ρ (1 - ρ)): the
     cross-entropy in the limit of ρ = 1; in that of 0 the divergence KL(q, p), whose minimiser is the normalised
     geometric mean, as in a mixture of log-probabilities. All of them agree at the vertices.
+
+    >>> targets = torch.tensor([[[0.8, 0.2], [0.4, 0.6]]])
+    >>> mask, base = torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, 2)
+    >>> mixture_scores(targets.log(), mask, base, torch.tensor([[0.5, 0.5]]), [1.0, 1.0]).exp()
+    tensor([[[0.6000, 0.4000]]])
 
     Args:
         log_targets: (G, m, n), log p_j; exp of each row sums to 1 over the items. -inf is allowed; anything on

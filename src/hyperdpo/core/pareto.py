@@ -21,6 +21,9 @@ EXACT_OBJECTIVES, EXACT_POINTS = 7, 100
 def non_dominated(points: ArrayLike, directions: Sequence[Direction]) -> np.ndarray:
     """Which points no other point dominates (is at least as good everywhere and better somewhere).
 
+    >>> non_dominated([[1, 3], [2, 2], [1, 2]], ["maximize", "maximize"])
+    array([ True,  True, False])
+
     Args:
         points: (P, m).
         directions: m times "maximize" or "minimize".
@@ -55,6 +58,9 @@ def hypervolume(
     method: Literal["auto"] | HypervolumeMethod = "auto",
 ) -> float:
     """The volume dominated by the points, up to the reference point.
+
+    >>> hypervolume([[1, 3], [2, 2]], [0, 0], ["maximize", "maximize"])
+    5.0
 
     Args:
         points: (P, m), finite. Points that are not better than the reference in every objective add nothing.

@@ -19,6 +19,10 @@ from hyperdpo.errors import InputError
 def softmax_targets(labels: Tensor, mask: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """t(z) = softmax(z / temperature), for dense labels.
 
+    >>> targets, signal = softmax_targets(torch.tensor([[1.0, 1.0, 9.0]]), torch.tensor([[True, True, False]]))
+    >>> targets
+    tensor([[0.5000, 0.5000, 0.0000]])
+
     Args:
         labels: (..., n), finite on real items; anything on padding.
         mask: bool, broadcastable to ``labels``; True = a real item.
@@ -42,6 +46,13 @@ def softmax_targets(labels: Tensor, mask: Tensor, temperature: float = 1.0) -> t
 
 def l1_targets(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """t(z) = z / sum(z), for sparse labels that are never negative.
+
+    >>> targets, signal = l1_targets(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.ones(2, 2, dtype=torch.bool))
+    >>> targets
+    tensor([[0.2500, 0.7500],
+            [0.0000, 0.0000]])
+    >>> signal
+    tensor([ True, False])
 
     Args:
         labels: (..., n), finite and >= 0 on real items; anything on padding.

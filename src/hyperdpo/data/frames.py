@@ -22,7 +22,7 @@ from hyperdpo.data.columns import (
 )
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.origins import may_need_origin
-from hyperdpo.errors import InputError, one_line
+from hyperdpo.errors import InputError, counted, one_line
 
 #: A sparse matrix is stored dense: up to so many columns.
 MOST_SPARSE_COLUMNS = 65_536
@@ -154,10 +154,11 @@ def _is_sparse(values: Any) -> bool:
     return hasattr(values, "toarray") and hasattr(values, "nnz") and len(getattr(values, "shape", ())) == 2
 
 
-def to_vector(values: Any, what: str, *, missing: bool = False) -> np.ndarray:
+def to_vector(values: Any, what: str, *, rows: int | None = None, missing: bool = False) -> np.ndarray:
     """A column as (N,) float32.
 
     Args:
+        rows: N, if it is known.
         missing: whether values may be missing: NaN.
 
     Raises:
@@ -169,7 +170,15 @@ def to_vector(values: Any, what: str, *, missing: bool = False) -> np.ndarray:
     _check_not_infinite(array[:, None], what, (what,))
     if not missing and (absent := np.flatnonzero(np.isnan(array))).size:
         raise InputError(f"{what}: row {absent[0]} is missing (nan); expected a finite number")
+    if rows is not None:
+        check_rows(what, len(array), rows)
     return array
+
+
+def check_rows(what: str, found: int, rows: int) -> None:
+    """Refuse another number of rows than X has."""
+    if found != rows:
+        raise InputError(f"{what}: found {counted(found, 'row')}; expected {rows}, one per row of X")
 
 
 def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -206,16 +215,25 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return firsts, np.append(starts, rows).astype(np.int64)
 
 
-def to_table(columns: Columns, qids: np.ndarray, offsets: np.ndarray, *, fingerprint: bool = False) -> GroupedTable:
-    """Columns in memory as a table; with a fingerprint where base scores are to be kept for it."""
+def to_table(
+    columns: Columns, qids: np.ndarray, offsets: np.ndarray, labels: Mapping[str, np.ndarray] | None = None
+) -> GroupedTable:
+    """Columns in memory as a table.
+
+    Args:
+        labels: label column -> (N,) values, of training data: base scores are kept for them, so the table has a
+            fingerprint.
+    """
     values = np.ascontiguousarray(columns.values, dtype=np.float32)
     digest = ""
-    if fingerprint:
+    if labels is not None:
         import xxhash
 
         hashed = xxhash.xxh3_128(values.data)
         hashed.update(np.ascontiguousarray(offsets).data)
-        hashed.update(",".join(columns.names).encode())
+        hashed.update(repr([columns.names, *labels]).encode())
+        for column in labels.values():
+            hashed.update(np.ascontiguousarray(column, dtype=np.float32).data)
         if columns.origins:
             hashed.update(repr(sorted(columns.origins.items())).encode())
         digest = hashed.hexdigest()
@@ -231,6 +249,7 @@ def to_table(columns: Columns, qids: np.ndarray, offsets: np.ndarray, *, fingerp
         numbering=columns.numbering,
         origins=columns.origins,
         notes=columns.notes,
+        labels={name: np.asarray(column, dtype=np.float32) for name, column in (labels or {}).items()},
     )
 
 

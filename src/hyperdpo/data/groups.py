@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,9 @@ class GroupedTable:
     would lose their differences in 32 bits."""
     notes: tuple[str, ...] = ()
     """What a user should know of how the source was read."""
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Label column -> (N,) float32, where the labels were given apart from the features. Empty: they are among
+    `columns`."""
     order: np.ndarray | None = None
     """(N,) int64: the row of the source that each row was, where the rows were sorted by group; None: in its order."""
 
@@ -111,6 +114,11 @@ class GroupedTable:
     def column(self, name: str) -> np.ndarray:
         """(N,) float32 copy of one column."""
         return self.take(np.arange(self.num_rows), self.column_indices([str(name)]))[:, 0]
+
+    @property
+    def label_columns(self) -> Collection[str]:
+        """Where a label may be."""
+        return self.labels or self.columns
 
     def source_order(self, values: np.ndarray) -> np.ndarray:
         """(N, ...) values of the rows, put into the order of the source."""

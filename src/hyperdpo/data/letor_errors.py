@@ -8,6 +8,12 @@ import numpy as np
 
 from hyperdpo.data.columns import MISSING_FROM
 
+#: Highest feature number. Rows are stored dense: at this width a row takes 256 KiB.
+MAX_FEATURE = 65_536
+
+#: Longest line, in bytes.
+MAX_LINE = 1 << 20
+
 #: Longest query id, in bytes.
 MAX_ID = 1024
 
@@ -34,22 +40,20 @@ def quoted(text: bytes, most: int = 40) -> str:
     return repr(cut if len(text) <= most else cut + "...")
 
 
-def diagnose(line: bytes, first: bool, max_line: int, max_feature: int, from_zero: bool = False) -> str:
+def diagnose(line: bytes, first: bool, from_zero: bool = False) -> str:
     """``what was found; expected ...`` for a line that the parser refuses.
 
     Args:
         line: without its newline.
         first: whether it is the file's first line, where signs of another file format show.
-        max_line: longest line allowed, in bytes.
-        max_feature: highest feature number allowed.
         from_zero: whether there may be a feature 0.
     """
     if first:
         for magic, what, expected in _MAGIC:
             if line.startswith(magic):
                 return f"the file begins with {what}; expected {expected}"
-    if len(line) > max_line:
-        return too_long(line, max_line)
+    if len(line) > MAX_LINE:
+        return too_long(line)
     if b"\0" in line:
         at = line.index(b"\0")
         return f"a NUL byte after {quoted(line[max(0, at - 20) : at])}; expected text, not binary data"
@@ -60,15 +64,15 @@ def diagnose(line: bytes, first: bool, max_line: int, max_feature: int, from_zer
             f"a lone carriage return (\\r) after {quoted(line[max(0, at - 20) : at])}; "
             "expected lines that end in \\n or \\r\\n"
         )
-    return _diagnose_fields(line.split(b"#", 1)[0], max_feature, from_zero)
+    return _diagnose_fields(line.split(b"#", 1)[0], from_zero)
 
 
-def too_long(line: bytes, max_line: int) -> str:
+def too_long(line: bytes) -> str:
     """For a line of which at least the beginning is at hand."""
-    return f"a line of more than {max_line:,} bytes that begins with {quoted(line)}; expected {ROW_FORM}"
+    return f"a line of more than {MAX_LINE:,} bytes that begins with {quoted(line)}; expected {ROW_FORM}"
 
 
-def _diagnose_fields(body: bytes, max_feature: int, from_zero: bool) -> str:
+def _diagnose_fields(body: bytes, from_zero: bool) -> str:
     fields = re.split(rb"[ \t]+", body.strip(b" \t"))
     label = fields[0]
     if label.startswith(b"{"):
@@ -103,8 +107,8 @@ def _diagnose_fields(body: bytes, max_feature: int, from_zero: bool) -> str:
                 f"feature 0 in {quoted(field)}; expected feature numbers from 1 "
                 "(--features-from-zero reads files that count from 0)"
             )
-        if feature > max_feature:
-            return f"feature {quoted(number)}; expected at most {max_feature}: rows are stored dense"
+        if feature > MAX_FEATURE:
+            return f"feature {quoted(number)}; expected at most {MAX_FEATURE}: rows are stored dense"
         if feature in seen:
             return f"feature {feature} a second time, as {quoted(field)}; expected each feature once"
         if not counts_as_missing(value) and (problem := _number_problem(value)) is not None:
@@ -126,5 +130,10 @@ def _number_problem(text: bytes) -> str | None:
         return " (empty)"
     if not _NUMBER.fullmatch(text):  # NaN and infinity included, in any spelling
         return ""
+    return None if fits_float32(float(text)) else " (overflows 32-bit floats)"
+
+
+def fits_float32(value: float) -> bool:
+    """Whether a number does not overflow 32-bit floats; nan does not either."""
     with np.errstate(over="ignore"):
-        return " (overflows 32-bit floats)" if np.isinf(np.float32(float(text))) else None
+        return not np.isinf(np.float32(value))

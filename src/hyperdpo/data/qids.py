@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
-_WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0)?")
 
-
-def as_given(names: np.ndarray) -> np.ndarray:
-    """Query ids as they were written: numbers only where the text can be had back from them.
+def as_written(names: np.ndarray) -> np.ndarray:
+    """Query ids as numbers, only where the text can be had back from them.
 
     Args:
         names: (k,) str.
 
     Returns:
-        (k,) int64 where all are whole numbers without leading zeros (``7``; or all as ``7.0``, as data frames write
-        them), uint64 where all of them fit into that only, else the texts.
+        (k,) int64 where all are whole numbers without leading zeros, uint64 where all of them fit into that only, else
+        the texts.
 
-    >>> as_given(np.array(["7", "12"])).tolist(), as_given(np.array(["007", "12"])).tolist()
+    >>> as_written(np.array(["7", "12"])).tolist(), as_written(np.array(["007", "12"])).tolist()
     ([7, 12], ['007', '12'])
     """
-    found = [_WHOLE.fullmatch(name) for name in names.tolist()]
-    if not all(found) or len({bool(match and match[2]) for match in found}) > 1 or "-0" in names:
-        return names
-    numbers = [int(name.partition(".")[0]) for name in names.tolist()]
-    low, high = min(numbers, default=0), max(numbers, default=0)
-    if low >= -(2**63) and high < 2**63:
-        return np.array(numbers, dtype=np.int64)
-    return np.array(numbers, dtype=np.uint64) if low >= 0 and high < 2**64 else names
+    for kind in (np.int64, np.uint64):
+        try:
+            numbers = names.astype(kind)
+        except (ValueError, OverflowError):
+            continue
+        if (numbers.astype(names.dtype) == names).all():
+            return numbers
+    return names
+
+
+def as_given(names: np.ndarray) -> np.ndarray:
+    """As :func:`as_written`. Where all texts end in ``.0``, as data frames write whole numbers, they count as numbers.
+
+    >>> as_given(np.array(["7.0", "12.0"])).tolist(), as_given(np.array(["7.0", "12"])).tolist()
+    ([7, 12], ['7.0', '12'])
+    """
+    if not np.strings.endswith(names, ".0").all():
+        return as_written(names)
+    numbers = as_written(np.array([name[:-2] for name in names.tolist()], dtype=str))
+    return names if numbers.dtype.kind == "U" else numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -171,3 +171,11 @@ def column_values(part: Part, columns: tuple[str, ...], origins: np.ndarray | No
         values[done : done + len(chunk)] = chunk
         done += len(chunk)
     return values
+
+
+def label_values(part: Part, columns: Sequence[str]) -> np.ndarray:
+    """(N, len(columns)) float32 raw values of labels, from where the table holds them."""
+    if not part.table.labels:
+        return column_values(part, tuple(columns))
+    rows = part.rows()
+    return np.stack([part.table.labels[name][rows] for name in columns], axis=1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hyperdpo.ranking.bench import Entry
-from hyperdpo.ranking.config import merged
 from hyperdpo.ranking.variants import MIXTURE, PAPER
+from hyperdpo.validation import merged
 
 #: Positions of the paper's pairs among its objectives I to V, which are those of the preset ``mslr``.
 SPARSE_PAIR, DENSE_PAIR = (0, 1), (3, 4)

@@ -1,4 +1,4 @@
-"""Figure 10: the temperature scaled after training, Eq. (14)."""
+"""Figure 10: the temperature scaled after training."""
 
 from __future__ import annotations
 

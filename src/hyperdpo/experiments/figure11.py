@@ -1,4 +1,4 @@
-"""Figure 11: the temperature hypernetwork, Eq. (20), asked at several temperature vectors."""
+"""Figure 11: the temperature hypernetwork, asked at several temperature vectors."""
 
 from __future__ import annotations
 

@@ -8,16 +8,15 @@ from typing import Any
 
 from hyperdpo.experiments.figures import Chart
 from hyperdpo.experiments.results import facts, missing, table
-from hyperdpo.printing import four_digits
+from hyperdpo.printing import four_digits, page_of
 
 
 def report(result: Mapping[str, Any], charts: Sequence[Chart]) -> str:
     """The content of ``NAME.html``. It loads nothing: plotly's script and all figures are in it."""
-    from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
-    pages = Environment(autoescape=True, loader=PackageLoader("hyperdpo", "pages"))
-    return pages.get_template("experiment.html").render(
+    return page_of(
+        "experiment.html",
         result=result,
         facts=facts(result),
         tables=[_as_rows(result, case) for case in result["cases"]],

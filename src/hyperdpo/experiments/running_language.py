@@ -23,8 +23,8 @@ from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result, table_rows
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, write_atomically, write_json
-from hyperdpo.ranking.config import merged
 from hyperdpo.threads import use_free_cores
+from hyperdpo.validation import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
@@ -33,8 +33,8 @@ SMALL_PROMPTS, SMALL_POINTS, SMALL_STEPS = 16, 3, 100
 SMALL: dict[str, Any] = {
     "training": {"num_train_epochs": 0.5, "per_device_train_batch_size": 4},
     "conditioning": {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4},
+    "texts": {"prompts": 2, "samples": 1, "tokens": 4},
 }
-SMALL_TEXTS = {"prompts": 2, "samples": 1, "tokens": 4}
 #: Of small models trained from their own stories; a user's --set comes after it.
 GENERATED: dict[str, Any] = {
     "training": {"learning_rate": 3e-3},
@@ -105,7 +105,6 @@ def run_language_experiment(
         objectives=objectives,
         config_file=config_file,
         overrides=settings,
-        sizes=SMALL_TEXTS if small else None,
         with_texts=experiment.texts,
         cpu=cpu,
     )

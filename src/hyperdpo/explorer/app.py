@@ -1,4 +1,4 @@
-"""The server of the page: loopback, quiet, gone on Ctrl-C."""
+"""The server of the page: on this machine only by default, quiet, and ended by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ STYLE = Path(__file__).with_name("page.css")
 
 
 def check_port(host: str, port: int) -> None:
-    """Find out before a run is loaded whether the page can be had there.
+    """Check that the server can listen there, before a run is loaded.
 
     Raises:
-        InputError: another program has the port, or the address is none of this machine's.
+        InputError: another program has the port, or the address does not belong to this machine.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -49,7 +49,7 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
         page()
 
     if host in LOOPBACK:
-        # A page of another site that has its name point here is not answered.
+        # Refuse requests from another site whose name resolves to this machine.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
     address = f"[{host}]" if ":" in host else host
     app.on_startup(lambda: click.echo(f"explore: http://{address}:{port} (Ctrl-C ends it)"))

@@ -15,7 +15,7 @@ from hyperdpo.options import PATH, cpu_option, run_data_options
 @click.argument("source", metavar="[DATA]", type=PATH, required=False)
 @click.option("--compare", type=PATH, metavar="RUN", help="A second run of the same objectives.")
 @click.option("--port", type=click.IntRange(min=1, max=65535), default=8080, show_default=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Whose requests are answered.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @run_data_options("look at")
 @cpu_option

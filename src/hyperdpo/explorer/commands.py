@@ -1,8 +1,9 @@
-"""What ``hyperdpo explore`` does before there is a page: runs and data are read, and what does not fit is refused."""
+"""``hyperdpo explore`` up to the page: it reads runs and data, and refuses what does not fit."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from hyperdpo.choosing.rankers import rank_part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.explorer.app import check_port, serve
-from hyperdpo.explorer.front import measured_on
+from hyperdpo.explorer.front import Front
 from hyperdpo.explorer.rank_state import RankExplorer, check_same_labels, trained_on
+from hyperdpo.explorer.state import Explorer, measured_on
 from hyperdpo.extras import require
 from hyperdpo.progress import note
 from hyperdpo.ranking.run import RankRun
@@ -40,46 +42,45 @@ def explore_command(
     model: str | None = None,
     cpu: bool = False,
 ) -> int:
-    """``hyperdpo explore``: 0, when the user has seen enough."""
+    """``hyperdpo explore``: 0, when the user has seen enough.
+
+    Raises:
+        InputError: runs that cannot be compared, an option that has no meaning here, or data that do not fit.
+    """
     kind = kind_of(run_path)
+    what = {"rank": "a ranker", "align": "a language model"}
     if compare is not None and (other := kind_of(compare)) != kind:
-        named = {"rank": "a ranker", "align": "a language model"}
-        raise InputError(f"--compare {compare}: found {named[other]}; expected {named[kind]}, as {run_path}")
+        raise InputError(f"--compare {compare}: found {what[other]}; expected {what[kind]}, as {run_path}")
     if compare is not None and compare.resolve() == run_path.resolve():
         raise InputError(f"--compare {compare}: is the run itself; expected another")
-    reading: dict[str, Any] = {
-        "--format": format if format != "auto" else None,
-        "--prompt-column": prompt_column,
-        "--ignore-columns": ignore_columns,
-        "--skip-invalid": skip_invalid or None,
-    }
-    foreign: dict[str, Any] = {**reading, "--model": model}
-    if kind == "align":
-        tables = {"--sort": sort or None, "--features-from-zero": features_from_zero or None}
-        foreign = {"--base-scores": base_scores, **tables}
-        about = {"--split": split if split != "auto" else None, **reading}
-        told = next((option for option, value in about.items() if value is not None), None)
-        if source is None and told is not None:
-            raise InputError(f"{told}: is about DATA; expected DATA as well")
-    for option, value in foreign.items():
-        if value is not None:
-            what = "a ranker" if kind == "rank" else "a language model"
-            raise InputError(f"{option}: {run_path} is {what}, which has none; leave it out")
+    files: dict[str, Any] = {"sort": sort, "features_from_zero": features_from_zero}
+    reading: dict[str, Any] = {"format": format, "prompt_column": prompt_column}
+    reading |= {"ignore_columns": ignore_columns, "skip_invalid": skip_invalid}
+    if kind == "align" and source is None and (told := _given(split=split, **reading)):
+        raise InputError(f"{told[0]}: is about DATA; expected DATA as well")
+    foreign = _given(**reading, model=model) if kind == "rank" else _given(base_scores=base_scores, **files)
+    if foreign:
+        raise InputError(f"{foreign[0]}: {run_path} is {what[kind]}, which has none; leave it out")
     check_port(host, port)
-    title = f"{run_path.name} – hyperdpo explore"
     if kind == "rank":
-        files = {"sort": sort, "features_from_zero": features_from_zero}
         page = _rank_page(run_path, source, compare, split, base_scores, files, best_device(cpu))
     else:
-        options = {
-            "format": format,
-            "prompt_column": prompt_column,
-            "ignore_columns": ignore_columns,
-            "skip_invalid": skip_invalid,
-        }
-        page = _align_page(run_path, source, compare, split, options, model, best_device(cpu))
-    serve(page, title, host, port, browser=browser)
+        page = _align_page(run_path, source, compare, split, reading, model, best_device(cpu))
+    serve(page, f"{run_path.name} – hyperdpo explore", host, port, browser=browser)
     return 0
+
+
+def _given(**options: Any) -> list[str]:
+    """The options that were given, as on the command line."""
+    return [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, False, "auto")]
+
+
+def _fronts(explorers: Sequence[Explorer], groups: int, name: str) -> list[Front]:
+    """The front of each run; says how long that took."""
+    started = time.monotonic()
+    fronts = [one.front(one.start().temperatures) for one in explorers]
+    click.echo(f"front measured on {measured_on(groups, name)} in {time.monotonic() - started:.1f} s")
+    return fronts
 
 
 def _rank_page(
@@ -88,9 +89,9 @@ def _rank_page(
     compare: Path | None,
     split: str,
     base_scores: str | None,
-    files: dict[str, Any],
+    files: Mapping[str, Any],
     device: str,
-) -> Any:
+) -> Callable[[], object]:
     if source is None:
         raise InputError(
             f"DATA: missing; {path} is a ranker, whose run does not hold its data: expected a labelled file"
@@ -108,9 +109,7 @@ def _rank_page(
         settings = explorers[0].settings
         explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
         check_same_labels(*explorers)
-    started = time.monotonic()
-    fronts = [one.front(one.start().temperatures) for one in explorers]
-    click.echo(f"front measured on {measured_on(len(part.groups), name)} in {time.monotonic() - started:.1f} s")
+    fronts = _fronts(explorers, len(part.groups), name)
     from hyperdpo.explorer.rank_view import RankView
 
     file = Path(part.table.source) if source.is_dir() else source
@@ -122,10 +121,10 @@ def _align_page(
     source: Path | None,
     compare: Path | None,
     split: str,
-    reading: dict[str, Any],
+    reading: Mapping[str, Any],
     model: str | None,
     device: str,
-) -> Any:
+) -> Callable[[], object]:
     require("align")
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.alignment.run import AlignRun
@@ -144,11 +143,7 @@ def _align_page(
         second = AlignRun.load(compare, model)
         check_objectives(run.names, path, second.names, compare)
         explorers.append(AlignExplorer(second, compare, part, name, device=device))
-    fronts = []
-    if part is not None:
-        started = time.monotonic()
-        fronts = [one.front() for one in explorers]
-        click.echo(f"front measured on {measured_on(len(part), name)} in {time.monotonic() - started:.1f} s")
+    fronts = [] if part is None else _fronts(explorers, len(part), name)
     from hyperdpo.explorer.lm_view import LmView
 
     return lambda: LmView(explorers, fronts)

@@ -1,4 +1,4 @@
-"""Sliders and boxes of one point: weights that stay on the simplex, the scale, and temperatures where they may move."""
+"""Sliders and boxes of one point: weights that stay on the simplex, the scale, and temperatures if they can change."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from nicegui import ui
 from nicegui.element import Element
 
 from hyperdpo.choosing.scales import SCALE_ENDS
-from hyperdpo.explorer.point import Point, written
+from hyperdpo.core.point import Point
+from hyperdpo.explorer.point import written
 from hyperdpo.explorer.simplex import Simplex
 from hyperdpo.plots import COLOURS
 
-#: A slider that is dragged is heard this often.
+#: A dragged slider sends its place once in so many seconds.
 SLIDE_SECONDS = 0.05
-#: Of a slider of logarithms, and of one of weights: what an arrow key moves.
+#: The step of an arrow key, on sliders of logarithms and of weights.
 LOG_STEP, WEIGHT_STEP = 0.02, 0.01
 
 
@@ -28,8 +29,8 @@ class PointControls:
         objectives: m names.
         start: the first point.
         temperature_range: (m,) ends; None: temperatures stay as they are.
-        changed: called after every change that the user made.
-        label: what comes before the names of the controls for those who do not see them.
+        changed: called after every change by the user.
+        label: put before the names of the controls for screen readers.
     """
 
     def __init__(
@@ -42,80 +43,64 @@ class PointControls:
     ):
         self.objectives, self._changed = objectives, changed
         self._simplex = Simplex(start.weights)
-        self._scale = start.scale
-        self._temperatures = list(start.temperatures)
+        self._others = [start.scale, *start.temperatures]
         prefix = f"{label}: " if label else ""
+        colours = [COLOURS[j % len(COLOURS)] for j in range(len(objectives))]
         with ui.column().classes("controls"):
             self._weights = [
-                _Pair(
-                    name,
-                    f"{prefix}weight of {name}",
-                    (0.0, 1.0),
-                    partial(self._move_weight, j),
-                    colour=COLOURS[j % len(COLOURS)],
-                )
+                _Pair(name, f"{prefix}weight of {name}", (0.0, 1.0), partial(self._move_weight, j), colour=colours[j])
                 for j, name in enumerate(objectives)
             ]
             if len(objectives) == 1:
                 self._weights[0].disable()
-            self._scales = _Pair(
-                "scale c", f"{prefix}scale", SCALE_ENDS, self._move_scale, middle=1.0, hint="above 1: nearer to base"
-            )
-            self._betas = []
+            hint = "above 1: nearer to base"
+            scale = _Pair("scale c", f"{prefix}scale", SCALE_ENDS, partial(self._move, 0), middle=1.0, hint=hint)
+            self._pairs = [scale]  # of the first of self._others, or of all
             if temperature_range is not None:
                 with ui.expansion("temperatures β").classes("betas").props("dense"):
                     for j, (name, ends) in enumerate(zip(objectives, temperature_range, strict=True)):
-                        colour = COLOURS[j % len(COLOURS)]
-                        move = partial(self._move_beta, j)
-                        middle = start.temperatures[j]
-                        pair = _Pair(name, f"{prefix}temperature of {name}", ends, move, colour=colour, middle=middle)
-                        self._betas.append(pair)
+                        spoken, move = f"{prefix}temperature of {name}", partial(self._move, j + 1)
+                        pair = _Pair(name, spoken, ends, move, colour=colours[j], middle=start.temperatures[j])
+                        self._pairs.append(pair)
         self._show()
 
     @property
     def point(self) -> Point:
-        """What the controls say."""
-        return Point(self._simplex.weights, self._scale, tuple(self._temperatures))
+        """The point that the controls show."""
+        scale, *temperatures = self._others
+        return Point(self._simplex.weights, scale, tuple(temperatures))
 
     def set(self, point: Point) -> None:
         """Go to a point; temperatures are left alone where there are no sliders for them."""
         self._simplex.set(point.weights)
-        self._scale = written(point.scale)
-        if self._betas:
-            self._temperatures = [written(beta) for beta in point.temperatures]
+        values = [written(value) for value in (point.scale, *point.temperatures)]
+        self._others[: len(self._pairs)] = values[: len(self._pairs)]
         self._show()
         self._changed()
 
     def _move_weight(self, index: int, value: float) -> None:
         self._simplex.move(index, value)
-        self._after()
+        self._show()
+        self._changed()
 
-    def _move_scale(self, value: float) -> None:
-        self._scale = written(value)
-        self._after()
-
-    def _move_beta(self, index: int, value: float) -> None:
-        self._temperatures[index] = written(value)
-        self._after()
-
-    def _after(self) -> None:
+    def _move(self, index: int, value: float) -> None:
+        """Set the scale (0) or a temperature (from 1)."""
+        self._others[index] = written(value)
         self._show()
         self._changed()
 
     def _show(self) -> None:
         """Bring sliders and boxes to the state."""
-        for pair, weight in zip(self._weights, self._simplex.weights, strict=True):
-            pair.show(weight)
-        self._scales.show(self._scale)
-        for pair, beta in zip(self._betas, self._temperatures, strict=False):  # no sliders: they stay
-            pair.show(beta)
+        values = [*self._simplex.weights, *self._others]
+        for pair, value in zip([*self._weights, *self._pairs], values, strict=False):  # sliders may be fewer
+            pair.show(value)
 
 
 class Slider(Element, component="range.js"):
-    """A range input that sends where it is at most twenty times a second, the last place for certain.
+    """A range input that sends its place at most twenty times a second, and always the last one.
 
     Args:
-        slid: called with the number, which the user chose.
+        slid: called with the place that the user chose.
     """
 
     def __init__(self, low: float, high: float, step: float, slid: Callable[[float], None], spoken: str):
@@ -124,7 +109,7 @@ class Slider(Element, component="range.js"):
         self.on("slide", lambda event: slid(float(event.args)), throttle=SLIDE_SECONDS)
 
     def show(self, place: float, spoken: str) -> None:
-        """Go to a place, which is read out as ``spoken``."""
+        """Go to a place; screen readers read ``spoken``."""
         if self._props["value"] != place or self._props.get("aria-valuetext") != spoken:
             self._props |= {"value": place, "aria-valuetext": spoken}
             self.update()
@@ -134,10 +119,11 @@ class _Pair:
     """A slider with a box for the same number.
 
     Args:
-        name, spoken: what it is called on the page, and by a screen reader.
-        ends: of the number.
+        name, spoken: its name on the page, and for a screen reader.
+        ends: the least and the largest number.
         move: called with the number that the user chose.
-        middle: the slider has the logarithm of the number over this one, which it can hit; None: the number itself.
+        middle: the slider shows the logarithm of the number over this one, so that it can hit this one; None: the
+            number itself.
     """
 
     def __init__(
@@ -175,7 +161,7 @@ class _Pair:
             self._box.on("change", self._typed, [None])
 
     def disable(self) -> None:
-        """There is nothing to choose."""
+        """Make it read-only."""
         self._slider.props("disabled")
         self._box.disable()
 
@@ -187,14 +173,9 @@ class _Pair:
 
     def _slid(self, place: float) -> None:
         low, high = self._places
-        if self._middle is None:
-            value = place
-        elif place <= low + 1e-9:
-            value = self.ends[0]
-        elif place >= high - 1e-9:
-            value = self.ends[1]
-        else:
-            value = self._middle * 10.0**place
+        value = place if self._middle is None else self._middle * 10.0**place
+        if self._middle is not None and not low + 1e-9 < place < high - 1e-9:
+            value = self.ends[int(place > low + 1e-9)]
         self._move(min(max(value, self.ends[0]), self.ends[1]))
 
     def _typed(self, event: Any) -> None:

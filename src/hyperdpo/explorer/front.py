@@ -1,21 +1,20 @@
-"""The picture of the front, as a plain plotly figure: curve or cloud, scales, base, pinned and current points."""
+"""The front as a plotly figure: curve or cloud, other scales, base, pinned and current points."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from hyperdpo.errors import counted
-from hyperdpo.explorer.point import Point
+from hyperdpo.core.point import Point
 from hyperdpo.plots import COLOURS
 from hyperdpo.printing import four_digits
 
 GREY = "#888888"
-#: Told apart by eyes of all kinds, and in print.
+#: Readable for colour-blind eyes, and in print.
 SCALE = "Viridis"
 
 
@@ -24,7 +23,7 @@ class Front:
     """A run's points on one split."""
 
     name: str
-    """Of the run."""
+    """The run's name."""
     points: tuple[Point, ...]
     values: np.ndarray
     """(P, K)."""
@@ -34,7 +33,7 @@ class Front:
 
 @dataclass(frozen=True)
 class Marks:
-    """Where a run is at the moment: one for each run, or for each column of a language model."""
+    """A run's current point: one for each run, or for each column of a language model."""
 
     name: str
     run: int
@@ -42,7 +41,7 @@ class Marks:
     value: np.ndarray
     """(K,)."""
     curve: np.ndarray | None = None
-    """(C, K): its weights at growing scales, the base last."""
+    """(C, K): metrics of its weights at growing scales, the base last."""
 
 
 def figure(
@@ -59,7 +58,7 @@ def figure(
     """Traces in this order: a front for each run, a base for each run, pinned, then curve and current of each mark.
 
     Args:
-        names: of the K metrics.
+        names: the K metrics.
         axes: which metrics are drawn.
         colour: a metric that colours the points of a single front.
         pinned: (K,) or None.
@@ -67,50 +66,33 @@ def figure(
     """
     x, y = axes
     joined = len(objectives) == 2 and set(axes) <= {0, 1}
+    two, several = len(fronts) > 1, len(marks) > 1
     data: list[dict[str, Any]] = []
     for number, front in enumerate(fronts):
         tint: Any = COLOURS[number]
         marker: dict[str, Any] = {"size": 8, "color": tint, "symbol": ("circle", "square")[number % 2]}
-        if colour is not None and len(fronts) == 1:
+        if colour is not None and not two:
             bar = {"title": {"text": _text(names[colour]), "side": "right"}, "thickness": 10, "outlinewidth": 0}
             marker |= {"color": _list(front.values[:, colour]), "colorscale": SCALE, "colorbar": bar}
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if joined else "markers",
-                "name": _text(front.name if len(fronts) > 1 else "front, c = 1"),
-                "x": _list(front.values[:, x]),
-                "y": _list(front.values[:, y]),
-                "text": [hover(point, front.values[p], names, objectives) for p, point in enumerate(front.points)],
-                "hovertemplate": "%{text}<extra></extra>",
-                "line": {"color": tint, "width": 2},
-                "marker": marker,
-            }
-        )
+        texts = [hover(point, front.values[p], names, objectives) for p, point in enumerate(front.points)]
+        trace = _scatter(front.name if two else "front, c = 1", front.values, axes, marker=marker)
+        line = {"color": tint, "width": 2}
+        trace |= {"mode": "lines+markers" if joined else "markers", "line": line}
+        data.append(trace | {"text": texts, "hovertemplate": "%{text}<extra></extra>"})
     for number, front in enumerate(fronts):
-        label = "base" if len(fronts) == 1 else f"base of {front.name}"
         marker = {"symbol": ("star", "star-square")[number % 2], "size": 13, "color": GREY}
-        data.append(_dot(label, front.base, axes, marker, hover(None, front.base, names, objectives)))
+        about = _about(hover(None, front.base, names, objectives))
+        data.append(_scatter(f"base of {front.name}" if two else "base", front.base, axes, marker=marker, **about))
     here = {"symbol": "diamond-open", "size": 14, "color": GREY, "line": {"width": 2}}
-    data.append(_dot("pinned", pinned, axes, here, "pinned point"))
+    data.append(_scatter("pinned", pinned, axes, marker=here, **_about("pinned point")))
     for mark in marks:
-        tint = COLOURS[mark.run] if len(fronts) > 1 else COLOURS[1]
-        several = len(marks) > 1
+        tint = COLOURS[mark.run] if two else COLOURS[1]
+        curve = _scatter(f"other scales, {mark.name}" if several else "other scales", mark.curve, axes)
         line = {"color": tint, "width": 1.5, "dash": "dot"}
-        curve: dict[str, Any] = xy(mark.curve, axes)
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": "other scales" + (f", {_text(mark.name)}" if several else ""),
-                "line": line,
-                "hoverinfo": "skip",
-                "showlegend": not several,
-            }
-            | curve
-        )
+        data.append(curve | {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": not several})
         ring = {"symbol": "circle-open", "size": 18, "color": tint, "line": {"width": 3.5}}
-        dot = _dot(f"now, {mark.name}" if several else "now", mark.value, axes, ring, _text(mark.name))
+        about = _about(_text(mark.name))
+        dot = _scatter(f"now, {mark.name}" if several else "now", mark.value, axes, marker=ring, **about)
         if len(mark.name) == 1:  # the letter of an answer
             dot |= {"mode": "markers+text", "text": [_text(mark.name)], "textposition": "top center"}
         data.append(dot)
@@ -128,18 +110,13 @@ def figure(
     return {"data": data, "layout": layout, "config": {"displaylogo": False, "displayModeBar": False}}
 
 
-def measured_on(groups: int, split: str) -> str:
-    """In words."""
-    return f"all {counted(groups, 'group')}" if split == "all" else counted(groups, f"{split} group")
-
-
 def first_mark(fronts: int) -> int:
     """The trace with which the marks begin: curve, then point, of each."""
     return 2 * fronts + 1
 
 
 def xy(values: np.ndarray | None, axes: tuple[int, int]) -> dict[str, list[float | None]]:
-    """The coordinates of (K,) or (P, K) values; none where there are none."""
+    """The coordinates of (K,) or (P, K) values; empty for None."""
     if values is None:
         return {"x": [], "y": []}
     rows = np.atleast_2d(values)
@@ -147,23 +124,19 @@ def xy(values: np.ndarray | None, axes: tuple[int, int]) -> dict[str, list[float
 
 
 def hover(point: Point | None, values: np.ndarray, names: Sequence[str], objectives: tuple[str, ...]) -> str:
-    """What a point of the front says of itself."""
+    """The text of a point of the front, under the mouse."""
     lines = ["base" if point is None else point.describe(objectives)]
     lines += [f"{name}: {four_digits(None if np.isnan(v) else v)}" for name, v in zip(names, values, strict=True)]
     return "<br>".join(map(_text, lines))
 
 
-def _dot(
-    name: str, value: np.ndarray | None, axes: tuple[int, int], marker: Mapping[str, Any], text: str
-) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": _text(name),
-        "marker": dict(marker),
-        "hovertemplate": f"{text}<br>%{{x:.4f}}, %{{y:.4f}}<extra></extra>",
-        **xy(value, axes),
-    }
+def _scatter(name: str, values: np.ndarray | None, axes: tuple[int, int], **more: Any) -> dict[str, Any]:
+    return {"type": "scatter", "mode": "markers", "name": _text(name), **xy(values, axes), **more}
+
+
+def _about(text: str) -> dict[str, str]:
+    """What is shown where the mouse is."""
+    return {"hovertemplate": f"{text}<br>%{{x:.4f}}, %{{y:.4f}}<extra></extra>"}
 
 
 def _axis(title: str) -> dict[str, Any]:
@@ -172,10 +145,10 @@ def _axis(title: str) -> dict[str, Any]:
 
 
 def _text(text: str) -> str:
-    """Plotly reads tags."""
+    """A text without tags, which plotly would read."""
     return escape(text, quote=False)
 
 
 def _list(values: np.ndarray) -> list[float | None]:
-    """NaN is not JSON."""
+    """Numbers for JSON, which has no NaN."""
     return [None if np.isnan(v) else float(v) for v in values]

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from nicegui import ui
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer.front import Front, Marks, figure, first_mark, xy
-from hyperdpo.explorer.point import Point
 
 
 class FrontView:
     """A plot of fronts with marks that move.
 
     Args:
-        names: of the K metrics, the m objectives' first.
+        names: the K metrics, the m objectives' first.
         larger_is_better: (K,).
-        chosen: called with a point of the front that was clicked on.
+        chosen: called with a clicked point of the front.
     """
 
     def __init__(
@@ -54,15 +54,14 @@ class FrontView:
             self._status = ui.label("").classes("note").props("role=status data-status=front")
 
     def busy(self, busy: bool) -> None:
-        """Say that what is shown is not yet that of the point."""
+        """Show that the marks are not yet those of the point."""
         self._status.set_text("updating" if busy else "")
 
     def move(self, marks: Sequence[Marks], pinned: np.ndarray | None = None) -> None:
-        """Move the marks; the fronts stay, so that nothing is drawn anew but them."""
-        same = len(marks) == len(self._marks) and pinned is self._pinned
-        names_stay = [mark.name for mark in marks] == [mark.name for mark in self._marks]
+        """Move the marks; the fronts are not drawn again."""
+        same = pinned is self._pinned and [mark.name for mark in marks] == [mark.name for mark in self._marks]
         self._marks, self._pinned = list(marks), pinned
-        if not (same and names_stay):
+        if not same:
             self.draw()
             return
         first = first_mark(len(self.fronts))
@@ -74,7 +73,7 @@ class FrontView:
         self._plot.run_plot_method("restyle", moved, indices)
 
     def draw(self, fronts: Sequence[Front] | None = None) -> None:
-        """Draw everything, of other fronts where given."""
+        """Draw everything, with other fronts if given."""
         if fronts is not None:
             self.fronts = list(fronts)
         self._plot.update_figure(self._figure())

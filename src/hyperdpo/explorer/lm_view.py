@@ -8,22 +8,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from nicegui import app, ui
 from nicegui import run as threads
 
+from hyperdpo.core.point import Point
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.controls import PointControls
-from hyperdpo.explorer.front import Front, Marks, measured_on
+from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.lm_state import AlignExplorer
-from hyperdpo.explorer.parts import Latest, SnippetBox
-from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.parts import Latest, SnippetBox, card, heading
 from hyperdpo.explorer.snippets import align_snippets
+from hyperdpo.explorer.state import measured_on
+from hyperdpo.explorer.tables import number
 
 NAMES = ("A", "B", "C")
-#: Of the pages that are open: what ends their answers.
-_OPEN: set[threading.Event] = set()
+#: What stops the answers of each open page.
+OPEN: set[threading.Event] = set()
 #: Longest answer that can be asked for, in tokens.
 MOST_TOKENS = 4096
 
@@ -34,10 +35,10 @@ class _Column:
     def __init__(self, view: LmView, number: int, start: Point):
         self.name = NAMES[number]
         explorers = view.explorers
-        with ui.element("section").classes("card").props(f'aria-label="answer {self.name}"') as self.card:
+        with card(f"answer {self.name}") as self.card:
             with ui.element("div").classes("row"):
                 ui.label(self.name).props("role=heading aria-level=2").classes("font-bold grow")
-                self._metrics = ui.label("").classes("note")
+                self.metrics = ui.label("").classes("note")
             self.run_of: Any = None
             if len(explorers) > 1:
                 options = {i: str(one.path) for i, one in enumerate(explorers)}
@@ -52,17 +53,13 @@ class _Column:
         """Which run answers."""
         return 0 if self.run_of is None else int(self.run_of.value or 0)
 
-    def say(self, text: str) -> None:
-        """Metrics at the point."""
-        self._metrics.set_text(text)
-
 
 class LmView:
-    """What one visitor looks at.
+    """The page of one visitor.
 
     Args:
         explorers: one run, or two to compare.
-        fronts: of each, where there are data.
+        fronts: the front of each, where there are data.
     """
 
     def __init__(self, explorers: Sequence[AlignExplorer], fronts: Sequence[Front]):
@@ -73,29 +70,24 @@ class LmView:
         self._columns: list[_Column] = []
         with ui.element("main").classes("page lm") as self._root:
             self._latest = Latest(self._react, self._root)
-            names = " and ".join(str(one.path) for one in self.explorers)
-            with ui.element("header"):
-                ui.label(names).props("role=heading aria-level=1").classes("text-lg font-bold").style(
-                    "overflow-wrap: anywhere"
-                )
-                ui.label(f"language model, for {', '.join(first.objectives)}").classes("note")
-            with ui.element("section").classes("card").props('aria-label="prompt"'):
+            heading(self.explorers, f"language model, for {', '.join(first.objectives)}")
+            with card("prompt"):
                 self._prompt_card()
             with ui.element("div").classes("columns"):
                 self._columns = [_Column(self, n, start) for n, start in enumerate(first.starts(len(NAMES)))]
             if fronts:
-                with ui.element("section").classes("card").props('aria-label="front"'):
+                with card("front"):
                     self._front_card()
         self._show_columns()
-        _OPEN.add(self._stop)
+        OPEN.add(self._stop)
         client = ui.context.client
         client.on_disconnect(self._stop.set)
         client.on_delete(self.close)
 
     def close(self) -> None:
-        """The visitor has gone for good: nothing of the page is kept."""
+        """Stop the answers and forget the page: the visitor will not come back."""
         self._stop.set()
-        _OPEN.discard(self._stop)
+        OPEN.discard(self._stop)
 
     # What is on the page
 
@@ -160,7 +152,7 @@ class LmView:
         controls.set(replace(controls.point, weights=point.weights, scale=1.0))
 
     def changed(self, _: Any = None) -> None:
-        """A point, a run or the prompt is another."""
+        """React to another point, run or prompt."""
         for column in self._columns:
             one = self.explorers[column.run]
             prompt = str(self._prompt.value or "")
@@ -215,25 +207,20 @@ class LmView:
         if found is None or self._latest.stale:
             return
         for column, (value, _) in zip(columns, found, strict=True):
-            m = len(self.first.objectives)
-            named = zip(self.first.objectives, value[:m], strict=True)
-            column.say("error: " + ", ".join(f"{name} {v:.4f}" for name, v in named))
-        self._front.move(
-            [
-                Marks(column.name, column.run, np.asarray(value), curve)
-                for column, (value, curve) in zip(columns, found, strict=True)
-            ]
-        )
+            named = zip(self.first.objectives, value, strict=False)  # accuracies follow
+            column.metrics.set_text("error: " + ", ".join(f"{name} {number(v)}" for name, v in named))
+        marks = zip(columns, found, strict=True)
+        self._front.move([Marks(column.name, column.run, value, curve) for column, (value, curve) in marks])
         self._front.busy(False)
 
 
-def _stop_all() -> None:
-    """The server goes down: no answer keeps it."""
-    for stop in list(_OPEN):
+def stop_all() -> None:
+    """Stop all answers, so that none delays the server's end."""
+    for stop in list(OPEN):
         stop.set()
 
 
-app.on_shutdown(_stop_all)
+app.on_shutdown(stop_all)
 
 
 def _show_texts(columns: Sequence[_Column], texts: Sequence[str]) -> None:

@@ -1,39 +1,33 @@
-"""What the page of a ranker shows, without the page: lists re-ranked at a point, metrics, the front.
+"""What the page of a ranker shows, without the page: lists re-ranked at a point.
 
-K metrics: those of the m objectives and, where the label is known, main.
+The K metrics are NDCG of the m objectives and, where its label is known, of main.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hyperdpo.choosing.rankers import PointMeasure, metric_names, trained_box
-from hyperdpo.choosing.search import Box
-from hyperdpo.core.preferences import weight_grid
+from hyperdpo.choosing.rankers import PointMeasure, rank_sample, trained_box
+from hyperdpo.choosing.search import Box, Effort
+from hyperdpo.core.point import Point
 from hyperdpo.data.splits import Part, split_groups
-from hyperdpo.data.transform import column_values
+from hyperdpo.data.transform import label_values
 from hyperdpo.errors import InputError
-from hyperdpo.explorer.front import Front, measured_on
-from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.state import Explorer, measured_on
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.run import RankRun
 
-#: Weightings of the front for 1, 2, 3 objectives; more have MOST_POINTS.
-FRONT_POINTS = {1: 1, 2: 21, 3: 66}
-MOST_POINTS = 126
-#: Lists whose features and heads are kept.
-KEPT_LISTS = 32
-#: Points of a list whose scores are kept.
-KEPT_POINTS = 4
-#: How far the temperatures of a mixture can be moved on the page, by a factor.
+#: Lists whose features and heads are kept, and points of a list whose scores are.
+KEPT_LISTS, KEPT_POINTS = 32, 4
+#: The largest factor by which the page moves the temperatures of a mixture, up or down.
 MIXTURE_RANGE = 8.0
 
 
@@ -44,7 +38,7 @@ class Row:
     place: int
     """From 1."""
     moved: int
-    """Places it went up since the pinned point; negative: down."""
+    """How many places it is higher than at the pinned point; negative: lower."""
     document: int
     """Its row in DATA, from 1."""
     labels: tuple[float, ...]
@@ -53,29 +47,26 @@ class Row:
 
 
 class QueryList:
-    """The documents of one query, scored at any point."""
+    """The documents of one query, scored at any point.
+
+    Args:
+        rows: (n,) rows of the documents in DATA, from 0.
+        labels: (n, K) as they stand in DATA.
+    """
 
     def __init__(self, measure: PointMeasure, rows: np.ndarray, labels: np.ndarray):
         self._measure = measure
         self.rows, self.labels = rows, labels
-        self._counted = measure.counts[:, 0] > 0
-        self._known: OrderedDict[Point | None, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        #: As :meth:`_at`, for the last points: a pinned one is asked for again and again.
+        self.at = lru_cache(KEPT_POINTS)(self._at)
 
-    def at(self, point: Point | None) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) scores in the order of DATA, and (K,) metrics, NaN where the list has none; of None: the base's.
-
-        Those of the last points are kept: a pinned one is asked for again and again.
-        """
-        if point not in self._known:
-            if point is None:
-                scores, found = np.asarray(self._measure.examples.base_scores), self._measure.base()
-            else:
-                scores, found = self._measure.at(point.row())
-            self._known[point] = scores, np.where(self._counted, found[:, 0], np.nan)
-        self._known.move_to_end(point)
-        while len(self._known) > KEPT_POINTS:
-            self._known.popitem(last=False)
-        return self._known[point]
+    def _at(self, point: Point | None) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) scores in the order of DATA, and (K,) metrics, NaN where the list has none; None: those of the base."""
+        if point is None:
+            scores, found = np.asarray(self._measure.examples.base_scores), self._measure.base()
+        else:
+            scores, found = self._measure.at(point.row())
+        return scores, np.where(self._measure.counts[:, 0] > 0, found[:, 0], np.nan)
 
     def ranked(self, scores: np.ndarray, pinned: np.ndarray) -> list[Row]:
         """The list by falling score; equal scores keep the order of DATA.
@@ -103,11 +94,11 @@ def ranking(scores: np.ndarray) -> np.ndarray:
     return np.argsort(-scores, kind="stable")
 
 
-class RankExplorer:
-    """A ranker on the groups of one split; safe to use from several threads.
+class RankExplorer(Explorer):
+    """A ranker on the groups of one split.
 
     Args:
-        path: of the run, as the user named it.
+        path: the run, as the user named it.
         split: what the groups are called.
         base_scores: (N of the table,), where the run has none of its own.
         settings: another NDCG than the run's own.
@@ -127,28 +118,23 @@ class RankExplorer:
         settings: NdcgSettings | None = None,
         device: torch.device | str = "cpu",
     ):
-        self.run, self.path, self.part, self.split = run, path, part, split
-        self.settings = settings or run.config.metric
-        self._given, self._device = base_scores, device
         run.to(device)
-        self._whole = PointMeasure(run, run.examples(part, base_scores=base_scores, device=device), device, settings)
-        examples = self._whole.examples
-        self.objectives = run.objectives
-        self.betas = tuple(run.betas)
-        names = metric_names(run)
-        self.metrics = names if examples.main_gains is not None else names[: len(self.objectives)]
+        examples = run.examples(part, base_scores=base_scores, device=device)
+        sample = rank_sample(run, examples, device=device, settings=settings)
+        weightings = Effort().grid_points(len(run.objectives))
+        super().__init__(path, run.objectives, run.betas, sample, split, weightings, threading.Lock())
+        self.run, self.part, self.settings = run, part, settings or run.config.metric
+        self._given, self._device = base_scores, device
         main = run.config.main
         labels = [*examples.labels, *([main] if main is not None and examples.main_gains is not None else [])]
         self._columns = tuple(label.column for label in labels)
         self.labels = tuple(f"{label.name} ({label.direction} {label.column})" for label in labels)
         """(K,): what is measured, in words."""
         self.minimized = tuple(label.direction == "minimize" for label in labels)
-        """(K,): less of the label is better. Its metric is turned round, so that more is better always."""
-        self._counts = self._whole.counts.sum(1)
-        self._base: np.ndarray | None = None
-        self._lists: OrderedDict[int, QueryList] = OrderedDict()
-        # Two, so that a list never waits for the metrics of all groups.
-        self._list_lock, self._whole_lock = threading.RLock(), threading.Lock()
+        """(K,): less of the label is better. Its metric is turned round, so that more is always better."""
+        self._list_lock = threading.Lock()  # a list never waits for the metrics of all groups
+        #: As :meth:`_list_of`, for the last lists.
+        self.list_of = lru_cache(KEPT_LISTS)(self._list_of)
 
     @property
     def description(self) -> str:
@@ -157,9 +143,9 @@ class RankExplorer:
 
     @property
     def temperature_range(self) -> Box | None:
-        """(m,) ends of the temperatures that the ranker is asked at; None: it has one vector of them only.
+        """(m,) ends between which temperatures can be moved; None: the ranker has one vector of them only.
 
-        Of a ``temperature`` run they are those of its training.
+        For a ``temperature`` run they are the ends of its training.
         """
         if not self.run.ranker.takes_temperatures:
             return None
@@ -167,13 +153,12 @@ class RankExplorer:
         return trained_box(self.run) or mixture
 
     def start(self) -> Point:
-        """Equal weights, the run's temperatures; of a ``temperature`` run the nearest that it was trained on."""
-        m = len(self.objectives)
+        """Equal weights, and the run's temperatures (the nearest ones that a ``temperature`` run was trained on)."""
         ends = self.temperature_range
-        return Point(tuple(1 / m for _ in range(m)), 1.0, self.betas if ends is None else clipped(self.betas, ends))
+        return super().start() if ends is None else replace(super().start(), temperatures=clipped(self.betas, ends))
 
     def at_trained_end(self, point: Point) -> str:
-        """Which temperatures lie at an end of what the run was trained on, in words; empty: none."""
+        """A text that names temperatures at an end of what the run was trained on; empty: there are none."""
         at = [
             f"β of {name} lies at an end of what the run was trained on ({low:g} to {high:g})"
             for name, beta, (low, high) in zip(
@@ -184,69 +169,36 @@ class RankExplorer:
         return "; ".join(at)
 
     def queries(self) -> list[str]:
-        """What each group is called, with its size."""
+        """The name of each group, with its size."""
         qids, sizes = self.part.table.qids[self.part.groups], self.part.sizes
         return [f"{qid} · {n} documents" for qid, n in zip(qids.tolist(), sizes.tolist(), strict=True)]
 
-    def list_of(self, group: int) -> QueryList:
-        """The list of a group of the split, by position; the last ones asked for are kept."""
-        with self._list_lock:
-            if group not in self._lists:
-                part = Part(self.part.table, self.part.groups[[group]])
-                examples = self.run.examples(part, base_scores=self._given, device=self._device)
-                measure = PointMeasure(self.run, examples, self._device, self.settings)
-                self._lists[group] = QueryList(measure, part.rows(), column_values(part, self._columns))
-                if len(self._lists) > KEPT_LISTS:
-                    self._lists.popitem(last=False)
-            self._lists.move_to_end(group)
-            return self._lists[group]
+    def _list_of(self, group: int) -> QueryList:
+        """The list of a group of the split, by position."""
+        part = Part(self.part.table, self.part.groups[[group]])
+        examples = self.run.examples(part, base_scores=self._given, device=self._device)
+        measure = PointMeasure(self.run, examples, self._device, self.settings)
+        return QueryList(measure, part.rows(), label_values(part, self._columns))
 
     def list_view(self, group: int, point: Point, pinned: Point | None) -> tuple[list[Row], np.ndarray, np.ndarray]:
         """The ranked list, and its (K,) metrics at the point and at the pinned one."""
-        found = self.list_of(group)
         with self._list_lock:
+            found = self.list_of(group)
             (before, metrics_before), (scores, metrics) = found.at(pinned), found.at(point)
             return found.ranked(scores, before), metrics, metrics_before
 
-    def measure(self, rows: np.ndarray) -> np.ndarray:
-        """(P, K) metrics on all groups of the split, of (P, 2 m + 1) points; NaN where no group counts."""
-        with self._whole_lock:
-            return self._mean(self._whole(np.atleast_2d(rows)))
-
     def at(self, point: Point | None) -> np.ndarray:
-        """(K,) metrics on all groups; of None: the base's, measured once."""
-        if point is not None:
-            return self.measure(point.row())[0]
-        with self._whole_lock:
-            if self._base is None:
-                self._base = self._mean(self._whole.base())
-            return self._base
-
-    def _mean(self, sums: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(sums.sum(-1) / self._counts)
-
-    def front(self, temperatures: tuple[float, ...]) -> Front:
-        """At scale 1, over a grid of weights."""
-        m = len(self.objectives)
-        weights = weight_grid(m, max(FRONT_POINTS.get(m, MOST_POINTS), m))
-        points = [Point(tuple(w), 1.0, temperatures) for w in weights.tolist()]
-        values = self.measure(np.array([p.row() for p in points]))
-        return Front(str(self.path), tuple(points), values, self.at(None))
-
-    def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) metrics at a point on all groups; (C + 1, K) on the way from there to the base, at growing scales."""
-        found = self.measure(point.curve())
-        return found[0], np.concatenate([found[1:], self.at(None)[None]])
+        """(K,) metrics on all groups; None: those of the base."""
+        return self.base if point is None else self.measure(point.row()[None])[0]
 
 
 def clipped(temperatures: Sequence[float], ends: Box) -> tuple[float, ...]:
-    """(m,) temperatures, none beyond its ends."""
+    """(m,) temperatures, none of them beyond its ends."""
     return tuple(min(max(beta, low), high) for beta, (low, high) in zip(temperatures, ends, strict=True))
 
 
 def shared_range(explorers: Sequence[RankExplorer]) -> Box | None:
-    """(m,) ends of the temperatures of the first run and of all others that have some; None: nothing is shared."""
+    """(m,) ends that the first run shares with all others that have some; None: it shares none."""
     if explorers[0].temperature_range is None:
         return None
     ranges = [one.temperature_range for one in explorers if one.temperature_range is not None]
@@ -269,7 +221,7 @@ def check_same_labels(first: RankExplorer, second: RankExplorer) -> None:
 
 
 def trained_on(run: RankRun, part: Part) -> int:
-    """How many groups of a part the run was trained on, as far as it knows the table."""
+    """How many groups of a part the run was trained on; 0 for a table that it does not know."""
     if run.data["fingerprints"].get("train") != part.table.fingerprint or not part.table.fingerprint:
         return 0
     if "fractions" not in run.data:

@@ -13,19 +13,19 @@ import numpy as np
 from nicegui import run as threads
 from nicegui import ui
 
+from hyperdpo.core.point import Point
 from hyperdpo.explorer.controls import PointControls
 from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
-from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox
-from hyperdpo.explorer.point import Point
+from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox, card, heading
 from hyperdpo.explorer.rank_state import RankExplorer, Row, clipped, shared_range
 from hyperdpo.explorer.snippets import rank_snippets
 from hyperdpo.explorer.tables import list_table, metric_table
 
-#: More queries than this are found by their name first.
+#: The most queries that a list offers; among more, the visitor searches by name.
 MOST_QUERIES = 300
 BOTH = "both"
-#: Lists that take no longer are drawn in the answer to the event, without a thread.
+#: Lists that take no longer are drawn at once, without a thread.
 INLINE_SECONDS = 0.03
 
 #: Rows, and (K,) metrics at the point and at the pinned one.
@@ -33,11 +33,11 @@ ListView = tuple[list[Row], np.ndarray, np.ndarray]
 
 
 class RankView:
-    """What one visitor looks at.
+    """The page of one visitor.
 
     Args:
         explorers: one run, or two to compare.
-        fronts: of each, at its own temperatures.
+        fronts: the front of each, at its own temperatures.
         data: the file, as the user named it.
         base_scores: the option that was given, for the commands to copy.
     """
@@ -59,10 +59,10 @@ class RankView:
         self._queries = first.queries()
         with ui.element("main").classes("page rank") as root:
             self._latest = Latest(self._react, root)
-            self._head()
-            with ui.element("section").classes("card area-controls").props('aria-label="operating point"'):
+            heading(self.explorers, f"ranker ({first.run.config.parametrization}) on {self._data}")
+            with card("operating point", "area-controls"):
                 self._control_card()
-            with ui.element("section").classes("card area-front").props('aria-label="front"'):
+            with card("front", "area-front"):
                 self._front = FrontView(
                     fronts,
                     first.objectives,
@@ -71,21 +71,13 @@ class RankView:
                     self._go,
                     f"{first.description}. A click on a point of the front goes there.",
                 )
-            with ui.element("section").classes("card area-list").props('aria-label="ranked list"'):
+            with card("ranked list", "area-list"):
                 self._list_card()
-            with ui.element("section").classes("card area-copy").props('aria-label="copy"'):
+            with card("copy", "area-copy"):
                 self._snippets = SnippetBox()
         self._changed()
 
     # What is on the page
-
-    def _head(self) -> None:
-        names = " and ".join(str(one.path) for one in self.explorers)
-        with ui.element("header").classes("area-head"):
-            ui.label(names).props("role=heading aria-level=1").classes("text-lg font-bold").style(
-                "overflow-wrap: anywhere"
-            )
-            ui.label(f"ranker ({self.first.run.config.parametrization}) on {self._data}").classes("note")
 
     def _control_card(self) -> None:
         first = self.first
@@ -134,7 +126,7 @@ class RankView:
         self._ask()
 
     def _ask(self) -> None:
-        """Show what the visitor has asked for: the lists at once, where that is quick, and then all the rest."""
+        """Show the new state: the lists at once, where that is quick, and then all the rest."""
         if self._list_seconds <= INLINE_SECONDS:
             self._draw_lists(self._lists(), self._key())
         self._latest.ask()
@@ -205,7 +197,7 @@ class RankView:
         self._show_metrics(self._whole if self._whole_seconds <= LIVE_SECONDS and self._whole else None)
 
     def _key(self) -> object:
-        """What the lists depend on."""
+        """All that the lists depend on."""
         return self._controls.point, self._pinned, self._group, self._shown
 
     async def _react(self) -> None:

@@ -1,19 +1,20 @@
-"""Weights behind sliders: moving one rescales the others in proportion, and the sum stays 1."""
+"""Weights of the sliders: moving one rescales the others in proportion, and the sum stays 1."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-#: Weights are multiples of one over this, as ``hyperdpo choose`` gives them: a command line repeats a point exactly.
-PARTS = 10_000
+import numpy as np
+
+from hyperdpo.choosing.search import WEIGHT_PARTS as PARTS
+from hyperdpo.choosing.search import whole_parts
 
 
 class Simplex:
     """A point of the simplex, in parts of 1/10,000, that is moved one coordinate at a time.
 
-    What the other weights are to each other is remembered while one is at 1, so that moving it there and back changes
-    nothing.
+    While one weight is at 1, the ratios of the others are kept, so that moving it there and back changes nothing.
 
     Args:
         weights: m numbers >= 0 with a sum above 0; they are scaled to a sum of 1.
@@ -36,7 +37,7 @@ class Simplex:
     def move(self, index: int, value: float) -> None:
         """Set one weight (it is clipped to 0 to 1); the others share the rest in proportion.
 
-        Where the others are all 0 and nothing is remembered of them, they share it equally. A single weight stays 1.
+        Others that are all 0, without kept ratios, share the rest equally. A single weight stays 1.
         """
         m = len(self.parts)
         if m == 1 or not math.isfinite(value):
@@ -59,9 +60,4 @@ class Simplex:
 def apportioned(shares: Sequence[float], parts: int) -> tuple[int, ...]:
     """Whole numbers that sum to ``parts``, in proportion to the shares, by largest remainders."""
     total = sum(shares)
-    exact = [share / total * parts for share in shares]
-    found = [math.floor(x + 1e-9) for x in exact]
-    order = sorted(range(len(exact)), key=lambda j: found[j] - exact[j])
-    for j in order[: parts - sum(found)]:
-        found[j] += 1
-    return tuple(found)
+    return tuple(map(int, whole_parts(np.array([[share / total * parts for share in shares]]), parts)[0]))

@@ -1,26 +1,21 @@
-"""The point that is looked at, to take along: as a command line, as JSON and as a call in Python."""
+"""The current point as texts to copy: a command line, JSON and a call in Python."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from hyperdpo.explorer.point import Point
+from hyperdpo.core.point import Point
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
 
-@dataclass(frozen=True)
-class Snippets:
+class Snippets(NamedTuple):
     """Three texts of one point."""
 
     command: str
     json: str
     python: str
-
-    def named(self) -> dict[str, str]:
-        """By what the page calls them."""
-        return {"Command line": self.command, "JSON": self.json, "Python": self.python}
 
 
 def rank_snippets(
@@ -31,11 +26,11 @@ def rank_snippets(
     betas: tuple[float, ...],
     base_scores: str | None = None,
 ) -> Snippets:
-    """Of a ranker.
+    """The texts for a ranker.
 
     Args:
         betas: (m,) temperatures of the run; others are written out.
-        base_scores: the column or file that the data's base scores come from, where the run has none for them.
+        base_scores: the column or file with the data's base scores, where the run has none for them.
     """
     moved = None if point.temperatures == betas else point.temperatures
     call = rank_call(point.weights, point.scale, moved, with_base=base_scores is not None)
@@ -45,7 +40,7 @@ def rank_snippets(
 
 
 def align_snippets(run: Path, objectives: tuple[str, ...], point: Point, prompt: str) -> Snippets:
-    """Of a language model; the prompt is the one on the page."""
+    """The texts for a language model and the prompt on the page."""
     call = align_call(point.weights, point.scale)
     python = f"from hyperdpo import AlignRun\n\nprompts = [{prompt!r}]\ntexts = AlignRun.load({str(run)!r}).{call}"
     return Snippets(align_command(run, point.weights, point.scale, prompt), _json(run, objectives, point), python)

@@ -21,13 +21,14 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
 from hyperdpo.methods import METHODS, Conditioned, Fixed, Job, Margin, Recipe, jobs_of
 from hyperdpo.options import parse_method
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, with_overrides
+from hyperdpo.ranking.draws import fixed_weights
 from hyperdpo.ranking.evaluation import ScoreBatch, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
-from hyperdpo.ranking.run import BaseSource
-from hyperdpo.ranking.training import History, Training, fingerprint, fixed_weights, train
+from hyperdpo.ranking.training import History, Training, fingerprint, train
 from hyperdpo.ranking.variants import VARIANTS, kept_settings
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from hyperdpo.options import (
     names_of,
     numbers_of,
     ranker_data_options,
+    setting,
     settings_option,
     take_settings,
 )
@@ -56,17 +57,20 @@ def _config(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on.")
 @ranker_data_options
-@click.option(
+@setting(
     "--parametrization",
-    type=click.Choice(["scratch", "augmentation", "mixture", "temperature"]),
-    help="How the ranker takes weights; see docs/ranking.md.  [default: mixture]",
+    click.Choice(["scratch", "augmentation", "mixture", "temperature"]),
+    "ranking.config:RankConfig.parametrization",
+    "How the ranker takes weights; see docs/ranking.md.",
 )
 @paper_option
 @click.option("--validation", type=PATH, help="Validation groups, instead of a split of DATA.")
 @click.option("--test", type=PATH, help="Test groups, instead of a split of DATA.")
-@click.option("--seed", type=int, help="Seed of initialisation, order and sampled weights.")
+@setting("--seed", int, "ranking.config:RankConfig.seed", "Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting, such as training.epochs=20.")
-@click.option("--precision", type=click.Choice(["auto", "no", "bf16"]), help="Mixed precision.  [default: auto]")
+@setting(
+    "--precision", click.Choice(["auto", "no", "bf16"]), "ranking.config:TrainingConfig.precision", "Mixed precision."
+)
 @click.option("--track", help="Trackers: tensorboard, wandb; logs go to OUT/logs.")
 @click.option("--overwrite", is_flag=True, help="Start again where OUT holds a run.")
 def rank_fit(**options: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import numpy as np
 
+from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable, abridged
@@ -22,7 +23,6 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
-from hyperdpo.options import parse_weights
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.bench import note_kept_settings, parse_entry
 from hyperdpo.ranking.comparison import attained, compare, mean_front

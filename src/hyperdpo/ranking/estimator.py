@@ -13,24 +13,24 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from hyperdpo.core.point import named_weights
 from hyperdpo.core.preferences import weight_grid
-from hyperdpo.data.frames import Columns, group_rows, to_columns, to_table, to_vector
+from hyperdpo.data.frames import Columns, check_rows, group_rows, to_columns, to_table, to_vector
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
-from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Objective
-from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.objectives import OLD_ARRAY_PREFIX, Objective
+from hyperdpo.ranking.base_scores import BaseSource
+from hyperdpo.ranking.config import RankConfig, SplitConfig, parse_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import BaseSource, RankRun
+from hyperdpo.ranking.presets import MAIN_LABEL
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 if TYPE_CHECKING:
     from hyperdpo.choosing.choice import Choice
-
-#: The names of what is not a feature, in the tables that are made here.
-LABEL, MAIN, BASE = ARRAY_LABEL, ARRAY_MAIN, "base scores"
 
 
 class HyperRanker(BaseEstimator):
@@ -62,7 +62,7 @@ class HyperRanker(BaseEstimator):
         self,
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
-        parametrization: str = "mixture",
+        parametrization: str = RankConfig.parametrization,
         mixture: Mapping[str, Any] | None = None,
         temperatures: Mapping[str, Any] | None = None,
         scorer: Mapping[str, Any] | None = None,
@@ -71,9 +71,9 @@ class HyperRanker(BaseEstimator):
         base_training: Mapping[str, Any] | None = None,
         metric: Mapping[str, Any] | None = None,
         main: Mapping[str, Any] | None = None,
-        keep_row_numbers: bool = False,
-        validation_fraction: float = 0.2,
-        seed: int = 0,
+        keep_row_numbers: bool = RankConfig.keep_row_numbers,
+        validation_fraction: float = SplitConfig.validation,
+        seed: int = RankConfig.seed,
         device: str = "auto",
     ):
         self.objectives = objectives
@@ -118,25 +118,32 @@ class HyperRanker(BaseEstimator):
             InputError: shapes that do not fit, a label that is missing or does not suit its target, a group in two
                 places, a text column of which nearly all values are numbers.
         """
-        table, objectives = self._training_table(X, y, qid, labels, base_scores)
+        table, objectives = self._training_table(X, y, qid, labels)
+        scores = [_scores(base_scores, table)] * 2
         config = self._config(objectives, has_main=y is not None)
         accelerator = make_accelerator(config.training.precision, cpu=self._device() == "cpu")
         if eval_set is None:
             parts = split_table(table, config)
         else:
-            evaluation, _ = self._training_table(*_five(eval_set), table.origins)
-            if evaluation.columns != table.columns:
+            x, main, group, others, base = _five(eval_set)
+            evaluation, _ = self._training_table(x, main, group, others, table.origins)
+            scores[1] = _scores(base, evaluation)
+            same = evaluation.columns == table.columns and evaluation.labels.keys() == table.labels.keys()
+            if not same or (scores[0] is None) != (scores[1] is None):
                 raise InputError("eval_set: its features, labels or base scores differ from those of the training data")
             parts = {"train": Part.whole(table), "validation": Part.whole(evaluation)}
-        source, given = BaseSource("trained"), None
-        if base_scores is not None:
-            source = BaseSource("given", BASE)
-            given = {name: part.table.column(BASE) for name, part in parts.items()}
         self.run_ = fit_run(
-            config, parts, accelerator, out=None if out is None else Path(out), base_source=source, given_base=given
+            config,
+            parts,
+            accelerator,
+            out=None if out is None else Path(out),
+            base_source=BaseSource("trained" if base_scores is None else "given"),
+            given_base={name: s for name, s in zip(parts, scores, strict=False) if s is not None} or None,
         )
         self._describe()
-        self._warn_of_what_is_left_out()
+        if left_out := self.run_.data["features_left_out"]:
+            described = "; ".join(f"{name!r}: {why}" for name, why in left_out.items())
+            warnings.warn(f"X: columns that are no features: {described}", stacklevel=2)
         return self
 
     def predict(
@@ -277,14 +284,6 @@ class HyperRanker(BaseEstimator):
         self.feature_names_in_ = np.array(self.run_.transform.columns, dtype=object)
         self.run_.to(self._device())
 
-    def _warn_of_what_is_left_out(self) -> None:
-        """Name the columns of X that are no features."""
-        own = (LABEL, BASE)
-        left_out = {n: why for n, why in self.run_.data["features_left_out"].items() if not n.startswith(own)}
-        if left_out:
-            described = "; ".join(f"{name!r}: {why}" for name, why in left_out.items())
-            warnings.warn(f"X: columns that are no features: {described}", stacklevel=3)
-
     def _device(self) -> str:
         if self.device not in ("auto", "cpu"):
             raise InputError(f"device: found {self.device!r}; expected auto or cpu")
@@ -293,9 +292,7 @@ class HyperRanker(BaseEstimator):
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
         settings: dict[str, Any] = {
             "objectives": list(objectives),
-            "main": {"name": "relevance", "target": "softmax", "transform": "none", **(self.main or {}), "column": MAIN}
-            if has_main
-            else None,
+            "main": {**MAIN_LABEL, **(self.main or {}), **self._main_names()} if has_main else None,
             "parametrization": self.parametrization,
             "keep_row_numbers": self.keep_row_numbers,
             "split": {
@@ -317,7 +314,6 @@ class HyperRanker(BaseEstimator):
         y: Any,
         qid: Any,
         labels: Any,
-        base_scores: Any = None,
         origins: Mapping[str, float] | None = None,
     ) -> tuple[GroupedTable, list[dict[str, Any]]]:
         features = to_columns(X, "X", "x", origins)
@@ -328,24 +324,23 @@ class HyperRanker(BaseEstimator):
             raise InputError(f"labels: column {name!r} is {reason}; expected numbers")
         objectives = self._objectives(given.names, named=given.named)
         values = {name: given.values[:, j] + given.origins.get(name, 0.0) for j, name in enumerate(given.names)}
-        used = {objective["column"] for objective in objectives}  # a label that is no objective is no feature either
-        extra = {LABEL + name: column for name, column in values.items() if LABEL + name in used}
-        if len(given.values) != rows:
-            raise InputError(f"labels: found {counted(len(given.values), 'row')}; expected {rows}, one per row of X")
-        for column, vector in ((MAIN, y), (BASE, base_scores)):
-            if vector is not None:
-                what = "y" if column == MAIN else "base_scores"
-                extra[column] = to_vector(vector, what, missing=column == MAIN)
-                if len(extra[column]) != rows:
-                    raise InputError(
-                        f"{what}: found {counted(len(extra[column]), 'row')}; expected {rows}, one per row of X"
-                    )
-        if clash := sorted(set(features.names) & set(extra)):
-            raise InputError(f"X: column {clash[0]!r} has a name that is kept for labels; expected another")
+        used = {objective["column"] for objective in objectives}
+        beside = {name: column for name, column in values.items() if name in used}
+        check_rows("labels", len(given.values), rows)
+        if y is not None:
+            main = self._main_names()["column"]
+            if main in beside:
+                raise InputError(
+                    f"labels: the name {main!r} is that of y; expected another, or main={{'name': ...}} with another"
+                )
+            beside[main] = to_vector(y, "y", rows=rows, missing=True)
         qids, offsets = group_rows(qid, rows)
-        both = np.column_stack([features.values, *extra.values()])
-        columns = replace(features, values=both, names=(*features.names, *extra))
-        return to_table(columns, qids, offsets, fingerprint=True), objectives
+        return to_table(features, qids, offsets, beside), objectives
+
+    def _main_names(self) -> dict[str, str]:
+        """The main label's name, under which it also stands beside the table."""
+        name = str((self.main or {}).get("name", "relevance"))
+        return {"name": name, "column": name}
 
     def _objectives(self, label_names: Sequence[str], *, named: bool) -> list[dict[str, Any]]:
         """Settings of the objectives, each with the column its label has here."""
@@ -359,14 +354,14 @@ class HyperRanker(BaseEstimator):
             name = str(settings.get("name", ""))
             # A label is found by the objective's column, else its name (a run of files knows other columns than the
             # labels given here); an array's labels by their position.
-            wanted = str(settings.get("column") or name).removeprefix(LABEL)
+            wanted = str(settings.get("column") or name).removeprefix(OLD_ARRAY_PREFIX)
             if wanted not in label_names:
                 wanted = name
             if not named and position < len(label_names):
                 wanted = label_names[position]
             if wanted not in label_names:
                 raise InputError(f"labels: none for objective {name!r}; found {', '.join(label_names)}")
-            chosen.append({**settings, "column": LABEL + wanted})
+            chosen.append({**settings, "column": wanted})
         if not named and len(chosen) != len(label_names):
             raise InputError(
                 f"labels: found {counted(len(label_names), 'column')}; expected {len(chosen)}, one per objective"
@@ -375,13 +370,11 @@ class HyperRanker(BaseEstimator):
 
     def _labelled(self, X: Any, y: Any, qid: Any, labels: Any, base_scores: Any) -> tuple[Part, np.ndarray | None]:
         """Labelled data as the fitted run knows it, and the base scores given with it."""
-        table, _ = self._training_table(X, y, qid, labels, base_scores, origins=self._origins())
-        features = [name for name in table.columns if not name.startswith(LABEL) and name != BASE]
+        table, _ = self._training_table(X, y, qid, labels, origins=self._origins())
         known = self._known_names(to_columns(X, "X", "x"))
-        renamed = (*known, *table.columns[len(features) :])
-        origins = dict(zip(renamed, (table.origins.get(name, 0.0) for name in table.columns), strict=True))
-        part = Part.whole(replace(table, columns=renamed, origins={k: v for k, v in origins.items() if v}))
-        return part, None if base_scores is None else to_vector(base_scores, "base_scores")
+        origins = dict(zip(known, (table.origins.get(name, 0.0) for name in table.columns), strict=True))
+        part = Part.whole(replace(table, columns=known, origins={k: v for k, v in origins.items() if v}))
+        return part, _scores(base_scores, table)
 
     def _origins(self) -> dict[str, float]:
         """The run's origins, under the names of its features and, for an array, under those of their positions."""
@@ -431,14 +424,11 @@ class HyperRanker(BaseEstimator):
         m = len(self.objectives_)
         if weights is None:
             return np.full(m, 1 / m)
-        if isinstance(weights, Mapping):
-            unknown = [name for name in weights if name not in self.objectives_]
-            if unknown:
-                raise InputError(
-                    f"weights: no objective {unknown[0]!r}; expected some of {', '.join(self.objectives_)}"
-                )
-            return np.array([weights.get(name, 0.0) for name in self.objectives_])
-        return weights
+        return named_weights(weights, self.objectives_) if isinstance(weights, Mapping) else weights
+
+
+def _scores(base_scores: Any, table: GroupedTable) -> np.ndarray | None:
+    return None if base_scores is None else to_vector(base_scores, "base_scores", rows=table.num_rows)
 
 
 def _five(eval_set: tuple[Any, ...]) -> tuple[Any, Any, Any, Any, Any]:

@@ -14,7 +14,7 @@ from hyperdpo.core.targets import l1_targets, softmax_targets
 from hyperdpo.data.batching import GroupBatch, row_index, sorted_batches
 from hyperdpo.data.groups import abridged
 from hyperdpo.data.splits import Part
-from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks, column_values
+from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks, label_values
 from hyperdpo.objectives import Label
 from hyperdpo.ranking.labels import check_present
 
@@ -222,7 +222,7 @@ def build_examples(
         InputError: a column or a label is missing, or a value does not suit its target.
     """
     known = [*labels, *(() if main is None else (main,))]
-    raw = column_values(part, tuple(label.column for label in known))
+    raw = label_values(part, [label.column for label in known])
     for j, label in enumerate(known):
         check_present(part, label, raw[:, j], qid_column)
     gains = np.stack([label.gains(raw[:, j]) for j, label in enumerate(labels)], axis=1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError, did_you_mean
-from hyperdpo.objectives import ARRAY_LABEL
 from hyperdpo.ranking.config import RankConfig
 
 
@@ -30,12 +29,13 @@ def choose_features(
     Args:
         table: the training data.
         base_column: the column of the base scores.
-        labelled: False: no column is a label.
+        labelled: False: no column is a label. Nor is one where the labels were given apart from the features.
 
     Raises:
         InputError: no such label, no feature, or a column that was most likely meant to hold numbers does not.
     """
     roles: dict[str, str] = {name: "in excluded_columns" for name in config.excluded_columns}
+    labelled = labelled and not table.labels
     if labelled:
         roles |= {o.column: f"label of {o.name}" for o in config.objectives}
     if labelled and config.main is not None:
@@ -60,9 +60,7 @@ def choose_features(
         left_out |= {name: "numbers the rows (keep_row_numbers keeps it)" for name in numbering}
         columns = [name for name in columns if name not in numbering]
     if not columns:
-        others = "; ".join(
-            f"{name.removeprefix(ARRAY_LABEL) or '(no name)'}: {reason}" for name, reason in left_out.items()
-        )
+        others = "; ".join(f"{name or '(no name)'}: {reason}" for name, reason in left_out.items())
         raise InputError(f"{table.source}: no column is left for a feature; expected at least one ({others})")
     return FeatureChoice(tuple(columns), left_out)
 

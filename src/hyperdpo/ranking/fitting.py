@@ -17,25 +17,16 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
+from hyperdpo.hashing import digest
+from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
 from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, conditioned_ranker
-from hyperdpo.ranking.run import BaseSource, RankRun, base_column, checked_scores, score_all_rows
-from hyperdpo.ranking.training import (
-    History,
-    Training,
-    array_sum,
-    digest,
-    dirichlet_weights,
-    fingerprint,
-    fixed_weights,
-    quality,
-    train,
-    validation_front,
-    with_temperatures,
-)
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.training import History, Training, array_sum, fingerprint, quality, train, validation_front
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

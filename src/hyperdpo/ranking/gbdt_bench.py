@@ -17,20 +17,15 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_atomically, write_json
+from hyperdpo.hashing import digest
 from hyperdpo.ranking.bench import Bench, Entry, Model
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch, evaluate_front
 from hyperdpo.ranking.examples import Batch, Examples
 from hyperdpo.ranking.features import choose_features
-from hyperdpo.ranking.gbdt import (
-    GbdtData,
-    GbdtModel,
-    LabelScaling,
-    choose_main_share,
-    train_gbdt_base,
-    train_lambdamart,
-)
-from hyperdpo.ranking.training import digest, fingerprint
+from hyperdpo.ranking.gbdt import GbdtData, GbdtModel, choose_main_share, train_gbdt_base, train_lambdamart
+from hyperdpo.ranking.gbdt_labels import LabelScaling
+from hyperdpo.ranking.training import fingerprint
 
 if TYPE_CHECKING:
     from hyperdpo.ranking.bench import Repeat

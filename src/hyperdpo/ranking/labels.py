@@ -11,9 +11,9 @@ import numpy as np
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part
-from hyperdpo.data.transform import CHUNK_ROWS, column_values
+from hyperdpo.data.transform import CHUNK_ROWS, label_values
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import ARRAY_LABEL, Label, Objective
+from hyperdpo.objectives import Label, Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.metrics import LARGEST_EXPONENT, NdcgSettings
 
@@ -47,9 +47,9 @@ class LabelReport:
         )
 
 
-def _called(label: Label) -> str:
-    """What a message calls a label: also by its column, unless that is one of an array's."""
-    return f"label {label.name!r}" + ("" if label.column.startswith(ARRAY_LABEL) else f" (column {label.column})")
+def _called(label: Label, table: GroupedTable) -> str:
+    """What a message calls a label: also by its column, if it was not given apart from the features."""
+    return f"label {label.name!r}" + ("" if table.labels else f" (column {label.column})")
 
 
 def all_labels(config: RankConfig) -> list[Label]:
@@ -72,9 +72,10 @@ def fit_labels(
     labels = all_labels(config)
     train = parts["train"]
     for label in labels:
-        train.table.column_index(label.column)  # here it must be in the file; elsewhere LETOR may leave it out
+        if not train.table.labels:
+            train.table.column_index(label.column)  # here it must be in the file; elsewhere LETOR may leave it out
         _check_resolution(train.table, label)
-    raw = {name: column_values(part, tuple(label.column for label in labels)) for name, part in parts.items()}
+    raw = {name: label_values(part, [label.column for label in labels]) for name, part in parts.items()}
     for name, part in parts.items():
         for j, label in enumerate(labels):
             check_present(part, label, raw[name][:, j], config.qid_column)
@@ -83,7 +84,8 @@ def fit_labels(
         values = raw["train"][:, j]
         if not label.judged(values).any():
             raise InputError(
-                f"{train.table.source}: {_called(label)} is judged on no training row; expected at least two in a group"
+                f"{train.table.source}: {_called(label, train.table)} is judged on no training row; "
+                "expected at least two in a group"
             )
         why = label.fitting_target(values)[1]
         one = label.fitted(values)
@@ -91,7 +93,7 @@ def fit_labels(
         reports.append(_report(train, one, why, values))
         if reports[-1].varies == 0 and (isinstance(label, Objective) or main_is_trained):
             raise InputError(
-                f"{train.table.source}: {_called(label)} is the same on all rows of each "
+                f"{train.table.source}: {_called(label, train.table)} is the same on all rows of each "
                 "training group, so no order of a group is better than another; expected a label that varies within "
                 "groups"
             )
@@ -123,7 +125,7 @@ def check_present(part: Part, label: Label, values: np.ndarray, qid_column: str 
     if len(missing) and label.unjudged is None:
         row = int(part.rows()[missing[0]])
         raise InputError(
-            f"{row_place(part.table, row, qid_column)}: {_called(label)} is missing; expected a number on "
+            f"{row_place(part.table, row, qid_column)}: {_called(label, part.table)} is missing; expected a number on "
             f"every row, or `unjudged: -1` beside `name: {label.name}` in the configuration file: missing values then "
             "count as not judged"
         )
@@ -137,29 +139,28 @@ def refuse_labels_among(part: Part, config: RankConfig, columns: tuple[str, ...]
     """
     labels = all_labels(config)
     suspects = np.ones((len(columns), len(labels)), dtype=bool)
-    index = part.table.column_indices([*columns, *(label.column for label in labels)])
-    rows = part.rows()
+    index, rows = part.table.column_indices(columns), part.rows()
+    truths = label_values(part, [label.column for label in labels])
     for start in range(0, len(rows), CHUNK_ROWS):
         kept = np.flatnonzero(suspects.any(axis=1))
         if not len(kept):
             return
-        values = part.table.take(rows[start : start + CHUNK_ROWS], index[[*kept, *range(len(columns), len(index))]])
-        features, truths = values[:, : len(kept)], values[:, len(kept) :]
+        features = part.table.take(rows[start : start + CHUNK_ROWS], index[kept])
         for j in range(len(labels)):
-            suspects[kept, j] &= (features == truths[:, [j]]).all(axis=0)
+            suspects[kept, j] &= (features == truths[start : start + CHUNK_ROWS, [j]]).all(axis=0)
     if suspects.any():
         i, j = (int(k) for k in np.argwhere(suspects)[0])
         raise InputError(
-            f"{part.table.source}: feature {columns[i]!r} is a copy of {_called(labels[j])}; expected it in "
-            "excluded_columns, or taken out of the features"
+            f"{part.table.source}: feature {columns[i]!r} is a copy of {_called(labels[j], part.table)}; "
+            "expected it in excluded_columns, or taken out of the features"
         )
 
 
 def _check_resolution(table: GroupedTable, label: Label) -> None:
-    origin = table.origins.get(label.column)
+    origin = None if table.labels else table.origins.get(label.column)
     if origin is not None:
         raise InputError(
-            f"{table.source}: {_called(label)} holds numbers of about {origin:,.0f} whose "
+            f"{table.source}: {_called(label, table)} holds numbers of about {origin:,.0f} whose "
             "differences 32-bit floats cannot hold; expected smaller numbers: subtract a constant from the column"
         )
 
@@ -178,11 +179,11 @@ def _check_measurable(part: Part, label: Label, values: np.ndarray, metric: Ndcg
         if lowest == -1 and label.direction == "maximize":
             hint += f", or `unjudged: -1` beside `name: {label.name}` in the configuration file, if -1 means not judged"
         raise InputError(
-            f"{row_place(part.table, row, qid_column)}: {_called(label)} has the value {lowest:g}; NDCG "
+            f"{row_place(part.table, row, qid_column)}: {_called(label, part.table)} has the value {lowest:g}; NDCG "
             f"needs labels of at least 0: {hint}"
         )
     if metric.gain == "exponential" and highest > LARGEST_EXPONENT:
         raise InputError(
-            f"{part.table.source}: {_called(label)} has the value {highest:g}; metric.gain "
+            f"{part.table.source}: {_called(label, part.table)} has the value {highest:g}; metric.gain "
             f"exponential needs labels of at most {LARGEST_EXPONENT}: expected gain linear"
         )

@@ -7,42 +7,14 @@ No metric depends on the order of the items: tied scores are averaged over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from hyperdpo.errors import InputError
+from hyperdpo.ranking.config import NdcgSettings
 
 #: 2^z - 1 summed over a list stays exact enough in float32, and far from overflow, up to here.
 LARGEST_EXPONENT = 60
-
-
-@dataclass(frozen=True)
-class NdcgSettings:
-    """Which NDCG. The conventions are not comparable, so the description belongs beside every figure."""
-
-    k: int | None = 10
-    """Places that count; None for all."""
-    gain: Literal["linear", "exponential"] = "linear"
-    """z (the paper, scikit-learn, torchmetrics) or 2^z - 1 (LightGBM, XGBoost, allRank, rax)."""
-    empty: Literal["skip", "one", "zero"] = "skip"
-    """Groups without a positive label: left out of the mean, or counted as 1 (LightGBM, XGBoost, allRank) or as 0
-    (TF-Ranking, rax)."""
-
-    def __post_init__(self) -> None:
-        if self.k is not None and self.k < 1:
-            raise InputError(f"ndcg k = {self.k}, expected a number >= 1, or none for all places")
-        if self.gain not in ("linear", "exponential"):
-            raise InputError(f"ndcg gain {self.gain!r}, expected linear or exponential")
-        if self.empty not in ("skip", "one", "zero"):
-            raise InputError(f"ndcg rule for empty groups {self.empty!r}, expected skip, one or zero")
-
-    def describe(self) -> str:
-        """In words, such as "NDCG@10 (linear gain, groups without a positive label: skip)"."""
-        name = "NDCG" if self.k is None else f"NDCG@{self.k}"
-        return f"{name} ({self.gain} gain, groups without a positive label: {self.empty})"
 
 
 #: The convention of the paper.
@@ -129,18 +101,6 @@ def relative_gains(labels: Tensor, mask: Tensor, settings: NdcgSettings = PAPER_
     """
     ideal = ideal_dcg(labels, mask, settings).unsqueeze(-1)
     return torch.where(ideal > 0, _gains(labels, mask, settings) / ideal, 0)
-
-
-def mean_ndcg(
-    scores: Tensor, labels: Tensor, mask: Tensor, settings: NdcgSettings = PAPER_NDCG, ideal: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Mean NDCG over the groups that count, and how many they are. Arguments and errors as :func:`ndcg`.
-
-    Returns:
-        mean (...), NaN where no group counts; counted (...) long, the number of groups in the mean.
-    """
-    values = ndcg(scores, labels, mask, settings, ideal)
-    return values.nanmean(-1), (~values.isnan()).sum(-1)
 
 
 def mrr(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:

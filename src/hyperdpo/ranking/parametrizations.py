@@ -55,7 +55,7 @@ class Ranker(nn.Module):
         return self.scorer(batch.features, batch.mask, weights if self.num_weights else None, batch.hidden)
 
     def losses(self, output: torch.Tensor, batch: LabelledBatch, temperatures: Temperatures) -> torch.Tensor:
-        """(G, m) or (K, G, m) losses of what :meth:`forward` gave, Eq. (10)."""
+        """(G, m) or (K, G, m) losses of what :meth:`forward` gave: ListNet on the distance from the base."""
         if output.dim() == 2:
             return listnet_dpo_loss(output, batch.base_scores, batch.targets, batch.label_mask, temperatures)
         chosen = temperatures if isinstance(temperatures, torch.Tensor) else [temperatures] * len(output)
@@ -183,7 +183,9 @@ class MixtureRanker(Ranker):
 
 
 class TemperatureRanker(Ranker):
-    """``temperature``, the temperature hypernetwork: the network sees w and β/|β|_1; |β|_1 enters through Eq. (19).
+    """``temperature``, the temperature hypernetwork: the network sees w and β/|β|_1.
+
+    The length |β|_1 enters through :func:`~hyperdpo.core.control.temperature_transformation`.
 
     Args:
         augmentation: the network's output is added to the base score, as in the paper's appendix C.3.

@@ -12,10 +12,10 @@ from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_files, split_groups
 from hyperdpo.errors import InputError, counted
+from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.bench import Repeat
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.oracle import check_oracle
-from hyperdpo.ranking.run import BaseSource
 from hyperdpo.ranking.sources import base_of, read, read_alike
 
 #: Directories of a data set that comes in folds, as MSLR and LETOR do.

@@ -15,22 +15,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from hyperdpo._version import __version__
-from hyperdpo.core.control import check_temperatures, linear_transformation, proportional_scale
-from hyperdpo.core.preferences import check_weights
+from hyperdpo.core.control import linear_transformation, proportional_scale
+from hyperdpo.core.point import check_scales, check_temperatures, check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
-from hyperdpo.errors import InputError, shown
+from hyperdpo.errors import InputError
 from hyperdpo.files import (
     read_json,
     read_tensors,
@@ -39,10 +37,11 @@ from hyperdpo.files import (
     write_json,
     write_tensors,
 )
-from hyperdpo.objectives import ARRAY_LABEL, ARRAY_MAIN, Label
+from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.config import RankConfig, parse_config
-from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores, score_items
+from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
@@ -53,14 +52,6 @@ FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 
 RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
-
-
-@dataclass(frozen=True)
-class BaseSource:
-    """Where base scores come from: a base that was trained with the run, a column of the data, or the caller."""
-
-    kind: Literal["trained", "column", "given"]
-    column: str | None = None
 
 
 @dataclass
@@ -134,7 +125,7 @@ class RankRun:
 
         Args:
             weights: (m,), or (g, m) with one row per group.
-            scale: c of Eq. (14), one number, or (g,) with one per group.
+            scale: c of :func:`~hyperdpo.core.control.linear_transformation`, one number, or (g,) with one per group.
             temperatures: m numbers β, before the scale; None: those of the run. See :meth:`answering`.
             base_scores: (N of the table,), where the run cannot compute them itself.
 
@@ -149,22 +140,14 @@ class RankRun:
                 f"weights: found shape {w.shape}; expected ({len(self.objectives)},) "
                 f"or ({groups}, {len(self.objectives)})"
             )
-        try:
-            c = np.asarray(scale, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(
-                f"scale: found {shown(scale)}; expected one number or ({groups},), one per group"
-            ) from None
-        if c.ndim > 1 or (c.ndim == 1 and len(c) != groups):
-            raise InputError(f"scale: found shape {c.shape}; expected one number or ({groups},), one per group")
-        c = c * factor
+        c = check_scales(scale, groups) * factor
         needs_base = self.ranker.needs_base or not np.all(c == 1)
-        base = _zeros(int(part.sizes.sum()))
+        base = np.zeros(int(part.sizes.sum()), np.float32)
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
         items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
         scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), betas, device)
-        per_row: Any = float(c) if c.ndim == 0 else np.repeat(c, part.sizes).astype(np.float32)
+        per_row: Any = float(c) if np.ndim(c) == 0 else np.repeat(c, part.sizes).astype(np.float32)
         return np.asarray(linear_transformation(scores, base, per_row), dtype=np.float32)
 
     def examples(
@@ -172,8 +155,8 @@ class RankRun:
     ) -> Examples:
         """A labelled part with its base scores, to measure fronts on."""
         objectives = [_found_in(part.table, objective) for objective in self.config.objectives]
-        main = None if self.config.main is None else _found_in(part.table, self.config.main, ARRAY_MAIN)
-        if main is not None and main.column not in part.table.columns:
+        main = None if self.config.main is None else _found_in(part.table, self.config.main)
+        if main is not None and main.column not in part.table.label_columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
         features, qid_column = self._features(part), self.config.qid_column
@@ -206,7 +189,8 @@ class RankRun:
     def answering(self, temperatures: ArrayLike | None) -> tuple[list[float], float]:
         """At which temperatures the ranker is to be asked, and with which scale, to have the scores at others.
 
-        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, by Eq. (14).
+        ``mixture`` and ``temperature`` rankers answer at any; the others at multiples of their own, which
+        a scale makes of their scores.
 
         Raises:
             InputError: not m numbers above 0, or not a multiple of the run's temperatures where it has to be.
@@ -410,58 +394,6 @@ class RankRun:
         return scores
 
 
-def score_all_rows(
-    base: Ranker,
-    table: GroupedTable,
-    transform: FeatureTransform,
-    device: torch.device | str = "cpu",
-    *,
-    share: tuple[int, int] = (0, 1),
-    reduce: ReduceArray | None = None,
-) -> np.ndarray:
-    """(N,) scores of a base on all rows of a table, streamed.
-
-    Args:
-        share, reduce: this process's place and number of processes, and the sum over them.
-    """
-    part = Part.whole(table)
-    items = Items(part=part, features=Features(part, transform, 0), base_scores=_zeros(table.num_rows))
-    rank, world = share
-    return score_items(base, items, None, (), device, batches=items.batches()[rank::world], reduce=reduce)
-
-
-def base_column(table: GroupedTable, name: str, qid_column: str = "qid") -> np.ndarray:
-    """(N,) float32 base scores from a column.
-
-    Args:
-        qid_column: as the file was read with, for messages.
-
-    Raises:
-        InputError: there is no such column of numbers, or a score is missing.
-    """
-    scores = table.column(name)
-    missing = np.flatnonzero(np.isnan(scores))
-    if len(missing):
-        place = row_place(table, int(missing[0]), qid_column)
-        raise InputError(f"{place}: the base score (column {name!r}) is missing; expected a number on every row")
-    return scores
-
-
-def checked_scores(given: ArrayLike, table: GroupedTable) -> np.ndarray:
-    """(N,) float32 base scores from the caller.
-
-    Raises:
-        InputError: not one finite number per row of the table.
-    """
-    scores = np.asarray(given, dtype=np.float32)
-    if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
-        raise InputError(
-            f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
-            f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
-        )
-    return scores
-
-
 def versions() -> dict[str, str]:
     """The versions that a figure depends on."""
     packages = {name: version(name) for name in ("numpy", "accelerate", "moocore")}
@@ -469,58 +401,13 @@ def versions() -> dict[str, str]:
     return own | packages
 
 
-def read_scores(path: str | Path) -> np.ndarray:
-    """Scores from a file: one number per line, or ``.npy``.
-
-    Returns:
-        (N,) float32.
-
-    Raises:
-        InputError: the file cannot be read, or a line is not a finite number.
-    """
-    path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            scores = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
-            if scores.ndim != 1:
-                raise InputError(f"{path}: found shape {scores.shape}; expected one score per row")
-        else:
-            lines = path.read_text(encoding="utf-8").split("\n")
-            if lines and not lines[-1].strip():
-                lines.pop()
-            scores = np.empty(len(lines), dtype=np.float32)
-            for number, line in enumerate(lines, 1):
-                try:
-                    scores[number - 1] = float(line)
-                except ValueError:
-                    raise InputError(f"{path}:{number}: found {line[:40]!r}; expected one score per line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except InputError:
-        raise
-    except (ValueError, TypeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not an array of numbers ({error})") from None
-    if not np.isfinite(scores).all():
-        row = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise InputError(f"{path}:{row + 1}: found {scores[row]}; expected a finite score")
-    return scores
-
-
-def _found_in(table: GroupedTable, label: Label, *others: str) -> Label:
+def _found_in(table: GroupedTable, label: Label) -> Label:
     """The label with the column that it has in this table.
 
-    A run made from arrays knows its labels under names of its own; a file calls them by their column or name, and the
-    other way round.
-
-    Args:
-        others: more columns that it may be in.
+    A run made from arrays knows its labels under their names; a file calls them by their column, and the other way
+    round. Older runs made from arrays have ``label:NAME``.
     """
-    plain = label.column.removeprefix(ARRAY_LABEL)
-    for column in (label.column, plain, label.name, ARRAY_LABEL + plain, ARRAY_LABEL + label.name, *others):
-        if column in table.columns:
+    for column in (label.column, label.name, label.column.removeprefix(OLD_ARRAY_PREFIX)):
+        if column in table.label_columns:
             return replace(label, column=column)
     return label
-
-
-def _zeros(count: int) -> np.ndarray:
-    return np.zeros(count, dtype=np.float32)

@@ -13,9 +13,10 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_files, split_groups
 from hyperdpo.errors import InputError, counted
 from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.base_scores import BaseSource, base_column, read_scores
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.fitting import split_table
-from hyperdpo.ranking.run import BaseSource, RankRun, base_column, read_scores
+from hyperdpo.ranking.run import RankRun
 
 
 def read(

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hyperdpo.core.preferences import SUM_TOLERANCE
+from hyperdpo.core.point import SUM_TOLERANCE
 from hyperdpo.errors import counted
 from hyperdpo.printing import four_digits
 from hyperdpo.ranking.data_report import FeatureReport

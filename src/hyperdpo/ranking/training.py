@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from hyperdpo import hashing
-from hyperdpo.core.losses import average_counts, hypernet_loss
-from hyperdpo.core.preferences import sample_temperatures, sample_weights, stream, weight_grid
+from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_processes
+from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, with_prefix, without_prefix, write_tensors
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import TrainingConfig
+from hyperdpo.ranking.draws import Draw, Sampler
 from hyperdpo.ranking.evaluation import Front, ReduceArray, evaluate_front, ranker_scores
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -34,59 +35,10 @@ from hyperdpo.ranking.parametrizations import Ranker
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Random streams of a run, told apart by their first key.
-ORDER, WEIGHTS, VALIDATION, TEMPERATURES = 1, 2, 3, 4
+#: Random streams of a training, beside those of :mod:`hyperdpo.ranking.draws`.
+ORDER, VALIDATION = 1, 3
 #: Weightings at which the candidates of a ranker are compared.
 CHOICE_POINTS = 11
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What a training step is conditioned on."""
-
-    weights: np.ndarray
-    """(m,) for the batch, (G, m) for its groups, or (K, G, m) for K weightings of each."""
-    temperatures: np.ndarray | None = None
-    """Of the same shape; None: those of the job."""
-
-
-#: The draw of a batch of G groups in (epoch, step).
-Sampler = Callable[[int, int, int], Draw]
-
-
-def dirichlet_weights(config: TrainingConfig, num_objectives: int, seed: int) -> Sampler:
-    """w ~ Dirichlet(α), one per batch or some per group; a step's draw depends on seed, epoch and step alone."""
-    alphas = config.alphas(num_objectives)
-
-    def sample(epoch: int, step: int, groups: int) -> Draw:
-        rng = stream(seed, WEIGHTS, epoch, step)
-        count = 1 if config.weights_per == "batch" else groups * config.draws
-        weights = sample_weights(
-            alphas, count, rng, vertex_share=config.vertex_share, stratified=config.stratified and count > 1
-        )
-        if config.weights_per == "batch":
-            return Draw(weights[0])
-        # Draw k of group g is row g K + k: the draws of one group are not neighbours in a stratified set.
-        return Draw(weights.reshape(groups, config.draws, -1).swapaxes(0, 1) if config.draws > 1 else weights)
-
-    return sample
-
-
-def with_temperatures(sampler: Sampler, low: Sequence[float], high: Sequence[float], seed: int) -> Sampler:
-    """A sampler whose draws have temperatures β ~ D(β) of their own, uniform in a box, Eq. (20)."""
-
-    def sample(epoch: int, step: int, groups: int) -> Draw:
-        weights = sampler(epoch, step, groups).weights
-        rows = weights.size // len(low)
-        temperatures = sample_temperatures(low, high, rows, stream(seed, TEMPERATURES, epoch, step))
-        return Draw(weights, temperatures.reshape(weights.shape))
-
-    return sample
-
-
-def fixed_weights(weights: np.ndarray) -> Sampler:
-    """The same (m,) weights in every batch."""
-    return lambda epoch, step, groups: Draw(weights)
 
 
 @dataclass
@@ -207,7 +159,7 @@ class _Loop:
             job.ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(job.ranker, optimizer)
-        self.reduce = _sum_over_processes if accelerator.num_processes > 1 else None
+        self.reduce = sum_over_processes if accelerator.num_processes > 1 else None
         self.budget = min(
             config.batch_items, max(job.train.num_items // config.min_batches, int(job.train.sizes.max()))
         )
@@ -469,13 +421,6 @@ def _some_groups(examples: Examples, items: int, seed: int) -> list[GroupBatch]:
     return examples.batches(np.sort(order[:count]))
 
 
-def _sum_over_processes(local: torch.Tensor) -> torch.Tensor:
-    """The sum over processes, whose gradient reaches the local part."""
-    total = local.detach().clone()
-    torch.distributed.all_reduce(total)
-    return local + (total - local.detach())
-
-
 def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
@@ -483,10 +428,3 @@ def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def fingerprint(*parts: Any) -> str:
     """A short hash of plain values, to tell one configuration from another."""
     return hashing.fingerprint(parts)
-
-
-def digest(values: np.ndarray) -> str:
-    """A short hash of an array's numbers."""
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)

@@ -1,4 +1,4 @@
-"""``hyperdpo demo --align``: the whole way of a language model, from nothing to text at five weightings."""
+"""``hyperdpo demo --align``: all steps for a language model, up to text at five weightings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import fit_command, front_command
-from hyperdpo.alignment.data.preferences import write_preferences
+from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.tables import print_generated
 from hyperdpo.alignment.trainer import tokenizer_of
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.files import write_atomically
+from hyperdpo.printing import page_of
 from hyperdpo.stories.language_model import STEPS, train_demo_lm
 from hyperdpo.stories.preferences import DEFAULT_OBJECTIVES, sample_preferences
 from hyperdpo.stories.text_measures import measure_texts
@@ -40,8 +41,8 @@ def run_align_demo(
 
     Args:
         prompts: beginnings of stories, a fifth of them held out.
-        seed: of everything.
-        steps: of the small language model's training.
+        seed: seed of all steps.
+        steps: steps of the small language model's training.
         overrides: settings of the fit.
 
     Returns:
@@ -78,7 +79,7 @@ def run_align_demo(
 
 
 def generated_side_by_side(run: AlignRun, prompts: list[str], *, seed: int = 0, shown: int = 2) -> dict[str, Any]:
-    """Sampled texts at several weightings, the same random numbers for all.
+    """Sampled texts at several weightings, with the same random numbers for all.
 
     Args:
         prompts: all of them are continued for the mean scores, ``shown`` of them are shown.
@@ -104,16 +105,11 @@ def generated_side_by_side(run: AlignRun, prompts: list[str], *, seed: int = 0, 
 
 
 def _held_out(run: AlignRun, data: Path) -> list[str]:
-    from hyperdpo.alignment.data.preferences import read_preferences
-
     _, part = run.part(read_preferences(data))
     return [group.prompt for group in part.groups if isinstance(group.prompt, str)]
 
 
 def _report(front: Mapping[str, Any], found: Mapping[str, Any], metrics: Mapping[str, Any], picture: bytes) -> str:
     """One self-contained page."""
-    from jinja2 import Environment, PackageLoader
-
-    pages = Environment(autoescape=True, loader=PackageLoader("hyperdpo", "pages"))
     image = base64.b64encode(picture).decode()
-    return pages.get_template("align_demo.html").render(front=front, found=found, metrics=metrics, image=image)
+    return page_of("align_demo.html", front=front, found=found, metrics=metrics, image=image)

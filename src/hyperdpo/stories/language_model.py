@@ -1,14 +1,15 @@
-"""A language model from nothing: a small grammar of toddler stories, and a GPT-2-shaped model trained on them.
+"""A language model from nothing: stories from a small grammar, and a GPT-2-shaped model that is trained on them.
 
-It stands in for a pretrained model where none can be had (``hyperdpo demo --align``, tests). A story has hidden moods:
-how often it is glad or sad, how often people talk, how long its sentences are. They are drawn per story and do not show
-in its first words, so that several continuations of one beginning differ in every measure of the text.
+It replaces a pretrained model where none is at hand (``hyperdpo demo --align``, tests). A story has hidden moods: how
+often it is glad or sad, how often people talk, how long its sentences are. They are drawn per story and do not show in
+its first words. So several continuations of one beginning differ in every measure of the text.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import torch
 
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
-from hyperdpo.files import written
+from hyperdpo.files import read_yaml, written
 from hyperdpo.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -38,106 +39,21 @@ _MARK = "hyperdpo_demo"
 #: Keys of the random streams.
 _GRAMMAR, _INITIAL, _WINDOWS = 1, 2, 3
 
-_GIRLS = ("Lily", "Sue", "Mia", "Anna", "Lucy", "Zoe")
-_BOYS = ("Tim", "Tom", "Max", "Ben", "Sam", "Jack")
-_KINDS = ("little", "small", "young", "curious", "quiet", "busy")
-_PLACES = ("park", "garden", "forest", "kitchen", "store", "beach", "school", "barn", "river", "old house")
-_THINGS = ("ball", "box", "stick", "kite", "hat", "book", "boat", "spoon", "rock", "basket", "key", "drum")
-_ANIMALS = ("dog", "cat", "bird", "frog", "rabbit", "horse", "fish", "bear")
-_COLORS = ("red", "blue", "green", "yellow", "brown", "white")
-_GLAD = ("happy", "excited", "proud", "glad", "grateful")
-_GOOD = ("beautiful", "wonderful", "special", "pretty", "shiny", "lovely", "perfect", "funny")
-_SAD = ("sad", "scared", "angry", "lonely", "upset", "worried", "tired")
-_BAD = ("broken", "ugly", "dirty", "scary", "dangerous", "dark")
-
-#: What happens, by mood. {n} the hero, {p} he or she, {s} his or her, {f} the other
-#: one, {thing} and so on a word of that kind. None has a full stop: sentences are put together from them.
-_EVENTS = {
-    "glad": (
-        "{p} was very {glad}",
-        "{n} smiled at {f}",
-        "the {animal} was kind and gentle",
-        "it was a {good} {thing}",
-        "{f} gave {n} a big hug",
-        "they laughed together",
-        "{p} loved the {good} {thing}",
-        "{n} and {f} had fun",
-        "they were best friends",
-    ),
-    "sad": (
-        "{p} was very {sad}",
-        "{n} started to cry",
-        "the {animal} was mean and {sad}",
-        "the {thing} was {bad}",
-        "{f} shouted at {n}",
-        "{p} fell and got hurt",
-        "{n} lost {s} {thing}",
-        "it was cold and dark",
-    ),
-    "plain": (
-        "{p} saw a {color} {thing}",
-        "{n} went to the {place}",
-        "the {animal} sat near the {place}",
-        "{p} put the {thing} in a {color} box",
-        "{f} had a {color} {thing}",
-        "they walked to the {place}",
-        "{p} looked at the {animal}",
-        "{n} took the {thing} home",
-        "the {animal} ran to the {place}",
-    ),
-}
-_SPEECH = {
-    "glad": (
-        "I love this {thing}!",
-        "You are my best friend!",
-        "Thank you, {f}!",
-        "This is so much fun!",
-        "What a {good} {animal}!",
-        "I am so {glad}!",
-    ),
-    "sad": (
-        "I am so {sad}.",
-        "My {thing} is {bad}!",
-        "Go away!",
-        "I hate this {thing}.",
-        "That {animal} is {bad}.",
-        "You are mean!",
-    ),
-    "plain": (
-        "Where is the {thing}?",
-        "Look, a {animal}!",
-        "Can we go to the {place}?",
-        "What is in the box?",
-        "I see a {color} {thing}.",
-        "Come with me, {f}.",
-    ),
-}
-_LINKS = (", and", ", so", ", but", " while", ", and then")
-_WORDS = {
-    "place": _PLACES,
-    "thing": _THINGS,
-    "animal": _ANIMALS,
-    "color": _COLORS,
-    "glad": _GLAD,
-    "good": _GOOD,
-    "sad": _SAD,
-    "bad": _BAD,
-}
-
 
 def demo_corpus(stories: int = STORIES, seed: int = 0) -> list[str]:
-    """Generated stories, one string each; the first k of more stories are the same k stories.
+    """Generated stories, one string each; with the same seed, fewer stories are a prefix of more.
 
     Raises:
-        InputError: no story asked for.
+        InputError: ``stories`` is below 1.
     """
     if stories < 1:
         raise InputError(f"stories is {stories}; expected at least 1")
-    return [_Story.drawn(stream(seed, _GRAMMAR, number)).text() for number in range(stories)]
+    grammar = read_yaml(Path(__file__).with_name("grammar.yaml"))
+    return [_Story.drawn(grammar, stream(seed, _GRAMMAR, number)).text() for number in range(stories)]
 
 
 def build_tokenizer(texts: list[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of its own, with ``<s>`` before every text, as many pretrained models have it."""
+    """A byte-level BPE tokenizer trained on the texts; it puts ``<s>`` before every text, like many pretrained ones."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -221,7 +137,7 @@ def _new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
 
 
 def _token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All stories as one run of tokens, each from BOS to EOS; and where stories start that a window can start at."""
+    """All stories as one run of tokens, each from BOS to EOS, and the positions where stories start."""
     # Not tokenizer(texts): that warns of stories longer than the context, which are meant to run on.
     encoded = [[*story.ids, tokenizer.eos_token_id] for story in tokenizer.backend_tokenizer.encode_batch(texts)]
     starts = np.cumsum([0, *map(len, encoded)])[:-1]
@@ -233,8 +149,8 @@ def _token_stream(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> tuple
 def _train(model: Any, tokens: np.ndarray, starts: np.ndarray, steps: int, seed: int, progress: bool) -> None:
     """A plain loop: AdamW, linear warm-up, cosine to zero.
 
-    Windows start at a story's start and run on through the next ones: BOS is seen at the first position, as at
-    generation, and at all others, so that no position stays untrained.
+    A window starts with a story and runs on into the next ones. So BOS stands at the first position, as in generation,
+    and at all others, and every position is trained.
     """
     from torch.nn.functional import cross_entropy
 
@@ -280,6 +196,8 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
 class _Story:
     """Who a story is about, and its moods."""
 
+    grammar: Mapping[str, Any]
+    """The content of ``grammar.yaml``."""
     random: np.random.Generator
     hero: str
     friend: str
@@ -292,10 +210,12 @@ class _Story:
     """Mean of what is linked on to a sentence."""
 
     @staticmethod
-    def drawn(random: np.random.Generator) -> _Story:
+    def drawn(grammar: Mapping[str, Any], random: np.random.Generator) -> _Story:
         girl = bool(random.integers(2))
-        hero, friend = random.permutation(_GIRLS if girl else _BOYS)[0], random.permutation(_BOYS + _GIRLS)[:2]
+        girls, boys = grammar["girls"], grammar["boys"]
+        hero, friend = random.permutation(girls if girl else boys)[0], random.permutation(boys + girls)[:2]
         return _Story(
+            grammar=grammar,
             random=random,
             hero=str(hero),
             friend=str(next(name for name in friend if name != hero)),
@@ -307,29 +227,21 @@ class _Story:
         )
 
     def text(self) -> str:
-        opening = self._pick(
-            (
-                "Once upon a time, there was a {kind} {child} named {n}.",
-                "One day, a {kind} {child} named {n} went to the {place}.",
-                "There was a {kind} {child} named {n} who had a {thing}.",
-            )
-        )
-        sentences = [self._filled(opening), *(self._sentence() for _ in range(self.random.integers(5, 11)))]
-        return " ".join(sentences)
+        opening = self._filled(self._pick(self.grammar["openings"]))
+        return " ".join([opening, *(self._sentence() for _ in range(self.random.integers(5, 11)))])
 
     def _sentence(self) -> str:
         if self.random.random() < self.talk:
             speaker, listener = (self.hero, self.friend) if self.random.integers(2) else (self.friend, self.hero)
-            spoken = self._filled(self._pick(_SPEECH[self._mood()]), f=listener)
-            return f'"{spoken}" {self._pick(("said", "called", "answered"))} {speaker}.'
-        parts = [self._event()]
+            spoken = self._filled(self._pick(self.grammar["speech"][self._mood()]), f=listener)
+            return f'"{spoken}" {self._pick(self.grammar["said"])} {speaker}.'
+        text = self._event()
         for _ in range(min(self.random.poisson(self.length), 3)):
-            parts.append(f"{self._pick(_LINKS)} {self._event()}")
-        text = "".join(parts)
+            text += f"{self._pick(self.grammar['links'])} {self._event()}"
         return text[0].upper() + text[1:] + "."
 
     def _event(self) -> str:
-        return self._filled(self._pick(_EVENTS[self._mood()]))
+        return self._filled(self._pick(self.grammar["events"][self._mood()]))
 
     def _mood(self) -> str:
         if self.random.random() < 0.4:
@@ -337,10 +249,10 @@ class _Story:
         return "glad" if self.random.random() < self.glad else "sad"
 
     def _filled(self, template: str, **people: str) -> str:
-        chosen = {kind: self._pick(words) for kind, words in _WORDS.items()}
+        chosen = {kind: self._pick(words) for kind, words in self.grammar["words"].items()}
         child, he, his = ("girl", "she", "her") if self.girl else ("boy", "he", "his")
         people = {"n": self.hero, "f": self.friend, "p": he, "s": his, "child": child, **people}
-        return template.format(kind=self._pick(_KINDS), **chosen, **people)
+        return template.format(kind=self._pick(self.grammar["kinds"]), **chosen, **people)
 
-    def _pick(self, choices: tuple[str, ...]) -> str:
-        return choices[self.random.integers(len(choices))]
+    def _pick(self, choices: Sequence[str]) -> str:
+        return choices[int(self.random.integers(len(choices)))]

@@ -1,7 +1,7 @@
 """Preferences without annotators: a language model's own beginnings and continuations, scored by measures of the text.
 
 Prompts are beginnings that the model itself writes; each gets n different continuations at temperature 1, so the
-responses come from the reference model, as (10) has it. The labels are :mod:`hyperdpo.stories.text_measures`.
+responses come from the reference model, as (10) requires. The labels are :mod:`hyperdpo.stories.text_measures`.
 
 The random numbers are drawn in a fork of torch's global generator: the caller's is left as it was.
 """
@@ -9,10 +9,8 @@ The random numbers are drawn in a fork of torch's global generator: the caller's
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
@@ -29,7 +27,7 @@ DEFAULT_OBJECTIVES = ("positive_words", "sentence_length")
 PROMPT_TOKENS, RESPONSE_TOKENS = 24, 48
 #: Rows that are sampled at once. Small models pay per step, not per row.
 BATCH_SIZE = 480
-#: How often what is missing (doubles, words that go on across the boundary) is sampled again before giving up.
+#: How often missing texts (doubles, words that go on across the boundary) are sampled again before giving up.
 MAX_ROUNDS = 20
 
 #: Keys of the random streams.
@@ -60,46 +58,26 @@ def sample_preferences(
         progress: whether a terminal sees a bar.
 
     Raises:
-        InputError: a number out of range, an unknown measure, a model or tokenizer that this cannot be done with, a
-            model that does not write enough different texts.
+        InputError: a number out of range, an unknown measure, a model or tokenizer that cannot be used, a model that
+            does not write enough different texts.
     """
-    # What is wrong is found before the model works.
+    # Wrong settings are refused before the model runs.
     measure_texts([], objectives)
     _at_least(2, responses=responses)
     _at_least(responses, batch_size=batch_size)
     _at_least(1, prompts=prompts)
+    how: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
     # A few more: after an odd beginning ("The at") nearly every response goes on with the last word.
-    beginnings = sample_prompts(
-        model,
-        tokenizer,
-        prompts + 2 + prompts // 20,
-        tokens=prompt_tokens,
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
+    beginnings = sample_prompts(model, tokenizer, prompts + 2 + prompts // 20, tokens=prompt_tokens, **how)
+    completions = sample_responses(
+        model, tokenizer, beginnings, responses=responses, tokens=response_tokens, enough=prompts, **how
     )
-    completions = _sampled_responses(
-        model,
-        tokenizer,
-        beginnings,
-        responses=responses,
-        tokens=response_tokens,
-        seed=seed,
-        batch_size=batch_size,
-        progress=progress,
-        enough=prompts,
-    )
-    complete = [i for i, texts in enumerate(completions) if len(texts) == responses][:prompts]
-    if len(complete) < prompts:
-        raise _too_few(beginnings, completions, responses)
-    groups = (
-        PreferenceGroup(
-            prompt=beginnings[i], completions=completions[i], labels=measure_texts(completions[i], objectives)
-        )
-        for i in complete
-    )
+    complete = [
+        (prompt, texts) for prompt, texts in zip(beginnings, completions, strict=True) if len(texts) == responses
+    ]
+    groups = [PreferenceGroup(prompt, texts, measure_texts(texts, objectives)) for prompt, texts in complete[:prompts]]
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Preferences(groups=tuple(groups), objectives=tuple(objectives), source=f"sampled from {name}, seed {seed}")
+    return Preferences(tuple(groups), tuple(objectives), f"sampled from {name}, seed {seed}")
 
 
 def sample_prompts(
@@ -155,6 +133,7 @@ def sample_responses(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
     selected: bool = True,
+    enough: int | None = None,
     generate: Callable[..., Tensor] | None = None,
     progress: bool = True,
 ) -> list[tuple[str, ...]]:
@@ -168,46 +147,15 @@ def sample_responses(
             has already, and one that goes on with the prompt's last word (:func:`sample_prompts` cuts off after a
             word, so it is no continuation, and prompt and response would not be tokenized alike together and apart).
             False keeps all as sampled, in one round, to measure a model's own distribution.
+        enough: stop once so many prompts have all their responses, and leave the others with fewer; None: all prompts.
         generate: used instead of ``model.generate``, for example with weights: ``partial(model.generate,
             weights=(0.3, 0.7))``.
 
     Raises:
-        InputError: a number out of range, a prompt without tokens or too long for the model, or, where selected, fewer
-            than ``responses`` usable responses in :data:`MAX_ROUNDS` rounds.
+        InputError: a number out of range, a prompt without tokens or too long for the model, or, where selected, a
+            prompt with fewer than ``responses`` usable responses after :data:`MAX_ROUNDS` rounds.
     """
-    found = _sampled_responses(
-        model,
-        tokenizer,
-        prompts,
-        responses=responses,
-        tokens=tokens,
-        seed=seed,
-        batch_size=batch_size,
-        selected=selected,
-        generate=generate,
-        progress=progress,
-        enough=len(prompts),
-    )
-    if any(len(texts) < responses for texts in found):
-        raise _too_few(prompts, found, responses)
-    return found
-
-
-def _sampled_responses(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    *,
-    responses: int,
-    tokens: int,
-    seed: int,
-    batch_size: int,
-    progress: bool,
-    enough: int,
-    selected: bool = True,
-    generate: Callable[..., Tensor] | None = None,
-) -> list[tuple[str, ...]]:
-    """:func:`sample_responses` until ``enough`` prompts have all theirs; the others have fewer."""
+    enough = len(prompts) if enough is None else enough
     _at_least(1, responses=responses, response_tokens=tokens)
     _at_least(responses, batch_size=batch_size)
     encoded = prompt_ids(tokenizer, list(prompts))
@@ -231,64 +179,16 @@ def _sampled_responses(
                 update(sum(map(len, found)))
             missing = [i for i in missing if len(found[i]) < responses]
             if len(prompts) - len(missing) >= enough:
-                break
-    return [tuple(texts) for texts in found]
-
-
-def _too_few(prompts: Sequence[str], found: Sequence[tuple[str, ...]], responses: int) -> InputError:
-    worst = next(i for i, texts in enumerate(found) if len(texts) < responses)
-    return InputError(
+                return [tuple(texts) for texts in found]
+    worst = min(missing)
+    raise InputError(
         f"prompt {worst + 1} ({prompts[worst]!r:.60}): {len(found[worst])} different responses in {MAX_ROUNDS} rounds; "
         f"expected {responses}"
     )
 
 
-@dataclass(frozen=True)
-class GroupStatistics:
-    """How well objectives tell the responses of a prompt apart. All arrays follow the order of ``objectives``."""
-
-    objectives: tuple[str, ...]
-    means: np.ndarray
-    """(m,) over all responses."""
-    within: np.ndarray
-    """(m,) standard deviation within a group, root mean square over groups."""
-    ties: np.ndarray
-    """(m,) share of groups in which all responses have the same label: they teach nothing."""
-    correlations: np.ndarray
-    """(m, m) of the labels minus their group's mean. NaN for an objective that never varies within a group."""
-
-
-def group_statistics(preferences: Preferences) -> GroupStatistics:
-    """Means, spread, ties and correlations within groups, over the groups that have all m objectives.
-
-    Raises:
-        InputError: no group has all of them.
-    """
-    names = preferences.objectives
-    labels = [
-        np.array([group.labels[name] for name in names], dtype=np.float64)
-        for group in preferences.groups
-        if all(name in group.labels and not np.isnan(group.labels[name]).any() for name in names)
-    ]
-    if not labels:
-        raise InputError(f"{preferences.source}: no group has labels of all the objectives {', '.join(names)}")
-    centred = [array - array.mean(1, keepdims=True) for array in labels]
-    together = np.concatenate(centred, axis=1)
-    covariances = together @ together.T
-    with np.errstate(invalid="ignore"):
-        scale = np.sqrt(np.diag(covariances))
-        correlations = covariances / np.outer(scale, scale)
-    return GroupStatistics(
-        objectives=names,
-        means=np.concatenate(labels, axis=1).mean(1),
-        within=np.sqrt(np.mean([array.var(1) for array in labels], axis=0)),
-        ties=np.mean([np.ptp(array, axis=1) == 0 for array in labels], axis=0),
-        correlations=correlations,
-    )
-
-
 def _usable(tokenizer: Any, prompts: list[str], encoded: list[list[int]], texts: list[str]) -> list[str]:
-    """The responses; "" for one that goes on with its prompt's last word, changes its prompt's tokens or is no text."""
+    """The responses; "" for one that continues its prompt's last word, changes its prompt's tokens or is no text."""
     together = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
     usable = []
     for prompt, start, text, ids in zip(prompts, encoded, texts, together, strict=True):

@@ -1,4 +1,7 @@
-"""Single values of a row of preference data: texts, conversations, numbers, and what is wrong with one that is none."""
+"""Single cells of preference data: texts, conversations, numbers, and the errors for cells that hold something else.
+
+Errors of this module have no place; :func:`hyperdpo.alignment.data.file_rows.refuse` adds it.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,21 @@ Prompt = str | list[dict[str, str]]
 LARGEST = float(np.finfo(np.float32).max)
 #: Characters of a cell that a message shows.
 SHOWN = 40
-#: ShareGPT's names of roles.
-_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+#: The roles that ShareGPT gives other names.
+_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 class RowError(InputError):
-    """A row that cannot be used; ``reason`` is alike for rows of one kind, so that they can be counted."""
+    """A row that cannot be used; ``reason`` is the same for rows of one kind, so that they can be counted."""
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
         self.reason = reason
+
+
+def wrong(name: str, value: Any, expected: str, reason: str) -> RowError:
+    """The error for a cell ``name`` with a value that cannot be used."""
+    return RowError(f"{name} is {shown(value, SHOWN)}; expected {expected}", reason)
 
 
 def reason_of(error: InputError) -> str:
@@ -47,11 +55,16 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, float | np.floating) and math.isnan(value)
 
 
+def is_list(value: Any) -> bool:
+    """Whether a cell holds several values; a text is one value."""
+    return isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
+
+
 def column(row: Row, name: str) -> Any:
     """A cell.
 
     Raises:
-        InputError: without a place; no such column.
+        InputError: no such column.
     """
     if name not in row:
         raise RowError(f"no column {name!r}; the columns are {abridged([str(c) for c in row])}", f"no column {name!r}")
@@ -59,40 +72,38 @@ def column(row: Row, name: str) -> Any:
 
 
 def text_of(row: Row, name: str) -> str:
-    """A cell that is a text.
+    """A cell that holds a text.
 
     Raises:
-        InputError: without a place; it is missing or something else.
+        InputError: it is missing or something else.
     """
     value = column(row, name)
     if not isinstance(value, str):
-        raise RowError(f"column {name!r} is {shown(value, SHOWN)}; expected a text", f"column {name!r} is no text")
+        raise wrong(f"column {name!r}", value, "a text", f"column {name!r} is no text")
     return value
 
 
 def turns(value: Any, name: str = "prompt") -> Prompt:
-    """A text, or messages without the keys that Arrow fills up with null.
+    """A text, or messages without the keys that Arrow fills with null.
 
     A message has ``role`` and ``content``, or ShareGPT's ``from`` and ``value``; its content is a text or a list of
     text parts.
 
     Raises:
-        InputError: without a place; something else.
+        InputError: something else.
     """
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
         value = [value]
     if not is_list(value):
-        raise RowError(
-            f"column {name!r} is {shown(value, SHOWN)}; expected a text or a list of messages",
-            f"column {name!r} is neither a text nor a list of messages",
-        )
+        reason = f"column {name!r} is neither a text nor a list of messages"
+        raise wrong(f"column {name!r}", value, "a text or a list of messages", reason)
     return [_message(message, f"column {name!r}, message {number}") for number, message in enumerate(value, 1)]
 
 
 def is_blank(prompt: Prompt) -> bool:
-    """Whether a prompt asks nothing: a text or messages of white space only, or a user's messages that are."""
+    """Whether a prompt asks nothing: its text, or all messages of the user, are empty or white space."""
     if isinstance(prompt, str):
         return not prompt.strip()
     asked = [message for message in prompt if message["role"] == "user"] or prompt
@@ -104,30 +115,27 @@ def _message(message: Any, place: str) -> dict[str, str]:
     if "role" not in kept and isinstance(kept.get("from"), str) and "value" in kept:
         kept = {"role": _ROLES.get(kept["from"], kept["from"]), "content": kept["value"]}
     if is_list(kept.get("content")):
-        kept["content"] = "".join(_part(part, k, place) for k, part in enumerate(kept["content"], 1))
+        kept["content"] = "".join(_part(part, f"{place}, part {k}") for k, part in enumerate(kept["content"], 1))
     if not all(isinstance(kept.get(key), str) for key in ("role", "content")):
-        raise RowError(
-            f"{place} is {shown(message, SHOWN)}; expected an object with the texts role and content",
-            "a message without the texts role and content",
-        )
+        reason = "a message without the texts role and content"
+        raise wrong(place, message, "an object with the texts role and content", reason)
     return kept
 
 
-def _part(part: Any, number: int, place: str) -> str:
-    if isinstance(part, str):
-        return part
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if isinstance(part, Mapping) and kind in ("text", None) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    found = f"of type {kind!r}" if kind not in ("text", None) else shown(part, SHOWN)
-    raise RowError(f"{place}, part {number} is {found}; expected parts of text only", "a part that is no text")
+def _part(part: Any, place: str) -> str:
+    text, kind = (part.get("text"), part.get("type")) if isinstance(part, Mapping) else (part, None)
+    if kind not in ("text", None):
+        raise RowError(f"{place} is of type {kind!r}; expected parts of text only", "a part that is no text")
+    if not isinstance(text, str):
+        raise wrong(place, part, "parts of text only", "a part that is no text")
+    return text
 
 
 def answer(value: Prompt, name: str) -> str:
     """A text, or the content of the one assistant message.
 
     Raises:
-        InputError: without a place; other messages.
+        InputError: other messages.
     """
     if isinstance(value, str):
         return value
@@ -138,12 +146,9 @@ def answer(value: Prompt, name: str) -> str:
             "expected one, of the assistant",
             "other messages behind the prompt than one of the assistant",
         )
-    extra = sorted(set(value[0]) - {"role", "content"})
-    if extra:
-        raise RowError(
-            f"column {name!r}: a message with {', '.join(extra)}; expected role and content only",
-            f"a message with {', '.join(extra)}",
-        )
+    if extra := ", ".join(sorted(set(value[0]) - {"role", "content"})):
+        reason = f"a message with {extra}"
+        raise RowError(f"column {name!r}: {reason}; expected role and content only", reason)
     return value[0]["content"]
 
 
@@ -151,21 +156,19 @@ def number_of(value: Any, name: str) -> float:
     """A label; NaN for one that is missing.
 
     Raises:
-        InputError: without a place; no number, or one that is too large.
+        InputError: no number, or one that is too large.
     """
     if is_missing(value):
         return math.nan
     if not isinstance(value, int | float | np.number | np.bool_):
-        raise RowError(f"{name} is {shown(value, SHOWN)}; expected a number or null", "a label that is no number")
+        raise wrong(name, value, "a number or null", "a label that is no number")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
     if not abs(found) <= LARGEST:
-        raise RowError(
-            f"{name} is {shown(value, SHOWN)}; expected a finite number of at most {LARGEST:.1e}",
-            "a label that is too large or not finite",
-        )
+        expected = f"a finite number of at most {LARGEST:.1e}"
+        raise wrong(name, value, expected, "a label that is too large or not finite")
     return found
 
 
@@ -173,17 +176,11 @@ def numbers_of(values: Any, name: str) -> tuple[float, ...] | None:
     """Labels of the n responses, NaN where one is missing; None where all are.
 
     Raises:
-        InputError: without a place; no list of numbers.
+        InputError: no list of numbers.
     """
     if is_missing(values):
         return None
     if not is_list(values):
-        raise RowError(
-            f"column {name!r} is {shown(values, SHOWN)}; expected a list of numbers, one per response, or null",
-            "labels that are no list of numbers",
-        )
+        expected = "a list of numbers, one per response, or null"
+        raise wrong(f"column {name!r}", values, expected, "labels that are no list of numbers")
     return tuple(number_of(value, f"column {name!r}, value {k}") for k, value in enumerate(values, 1))
-
-
-def is_list(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, str | bytes))

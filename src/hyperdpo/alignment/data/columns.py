@@ -1,4 +1,4 @@
-"""Columns of preference data that a layout does not use: named, or refused where they could be part of the prompt."""
+"""Columns of preference data that no layout uses: they are named, or refused if they could be part of the prompt."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _ABOUT = """
 """
 #: Words in the names of columns that hold a prompt or a part of it.
 _PROMPT_WORDS = frozenset(_PROMPT.split())
-#: Words that say that a name is about a text and not the text.
+#: Words in the names of columns that describe a text.
 _ABOUT_WORDS = frozenset(_ABOUT.split())
-#: Texts of more characters than this on average, most of them different, may be part of the prompt.
+#: Texts with more characters on average, most of them different, may be part of the prompt.
 _LONG = 20
 _IDENTIFIER = re.compile(r"[0-9A-Za-z_.:/+=\\-]+")
 
@@ -38,11 +38,11 @@ class _Column:
 
 
 class LeftOver:
-    """Looks at the columns of all rows that are not read.
+    """Collects the columns of all rows that are not read.
 
     Args:
-        known: columns that the layout has.
-        ignored: columns that the user does not want to be looked at.
+        known: columns of the layout.
+        ignored: columns that the user wants ignored.
     """
 
     def __init__(self, known: Collection[str], ignored: Collection[str]):
@@ -50,19 +50,17 @@ class LeftOver:
         self._columns: dict[str, _Column] = {}
 
     def see(self, row: Row, used: Collection[str] = (), question: str = "") -> None:
-        """Take note of a row.
+        """Record the columns of a row.
 
         Args:
             used: columns of this row that were read.
-            question: of its prompt; a column that only says the same is not looked at.
+            question: the question of its prompt; a column that only repeats it does not count.
         """
         sides = [row[name] for name in ("chosen", "rejected") if name in row]
         for name, value in row.items():
-            if name in self._passed or name in used:
-                continue
-            if name == "messages" and any(_equal(value, side) for side in sides):
-                continue  # the chosen conversation once more
-            if isinstance(value, str) and question and normal(value) == question:
+            again = name == "messages" and any(_equal(value, side) for side in sides)  # the chosen conversation
+            same = isinstance(value, str) and question and normal(value) == question
+            if name in self._passed or name in used or again or same:
                 continue
             column = self._columns.setdefault(str(name), _Column())
             text = "" if is_missing(value) else _text(value)

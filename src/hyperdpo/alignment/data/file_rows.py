@@ -1,4 +1,4 @@
-"""Rows of preference data with their places, from a file or an object."""
+"""Rows of preference data with their places, read from a file or an object."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hyperdpo.alignment.data.cells import SHOWN, Row, RowError
+from hyperdpo.alignment.data.cells import SHOWN, Row, RowError, wrong
 from hyperdpo.data.groups import abridged
 from hyperdpo.errors import InputError, one_line, shown
 
 #: Endings of the files that :func:`file_rows` reads.
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
-#: Is told of a row that cannot be read: its place, and what is wrong.
+#: Called with the place of a row that cannot be read, and its error.
 Invalid = Callable[[str, InputError], None]
 
 _PARQUET_ROWS = 1024  # converted to Python objects at a time
@@ -25,7 +25,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def refuse(place: str, error: InputError) -> NoReturn:
-    """Raise what is wrong with a row, with its place."""
+    """Raise the error of a row, with its place."""
     raise InputError(f"{place}{'' if str(error).startswith(' is') else ':'} {str(error).strip()}") from None
 
 
@@ -34,7 +34,7 @@ def source_rows(source: Any, invalid: Invalid = refuse) -> tuple[str, Iterator[t
 
     Args:
         source: path of a file; ``datasets`` object; data frame (pandas, polars) or Arrow table; iterable of mappings.
-        invalid: is told of rows that are no objects or no JSON, and may raise; they are passed over if it does not.
+        invalid: called for rows that are no objects or no JSON; it may raise, otherwise they are skipped.
 
     Raises:
         InputError: nothing of that kind; while the rows are drawn, a file that cannot be read.
@@ -89,10 +89,7 @@ def _numbered(prefix: str, rows: Iterable[Any], invalid: Invalid) -> Iterator[tu
         if isinstance(row, Mapping):
             yield place, row
         else:
-            invalid(
-                place,
-                RowError(f" is {shown(row, SHOWN)}; expected an object with named columns", "a row that is no object"),
-            )
+            invalid(place, wrong("", row, "an object with named columns", "a row that is no object"))
 
 
 def _json_lines(path: Path, invalid: Invalid) -> Iterator[tuple[str, Row]]:
@@ -106,9 +103,8 @@ def _json_lines(path: Path, invalid: Invalid) -> Iterator[tuple[str, Row]]:
                 try:
                     row = _parsed(line)
                     if not isinstance(row, dict):
-                        raise RowError(
-                            f"found {shown(row, SHOWN)}; expected one JSON object per line", "a line that is no object"
-                        )
+                        found = f"found {shown(row, SHOWN)}; expected one JSON object per line"
+                        raise RowError(found, "a line that is no object")
                 except RowError as error:
                     invalid(place, error)
                 else:
@@ -137,14 +133,11 @@ def _parsed(text: bytes) -> Any:
     except UnicodeDecodeError:
         raise RowError("bytes that are not UTF-8; expected JSON in UTF-8", "bytes that are not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise RowError(
-            f"{error.msg} at line {error.lineno}, character {error.colno}; expected JSON", "a line that is no JSON"
-        ) from None
+        message = f"{error.msg} at line {error.lineno}, character {error.colno}; expected JSON"
+        raise RowError(message, "a line that is no JSON") from None
     except ValueError:  # Python reads no integer of more than 4,300 digits
-        raise RowError(
-            "a number of thousands of digits; expected labels that fit into a float",
-            "a label that is too large or not finite",
-        ) from None
+        message = "a number of thousands of digits; expected labels that fit into a float"
+        raise RowError(message, "a label that is too large or not finite") from None
     except RecursionError:
         raise RowError("brackets within brackets, too deep to read; expected JSON", "a line that is no JSON") from None
 

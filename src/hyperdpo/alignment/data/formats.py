@@ -1,19 +1,20 @@
-"""What preference data looks like from outside: the layouts of rows, and what their columns mean.
+"""Layouts of preference data: the columns by which each is known, and how a row becomes the parts of a group.
 
-A converter turns one row (a mapping of column names to values) into :class:`Parts`, and knows nothing of the other
-rows. :data:`FORMATS` names them all; :func:`detect_format` chooses by the columns of the first row.
+A converter turns one row (a mapping of column names to values) into :class:`Parts`; it sees no other row.
+:data:`FORMATS` names all layouts; :func:`detect_format` chooses one by the columns of the first row. Errors have no
+place; the reader adds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from hyperdpo.alignment.data.cells import (
-    SHOWN,
     Row,
     RowError,
     answer,
@@ -24,35 +25,41 @@ from hyperdpo.alignment.data.cells import (
     numbers_of,
     text_of,
     turns,
+    wrong,
 )
 from hyperdpo.alignment.data.pairs import ALSO, from_pair
 from hyperdpo.alignment.data.parts import PLAIN, PROMPTS, Columns, Parts, parts_of
 from hyperdpo.alignment.data.rated import from_helpsteer, from_ultrafeedback, number_in
 from hyperdpo.data.groups import abridged
-from hyperdpo.errors import InputError, shown
+from hyperdpo.errors import InputError
 
-# Converters -----------------------------------------------------------------------------------------------------------
+#: Objective -> its column in PKU-SafeRLHF.
+PKU_COLUMNS = {"helpful": "better_response_id", "harmless": "safer_response_id"}
+#: The columns that hold the preference, which also name its objective.
+HELPSTEER2, HELPSTEER3 = "preference_strength", "overall_preference"
+#: Layouts in which a pair may have no preferred response.
+UNDECIDED = ("helpsteer2", "helpsteer3")
 
 
-def from_groups(row: Row, columns: Columns = PLAIN) -> Parts:
-    """This package's own form: ``prompt``, ``completions`` (n texts), ``labels`` {objective: n numbers, or null}.
+def from_lists(row: Row, columns: Columns = PLAIN, *, responses: str, labels: str) -> Parts:
+    """``responses`` (n texts) and ``labels`` {objective: n numbers, or null}.
 
-    A completion of a conversation may also be a list of one assistant message. A number may be null: that response has
+    A response of a conversation may also be a list of one assistant message. A number may be null: that response has
     no label.
 
     Raises:
-        InputError: without a place; a column is missing or of another form.
+        InputError: a column is missing or of another form.
     """
-    return _listwise(row, columns, "completions", "labels")
-
-
-def from_scores(row: Row, columns: Columns = PLAIN) -> Parts:
-    """Listwise scores: ``prompt``, ``responses`` (n texts), ``scores`` {objective: n numbers, or null}.
-
-    Raises:
-        InputError: without a place; a column is missing or of another form.
-    """
-    return _listwise(row, columns, "responses", "scores")
+    texts = column(row, responses)
+    if not is_list(texts):
+        raise wrong(f"column {responses!r}", texts, "a list of texts", f"column {responses!r} is no list of texts")
+    named = [(turns(text, f"{responses}[{k}]"), f"{responses}[{k}]") for k, text in enumerate(texts)]
+    values = column(row, labels)
+    if not isinstance(values, Mapping):
+        reason = f"column {labels!r} is no object of objectives"
+        raise wrong(f"column {labels!r}", values, "an object of objectives with one list each", reason)
+    found = {str(name): numbers_of(value, f"{labels}.{name}") for name, value in values.items()}
+    return parts_of(row, columns, tuple(answer(text, name) for text, name in named), found)
 
 
 def from_pku(row: Row, columns: Columns = PLAIN) -> Parts:
@@ -62,7 +69,7 @@ def from_pku(row: Row, columns: Columns = PLAIN) -> Parts:
     safer one's). A data set may lack one of the two columns.
 
     Raises:
-        InputError: without a place; a column is missing, or an id is neither 0 nor 1.
+        InputError: a column is missing, or an id is neither 0 nor 1.
     """
     completions = (text_of(row, "response_0"), text_of(row, "response_1"))
     found = {name: own for name, own in PKU_COLUMNS.items() if own in row}
@@ -71,86 +78,37 @@ def from_pku(row: Row, columns: Columns = PLAIN) -> Parts:
     labels: dict[str, tuple[float, ...] | None] = {}
     for name, own in found.items():
         chosen = row[own]
-        if is_missing(chosen):
-            labels[name] = None
-        elif isinstance(chosen, bool | np.bool_) or chosen not in (0, 1):
-            raise RowError(
-                f"column {own!r} is {shown(chosen, SHOWN)}; expected 0 or 1, the response that is preferred",
-                f"column {own!r} is neither 0 nor 1",
-            )
-        else:
-            labels[name] = (float(chosen == 0), float(chosen == 1))
+        if not is_missing(chosen) and (isinstance(chosen, bool | np.bool_) or chosen not in (0, 1)):
+            reason = f"column {own!r} is neither 0 nor 1"
+            raise wrong(f"column {own!r}", chosen, "0 or 1, the response that is preferred", reason)
+        labels[name] = None if is_missing(chosen) else (float(chosen == 0), float(chosen == 1))
     return parts_of(row, columns, completions, labels)
 
 
-#: Objective -> its column in PKU-SafeRLHF.
-PKU_COLUMNS = {"helpful": "better_response_id", "harmless": "safer_response_id"}
+def from_strength(row: Row, columns: Columns = PLAIN, *, responses: tuple[str, str], strength: str) -> Parts:
+    """Two responses and a preference from -3 to 3, as in HelpSteer2 and HelpSteer3.
 
-
-def from_helpsteer3(row: Row, columns: Columns = PLAIN) -> Parts:
-    """HelpSteer3: ``context`` (messages), ``response1``, ``response2``, ``overall_preference`` from -3 to 3.
-
-    Below 0 the first response is preferred, above 0 the second; 0 says that neither is, which is no label. How much
-    it is preferred is not used.
+    Below 0 the first response is preferred, above 0 the second; 0 prefers neither and is no label. How much a response
+    is preferred is not used, nor are ratings beside it.
 
     Raises:
-        InputError: without a place; a column is missing, or the preference is no number from -3 to 3.
+        InputError: a column is missing, or the preference is no number from -3 to 3.
     """
-    return _preferred(row, columns, ("response1", "response2"), HELPSTEER3)
-
-
-def from_helpsteer2(row: Row, columns: Columns = PLAIN) -> Parts:
-    """HelpSteer2's preferences: ``prompt``, ``response_1``, ``response_2``, ``preference_strength`` from -3 to 3.
-
-    Signs mean what they mean in HelpSteer3. Ratings beside them are not used.
-
-    Raises:
-        InputError: without a place; a column is missing, or the preference is no number from -3 to 3.
-    """
-    return _preferred(row, columns, ("response_1", "response_2"), HELPSTEER2)
-
-
-#: The columns that hold the preference, and the names of its objective.
-HELPSTEER2, HELPSTEER3 = "preference_strength", "overall_preference"
-#: Layouts in which a pair may have no preferred response.
-UNDECIDED = ("helpsteer2", "helpsteer3")
-
-
-def _preferred(row: Row, columns: Columns, responses: tuple[str, str], name: str) -> Parts:
-    """A pair with a preference: below 0 for the first response, above 0 for the second."""
     completions = (text_of(row, responses[0]), text_of(row, responses[1]))
-    cell = column(row, name)
-    value = number_of(cell if number_in(cell) is None else number_in(cell), f"column {name!r}")
+    cell = column(row, strength)
+    number = number_in(cell)
+    value = number_of(cell if number is None else number, f"column {strength!r}")
     if abs(value) > 3:
-        raise RowError(f"column {name!r} is {value:g}; expected a number from -3 to 3", f"{name} is not from -3 to 3")
+        reason = f"{strength} is not from -3 to 3"
+        raise RowError(f"column {strength!r} is {value:g}; expected a number from -3 to 3", reason)
     decided = value < 0 or value > 0  # neither holds of NaN
     label = (float(value < 0), float(value > 0)) if decided else None
-    return parts_of(row, columns, completions, {columns.objective or name: label})
+    return parts_of(row, columns, completions, {columns.objective or strength: label})
 
 
-def _listwise(row: Row, columns: Columns, completions: str, labels: str) -> Parts:
-    texts = column(row, completions)
-    if not is_list(texts):
-        raise RowError(
-            f"column {completions!r} is {shown(texts, SHOWN)}; expected a list of texts",
-            f"column {completions!r} is no list of texts",
-        )
-    named = [turns(text, f"{completions}[{k}]") for k, text in enumerate(texts)]
-    values = column(row, labels)
-    if not isinstance(values, Mapping):
-        raise RowError(
-            f"column {labels!r} is {shown(values, SHOWN)}; expected an object of objectives with one list each",
-            f"column {labels!r} is no object of objectives",
-        )
-    return parts_of(
-        row,
-        columns,
-        tuple(answer(text, f"{completions}[{k}]") for k, text in enumerate(named)),
-        {str(name): numbers_of(value, f"{labels}.{name}") for name, value in values.items()},
-    )
-
-
-# Layouts --------------------------------------------------------------------------------------------------------------
+#: This package's own layout, and listwise scores.
+from_groups = partial(from_lists, responses="completions", labels="labels")
+from_scores = partial(from_lists, responses="responses", labels="scores")
 
 
 class Format(NamedTuple):
@@ -176,17 +134,18 @@ class Format(NamedTuple):
         return next((name for name in self.prompts if name in row and name not in ignored), None)
 
     def fits(self, row: Row, wanted: str | None = None, ignored: frozenset[str] = frozenset()) -> bool:
-        if not all(c in row and c not in ignored for c in self.columns):
-            return False
-        if self.one_of and not any(c in row for c in self.one_of):
-            return False
-        return self.optional_prompt or self.prompt_column(row, wanted, ignored) is not None
+        """Whether a row has the columns of this layout."""
+        return (
+            all(c in row and c not in ignored for c in self.columns)
+            and (not self.one_of or any(c in row for c in self.one_of))
+            and (self.optional_prompt or self.prompt_column(row, wanted, ignored) is not None)
+        )
 
     def resolved(self, row: Row, columns: Columns, wanted: str | None) -> Columns:
         """The columns of all rows, by the first one.
 
         Raises:
-            InputError: without a place; no column ``wanted``, or a column of this layout.
+            InputError: no column ``wanted``, or a column of this layout.
         """
         if wanted is not None:
             column(row, wanted)
@@ -201,42 +160,42 @@ class Format(NamedTuple):
         return ", ".join(names) + (f" and {' or '.join(self.one_of)}" if self.one_of else "")
 
 
-def _formats() -> dict[str, Format]:
-    sides = ("response_0", "response_1")
-    pku = ("prompt_source", *(f"{one}_{what}" for one in sides for what in ("source", "sha256")))
-    pku += tuple(f"{one}_{what}" for one in sides for what in ("harm_category", "severity_level"))
-    pku += tuple(f"is_{one}_safe" for one in sides)
-    return {
-        "groups": Format(from_groups, ("completions", "labels")),
-        "scores": Format(from_scores, ("responses", "scores")),
-        "pku": Format(from_pku, sides, tuple(PKU_COLUMNS.values()), also=pku),
-        "helpsteer3": Format(
-            from_helpsteer3,
-            ("response1", "response2", HELPSTEER3),
-            prompts=("context", *PROMPTS),
-            also=("domain", "language", "individual_preference"),
-        ),
-        "helpsteer2": Format(
-            from_helpsteer2,
-            ("response_1", "response_2", HELPSTEER2),
-            also=(
-                *("split", "preference_statement", "preference_elaboration"),
-                *("three_most_similar_preferences", "all_preferences_unprocessed"),
-            ),
-        ),
-        "pairs": Format(from_pair, ("chosen", "rejected"), optional_prompt=True, also=ALSO),
-        "ultrafeedback": Format(
-            from_ultrafeedback,
-            ("completions",),
-            prompts=("instruction", *PROMPTS),
-            also=("source", "models", "correct_answers", "incorrect_answers"),
-        ),
-        "helpsteer": Format(from_helpsteer, ("response",), by_prompt=True),
-    }
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
 
+
+_PKU_ALSO = """
+    prompt_source is_response_0_safe is_response_1_safe
+    response_0_source response_0_sha256 response_0_harm_category response_0_severity_level
+    response_1_source response_1_sha256 response_1_harm_category response_1_severity_level
+"""
+_HELPSTEER2_ALSO = """
+    split preference_statement preference_elaboration three_most_similar_preferences all_preferences_unprocessed
+"""
+_PREFERRED_2 = partial(from_strength, responses=("response_1", "response_2"), strength=HELPSTEER2)
+_PREFERRED_3 = partial(from_strength, responses=("response1", "response2"), strength=HELPSTEER3)
 
 #: In the order in which they are tried.
-FORMATS: dict[str, Format] = _formats()
+FORMATS: dict[str, Format] = {
+    "groups": Format(from_groups, ("completions", "labels")),
+    "scores": Format(from_scores, ("responses", "scores")),
+    "pku": Format(from_pku, ("response_0", "response_1"), tuple(PKU_COLUMNS.values()), also=_names(_PKU_ALSO)),
+    "helpsteer3": Format(
+        _PREFERRED_3,
+        ("response1", "response2", HELPSTEER3),
+        prompts=("context", *PROMPTS),
+        also=_names("domain language individual_preference"),
+    ),
+    "helpsteer2": Format(_PREFERRED_2, ("response_1", "response_2", HELPSTEER2), also=_names(_HELPSTEER2_ALSO)),
+    "pairs": Format(from_pair, ("chosen", "rejected"), optional_prompt=True, also=ALSO),
+    "ultrafeedback": Format(
+        from_ultrafeedback,
+        ("completions",),
+        prompts=("instruction", *PROMPTS),
+        also=_names("source models correct_answers incorrect_answers"),
+    ),
+    "helpsteer": Format(from_helpsteer, ("response",), by_prompt=True),
+}
 
 
 def detect_format(row: Row, prompt_column: str | None = None, ignored: frozenset[str] = frozenset()) -> str:
@@ -247,7 +206,7 @@ def detect_format(row: Row, prompt_column: str | None = None, ignored: frozenset
         ignored: columns that are not looked at.
 
     Raises:
-        InputError: without a place; none fits.
+        InputError: none fits.
     """
     for name, form in FORMATS.items():
         if form.fits(row, prompt_column, ignored):

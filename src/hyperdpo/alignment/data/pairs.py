@@ -1,13 +1,23 @@
-"""Pairs of a chosen and a rejected response, as TRL has them: with or without a column for the prompt."""
+"""Pairs of a chosen and a rejected response, as in TRL: with or without a column for the prompt."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hyperdpo.alignment.data.cells import Prompt, Row, RowError, answer, column, turns
 from hyperdpo.alignment.data.parts import PAIR_OBJECTIVE, PLAIN, Columns, Parts
 from hyperdpo.alignment.data.questions import normal, question_of, until_sentence_end
 from hyperdpo.alignment.data.transcripts import answer_begins
+from hyperdpo.errors import counted
+
+#: What is wrong with two equal responses, and with two that share no prompt.
+_SAME = "chosen and rejected are the same; expected two different responses", "chosen equals rejected"
+_APART = (
+    "no column 'prompt', and chosen and rejected do not begin alike and go on differently; "
+    "expected a prompt that both begin with, or --prompt-column NAME"
+)
+_Messages = list[dict[str, str]]
 
 #: Columns beside the pair in common data sets.
 ALSO = (
@@ -28,8 +38,8 @@ def from_pair(row: Row, columns: Columns | None = None) -> Parts:
         columns: of all rows; None: the prompt is in ``prompt`` if this row has it.
 
     Raises:
-        InputError: without a place; a column is missing, empty or of another form, no prompt, or more than one message
-            behind the prompt.
+        InputError: without a place; a column is missing, empty or of another form, there is no prompt, or more than one
+            message follows it.
     """
     if columns is None:
         columns = PLAIN if PLAIN.prompt in row else replace(PLAIN, prompt=None)
@@ -37,7 +47,7 @@ def from_pair(row: Row, columns: Columns | None = None) -> Parts:
     named = columns.prompt is not None and columns.cut_turns
     prompt = columns.required(row) if named else columns.read(row) or None
     if columns.cut_turns and chosen == rejected:
-        raise RowError("chosen and rejected are the same; expected two different responses", "chosen equals rejected")
+        raise RowError(*_SAME)
     question, guessed = None, False
     if isinstance(chosen, list) and isinstance(rejected, list):
         if isinstance(prompt, list):
@@ -53,10 +63,8 @@ def from_pair(row: Row, columns: Columns | None = None) -> Parts:
         k = len(prompt)
         chosen, rejected = (side[k:] if side[:k] == prompt else side for side in (chosen, rejected))
     elif isinstance(chosen, list) or isinstance(rejected, list):
-        raise RowError(
-            "column 'chosen' or 'rejected' is a conversation and the other a text; expected the same form",
-            "a conversation beside a text",
-        )
+        message = "column 'chosen' or 'rejected' is a conversation and the other a text; expected the same form"
+        raise RowError(message, "a conversation beside a text")
     elif prompt is None:
         prompt, chosen, rejected, guessed = _cut(chosen, rejected, columns.cut_turns)
     elif columns.cut_turns and (whole := _transcript(prompt, chosen, rejected)) is not None:
@@ -64,18 +72,18 @@ def from_pair(row: Row, columns: Columns | None = None) -> Parts:
         prompt, chosen, rejected = whole
     completions = (answer(chosen, "chosen"), answer(rejected, "rejected"))
     if columns.cut_turns and completions[0] == completions[1]:
-        raise RowError("chosen and rejected are the same; expected two different responses", "chosen equals rejected")
+        raise RowError(*_SAME)
     if question is None:
         question = question_of(until_sentence_end(prompt) if guessed and isinstance(prompt, str) else prompt)
     labels: dict[str, tuple[float, ...] | None] = {columns.objective or PAIR_OBJECTIVE: (1.0, 0.0)}
     return Parts(columns.with_system(row, prompt), completions, labels, question, guessed)
 
 
-def _one_answer(side: list[dict[str, str]]) -> bool:
+def _one_answer(side: _Messages) -> bool:
     return [message["role"] for message in side] == ["assistant"]
 
 
-def _behind(side: list[dict[str, str]], prompt: list[dict[str, str]]) -> list[dict[str, str]]:
+def _behind(side: _Messages, prompt: _Messages) -> _Messages:
     """A conversation without the prompt's messages, with or without their system message."""
     for beginning in (prompt, [message for message in prompt if message["role"] != "system"]):
         if beginning and side[: len(beginning)] == beginning:
@@ -83,38 +91,30 @@ def _behind(side: list[dict[str, str]], prompt: list[dict[str, str]]) -> list[di
     return side
 
 
-def _conversation(
-    chosen: list[dict[str, str]], rejected: list[dict[str, str]]
-) -> tuple[Prompt, list[dict[str, str]], list[dict[str, str]]]:
+def _conversation(chosen: _Messages, rejected: _Messages) -> tuple[Prompt, _Messages, _Messages]:
     """(prompt, chosen, rejected) of two whole conversations."""
-    pairs = zip(chosen, rejected, strict=False)
-    cut = next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
+    cut = _common(chosen, rejected)
     if cut == 0:
-        raise RowError(
-            "no column 'prompt', and chosen and rejected do not begin alike and go on differently; "
-            "expected a prompt that both begin with, or --prompt-column NAME",
-            "no prompt that both conversations begin with",
-        )
+        raise RowError(_APART, "no prompt that both conversations begin with")
     if cut in (len(chosen), len(rejected)):
         raise RowError(
             "no column 'prompt', and one of chosen and rejected goes on where the other ends, after "
-            f"{cut} message{'s' * (cut != 1)}; expected conversations that end with different answers to the same",
+            f"{counted(cut, 'message')}; expected conversations that end with different answers to the same",
             "conversations of which one goes on where the other ends",
         )
     return chosen[:cut], chosen[cut:], rejected[cut:]
 
 
 def _check_held(told: str, prompt: Prompt, columns: Columns) -> None:
-    """Refuse a text that the conversation beside it does not hold: it would be left out without a word."""
+    """Refuse a text that the conversation beside it does not contain: it would be lost."""
     said = normal(" ".join(message["content"] for message in prompt if isinstance(message, dict)))
-    text, first = normal(told), question_of(prompt)
-    if text in said or first in text:
-        return
-    raise RowError(
-        f"column {columns.prompt!r} holds a text that is not part of the conversation in 'chosen'; expected it there, "
-        f"or --ignore-columns {columns.prompt}",
-        f"column {columns.prompt!r} is not part of the conversation",
-    )
+    text, name = normal(told), f"column {columns.prompt!r}"
+    if text not in said and question_of(prompt) not in text:
+        raise RowError(
+            f"{name} holds a text that is not part of the conversation in 'chosen'; expected it there, or "
+            f"--ignore-columns {columns.prompt}",
+            f"{name} is not part of the conversation",
+        )
 
 
 def _transcript(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str] | None:
@@ -127,13 +127,14 @@ def _transcript(prompt: str, chosen: str, rejected: str) -> tuple[str, str, str]
     return chosen[:end], chosen[end:], rejected[end:]
 
 
-def _common(chosen: str, rejected: str) -> int:
+def _common(chosen: Sequence[object], rejected: Sequence[object]) -> int:
+    """The length of the beginning that both share."""
     pairs = zip(chosen, rejected, strict=False)
     return next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
 
 
 def _last_turn(chosen: str, rejected: str) -> int | None:
-    """Where the last turn of the assistant that both have in common begins."""
+    """Where the last shared turn of the assistant begins; None if there is none."""
     begins = answer_begins(chosen[: _common(chosen, rejected)])
     return begins[-1] if begins else None
 
@@ -147,11 +148,7 @@ def _cut(chosen: str, rejected: str, at_turns: bool) -> tuple[str, str, str, boo
     if cut > 0 and chosen[cut - 1] == " ":
         cut -= 1  # the space belongs to the response, so that its first word is tokenised as a word
     if cut == 0:
-        raise RowError(
-            "no column 'prompt', and chosen and rejected do not begin alike and go on differently; "
-            "expected a prompt that both begin with, or --prompt-column NAME",
-            "no prompt that both texts begin with",
-        )
+        raise RowError(_APART, "no prompt that both texts begin with")
     if cut in (len(chosen), len(rejected)):
         raise RowError(
             "no column 'prompt', and one of chosen and rejected is the beginning of the other: where the prompt ends "

@@ -1,4 +1,7 @@
-"""One row of preference data as parts of a group, and which of its columns hold the prompt."""
+"""One row of preference data as parts of a group, and which of its columns hold the prompt.
+
+Errors have no place; the reader adds it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hyperdpo.errors import shown
 PAIR_OBJECTIVE = "preferred"
 #: The columns that may hold the prompt, in the order in which they are looked for.
 PROMPTS = ("prompt", "question", "instruction", "query")
-#: Those of them that the column ``input`` continues, as in Alpaca's data.
+#: The one of them that the column ``input`` continues, as in Alpaca's data.
 INSTRUCTION, INPUT = "instruction", "input"
 SYSTEM = "system"
 
@@ -24,10 +27,10 @@ class Columns:
 
     Attributes:
         prompt: None where the responses begin with it.
-        system: of an instruction to the assistant, if a row has one.
-        ignored: columns that are not looked at.
-        objectives: those that are asked for: the name of the one objective of pairs, or columns of numbers; empty: not
-            said.
+        system: the column with an instruction to the assistant, if a row has one.
+        ignored: columns that are not read.
+        objectives: those that are asked for: the name of the one objective of pairs, or columns of numbers; empty: all
+            that are found.
         cut_turns: a text that names its speakers ends, as a prompt, where the last shared turn of the assistant
             begins; otherwise all that two texts begin with is the prompt, as TRL has it.
     """
@@ -52,7 +55,7 @@ class Columns:
         """The prompt without its system message; None where the row has none.
 
         Raises:
-            InputError: without a place; a cell of another form.
+            InputError: a cell of another form.
         """
         if self.prompt is None:
             return None
@@ -66,23 +69,21 @@ class Columns:
         """The prompt without its system message, of a row whose prompt is in a column.
 
         Raises:
-            InputError: without a place; the row has no such column, it is empty or of another form.
+            InputError: the row has no such column, it is empty or of another form.
         """
         name = self.prompt or PROMPTS[0]
         column(row, name)
         prompt = self.read(row)
-        if prompt is None or not prompt or (self.cut_turns and is_blank(prompt)):
-            raise RowError(
-                f"the prompt is empty (column {name!r}); expected a text or a conversation",
-                "an empty prompt",
-            )
+        if not prompt or (self.cut_turns and is_blank(prompt)):
+            message = f"the prompt is empty (column {name!r}); expected a text or a conversation"
+            raise RowError(message, "an empty prompt")
         return prompt
 
     def with_system(self, row: Row, prompt: Prompt) -> Prompt:
         """The prompt, after the row's system message: as a message, or as a paragraph before a text.
 
         Raises:
-            InputError: without a place; the conversation has another one already.
+            InputError: the conversation already has another one.
         """
         if self.system is None or self.system in self.ignored or is_missing(row.get(self.system)):
             return prompt
@@ -105,7 +106,7 @@ class Columns:
 
 #: Columns of rows whose prompt is in ``prompt``.
 PLAIN = Columns()
-#: As files were read before there were versions of reading.
+#: As files were read before reading had versions.
 FIRST = Columns(system=None, cut_turns=False)
 
 
@@ -125,6 +126,6 @@ class Parts(NamedTuple):
 def parts_of(
     row: Row, columns: Columns, completions: tuple[str, ...], labels: dict[str, tuple[float, ...] | None]
 ) -> Parts:
-    """Parts of a row that has a column for its prompt."""
+    """The parts of a row that has a column for its prompt."""
     prompt = columns.required(row)
     return Parts(columns.with_system(row, prompt), completions, labels, question_of(prompt))

@@ -13,25 +13,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from hyperdpo.alignment.data.file_rows import SUFFIXES
-from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences
-from hyperdpo.alignment.data.reading import ReadOptions, merged, notes, read_source
+from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
+from hyperdpo.alignment.data.reading import ReadArguments, ReadOptions, merged, notes, read_source
 from hyperdpo.data.splits import SPLIT_FILES
 from hyperdpo.errors import InputError
 from hyperdpo.files import written
+from hyperdpo.validation import parsed
 
 
 def read_preferences(
-    source: Any,
-    *,
-    objectives: Sequence[str] | None = None,
-    format: str = "auto",
-    prompt_column: str | None = None,
-    ignore_columns: Sequence[str] = (),
-    skip_invalid: bool = False,
-    version: int = VERSION,
+    source: Any, *, objectives: Sequence[str] | None = None, **options: Unpack[ReadArguments]
 ) -> Preferences:
     """One data set; warns of what was left out or is not used.
 
@@ -40,20 +34,13 @@ def read_preferences(
             frame, an Arrow table, or a list of mappings.
         objectives: which to keep, in this order; None: all, in the order in which they are met. Pairs carry no name:
             it names their one objective, ``preferred`` if left out.
-        format: a name in :data:`hyperdpo.alignment.data.formats.FORMATS`, or ``auto``: by the first row's columns.
-        prompt_column: the column that holds the prompt; None: the layout's own, or one of ``prompt``, ``question``,
-            ``instruction`` (with ``input``), ``query``.
-        ignore_columns: columns that are not looked at.
-        skip_invalid: leave out rows that cannot be used, and count them by reason, instead of refusing the first.
-        version: of reading; see :data:`hyperdpo.alignment.data.groups.VERSION`.
+        options: the attributes of :class:`~hyperdpo.alignment.data.reading.ReadOptions`.
 
     Raises:
         InputError: with the file and line or the row; a row that cannot be used, no rows, a column that is not used
             and could be part of the prompt, an objective that is unknown or has no label at all.
     """
-    found = read_source_of(
-        source, objectives, ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid, version)
-    )
+    found = read_source_of(source, objectives, parsed(ReadOptions, options, "read_preferences"))
     for note in notes(found):
         warnings.warn(note, stacklevel=2)
     return found
@@ -69,14 +56,7 @@ def read_source_of(source: Any, objectives: Sequence[str] | None, options: ReadO
 
 
 def read_splits(
-    source: Any,
-    *,
-    objectives: Sequence[str] | None = None,
-    format: str = "auto",
-    prompt_column: str | None = None,
-    ignore_columns: Sequence[str] = (),
-    skip_invalid: bool = False,
-    version: int = VERSION,
+    source: Any, *, objectives: Sequence[str] | None = None, **options: Unpack[ReadArguments]
 ) -> dict[str, Preferences]:
     """The parts of a data set that comes in parts: ``train`` and, if there, ``validation`` and ``test``.
 
@@ -86,17 +66,16 @@ def read_splits(
         source: directory of files (``train.jsonl``, ``validation.parquet``, ..., or shards such as
             ``train-00000-of-00002.parquet``), directory that ``datasets`` saved, or mapping of names to data sets (a
             DatasetDict).
-        objectives, format, prompt_column, ignore_columns, skip_invalid, version: as in :func:`read_preferences`; all
-            parts have the training part's objectives.
+        objectives, options: as in :func:`read_preferences`; all parts have the training part's objectives.
 
     Raises:
         InputError: no training part, or a part that cannot be read.
     """
     found = part_sources(source)
-    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid, version)
-    train = read_part(found.pop("train"), objectives, options)
+    how = parsed(ReadOptions, options, "read_splits")
+    train = read_part(found.pop("train"), objectives, how)
     names = objectives or train.objectives
-    read = {"train": train, **{part: read_part(one, names, options) for part, one in found.items()}}
+    read = {"train": train, **{part: read_part(one, names, how) for part, one in found.items()}}
     told = [note for one in read.values() for note in notes(one)]
     told += shared_questions(read)
     for note in told:

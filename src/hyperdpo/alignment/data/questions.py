@@ -1,7 +1,7 @@
-"""The question of a prompt, its first user turn: what decides that two groups may not be on two sides of a split.
+"""The question of a prompt, its first user turn: groups with the same question stay on one side of a split.
 
-A text may hold a whole conversation (:mod:`hyperdpo.alignment.data.transcripts`). The question is the same, however
-it was written.
+A text may hold a whole conversation (:mod:`hyperdpo.alignment.data.transcripts`); its question is the same as that of
+the messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.data.transcripts import first_user_turn
 
 _SENTENCE_END = re.compile(r"[.?!:。?!](?=\s|$)|\n")
-#: Words that a question has at least for another one to be taken for its continuation.
+#: A question of fewer words is never taken for the beginning of another one.
 _LEAST_WORDS = 3
 
 
@@ -33,8 +33,10 @@ def normal(text: str) -> str:
 
 
 def until_sentence_end(text: str) -> str:
-    """The text up to its last end of a sentence, if it has one: a prompt that was found as the common beginning of two
-    texts may go on into what both responses begin with."""
+    """The text up to its last end of a sentence, if it has one.
+
+    A prompt that was found as the common beginning of two texts may hold the first words of both responses.
+    """
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends and text[: ends[-1]].strip() else text
 
@@ -44,8 +46,8 @@ def same_questions(questions: Sequence[str], guessed: Sequence[bool]) -> list[in
 
     Args:
         questions: of the groups.
-        guessed: whether a group's prompt is only the common beginning of its texts. Such a question and one that
-            it goes on from (of at least three words) are one.
+        guessed: whether a group's prompt is only the common beginning of its texts. Such a question counts as the same
+            as one of at least three words that it begins with.
     """
     root: dict[str, str] = {question: question for question in questions}
     if any(guessed):

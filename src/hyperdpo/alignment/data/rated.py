@@ -1,4 +1,4 @@
-"""Responses that people or models rated: UltraFeedback (all responses of a prompt in a row) and HelpSteer (one)."""
+"""Rated responses: UltraFeedback (all responses of a prompt in a row) and HelpSteer (one response in a row)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperdpo.alignment.data.cells import SHOWN, Row, RowError, column, is_list, is_missing, number_of, text_of
+from hyperdpo.alignment.data.cells import Row, column, is_list, is_missing, number_of, text_of, wrong
 from hyperdpo.alignment.data.parts import PLAIN, Columns, Parts, parts_of
-from hyperdpo.errors import shown
 
 #: What raters write where there is no rating.
 _NO_RATING = ("n/a", "na", "", "none", "null", "nan", "-")
@@ -25,38 +24,27 @@ def from_ultrafeedback(row: Row, columns: Columns = PLAIN) -> Parts:
     that is absent is a missing label of that response. Overall scores and rationales are not used.
 
     Raises:
-        InputError: without a place; a column or a rating of another form.
+        InputError: a column or a rating of another form.
     """
     rated = column(row, "completions")
     if not is_list(rated) or not all(isinstance(one, Mapping) for one in rated):
-        raise RowError(
-            f"column 'completions' is {shown(rated, SHOWN)}; expected a list of objects with response and annotations",
-            "column 'completions' is no list of rated responses",
-        )
+        expected = "a list of objects with response and annotations"
+        raise wrong("column 'completions'", rated, expected, "column 'completions' is no list of rated responses")
     texts, ratings = [], []
     for k, one in enumerate(rated):
-        text = one.get("response")
+        text, annotations = one.get("response"), one.get("annotations")
         if not isinstance(text, str):
-            raise RowError(
-                f"completions[{k}].response is {shown(text, SHOWN)}; expected a text", "a response that is no text"
-            )
-        texts.append(text)
-        annotations = one.get("annotations")
+            raise wrong(f"completions[{k}].response", text, "a text", "a response that is no text")
         if is_missing(annotations):
             annotations = {}
         if not isinstance(annotations, Mapping):
-            raise RowError(
-                f"completions[{k}].annotations is {shown(annotations, SHOWN)}; expected an object of aspects",
-                "annotations that are no object of aspects",
-            )
+            reason = "annotations that are no object of aspects"
+            raise wrong(f"completions[{k}].annotations", annotations, "an object of aspects", reason)
+        texts.append(text)
         ratings.append({str(name): _rating(value, f"completions[{k}], {name}") for name, value in annotations.items()})
     aspects = dict.fromkeys(name for one in ratings for name in one)
-    return parts_of(
-        row,
-        columns,
-        tuple(texts),
-        {name: tuple(one.get(name, math.nan) for one in ratings) for name in aspects},
-    )
+    labels = {name: tuple(one.get(name, math.nan) for one in ratings) for name in aspects}
+    return parts_of(row, columns, tuple(texts), dict(labels))
 
 
 def _rating(value: Any, name: str) -> float:
@@ -64,14 +52,10 @@ def _rating(value: Any, name: str) -> float:
         value = next((value[key] for key in ("Rating", "rating") if key in value), None)
     if is_unrated(value):
         return math.nan
-    if isinstance(value, str):
-        found = number_in(value)
-        if found is None:
-            raise RowError(
-                f"{name}: the rating is {shown(value, SHOWN)}; expected a number or N/A", "a rating that is no number"
-            )
-        value = found
-    return number_of(value, name)
+    number = number_in(value) if isinstance(value, str) else value
+    if number is None:
+        raise wrong(f"{name}: the rating", value, "a number or N/A", "a rating that is no number")
+    return number_of(number, name)
 
 
 def from_helpsteer(row: Row, columns: Columns = PLAIN) -> Parts:
@@ -81,19 +65,19 @@ def from_helpsteer(row: Row, columns: Columns = PLAIN) -> Parts:
     that only number the rows are no objectives.
 
     Raises:
-        InputError: without a place; a column is missing or of another form.
+        InputError: a column is missing or of another form.
     """
     names = [n for n in row if n not in (*columns.taken(), "response") and n not in columns.ignored]
     labels = {
         str(name): (number_of(value, f"column {name!r}"),)
         for name in names
-        if (value := number_in(row[name])) is not None and (name in columns.objectives or not is_numbering(str(name)))
+        if (value := number_in(row[name])) is not None and (name in columns.objectives or not _is_numbering(str(name)))
     }
     return parts_of(row, columns, (text_of(row, "response"),), dict(labels))
 
 
 def number_in(value: Any) -> Any:
-    """The number that a cell holds, also as a text; None if it holds none. True and false are none."""
+    """The number that a cell holds, also as a text; None if it holds none. True and false are not numbers."""
     if isinstance(value, str):
         try:
             found = float(value)
@@ -105,11 +89,11 @@ def number_in(value: Any) -> Any:
 
 
 def is_unrated(value: Any) -> bool:
-    """Whether a cell has nothing in it, or what raters write where there is no rating."""
+    """Whether a cell is empty, or holds what raters write where there is no rating."""
     return is_missing(value) or (isinstance(value, str) and value.strip().lower() in _NO_RATING)
 
 
-def is_numbering(name: str) -> bool:
-    """Whether a column is named as one that numbers rows."""
+def _is_numbering(name: str) -> bool:
+    """Whether a column's name says that it numbers the rows."""
     low = name.strip().lower()
     return low in _NUMBERING or low.endswith(("_id", "_idx", "_index", "-id"))

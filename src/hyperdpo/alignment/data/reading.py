@@ -1,74 +1,65 @@
-"""Reads the rows of one source into groups, and counts what it leaves out."""
+"""Reading: the rows of one source become groups, and what is left out is counted."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, reason_of
 from hyperdpo.alignment.data.columns import LeftOver
 from hyperdpo.alignment.data.file_rows import refuse, source_rows
 from hyperdpo.alignment.data.formats import FORMATS, UNDECIDED, Format, detect_format
-from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading
+from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading, prompt_key
 from hyperdpo.alignment.data.parts import FIRST, Columns, Parts
 from hyperdpo.alignment.data.rated import is_unrated, number_in
+from hyperdpo.alignment.settings import ReadingSettings
 from hyperdpo.errors import InputError, shown
+from hyperdpo.validation import settings
 
-#: Layouts whose one objective has no name of its own.
+#: Layouts with one objective, which the user may name.
 ONE_OBJECTIVE = ("pairs", "helpsteer3", "helpsteer2")
-#: Words of a prompt that is taken for repeated wherever all responses begin with it; a shorter one is only where at
-#: least half of a source's prompts are.
+#: A prompt of so many words counts as repeated wherever all responses begin with it; a shorter one only where at least
+#: half of a source's prompts are repeated.
 _LONG_PROMPT = 3
-#: Values from which on consecutive integers are taken for the numbers of the rows.
+#: So many consecutive integers, or more, count as the numbers of the rows.
 _LEAST_NUMBERED = 5
-#: The part of a column's values from which on it is one of numbers, as in tables of a ranker.
+#: A column is one of numbers if this share of its values are, as in tables of a ranker.
 _MOSTLY = 0.9
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """How a source is read.
+@settings()
+class ReadOptions(ReadingSettings):
+    """How a source is read."""
 
-    Attributes:
-        format: a name in :data:`~hyperdpo.alignment.data.formats.FORMATS`, or ``auto``: by the first row's columns.
-        prompt_column: the column that holds the prompt; None: the layout's own, or one of ``prompt``, ``question``,
-            ``instruction`` (with ``input``), ``query``.
-        ignore_columns: columns that are not looked at.
-        skip_invalid: leave out rows that cannot be used, and count them by reason, instead of refusing the first.
-        version: of reading; 1 as before there were versions, for runs from then.
-    """
-
-    format: str = "auto"
-    prompt_column: str | None = None
-    ignore_columns: Sequence[str] = ()
-    skip_invalid: bool = False
     version: int = VERSION
+    """Version of reading; 1 as before there were versions, for runs from then."""
 
-    def __post_init__(self) -> None:
-        if self.format not in ("auto", *FORMATS):
-            raise InputError(f"format {self.format!r}; expected auto, {', '.join(FORMATS)}")
-        if isinstance(self.ignore_columns, str):
-            raise InputError(f"ignore_columns {self.ignore_columns!r}; expected a list of names")
-        if self.prompt_column is not None and self.prompt_column in self.ignore_columns:
-            raise InputError(f"column {self.prompt_column!r} is both the prompt and ignored; expected one of them")
+
+class ReadArguments(TypedDict, total=False):
+    """:class:`ReadOptions` as keyword arguments."""
+
+    format: str
+    prompt_column: str | None
+    ignore_columns: Sequence[str]
+    skip_invalid: bool
+    version: int
 
 
 @dataclass
 class _Found:
-    """A row, or rows with the same prompt, on the way to a group."""
+    """A row, or rows with the same prompt, before they are a group."""
 
     place: str
     parts: Parts
     told: Prompt | None
-    """The prompt as its column has it."""
+    """The prompt as it stands in its column."""
     row: Row = field(default_factory=dict)
-    """Only where single cells are looked at once more."""
+    """Kept only where its cells are needed again."""
 
 
 def read_source(source: Any, objectives: Sequence[str] | None, options: ReadOptions) -> Preferences:
-    """All groups of a source with all objectives, and what was left out on the way.
+    """All groups of a source with all objectives, and what was left out.
 
     Args:
         objectives: those that are asked for: the name of the one objective of pairs, and columns that are objectives
@@ -92,7 +83,7 @@ class _Reader:
             objectives=self.objectives,
         )
         self.format: Format | None = None
-        self.layout = options.format
+        self.layout: str = options.format
 
     def read(self, source: Any) -> Preferences:
         name, rows = source_rows(source, self._invalid)
@@ -136,12 +127,9 @@ class _Reader:
         repeated = self._without_repeats(found) if self.options.version > 1 else 0
         groups = self._groups(found)
         if not groups:
-            left_out = "; ".join(
-                f"{count:,} x {reason}, first: {place}" for reason, (count, place) in self.invalid.items()
-            )
-            if single[0]:
-                left_out = "; ".join(filter(None, [left_out, f"{single[0]:,} prompts with one response only"]))
-            why = f"no rows that can be used ({left_out})" if left_out else "no rows"
+            left_out = [f"{count:,} x {reason}, first: {place}" for reason, (count, place) in self.invalid.items()]
+            left_out += [f"{single[0]:,} prompts with one response only"] if single[0] else []
+            why = f"no rows that can be used ({'; '.join(left_out)})" if left_out else "no rows"
             raise InputError(f"{name}: {why}; expected at least one")
         undecided = sum(not group.labels for group in groups) if self.layout in UNDECIDED else 0
         reading = Reading(self.layout, self.rows, self.invalid, single, repeated, unused, undecided)
@@ -203,10 +191,7 @@ class _Reader:
         """One group for each prompt, in the order of first appearance; prompts with one response are counted."""
         by_prompt: dict[str, list[_Found]] = {}
         for one in found:
-            key = (
-                one.parts.prompt if isinstance(one.parts.prompt, str) else json.dumps(one.parts.prompt, sort_keys=True)
-            )
-            by_prompt.setdefault(key, []).append(one)
+            by_prompt.setdefault(prompt_key(one.parts.prompt), []).append(one)
         groups = []
         single, first = 0, ""
         for rows in by_prompt.values():
@@ -228,7 +213,7 @@ class _Reader:
         most = 2 * sum(text is not None for text in texts) >= sum(prompt is not None for prompt in told)
         repeated = 0
         for one, prompt, rest in zip(found, told, texts, strict=True):
-            if rest is not None and prompt is not None and (most or len(prompt.split()) >= _LONG_PROMPT):
+            if rest is not None and (most or len(str(prompt).split()) >= _LONG_PROMPT):
                 one.parts = one.parts._replace(completions=rest)
                 repeated += 1
         return repeated
@@ -245,16 +230,14 @@ class _Reader:
     def _group(self, place: str, parts: Parts) -> PreferenceGroup:
         n = len(parts.completions)
         if self.options.version > 1 and n > 1 and len(set(parts.completions)) == 1:
-            raise RowError(
-                f"all {n} responses are the same; expected different ones",
-                "all responses are the same",
-            )
+            message = f"all {n} responses are the same; expected different ones"
+            raise RowError(message, "all responses are the same")
         labels = {name: values for name, values in parts.labels.items() if values is not None and _known(values)}
         return PreferenceGroup(parts.prompt, parts.completions, labels, place, parts.question, parts.guessed)
 
 
 def _known(values: tuple[float, ...]) -> bool:
-    """Whether there is a label; an empty list is of another length than that of the responses, and refused later."""
+    """Whether there is a label. An empty list counts: its length is wrong, and it is refused later."""
     return not values or any(value == value for value in values)
 
 
@@ -301,39 +284,35 @@ def notes(preferences: Preferences) -> list[str]:
     reading = preferences.reading
     if reading is None:
         return []
-    source, found = preferences.source, []
-    for reason, (count, first) in reading.invalid.items():
-        found.append(f"{source}: left out {count:,} of {reading.rows:,} rows: {reason} (first: {first})")
-    count, first = reading.single
-    if count:
-        found.append(f"{source}: left out {count:,} prompts with one response only (first: {first})")
+    groups, (single, place) = f"{len(preferences):,}", reading.single
+    found = [
+        f"left out {count:,} of {reading.rows:,} rows: {reason} (first: {first})"
+        for reason, (count, first) in reading.invalid.items()
+    ]
+    if single:
+        found.append(f"left out {single:,} prompts with one response only (first: {place})")
     if reading.repeated:
-        found.append(
-            f"{source}: the responses of {reading.repeated:,} of {len(preferences):,} groups begin with the prompt, "
-            "which was taken off"
-        )
+        begin = f"the responses of {reading.repeated:,} of {groups} groups begin with the prompt"
+        found.append(f"{begin}, which was taken off")
     if reading.undecided:
-        found.append(
-            f"{source}: {reading.undecided:,} of {len(preferences):,} pairs have no label: no response is preferred"
-        )
+        found.append(f"{reading.undecided:,} of {groups} pairs have no label: no response is preferred")
     if reading.unused:
-        found.append(f"{source}: columns that are not used: {', '.join(reading.unused)}")
-    return found
+        found.append(f"columns that are not used: {', '.join(reading.unused)}")
+    return [f"{preferences.source}: {one}" for one in found]
 
 
 def merged(readings: Sequence[Reading]) -> Reading:
-    """What several files of one part were read with."""
+    """The readings of several files of one part, as one."""
     invalid: dict[str, tuple[int, str]] = {}
     for one in readings:
         for reason, (count, first) in one.invalid.items():
             before, place = invalid.get(reason, (0, first))
             invalid[reason] = (before + count, place)
-    singles = [one.single for one in readings]
     return Reading(
         readings[0].layout,
         sum(one.rows for one in readings),
         invalid,
-        (sum(count for count, _ in singles), next((place for count, place in singles if count), "")),
+        (sum(one.single[0] for one in readings), next((one.single[1] for one in readings if one.single[0]), "")),
         sum(one.repeated for one in readings),
         tuple(dict.fromkeys(name for one in readings for name in one.unused)),
         sum(one.undecided for one in readings),

@@ -1,4 +1,4 @@
-"""What preference data hold and what a training would make of them, said without training."""
+"""What preference data hold, and what a training would refuse, without training."""
 
 from __future__ import annotations
 
@@ -6,50 +6,37 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.groups import Preferences, Reading
 from hyperdpo.alignment.data.preferences import part_sources, read_part
-from hyperdpo.alignment.data.reading import ReadOptions
+from hyperdpo.alignment.data.reading import ReadArguments, ReadOptions
 from hyperdpo.alignment.data.targets import LabelCounts, default_objectives, fit_objectives, label_counts, to_targets
 from hyperdpo.errors import InputError, counted
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.validation import parsed
 
 
-@dataclass(frozen=True)
-class PreferenceReport:
-    """What :func:`describe_preferences` found.
+@dataclass(frozen=True, kw_only=True)
+class PreferenceReport(Reading):
+    """How a source was read, and what its groups hold.
 
     Attributes:
         source: its name.
-        layout: of the rows, a name in :data:`~hyperdpo.alignment.data.formats.FORMATS`.
-        rows: of the source.
-        groups: that can be trained on.
-        questions: different first user turns among them, which a split tells apart.
-        conversations: groups whose prompt is a list of messages.
+        groups: number of groups that can be trained on.
+        questions: number of different first user turns, which a split tells apart.
+        conversations: number of groups whose prompt is a list of messages.
         responses: number of responses -> number of groups that have so many.
         labels: objective -> how many groups have labels, in how many they vary, how many responses lack one.
-        unused: columns that are neither prompt, responses nor labels.
-        invalid: reason -> (rows that cannot be used, the place of the first).
-        single: prompts with one response only, which are left out.
-        repeated: groups whose responses repeat the prompt, which is taken off.
-        undecided: pairs of which neither response is preferred, which have no label.
         refusal: why a training would refuse the data; None if it would not.
     """
 
     source: str
-    layout: str
-    rows: int
     groups: int
     questions: int
     conversations: int
     responses: Mapping[int, int]
     labels: Mapping[str, LabelCounts]
-    unused: tuple[str, ...]
-    invalid: Mapping[str, tuple[int, str]]
-    single: int
-    repeated: int
-    undecided: int
     refusal: str | None
 
     def lines(self) -> list[str]:
@@ -70,36 +57,28 @@ class PreferenceReport:
         found += [
             f"rows that cannot be used: {n:,}, {why} (first: {place})" for why, (n, place) in self.invalid.items()
         ]
-        if self.single:
-            found.append(f"prompts with one response only, left out: {self.single:,}")
+        if self.single[0]:
+            found.append(f"prompts with one response only, left out: {self.single[0]:,}")
         if self.repeated:
             found.append(f"groups whose responses begin with the prompt, which is taken off: {self.repeated:,}")
         return found
 
 
 def describe_preferences(
-    source: Any,
-    *,
-    objectives: Sequence[str] | None = None,
-    format: str = "auto",
-    prompt_column: str | None = None,
-    ignore_columns: Sequence[str] = (),
-    skip_invalid: bool = False,
+    source: Any, *, objectives: Sequence[str] | None = None, **options: Unpack[ReadArguments]
 ) -> PreferenceReport:
     """What a source holds: layout, groups, labels with a signal, and what would be left out or refused.
 
     Rows that cannot be used are all counted, also where a training would refuse the first of them (``refusal``).
 
     Args:
-        source, objectives, format, prompt_column, ignore_columns, skip_invalid: as of
-            :func:`~hyperdpo.alignment.data.preferences.read_preferences`.
+        source, objectives, options: as for :func:`~hyperdpo.alignment.data.preferences.read_preferences`.
 
     Raises:
-        InputError: nothing can be said: a file that cannot be read, an unknown layout, no row that can be used, a
-            column that could be part of the prompt.
+        InputError: a file that cannot be read, an unknown layout, no row that can be used, a column that could be part
+            of the prompt.
     """
-    options = ReadOptions(format, prompt_column, tuple(ignore_columns), skip_invalid)
-    report, found = _described(source, objectives, options)
+    report, found = _described(source, objectives, parsed(ReadOptions, options, "describe_preferences"))
     if report.refusal is not None:
         return report
     try:
@@ -112,11 +91,11 @@ def describe_preferences(
 def describe_parts(
     source: Path, objectives: Sequence[str] | None, labels: Sequence[Label] | None, options: ReadOptions
 ) -> dict[str, PreferenceReport]:
-    """What a file (under ``all``) or each part of a directory holds; refusals are about rows only.
+    """The report of a file (under ``all``) or of each part of a directory; refusals are about rows only.
 
     Args:
         objectives: columns to read; None: all.
-        labels: those of a configuration; None: as they are in the data.
+        labels: the labels of a configuration; None: all that the data have.
 
     Raises:
         InputError: as :func:`describe_preferences`; a directory without a training part.
@@ -132,7 +111,7 @@ def describe_parts(
 def _described(
     source: Any, objectives: Sequence[str] | None, options: ReadOptions, labels: Sequence[Label] | None = None
 ) -> tuple[PreferenceReport, Preferences]:
-    """A report without what the labels are refused for, and the groups that can be used."""
+    """A report that does not judge the labels, and the groups that can be used."""
     found = read_part(source, objectives, replace(options, skip_invalid=True))
     reading = found.reading
     assert reading is not None
@@ -142,30 +121,22 @@ def _described(
             read_part(source, objectives, options)
         except InputError as error:
             refusal = str(error)
-    counted = {name: label_counts(found, name) for name in found.objectives}
-    if labels is not None:
-        counted = {label.name: label_counts(found, label) for label in labels}
+    counts = [Label(name=name) for name in found.objectives] if labels is None else labels
     report = PreferenceReport(
+        **vars(reading),
         source=found.source,
-        layout=reading.layout,
-        rows=reading.rows,
         groups=len(found),
         questions=len(set(found.questions())),
         conversations=sum(not isinstance(group.prompt, str) for group in found.groups),
         responses=dict(Counter(len(group.completions) for group in found.groups)),
-        labels=counted,
-        unused=reading.unused,
-        invalid=reading.invalid,
-        single=reading.single[0],
-        repeated=reading.repeated,
-        undecided=reading.undecided,
+        labels={label.name: label_counts(found, label) for label in counts},
         refusal=refusal,
     )
     return report, found
 
 
 def label_lines(preferences: Preferences, objectives: Sequence[Objective]) -> list[str]:
-    """In how many groups the label of each objective varies, a line each."""
+    """For each objective a line that says in how many groups its label varies."""
     return [_label_line(o.name, label_counts(preferences, o), len(preferences)) for o in objectives]
 
 

@@ -1,4 +1,4 @@
-"""From the labels of preferences to what is trained on: objectives, fitted to the training groups, and targets."""
+"""From the labels of preferences to the targets of training; objectives are fitted to the training groups."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ class Targets(NamedTuple):
     signal: np.ndarray
     """(m,) bool, False where the group has no effect on an objective."""
     labelled: np.ndarray | None = None
-    """(m, n) bool, the responses that have a label; None where all responses have one of every objective that the group
-    has."""
+    """(m, n) bool, the responses that have a label; None where no response lacks one."""
 
 
 class LabelCounts(NamedTuple):
-    """How much one label says."""
+    """How many groups and responses have a label."""
 
     labelled: int
     """Groups with at least two labelled responses."""
@@ -41,7 +40,7 @@ def label_counts(preferences: Preferences, label: str | Label) -> LabelCounts:
     """How many groups have a label, in how many it varies, and how many responses lack it.
 
     Args:
-        label: its column, or a label, whose value for "not judged" is none.
+        label: its column, or a label, whose value for "not judged" does not count.
     """
     label = Label(name=label) if isinstance(label, str) else label
     labelled = varying = missing = 0
@@ -144,7 +143,7 @@ def _values(preferences: Preferences, column: str) -> tuple[np.ndarray, np.ndarr
 
 
 def _reject_negative(preferences: Preferences, objective: Objective, gains: np.ndarray, groups: np.ndarray) -> None:
-    """For the first negative gain; ``groups`` (N,) are the positions of the groups."""
+    """Refuse the first negative gain; ``groups`` (N,) are the positions of the groups."""
     bad = np.flatnonzero(gains < 0)
     if len(bad):
         what = "target l1" if objective.target == "l1" else "transform log1p"

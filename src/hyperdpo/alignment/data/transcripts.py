@@ -18,34 +18,14 @@ _ROLES = {
     **dict.fromkeys(("assistant", "model", "bot", "chatbot", "gpt", "chatbot_token"), ANSWER),
 }
 #: What stands before a text and is no part of it, beside white space.
-_BEGINNINGS = (
-    *(
-        "<s>",
-        "<bos>",
-        "<BOS_TOKEN>",
-        "<|begin_of_text|>",
-        "<|startoftext|>",
-        "<|endoftext|>",
-        "<｜begin▁of▁sentence｜>",
-    ),
-    *("<|bos|>", "[gMASK]", "<sop>"),
-)
+_BEGINNINGS = """
+    <s> <bos> <BOS_TOKEN> <|begin_of_text|> <|startoftext|> <|endoftext|> <｜begin▁of▁sentence｜> <|bos|> [gMASK] <sop>
+"""
 #: What stands behind a turn.
-_ENDS = (
-    *(
-        "</s>",
-        "<eos>",
-        "<|eos|>",
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<|im_end|>",
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|eot|>",
-    ),
-    *("<|end|>", "<|end_of_turn|>", "<end_of_turn>", "<|END_OF_TURN_TOKEN|>", "<end_of_utterance>", "<EOS_TOKEN>"),
-    "<｜end▁of▁sentence｜>",
-)
+_ENDS = """
+    </s> <eos> <|eos|> <|endoftext|> <|end_of_text|> <|im_end|> <|eot_id|> <|eom_id|> <|eot|> <|end|> <|end_of_turn|>
+    <end_of_turn> <|END_OF_TURN_TOKEN|> <end_of_utterance> <EOS_TOKEN> <｜end▁of▁sentence｜>
+"""
 _SYSTEM_TURN = re.compile(r"\s*<<SYS>>.*?<</SYS>>|\s*\[SYSTEM_PROMPT\].*?\[/SYSTEM_PROMPT\]", re.DOTALL)
 #: Sentences that come before the first turn in the data and models that made them common.
 _PREAMBLE = re.compile(r"BEGINNING OF CONVERSATION:|A chat between ")
@@ -64,40 +44,32 @@ class Mark(NamedTuple):
 # Tokens of chat templates ---------------------------------------------------------------------------------------------
 
 
-class _Tokens(NamedTuple):
-    hint: str
-    """In every text that has such a token."""
-    pattern: re.Pattern[str]
-
-
-_TOKENS = tuple(
-    _Tokens(hint, re.compile(pattern))
-    for hint, pattern in (
-        ("<|im_start|>", r"<\|im_start\|>\s*(\w+)[^\S\n]*\n?"),
-        ("_header_id|>", r"<\|start_header_id\|>\s*(\w+)\s*<\|end_header_id\|>\s*"),
-        ("<|header_start|>", r"<\|header_start\|>\s*(\w+)\s*<\|header_end\|>\s*"),
-        ("<|start_of_role|>", r"<\|start_of_role\|>\s*(\w+)\s*<\|end_of_role\|>\s*"),
-        ("<start_of_turn>", r"<start_of_turn>\s*(\w+)[^\S\n]*\n?"),
-        ("<|start|>", r"<\|start\|>(\w+)(?:<\|channel\|>\w+)?(?:<\|message\|>)?"),
-        ("_TOKEN|>", r"(?:<\|START_OF_TURN_TOKEN\|>)?<\|(USER_TOKEN|CHATBOT_TOKEN|SYSTEM_TOKEN)\|>"),
-        ("<extra_id_", r"<extra_id_\d>(User|Assistant|System)\b[^\S\n]*\n?"),
-        ("INST]", r"\[(/?)INST\]"),
-        ("|>", r"<\|((?i:user|assistant|system|prompter|human|bot|model))\|>[^\S\n]*\n?"),
-        ("｜>", r"<｜(User|Assistant|System)｜>"),
-        (">:", r"<(human|bot|user|assistant|system)>:"),
-    )
-)
+#: What every text with such a token contains -> the token.
+_TOKENS = {
+    "<|im_start|>": r"<\|im_start\|>\s*(\w+)[^\S\n]*\n?",
+    "_header_id|>": r"<\|start_header_id\|>\s*(\w+)\s*<\|end_header_id\|>\s*",
+    "<|header_start|>": r"<\|header_start\|>\s*(\w+)\s*<\|header_end\|>\s*",
+    "<|start_of_role|>": r"<\|start_of_role\|>\s*(\w+)\s*<\|end_of_role\|>\s*",
+    "<start_of_turn>": r"<start_of_turn>\s*(\w+)[^\S\n]*\n?",
+    "<|start|>": r"<\|start\|>(\w+)(?:<\|channel\|>\w+)?(?:<\|message\|>)?",
+    "_TOKEN|>": r"(?:<\|START_OF_TURN_TOKEN\|>)?<\|(USER_TOKEN|CHATBOT_TOKEN|SYSTEM_TOKEN)\|>",
+    "<extra_id_": r"<extra_id_\d>(User|Assistant|System)\b[^\S\n]*\n?",
+    "INST]": r"\[(/?)INST\]",
+    "|>": r"<\|((?i:user|assistant|system|prompter|human|bot|model))\|>[^\S\n]*\n?",
+    "｜>": r"<｜(User|Assistant|System)｜>",
+    ">:": r"<(human|bot|user|assistant|system)>:",
+}
 
 
 def _token_marks(text: str) -> Iterator[list[Mark]]:
     """The markers of each family of which the text has any."""
     if "<" not in text and "[" not in text:
         return
-    for family in _TOKENS:
-        if family.hint in text:
+    for hint, pattern in _TOKENS.items():
+        if hint in text:
             marks = [
                 Mark(m.start(), m.end(), _role(m[1]), (text[: m.start()].rstrip(" \t")[-1:] in ("", "\n", ">"),))
-                for m in family.pattern.finditer(text)
+                for m in re.finditer(pattern, text)
             ]
             if marks:
                 yield marks
@@ -145,13 +117,6 @@ class _Names(NamedTuple):
     examples: bool = False
     """Several turns are examples, of which the last one is the question."""
 
-    def marks(self, text: str) -> list[Mark]:
-        """All markers in a text."""
-        found = [
-            mark for names, role in ((self.users, USER), (self.answers, ANSWER)) for mark in _named(text, names, role)
-        ]
-        return sorted(found)
-
 
 _NAMES = (
     _Names(("Human", "User", "Prompter"), ("Assistant", "Bot", "Chatbot", "AI", "Model", "GPT")),
@@ -184,7 +149,7 @@ def _named(text: str, names: tuple[str, ...], role: str) -> Iterator[Mark]:
 
 def _turn_of_names(text: str) -> str | None:
     for family in _NAMES:
-        marks = family.marks(text)
+        marks = sorted([*_named(text, family.users, USER), *_named(text, family.answers, ANSWER)])
         if marks and (found := _first_named(text, family, marks)) is not None:
             return found
     return None
@@ -258,13 +223,14 @@ def _with_input(turn: str, family: _Names, mark: Mark) -> str:
 
 def bare(text: str) -> str:
     """A text without the white space and the tokens that a template puts around it."""
-    text = text.strip()
-    while True:
-        begins = next((one for one in _BEGINNINGS if text.startswith(one)), "")
-        ends = next((one for one in _ENDS if text.endswith(one)), "")
-        if not (begins or ends):
-            return text
-        text = text.removeprefix(begins).removesuffix(ends).strip()
+    before, text = None, text.strip()
+    while text != before:
+        before = text
+        for beginning in _BEGINNINGS.split():
+            text = text.removeprefix(beginning).lstrip()
+        for end in _ENDS.split():
+            text = text.removesuffix(end).rstrip()
+    return text
 
 
 def first_user_turn(text: str) -> str:

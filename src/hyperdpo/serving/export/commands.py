@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from hyperdpo.core.point import parse_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
 from hyperdpo.files import read_json
-from hyperdpo.options import parse_weights
 
 #: What tells an adapter's directory (no run) from others.
 ADAPTER_FILE = "hyperdpo_config.json"

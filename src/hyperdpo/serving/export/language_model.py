@@ -90,7 +90,8 @@ def export_lm(
         format: ``merged`` or ``peft``.
 
     Raises:
-        InputError: the place is taken or cannot be written to, or there is no such export of this model.
+        InputError: the place is taken or cannot be written to, there is no such export of this model, or the logits of
+            what was written are not the model's.
     """
     check_directory(out, overwrite=overwrite)
     with written(out, directory=True) as temporary:
@@ -102,7 +103,11 @@ def export_lm(
             details["virtual_token_margin"] = least if least >= MARGIN else None
         largest = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
         if not difference <= largest:
-            raise RuntimeError(f"the exported model differs by {difference:.2g}; nothing was written")
+            raise InputError(
+                f"--format {format}: on random texts, the exported model's logits differ from the run's by "
+                f"{difference:.2g} of the largest; expected at most {largest:g}; nothing was written "
+                f"(try --format {'peft' if format == 'merged' else 'merged'}; `hyperdpo serve` needs no export)"
+            )
         metadata = {
             "format_version": FORMAT_VERSION,
             "kind": "align",

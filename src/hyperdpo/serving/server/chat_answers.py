@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
+from hyperdpo.core.point import Point
 from hyperdpo.serving.server.errors import Refusal
 from hyperdpo.serving.server.lm_engine import Generation, Piece
-from hyperdpo.serving.server.points import Point, Points
 
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -28,14 +28,14 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
 class AnswerWriter:
     """One request's answer, whole or as events."""
 
-    def __init__(self, model: str, chat: bool, prompt_tokens: int, points: Points, point: Point):
+    def __init__(self, model: str, chat: bool, prompt_tokens: int, names: Sequence[str], point: Point):
         self._chat, self._prompt_tokens = chat, prompt_tokens
         self._head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
-        named = None if point.weights is None else points.named(point.weights)
+        named = dict(zip(names, point.weights, strict=True)) if point.weights else None
         self._point = {"weights": named, "scale": point.scale}
 
     def whole(self, texts: Sequence[tuple[str, str, int]]) -> dict[str, Any]:

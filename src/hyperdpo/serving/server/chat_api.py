@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
+from hyperdpo.core.point import Point, PointReader, even_weights
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
 from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses
@@ -33,7 +34,6 @@ from hyperdpo.serving.server.chat_schema import (
 from hyperdpo.serving.server.errors import Refusal
 from hyperdpo.serving.server.lm_engine import Generation, LMEngine, TextRequest
 from hyperdpo.serving.server.lm_source import LanguageModel
-from hyperdpo.serving.server.points import Point, Points, even_weights
 from hyperdpo.serving.server.token_choice import TokenChoice
 
 #: Tokens of an answer where the request names no limit; a completion's as with OpenAI.
@@ -94,7 +94,7 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         engine=engine,
         request_models=[ChatRequest, CompletionRequest],
     )
-    service = _Service(language, engine, limits, Points(language.objectives, default or Point(None)))
+    service = _Service(language, engine, limits, PointReader(language.objectives, default or Point()))
     entry = {
         "id": language.name,
         "object": "model",
@@ -166,7 +166,7 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
 class _Service:
     """Requests become work for the engine, and what it makes becomes answers."""
 
-    def __init__(self, language: LanguageModel, engine: LMEngine, limits: TextLimits, points: Points):
+    def __init__(self, language: LanguageModel, engine: LMEngine, limits: TextLimits, points: PointReader):
         self._language, self._engine, self._limits, self._points = language, engine, limits, points
 
     async def read(self, request: Request, kind: type[Sampling]) -> Any:
@@ -231,12 +231,12 @@ class _Service:
             self.check_name(asked.model)
         with _bad_request("weights"):
             point = self._points.read(asked.weights, asked.scale)
-            if point.weights is None and self._language.model.conditioning.is_conditioned:
+            if not point.weights and self._language.model.conditioning.is_conditioned:
                 raise self._points.missing()
         work = self._work(asked, prompts, tokens, point, chat)
         generations = self._engine.submit(work)
         used = sum(map(len, prompts))
-        writer = AnswerWriter(self._language.name, chat, used, self._points, point)
+        writer = AnswerWriter(self._language.name, chat, used, self._points.names, point)
         if asked.stream:
             counted = bool(asked.stream_options and asked.stream_options.include_usage)
             return StreamingResponse(
@@ -288,7 +288,7 @@ class _Service:
                 work.append(
                     TextRequest(
                         prompt=tuple(prompt),
-                        weights=point.weights if self._language.model.conditioning.is_conditioned else None,
+                        weights=np.array(point.weights) if self._language.model.conditioning.is_conditioned else None,
                         scale=point.scale,
                         max_tokens=wanted,
                         choice=choice,

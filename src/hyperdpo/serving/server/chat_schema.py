@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from hyperdpo.errors import brief
 from hyperdpo.serving.server.errors import Refusal
-from hyperdpo.serving.server.points import brief
 
 #: Settings of OpenAI's that are accepted where they ask for nothing, and the values that do so. None always does.
 NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hyperdpo.core.point import Point, PointReader, parse_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
-from hyperdpo.options import parse_weights
 from hyperdpo.serving.export.commands import kind_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from hyperdpo.serving.server.app import Server
-    from hyperdpo.serving.server.points import Point
 
 KEY_VARIABLE = "HYPERDPO_API_KEY"
 
@@ -116,7 +115,7 @@ def _rank_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
     model = RankModel.load(path, options.get("backend"), options.get("threads") or 1)
     given = {"max_items": "max_items", "max_groups": "max_groups", "max_batch": "max_lists", "max_queue": "max_waiting"}
     point = _point(model.objectives, options)
-    if point.temperatures is not None:
+    if point.temperatures:
         model.check(point)
     return rank_app(model, server, RankLimits(**_limits(options, given)), point)
 
@@ -143,12 +142,10 @@ def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
 
 def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
     """The point of requests that name none."""
-    from hyperdpo.serving.server.points import Point, Points
-
     weights, betas = options.get("weights"), options.get("temperatures")
     given = None if weights is None else parse_weights(weights, names, range(len(names))).tolist()
     try:
-        return Points(tuple(names), Point(None)).read(given, options.get("scale"), betas, where="--")
+        return PointReader(tuple(names)).read(given, options.get("scale"), betas, where="--")
     except InputError as error:
         raise InputError(str(error).replace("--temperatures:", "--beta:", 1)) from None
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI, Request, Response
 
+from hyperdpo.core.point import Point, PointReader, even_weights
 from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses
 from hyperdpo.serving.server.errors import Refusal
-from hyperdpo.serving.server.points import Point, Points, even_weights
 from hyperdpo.serving.server.rank_engine import RankEngine
 from hyperdpo.serving.server.rank_model import RankModel
 from hyperdpo.serving.server.rank_schema import (
@@ -46,7 +46,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
         default: the point of lists that name none.
     """
     engine = RankEngine(model.score, server.metrics, max_lists=limits.max_lists, max_waiting=limits.max_waiting)
-    points = Points(model.objectives, default or Point(None))
+    points = PointReader(model.objectives, default or Point())
 
     app = build_app(
         server,
@@ -81,7 +81,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
         for number, row in enumerate(scores):
             if not np.isfinite(row).all():  # JSON has no words for it
                 raise Refusal(422, f"group {number}: scores beyond single precision; expected smaller numbers")
-        return Response(written(asked, scores, points), media_type="application/json")
+        return Response(written(asked, scores, model.objectives), media_type="application/json")
 
     @app.get(
         "/info",
@@ -97,8 +97,17 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
             features=list(model.features),
             feature_type=model.feature_type.name,
             needs_base_scores=not model.own_base,
-            point=points.described(),
+            point=_described(points),
             backend=model.backend,
         )
 
     return app
+
+
+def _described(points: PointReader) -> dict[str, Any] | None:
+    """The server's own point for JSON; None where requests have to bring weights."""
+    own = points.default
+    if not own.weights:
+        return None
+    betas = {"temperatures": list(own.temperatures)} if own.temperatures else {}
+    return own.to_dict(points.names) | betas

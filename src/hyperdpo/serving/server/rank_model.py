@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyperdpo.core.control import check_temperatures, proportional_scale
+from hyperdpo.core.control import proportional_scale
+from hyperdpo.core.point import Point, check_temperatures
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
-from hyperdpo.serving.server.points import Point
 
 if TYPE_CHECKING:
     from hyperdpo.ranking.run import RankRun
@@ -130,7 +130,7 @@ class RankModel:
         Raises:
             InputError: they cannot.
         """
-        self._answering(point.temperatures)
+        self._answering(point.temperatures or None)
 
     def prepare(self, features: np.ndarray, point: Point, base_scores: np.ndarray | None) -> ListToScore:
         """A list, and what it needs to be scored at a point.
@@ -142,7 +142,7 @@ class RankModel:
         Raises:
             InputError: temperatures that this ranker does not answer at, or base scores are missing or too much.
         """
-        betas, factor, graph = self._answering(point.temperatures)
+        betas, factor, graph = self._answering(point.temperatures or None)
         scale = point.scale * factor
         if self.own_base and base_scores is not None:
             raise InputError("base_scores: this ranker computes its own; leave them out")
@@ -150,10 +150,9 @@ class RankModel:
             if self._needs_base or scale != 1:
                 raise InputError("base_scores: missing; expected one per item")
             base_scores = np.zeros(len(features), np.float32)
-        assert point.weights is not None
-        return ListToScore(features, point.weights.astype(np.float32), scale, base_scores, betas, graph)
+        return ListToScore(features, np.array(point.weights, np.float32), scale, base_scores, betas, graph)
 
-    def _answering(self, temperatures: np.ndarray | None) -> tuple[tuple[float, ...] | None, float, bool]:
+    def _answering(self, temperatures: Sequence[float] | None) -> tuple[tuple[float, ...] | None, float, bool]:
         """What the ranker is asked at, the factor of the scale, and whether the graph answers."""
         takes = self.graph is not None and any(given.name == "temperatures" for given in self.graph.get_inputs())
         if self._run is not None:
@@ -166,7 +165,7 @@ class RankModel:
         if takes:
             if temperatures is None:
                 raise InputError(f"temperatures: missing; this graph needs {len(self.objectives)}, one per objective")
-            return tuple(temperatures.tolist()), 1.0, True
+            return tuple(temperatures), 1.0, True
         if temperatures is None:
             return None, 1.0, True
         wanted = check_temperatures(temperatures, len(self.objectives))

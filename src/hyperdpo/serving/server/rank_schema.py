@@ -16,9 +16,9 @@ import orjson
 import pybase64
 from pydantic import BaseModel, ConfigDict, Field
 
-from hyperdpo.errors import InputError
+from hyperdpo.core.point import Point, PointReader
+from hyperdpo.errors import InputError, brief
 from hyperdpo.serving.server.errors import Refusal
-from hyperdpo.serving.server.points import Point, Points, brief
 from hyperdpo.serving.server.rank_body import FLOAT32, parsed
 from hyperdpo.serving.server.rank_model import ListToScore, RankModel
 
@@ -121,7 +121,7 @@ class AskedGroup:
 FIELDS = tuple(RankGroup.model_fields)
 
 
-def read_groups(body: bytes, model: RankModel, points: Points, limits: RankLimits) -> list[AskedGroup]:
+def read_groups(body: bytes, model: RankModel, points: PointReader, limits: RankLimits) -> list[AskedGroup]:
     """The lists of a request.
 
     Raises:
@@ -163,7 +163,9 @@ def _may_hold_literals(body: bytes, groups: list[Any], named: bool) -> bool:
     return any(body.count(letter.encode()) != names.count(letter) for letter in "ul")
 
 
-def _group(group: Any, where: str, model: RankModel, points: Points, limits: RankLimits, literals: bool) -> AskedGroup:
+def _group(
+    group: Any, where: str, model: RankModel, points: PointReader, limits: RankLimits, literals: bool
+) -> AskedGroup:
     if not isinstance(group, dict):
         raise InputError(f"{where.rstrip('.')}: found {brief(group)}; expected an object")
     for name in group:
@@ -182,7 +184,7 @@ def _group(group: Any, where: str, model: RankModel, points: Points, limits: Ran
     if group.get("feature_names") is not None:
         features = features[:, _order(group["feature_names"], model.features, f"{where}feature_names")]
     point = points.read(group.get("weights"), group.get("scale"), group.get("temperatures"), where)
-    if point.weights is None:
+    if not point.weights:
         raise points.missing(where)
     base, ids = group.get("base_scores"), group.get("ids")
     if base is not None:
@@ -291,17 +293,16 @@ def _unpacked(packed: Any, width: int, where: str, most: int, dtype: np.dtype[An
     return found
 
 
-def written(asked: list[AskedGroup], scores: list[np.ndarray], points: Points) -> bytes:
-    """The body of the answer."""
+def written(asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[str]) -> bytes:
+    """The body of the answer; names of the m objectives."""
     groups: list[Mapping[str, Any]] = []
     for group, row in zip(asked, scores, strict=True):
         order = np.argsort(-row, kind="stable")
-        assert group.point.weights is not None
         groups.append(
             {
                 "scores": np.ascontiguousarray(row),
                 "ranking": order if group.ids is None else [group.ids[i] for i in order.tolist()],
-                "weights": points.named(group.point.weights),
+                "weights": dict(zip(names, group.point.weights, strict=True)),
                 "scale": group.point.scale,
             }
         )

@@ -1,13 +1,15 @@
-"""The model card of an adapter."""
+"""The hub: the model card of an adapter, and pushes while it is trained."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import HfApi, ModelCardData
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.utils import PushInProgress
 
 from hyperdpo.alignment.bases import HUB_NAME
 from hyperdpo.alignment.model import ConditionedLM
@@ -71,3 +73,41 @@ def model_card(
             "",
         ]
     )
+
+
+def push_checkpoint(trainer: Any, checkpoint_folder: str) -> None:
+    """Push the adapter of a training that goes on, in the background, as its ``hub_strategy`` says.
+
+    Args:
+        trainer: a :class:`~hyperdpo.alignment.trainer.HyperDPOTrainer`.
+        checkpoint_folder: where the trainer has just written a checkpoint.
+    """
+    strategy, running = trainer.args.hub_strategy, cast(PushInProgress | None, trainer.push_in_progress)
+    if running is not None and running.is_done():
+        running = None
+    if strategy == HubStrategy.END or (running is not None and not trainer.args.hub_always_push):
+        return
+    trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
+    out = str(trainer.args.output_dir)
+    trainer._save(out)
+    trainer.create_model_card(model_name=str(trainer.hub_model_id).rpartition("/")[2])
+    told: dict[str, Any] = {
+        "repo_id": trainer.hub_model_id,
+        "token": trainer.args.hub_token,
+        "revision": trainer.args.hub_revision,
+    }
+    message = f"Training in progress, step {trainer.state.global_step}"
+    ignored = ["_*", f"{PREFIX_CHECKPOINT_DIR}-*"]
+    api = HfApi()
+    jobs: Any = [
+        api.upload_folder(folder_path=out, commit_message=message, run_as_future=True, ignore_patterns=ignored, **told)
+    ]
+    if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):  # asked for: all that resuming needs
+        folder = Path(checkpoint_folder)
+        place = "last-checkpoint" if strategy == HubStrategy.CHECKPOINT else folder.name
+        told |= {"folder_path": folder, "path_in_repo": place, "commit_message": f"{message}, checkpoint"}
+        jobs.append(api.upload_folder(run_as_future=True, **told))
+    if running is None:
+        trainer.push_in_progress = cast(Any, PushInProgress(jobs))
+    else:
+        running.jobs = [*cast(Any, running.jobs), *jobs]

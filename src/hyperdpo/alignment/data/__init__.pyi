@@ -1,0 +1,11 @@
+from hyperdpo.alignment.data.groups import PreferenceGroup as PreferenceGroup
+from hyperdpo.alignment.data.groups import Preferences as Preferences
+from hyperdpo.alignment.data.preferences import merge_pairs as merge_pairs
+from hyperdpo.alignment.data.preferences import read_preferences as read_preferences
+from hyperdpo.alignment.data.preferences import read_splits as read_splits
+from hyperdpo.alignment.data.preferences import write_preferences as write_preferences
+from hyperdpo.alignment.data.reading import ReadOptions as ReadOptions
+from hyperdpo.alignment.data.targets import default_objectives as default_objectives
+from hyperdpo.alignment.data.targets import fit_objectives as fit_objectives
+from hyperdpo.alignment.data.targets import label_counts as label_counts
+from hyperdpo.alignment.data.targets import to_targets as to_targets
