@@ -161,15 +161,41 @@ def check_scales(scale: ArrayLike | Tensor, rows: int) -> np.ndarray:
     Raises:
         InputError: not numbers, another shape, not finite, or not > 0.
     """
-    try:
-        array = np.asarray(_on_cpu(scale), dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"scale: found {shown(scale)}; expected one number or ({rows},) numbers") from None
-    if array.shape not in ((), (rows,)):
-        raise InputError(f"scale: found shape {array.shape}; expected one number or ({rows},) numbers")
+    array = _per_row("scale", scale, rows)
     wrong = array[~(np.isfinite(array) & (array > 0))]
     if wrong.size:
         raise InputError(f"scale {wrong.flat[0]:g}, expected finite numbers > 0")
+    return array
+
+
+def check_shares(main_share: ArrayLike | Tensor, rows: int) -> np.ndarray:
+    """One share λ of the main label for all groups, or one for each.
+
+    Args:
+        main_share: λ, a number from 0 to below 1, or (rows,) of them.
+        rows: the number of groups.
+
+    Returns:
+        () or (rows,) float64.
+
+    Raises:
+        InputError: not numbers, another shape, or out of range.
+    """
+    array = _per_row("main share", main_share, rows)
+    wrong = array[~((array >= 0) & (array < 1))]
+    if wrong.size:
+        raise InputError(f"main share {wrong.flat[0]:g}, expected numbers from 0 to below 1")
+    return array
+
+
+def _per_row(what: str, values: ArrayLike | Tensor, rows: int) -> np.ndarray:
+    """() or (rows,) float64."""
+    try:
+        array = np.asarray(_on_cpu(values), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{what}: found {shown(values)}; expected one number or ({rows},) numbers") from None
+    if array.shape not in ((), (rows,)):
+        raise InputError(f"{what}: found shape {array.shape}; expected one number or ({rows},) numbers")
     return array
 
 

@@ -43,6 +43,12 @@ run_beta_option = beta_option(
     "β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
     "others.  [default: the run's]"
 )
+main_share_option = click.option(
+    "--main-share",
+    type=float,
+    metavar="L",
+    help="λ, the main label's share, for a run of mixture.form gain.  [default: the run's]",
+)
 
 
 def _config(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
@@ -99,6 +105,7 @@ def rank_fit(**options: Any) -> None:
     help="Scales c: above 1 is nearer to the base.",
 )
 @run_beta_option
+@main_share_option
 @click.option("--out", type=PATH, help="FRONT.json to write.")
 @click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
 @click.option(
@@ -172,6 +179,7 @@ def rank_compare(**options: Any) -> None:
 )
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
 @run_beta_option
+@main_share_option
 @click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
 @ranker_data_options
 def rank_score(**options: Any) -> None:

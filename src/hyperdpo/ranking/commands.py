@@ -86,6 +86,7 @@ def front_command(
     points: int = 11,
     scales: Sequence[float] = (1.0,),
     temperatures: Sequence[float] | None = None,
+    main_share: float | None = None,
     out: Path | None = None,
     plot: Path | None = None,
     oracle: Path | None = None,
@@ -117,9 +118,8 @@ def front_command(
     grid[:, chosen] = weight_grid(len(chosen), points)
     use_free_cores()
     examples = run.examples(part, base_scores=given, device=device)
-    front = run.front(
-        examples, grid, list(scales), metric=settings, temperatures=temperatures, device=device, show=True
-    )
+    asked: dict[str, Any] = {"temperatures": temperatures, "main_share": main_share}
+    front = run.front(examples, grid, list(scales), metric=settings, **asked, device=device, show=True)
     note_unmeasured(front, table.source)
     betas = front.temperatures[0].tolist()
     front = front.only(chosen)
@@ -193,6 +193,7 @@ def score_command(
     weights: str,
     scale: float = 1.0,
     temperatures: Sequence[float] | None = None,
+    main_share: float | None = None,
     out: Path | None = None,
     preset: str | None = None,
     config_file: Path | None = None,
@@ -212,7 +213,8 @@ def score_command(
     note_other_columns(table, run)
     given = given_base(base_scores, run, table)
     use_free_cores()
-    scores = run.score(Part.whole(table), w, scale, temperatures=temperatures, base_scores=given, device=device)
+    asked: dict[str, Any] = {"temperatures": temperatures, "main_share": main_share}
+    scores = run.score(Part.whole(table), w, scale, **asked, base_scores=given, device=device)
     scores = table.source_order(scores)
     if out is not None and out.suffix == ".npy":
         import io

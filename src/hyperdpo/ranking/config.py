@@ -174,6 +174,8 @@ class TemperatureConfig:
         return low, high
 
 
+#: A share λ of the main label. With 1, no weighting would differ from another.
+Share = Annotated[Float, Field(ge=0, lt=1)]
 #: A power of a power mean.
 Power = Annotated[Float, Field(ge=0, le=LARGEST_POWER)]
 
@@ -203,15 +205,24 @@ class MixtureConfig:
     power: Power | tuple[Power, ...] = 1.0
     """ρ of the power mean; 1 is linear scalarisation. Choosing among several values needs validation groups; otherwise
     1 is used if it is one of them, else the first."""
+    form: Literal["product", "gain"] = "product"
+    """``product``: the base, multiplied by the weighted sum of the targets. ``gain``: the weighted sum of expected
+    gains, the main label's among them; β, targets, transforms, distillation, smoothing and power have no effect."""
+    main_share: Share | None = None
+    """Only form ``gain``: λ, the share of the main label where none is asked for. null: the one with the best
+    validation front, or 0.25 without validation groups or main label."""
+    learned_main: Fraction | tuple[Fraction, ...] = (0.0, 0.5, 1.0)
+    """Only form ``gain``: γ. The main label's column is (1 - γ) of the base and γ of what is learned. Choosing among
+    several values needs validation groups; otherwise the middle one is used."""
 
     def __post_init__(self) -> None:
-        for name in ("smoothing", "power"):
+        for name in ("smoothing", "power", "learned_main"):
             if getattr(self, name) == ():
                 raise InputError(f"{name} is an empty list; expected at least one number")
         if not self.distillation and any(self.choices("smoothing")):
             object.__setattr__(self, "smoothing", 0.0)  # there is nothing to start from but the base
 
-    def choices(self, name: Literal["smoothing", "power"]) -> tuple[float, ...]:
+    def choices(self, name: Literal["smoothing", "power", "learned_main"]) -> tuple[float, ...]:
         """The numbers to choose from."""
         value: float | tuple[float, ...] = getattr(self, name)
         return value if isinstance(value, tuple) else (value,)

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
+from hyperdpo.ranking.gains import choose_totals, gain_examples, prepare_ranker
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
-from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import History, Training, array_sum, fingerprint, quality, train, validation_front
 
@@ -208,7 +210,16 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     evaluations = max(round(training.evaluations * min(factor, 1.0)), 1)  # as far apart as in the others' trainings
     training = replace(training, epochs=max(round(training.epochs * factor), 1), evaluations=evaluations)
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
-    if isinstance(ranker, MixtureRanker):
+    settle: Callable[[torch.device], None] | None = None
+    train_on, validation = prepared.examples["train"], prepared.examples.get("validation")
+    if isinstance(ranker, GainRanker):
+        train_on = gain_examples(train_on, config.main, config.metric)
+        held_out = None if validation is None else gain_examples(validation, config.main, config.metric)
+        prepare_ranker(ranker, train_on, held_out, config.metric)
+        sampler = fixed_weights(np.full(ranker.num_columns, 1 / ranker.num_columns))
+        if held_out is not None:
+            settle = partial(choose_totals, ranker, held_out)
+    elif isinstance(ranker, MixtureRanker):
         ranker.base_spread.fill_(_base_spread(prepared.examples["train"]) or 1.0)
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
     elif config.parametrization == "temperature":
@@ -218,8 +229,8 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     return Training(
         name="ranker",
         ranker=ranker,
-        train=prepared.examples["train"],
-        validation=prepared.examples.get("validation"),
+        train=train_on,
+        validation=validation,
         sampler=sampler,
         betas=prepared.betas,
         config=training,
@@ -230,6 +241,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         checkpoint=checkpoint,
         fingerprint=fingerprint(prepared.fingerprint, conditioned_settings(config)),
         first_step=0 if prepared.base is None else config.base_training.epochs,
+        settle=settle,
     )
 
 
@@ -240,7 +252,13 @@ def conditioned_settings(config: RankConfig) -> dict[str, Any]:
     known = {name: settings[name] for name in ("scorer", "parametrization", "seed")}
     known["training"] = {name: value for name, value in settings["training"].items() if name not in unread}
     section = {"mixture": "mixture", "temperature": "temperatures"}.get(config.parametrization)
-    return known if section is None else known | {section: settings[section]}
+    if section is None:
+        return known
+    read = settings[section]
+    if section == "mixture":  # each form has settings of its own
+        others = GAIN_ONLY if config.mixture.form == "product" else PRODUCT_ONLY
+        read = {name: value for name, value in read.items() if name not in others}
+    return known | {section: read}
 
 
 def fit_run(
@@ -330,6 +348,8 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
 
 #: Settings of a training that say how w is drawn and what follows from it: nothing to one without sampled w.
 SAMPLING = {"alpha", "weights_per", "vertex_share", "stratified", "draws", "penalty", "sampling_factor"}
+#: Settings of a mixture that only one form reads.
+GAIN_ONLY, PRODUCT_ONLY = {"form", "main_share", "learned_main"}, {"distillation", "smoothing", "power"}
 #: Settings of a training that no result depends on.
 UNREAD = {"checkpoint_seconds"}
 

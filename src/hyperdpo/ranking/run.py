@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 
 from hyperdpo._version import __version__
 from hyperdpo.core.control import linear_transformation, proportional_scale
-from hyperdpo.core.point import check_scales, check_temperatures, check_weights
+from hyperdpo.core.point import check_scales, check_shares, check_temperatures, check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
@@ -118,6 +118,7 @@ class RankRun:
         scale: ArrayLike = 1.0,
         *,
         temperatures: ArrayLike | None = None,
+        main_share: ArrayLike | None = None,
         base_scores: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> np.ndarray:
@@ -127,6 +128,7 @@ class RankRun:
             weights: (m,), or (g, m) with one row per group.
             scale: c of :func:`~hyperdpo.core.control.linear_transformation`, one number, or (g,) with one per group.
             temperatures: m numbers β, before the scale; None: those of the run. See :meth:`answering`.
+            main_share: λ, one number, or (g,) with one per group; None: that of the run. See :meth:`share`.
             base_scores: (N of the table,), where the run cannot compute them itself.
 
         Raises:
@@ -141,12 +143,14 @@ class RankRun:
                 f"or ({groups}, {len(self.objectives)})"
             )
         c = check_scales(scale, groups) * factor
+        share = self.share(main_share, groups)
         needs_base = self.ranker.needs_base or not np.all(c == 1)
         base = np.zeros(int(part.sizes.sum()), np.float32)
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
         items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
-        scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), betas, device)
+        w = np.broadcast_to(w, (groups, w.shape[-1]))
+        scores = score_items(self.ranker, items, w, betas, device, main_share=share)
         per_row: Any = float(c) if np.ndim(c) == 0 else np.repeat(c, part.sizes).astype(np.float32)
         return np.asarray(linear_transformation(scores, base, per_row), dtype=np.float32)
 
@@ -170,21 +174,27 @@ class RankRun:
         *,
         metric: NdcgSettings | None = None,
         temperatures: ArrayLike | None = None,
+        main_share: float | None = None,
         device: torch.device | str = "cpu",
         show: bool = False,
     ) -> Front:
-        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made; of temperatures as in
-        :meth:`score`."""
+        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made.
+
+        Args:
+            temperatures, main_share: as in :meth:`score`.
+        """
         grid = np.atleast_2d(check_weights(weights, len(self.objectives)))
         betas, factor = self.answering(temperatures)
         self.ranker.eval()
-        score = ranker_scores(self.ranker, grid, betas, device)
+        shares = self.share(main_share, len(grid) * len(scales))
+        score = ranker_scores(self.ranker, grid, betas, device, None if shares is None else float(shares[0]))
         scaled = [c * factor for c in scales]
         settings = metric or self.config.metric
         with progress_bar("front", examples.num_items, "items", show=show) as update:
             front = evaluate_front(score, examples, grid, scaled, betas, settings, device=device, update=update)
         wanted = np.asarray(betas) * factor
-        return replace(front, scales=front.scales / factor, temperatures=np.tile(wanted, (len(front.scales), 1)))
+        tiled = np.tile(wanted, (len(front.scales), 1))
+        return replace(front, scales=front.scales / factor, temperatures=tiled, main_shares=shares)
 
     def answering(self, temperatures: ArrayLike | None) -> tuple[list[float], float]:
         """At which temperatures the ranker is to be asked, and with which scale, to have the scores at others.
@@ -197,6 +207,8 @@ class RankRun:
         """
         if temperatures is None:
             return self.betas, 1.0
+        if self.ranker.takes_main_share:
+            raise InputError("--beta: expected gains (mixture.form gain) have no β; use --scale or --main-share")
         wanted = check_temperatures(temperatures, len(self.objectives))
         if self.ranker.takes_temperatures:
             return [float(beta) for beta in wanted], 1.0
@@ -208,6 +220,22 @@ class RankRun:
                 "(mixture and temperature answer at any)"
             )
         return self.betas, factor
+
+    def share(self, main_share: ArrayLike | None, rows: int) -> np.ndarray | None:
+        """(rows,) λ, the main label's share: what is asked for, or the run's own. None for a run that takes none.
+
+        Args:
+            main_share: one number, or one for each row.
+
+        Raises:
+            InputError: a run that takes no share is asked for one, or not numbers from 0 to below 1.
+        """
+        if self.ranker.takes_main_share:
+            asked = self.ranker.chosen["main_share"] if main_share is None else main_share
+            return np.broadcast_to(check_shares(asked, rows), (rows,))
+        if main_share is not None:
+            raise InputError("--main-share: this run takes none; train one with mixture.form=gain, or use --scale")
+        return None
 
     def base_front(self, examples: Examples, *, metric: NdcgSettings | None = None) -> Front:
         """The base as a front of one point."""

@@ -82,6 +82,7 @@ class Training:
         checkpoint: file to resume from and to write to.
         fingerprint: what must agree for a checkpoint to be used.
         first_step: added to the epochs that trackers are told: they take rising numbers only.
+        settle: called with the chosen weights in place, before candidates are compared.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Training:
     checkpoint: Path | None = None
     fingerprint: str = ""
     first_step: int = 0
+    settle: Callable[[torch.device], None] | None = None
 
 
 def make_accelerator(
@@ -142,6 +144,8 @@ def train(job: Training, accelerator: Accelerator) -> History:
     loop.resume()
     loop.run()
     job.ranker.load_state_dict(loop.best)
+    if job.settle is not None:
+        job.settle(accelerator.device)
     loop.choose()
     return loop.history
 
@@ -287,16 +291,17 @@ class _Loop:
         job, started = self.job, time.monotonic()
         if job.validation is None or not job.ranker.candidates:
             return
-        values = []
         grid = weight_grid(len(job.betas), max(CHOICE_POINTS, len(job.betas) + 2))
-        for candidate in job.ranker.candidates:
-            job.ranker.use(**candidate)
-            front = validation_front(
-                job.ranker, job.validation, grid, job.betas, job.metric, self.accelerator, self.measured
-            )
-            values.append(job.choice(front))
-        self.history.chosen = dict(job.ranker.candidates[int(np.argmax(values))])
-        job.ranker.use(**self.history.chosen)
+        for candidates in job.ranker.candidates:
+            values = []
+            for candidate in candidates:
+                job.ranker.use(**candidate)
+                front = validation_front(
+                    job.ranker, job.validation, grid, job.betas, job.metric, self.accelerator, self.measured
+                )
+                values.append(job.choice(front))
+            self.history.chosen |= candidates[int(np.argmax(values))]
+            job.ranker.use(**self.history.chosen)
         self.history.seconds += time.monotonic() - started
 
     def save(self) -> None:
