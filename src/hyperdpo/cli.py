@@ -1,7 +1,7 @@
-"""The command line. Torch and friends are imported where a command needs them, so that ``--help`` is instant.
+"""The command line. Commands import torch and other large libraries when they run, so that ``--help`` is quick.
 
-Exit codes: 0 done; 1 done, and the answer is that requirements cannot be met (``choose``); 2 bad input, with one line
-on stderr; 130 interrupted.
+Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``); 2 bad input, with one line on stderr; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import click
 from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align
 from hyperdpo.choosing.cli import choose
+from hyperdpo.comparison.cli import align_compare, rank_compare
 from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.cli import experiment
 from hyperdpo.explorer.cli import explore
@@ -34,7 +35,7 @@ from hyperdpo.serving.cli import export, serve
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code."""
+    """Run a command and return its exit code."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as one line, without the source that raised it."""
+    """Print a warning as one line, without the code that raised it."""
     note(str(message))
 
 
@@ -62,11 +63,13 @@ def cli() -> None:
 
 for room in (rank, align, choose, explore, export, serve, experiment):
     cli.add_command(room)
+rank.add_command(rank_compare)
+align.add_command(align_compare)
 
 
 @cli.group()
 def data() -> None:
-    """Make data, and look at data before a training."""
+    """Generate data, and check data before a training."""
 
 
 @data.command("generate")
@@ -83,8 +86,8 @@ def data() -> None:
 def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
     """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction.
 
-    Another seed gives features another meaning, and a smaller file of the same seed holds the same queries: neither is
-    a test file. Test on the groups that a fit holds out, or on queries cut off the end of a larger file.
+    Another seed gives the features another meaning, and a smaller file of the same seed holds the same queries: neither
+    is a test file. Test on the groups that a fit holds out, or on queries from the end of a larger file.
     """
     from hyperdpo.data.synthetic import generate
 
@@ -102,11 +105,11 @@ def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> No
 @add_options(*reading_options("For a language model: "))
 @ranker_data_options
 def check_data(**options: Any) -> None:
-    """Say what FILE holds and what a fit would make of it, without training: layout, groups, features, labels, and what
-    would be left out. Exit code 2, with the reason, where a fit would refuse it.
+    """Check FILE without training: print its layout, groups, features and labels, and what a fit would leave out. Exit
+    code 2, with the reason, if a fit would refuse it.
 
-    FILE is data of a ranker (LETOR text, CSV, Parquet, with the labels that --config, --preset or --objectives name),
-    or preferences of a language model (JSON lines, Parquet). Either may be a directory with a file for each part.
+    FILE is data for a ranker (LETOR text, CSV, Parquet, with the labels that --config, --preset or --objectives name),
+    or preferences for a language model (JSON lines, Parquet). Either may be a directory with a file for each part.
     """
     from hyperdpo.data_check import check_command
 
@@ -122,7 +125,7 @@ def check_data(**options: Any) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @settings_option("Any setting of the fit.")
 def demo(align: bool, out: Path | None, queries: int | None, seed: int, overrides: dict[str, Any]) -> None:
-    """The whole way on generated data: data, base, fit, front, plots, report."""
+    """Run all steps on generated data: data, base, fit, front, plots, report."""
     if align:
         require("align")
         from hyperdpo.stories.demo import run_align_demo

@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
+from hyperdpo.comparison.commands import rank_compare_command
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import counted
 from hyperdpo.files import write_atomically
 from hyperdpo.printing import page_of
 from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.commands import compare_command, fit_command, front_command
+from hyperdpo.ranking.commands import fit_command, front_command
 from hyperdpo.ranking.config import build_config
 
 #: Two sparse objectives that conflict, as in the paper's Figure 2a.
@@ -37,7 +38,9 @@ def run_demo(out: Path, *, queries: int, seed: int = 0, overrides: Mapping[str, 
     front = front_command(run, data, out=out / "front.json", plot=out / "front.png", oracle=oracle)
     click.echo("4. the same against a model for each weighting, against averaged models, and against MO-DPO")
     shutil.rmtree(out / "compare", ignore_errors=True)
-    compared = compare_command(data, config, out / "compare", methods=METHODS, points=POINTS, seeds=1, oracle=oracle)
+    compared = rank_compare_command(
+        data, config, out / "compare", methods=METHODS, points=POINTS, seeds=1, oracle=oracle
+    )
     pictures = [(out / "front.png").read_bytes(), (out / "compare" / "compare.png").read_bytes()]
     write_atomically(out / "report.html", _report(front, compared, pictures).encode())
     click.echo(f"{out / 'report.html'}, {out / 'front.png'}, {out / 'front.json'}")

@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The exception for users' mistakes, and the words of its messages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def brief(value: Any, most: int = 80) -> str:
 
 
 def one_line(error: BaseException | str, most: int = 200) -> str:
-    """The message of somebody else's error, on one line and cut."""
+    """The message of another library's error, on one line and cut."""
     return " ".join(str(error).split())[:most]
 
 
@@ -61,8 +61,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not known: the nearest one of its section, or one that
-    contains it, or nothing. Parts of names are separated by dots."""
+    """The end of a message about an unknown name: the nearest known one of its section, or one that contains it.
+
+    Parts of names are separated by dots. Without such a name the text is empty.
+    """
     section, _, last = name.rpartition(".")
     names = [one for one in known if one.rpartition(".")[0] == section]
     near = get_close_matches(last, [one.rpartition(".")[2] for one in names], 1)

@@ -1,4 +1,4 @@
-"""Optional packages: whether they are installed, and the one line that says how to install them."""
+"""Optional packages: whether they are installed, and how to install them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from hyperdpo.errors import InputError
 
-#: Extra: the modules without which its commands do not start.
+#: Extra -> the modules that its commands need to start.
 EXTRAS = {
     "align": ("transformers", "peft"),
     "explore": ("nicegui", "plotly"),
@@ -24,10 +24,10 @@ def is_installed(module: str) -> bool:
 
 
 def require(extra: str, *modules: str) -> None:
-    """Raise unless modules of an extra can be imported: before anything is read, and long before they are needed.
+    """Raise unless the modules of an extra can be imported; commands call it before they read anything.
 
     Args:
-        modules: left out, those of :data:`EXTRAS`.
+        modules: the default is those of :data:`EXTRAS`.
 
     Raises:
         InputError: one of them is missing.

@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all: JSON, and tensors with plain values in one safetensors file; YAML in."""
+"""Reading and writing of files: JSON, YAML, and tensors with plain values in safetensors.
+
+A file is written whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON; the file is there whole or not at all. NaN is refused."""
+    """Write JSON, whole or not at all. NaN is refused."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file; it is there whole or not at all.
+    """Write a file, whole or not at all.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: it cannot be written.
     """
     with written(path) as temporary:
         temporary.write_bytes(content)
@@ -35,13 +38,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def written(path: Path, *, directory: bool = False) -> Iterator[Path]:
-    """A temporary name beside a file, to be written in the block: renamed at its end, and gone if it fails.
+    """A temporary path to write to in a ``with`` block. At its end it is renamed to ``path``; if it fails, removed.
 
     Args:
-        directory: it is a directory, which is made. One that is there already is replaced as a whole.
+        directory: make a directory. One that exists already is replaced as a whole.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -63,7 +66,7 @@ def written(path: Path, *, directory: bool = False) -> Iterator[Path]:
 
 
 def _put(made: Path, path: Path) -> None:
-    """Rename what is finished; a directory that was there before goes once the new one is in its place."""
+    """Rename what is finished; an old directory is removed once the new one is in its place."""
     if not (made.is_dir() and path.exists()):
         os.replace(made, path)
         return
@@ -151,13 +154,13 @@ def without_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str
 
 
 def check_writable(out: Path) -> None:
-    """Find out now, not after a training, that a directory cannot be made or written to.
+    """Check before a training that a directory can be made and written to.
 
-    Nothing is made yet: where the directory is missing, the nearest that is there is tried. What is refused later
-    because of its input leaves no empty directory behind.
+    Nothing is made yet: for a missing directory, its nearest existing parent is tried. So a command that is refused
+    later leaves no empty directory behind.
 
     Raises:
-        InputError: it cannot.
+        InputError: it cannot be made or written to.
     """
     place = out
     while not os.path.lexists(place) and place != place.parent:

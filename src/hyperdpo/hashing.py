@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
-    """A hash of settings, whatever their order; a value that JSON cannot hold counts as its text."""
+    """A hash of settings that does not depend on their order; values that JSON cannot hold count as their text."""
     import xxhash
 
     of = xxhash.xxh3_64_hexdigest if bits == 64 else xxhash.xxh3_128_hexdigest

@@ -14,9 +14,6 @@ from hyperdpo.errors import InputError
 
 PATH = click.Path(path_type=Path)
 
-#: Method, variant: the settings in which it differs from a comparison's own.
-Variants = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
 
 def names_of(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
     if value is None:
@@ -245,27 +242,3 @@ def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         cpu_option,
     )
     return add_options(*options)(command)
-
-
-def described(variants: Variants) -> str:
-    """All methods, each with its variants, in words."""
-    return ", ".join(
-        method + (f" ({', '.join(f':{variant}' for variant in named)})" if named else "")
-        for method, named in variants.items()
-    )
-
-
-def parse_method(text: str, variants: Variants) -> tuple[str, Mapping[str, Any]]:
-    """The method and the settings that ``METHOD`` or ``METHOD:VARIANT`` stands for.
-
-    Raises:
-        InputError: no such method or variant.
-    """
-    method, _, variant = text.partition(":")
-    if method not in variants:
-        raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(variants)}")
-    named = variants[method]
-    if variant and variant not in named:
-        expected = ", ".join(f"{method}:{one}" for one in named) or method
-        raise InputError(f"--methods: no variant {text!r}; expected {expected}")
-    return method, named[variant] if variant else {}

@@ -1,6 +1,6 @@
-"""How long work tells how far it is: a bar on a terminal, a line every half minute where there is none.
+"""Progress of long work: a bar on a terminal, elsewhere (a log, CI, a notebook) a line every half minute.
 
-Without a terminal (a log, CI, a notebook) work that is shorter prints nothing.
+Without a terminal, shorter work prints nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Protocol
 
 #: Seconds between two lines.
 EVERY = 30.0
-#: After so many seconds the time that is left is estimated once; it is printed then if it is longer than EVERY.
+#: After so many seconds, a line is printed if the time left is longer than EVERY.
 SOON = 5.0
 
 
 class Update(Protocol):
-    """Called with what is done so far and, where it is worth showing, a few words."""
+    """Called with the amount done so far and perhaps a few words."""
 
     def __call__(self, done: float, words: str = "") -> None: ...
 
@@ -29,7 +29,7 @@ def _silent(done: float, words: str = "") -> None:
 
 
 def on_terminal() -> bool:
-    """Whether somebody may watch: standard error is a terminal."""
+    """Whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 
@@ -39,12 +39,12 @@ def clock() -> float:
 
 
 def tell(line: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     print(f"hyperdpo: {line}", file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
-    """A note on standard error: something to know, which is no mistake."""
+    """Print a note on standard error: something to know, not an error."""
     tell(f"note: {' '.join(text.split())}")
 
 
@@ -53,9 +53,9 @@ def progress_bar(description: str, total: float | None, unit: str, *, show: bool
     """A bar on stderr, gone when the work is done; without a terminal, lines with stage, rate and time left.
 
     Args:
-        total: what ``done`` counts up to; None where that is not known.
+        total: what ``done`` counts up to; None if that is unknown.
         unit: what is counted, for the rate: "items", "MB".
-        show: False for work that is not to report. Of several processes the first one reports.
+        show: False: report nothing. Among several processes only the first one reports.
     """
     if not show or os.environ.get("RANK", "0") != "0":
         yield _silent
@@ -91,10 +91,10 @@ def progress_bar(description: str, total: float | None, unit: str, *, show: bool
 
 
 class ProgressLines:
-    """An :class:`Update` that prints a line every :data:`EVERY` seconds, and one as soon as long work is known to be.
+    """An :class:`Update` that prints a line every :data:`EVERY` seconds, and an early one for long work.
 
-    The first call says where the work starts, if it comes before anything is done: what an earlier session did does not
-    count for the rate.
+    A first call before any work is done sets the start, so that the work of an earlier session does not count in the
+    rate.
 
     Args:
         description, total, unit: as for :func:`progress_bar`.
@@ -132,13 +132,13 @@ class ProgressLines:
         return ", ".join([*parts, *([words] if words else [])])
 
     def end(self) -> None:
-        """Say that it is done, if anything was said before."""
+        """Print that it is done, if a line was printed before."""
         if self._lines:
             tell(f"{self.description}: done in {duration(clock() - self._started)}")
 
 
 def duration(seconds: float) -> str:
-    """Such as 45 s, 3 min 20 s, 2 h 05 min."""
+    """A time such as 45 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -149,5 +149,5 @@ def duration(seconds: float) -> str:
 
 
 def _figure(value: float) -> str:
-    """A count or a rate: whole from 100 on, else three digits."""
+    """A count or a rate: a whole number from 100 on, otherwise three digits."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

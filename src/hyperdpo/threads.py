@@ -1,4 +1,4 @@
-"""How many threads a command computes with: those cores that nobody else uses."""
+"""The number of threads that a command computes with: one for each free core."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import click
 from hyperdpo.errors import counted
 from hyperdpo.progress import note
 
-#: Set by users, and read by torch itself: it wins.
+#: Users set it, and torch reads it: it takes precedence.
 VARIABLE = "OMP_NUM_THREADS"
-#: Key of a command's context: it was said.
+#: Key in a command's context: the number was already printed.
 _TOLD = "hyperdpo.threads"
 
 
@@ -24,7 +24,7 @@ def available_cores() -> int:
 
 
 def load_average() -> float:
-    """Processes that ran or waited during the last minute, on average; 0 where the system does not say."""
+    """Mean number of processes that ran or waited in the last minute; 0 where the system does not report it."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
@@ -32,16 +32,18 @@ def load_average() -> float:
 
 
 def free_cores() -> int:
-    """Available cores minus the load average, at least 1: threads that share a core with another process wait for each
-    other far longer than they work."""
+    """Available cores minus the load average, at least 1.
+
+    Threads that share a core with another process wait for each other far longer than they work.
+    """
     return max(1, available_cores() - round(load_average()))
 
 
 def use_free_cores() -> None:
-    """Let torch compute with :func:`free_cores` threads, and say so once per command.
+    """Let torch compute with :func:`free_cores` threads, and print that once per command.
 
-    For commands, just before they compute. Nothing is changed from Python, where ``OMP_NUM_THREADS`` is set, and where
-    several processes share the machine.
+    Commands call it just before they compute. It does nothing outside of a command, if ``OMP_NUM_THREADS`` is set, or
+    with several processes.
     """
     context = click.get_current_context(silent=True)
     if context is None or os.environ.get(VARIABLE) or int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -1,4 +1,4 @@
-"""A point of a run, written down for others to use: as a command line and as a call in Python."""
+"""A point of a run as texts for others to use: a command line, and a call in Python."""
 
 from __future__ import annotations
 
@@ -6,54 +6,45 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from hyperdpo.core.point import Point
 
-def rank_command(
-    run: str | Path,
-    data: str | Path,
-    weights: Sequence[float],
-    scale: float,
-    temperatures: Sequence[float] | None = None,
-    base_scores: str | None = None,
-) -> str:
+
+def rank_command(run: str | Path, data: str | Path, point: Point, base_scores: str | None = None) -> str:
     """The ``hyperdpo rank score`` that gives a ranker's scores at a point.
 
     Args:
-        temperatures: m numbers; None: those of the run.
+        point: without temperatures for those of the run.
         base_scores: a column or a file, where the command needs it.
     """
-    command = ["hyperdpo", "rank", "score", str(run), str(data), "--weights", numbers(weights), "--scale", f"{scale:g}"]
-    if temperatures is not None:
-        command += ["--beta", numbers(temperatures)]
-    if base_scores is not None:
-        command += ["--base-scores", base_scores]
-    return shlex.join(command)
+    command = ["hyperdpo", "rank", "score", str(run), str(data), *_options(point)]
+    command += ["--beta", _numbers(point.temperatures)] if point.temperatures else []
+    return shlex.join([*command, *([] if base_scores is None else ["--base-scores", base_scores])])
 
 
-def rank_call(
-    weights: Sequence[float], scale: float, temperatures: Sequence[float] | None = None, *, with_base: bool = False
-) -> str:
-    """The ``predict(...)`` of a :class:`~hyperdpo.HyperRanker`; arguments as :func:`rank_command`.
+def rank_call(point: Point, *, with_base: bool = False) -> str:
+    """The ``predict(...)`` of a :class:`~hyperdpo.HyperRanker` at a point, as of :func:`rank_command`.
 
     Args:
         with_base: the run needs ``base_scores``.
     """
-    more = "" if temperatures is None else f", temperatures={list(temperatures)}"
-    if with_base:
-        more += ", base_scores=base_scores"
-    return f"predict(X, qid=qid, weights={list(weights)}, scale={scale:g}{more})"
+    more = f", temperatures={list(point.temperatures)}" if point.temperatures else ""
+    more += ", base_scores=base_scores" if with_base else ""
+    return f"predict(X, qid=qid, weights={list(point.weights)}, scale={point.scale:g}{more})"
 
 
-def align_command(run: str | Path, weights: Sequence[float], scale: float, prompt: str = "TEXT") -> str:
+def align_command(run: str | Path, point: Point, prompt: str = "TEXT") -> str:
     """The ``hyperdpo align generate`` that continues a prompt at a point."""
-    command = ["hyperdpo", "align", "generate", str(run), "--weights", numbers(weights), "--scale", f"{scale:g}"]
-    return shlex.join([*command, "--prompt", prompt])
+    return shlex.join(["hyperdpo", "align", "generate", str(run), *_options(point), "--prompt", prompt])
 
 
-def align_call(weights: Sequence[float], scale: float) -> str:
+def align_call(point: Point) -> str:
     """The ``generate(...)`` of an :class:`~hyperdpo.alignment.run.AlignRun`."""
-    return f"generate(prompts, {list(weights)}, {scale:g})"
+    return f"generate(prompts, {list(point.weights)}, {point.scale:g})"
 
 
-def numbers(values: Sequence[float]) -> str:
-    """As options of the command line take them."""
+def _options(point: Point) -> list[str]:
+    return ["--weights", _numbers(point.weights), "--scale", f"{point.scale:g}"]
+
+
+def _numbers(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import is_one_line, read
 
 from hyperdpo.alignment.data.groups import Preferences
@@ -127,9 +128,9 @@ def test_prompts_are_put_into_the_chat_template_where_training_did(renamed, conv
     seen = []
     original = run.model.generate
 
-    def spy(ids: Any, mask: Any, **settings: Any) -> Any:
-        seen.append(ids[0].tolist())
-        return original(ids, mask, **settings)
+    def spy(rows: list[list[int]], **settings: Any) -> Any:
+        seen.append(rows[0])
+        return original(rows, **settings)
 
     run.model.generate = spy  # type: ignore[method-assign]
     run.generate(["w7 w8"], np.ones(1), max_new_tokens=1)
@@ -250,9 +251,9 @@ def test_prompts_are_generated_from_the_tokens_of_training(renamed, monkeypatch)
     )
     seen = []
 
-    def spy(ids: Any, mask: Any, **settings: Any) -> Any:
-        seen.extend(row[kept.bool()].tolist() for row, kept in zip(ids, mask, strict=True))
-        return ids
+    def spy(rows: list[list[int]], **settings: Any) -> Any:
+        seen.extend(rows)
+        return torch.tensor([[0] * (3 - len(row)) + row for row in rows])
 
     monkeypatch.setattr(run.model, "generate", spy)
     assert run.generate(["w7 w8", "<s> w7", "w9 </s>"], np.ones(1)) == ["", "", ""]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import is_one_line
 
-from hyperdpo.alignment.collation import Collator, TokenGroup, grouped_batches, padding_token, tokenize_groups
+from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, token_batches, tokenize_groups
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
@@ -334,12 +334,6 @@ def test_reference_logps_need_all_groups():
     assert "reference_logps" not in Collator(0)([group(1, 1, 1, logps=True), group(1, 1, 1)])
 
 
-def test_padding_to_a_multiple():
-    batch = Collator(0, pad_to_multiple_of=8)([group(3, 7, 2)])
-    assert {batch[k].shape for k in ("input_ids", "attention_mask", "completion_mask")} == {(2, 16)}
-    assert Collator(0, pad_to_multiple_of=5)([group(3, 7, 2)])["input_ids"].shape == (2, 10)
-
-
 def test_a_pair_collates_as_trl_has_it(trl_ids, changed):
     """The same rows, in another order: TRL puts all that are chosen before all that are rejected."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -359,45 +353,17 @@ def test_a_pair_collates_as_trl_has_it(trl_ids, changed):
 # Batches --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-@pytest.mark.parametrize("budget", [{"groups": 8}, {"tokens": 500}])
-def test_every_group_is_in_one_batch_within_the_budget(shuffled, budget):
+def test_batches_hold_every_group_once_within_their_tokens():
     draw = np.random.default_rng(0)
     lengths, sizes = draw.integers(5, 100, 1001), draw.integers(2, 6, 1001)
-    batches = grouped_batches(lengths, sizes, **budget, rng=np.random.default_rng(1) if shuffled else None)
+    batches = token_batches(lengths, sizes, 500)
     np.testing.assert_array_equal(np.sort(np.concatenate(batches)), np.arange(1001))
     padded = [lengths[batch].max() * sizes[batch].sum() for batch in batches]
-    if "groups" in budget:
-        assert max(len(batch) for batch in batches) == 8
-    else:
-        assert max(padded) <= 500
+    assert max(padded) <= 500
     assert sum(padded) < 1.15 * (lengths * sizes).sum(), "groups of similar lengths need little padding"
 
 
-def test_a_group_above_the_budget_is_a_batch_of_its_own():
-    found = grouped_batches([100, 4, 3, 2], [2, 1, 1, 1], tokens=8)
-    assert [batch.tolist() for batch in found] == [[0], [1, 2], [3]]
-
-
-def test_without_a_generator_the_longest_come_first():
-    assert [batch.tolist() for batch in grouped_batches([1, 3, 2, 3], groups=2)] == [[1, 3], [2, 0]]
-
-
-def test_a_generator_draws_other_batches_each_time_and_a_seed_the_same():
-    lengths = np.arange(100) % 7
-
-    def drawn(rng: np.random.Generator) -> list[list[int]]:
-        return [batch.tolist() for batch in grouped_batches(lengths, groups=4, rng=rng)]
-
-    rng = np.random.default_rng(0)
-    first, second = drawn(rng), drawn(rng)
-    assert first != second
-    assert first == drawn(np.random.default_rng(0))
-
-
-def test_no_groups_are_no_batches_and_a_budget_is_needed():
-    assert grouped_batches([], groups=2) == []
-    for budget in ({}, {"groups": 1, "tokens": 1}, {"groups": 0}, {"tokens": -1}):
-        with pytest.raises(InputError) as error:
-            grouped_batches([1, 2], **budget)
-        assert is_one_line(error.value, "expected one of them")
+def test_the_longest_come_first_and_one_above_the_budget_is_a_batch_of_its_own():
+    found = token_batches([4, 100, 3, 2], [1, 2, 1, 1], 8)
+    assert [batch.tolist() for batch in found] == [[1], [0, 2], [3]]
+    assert token_batches([], [], 8) == []

@@ -27,25 +27,21 @@ def case(seed: int = 0) -> tuple[Tensor, nn.Linear, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 1000, None])
-@pytest.mark.parametrize("frozen", [True, False])
-def test_values_and_gradients_equal_the_naive_ones(frozen: bool, chunk: int | None) -> None:
+def test_values_and_gradients_equal_the_naive_ones(chunk: int | None) -> None:
     hidden, head, ids, completion = case()
-    head.requires_grad_(not frozen)
+    head.requires_grad_(False)
     scale = torch.tensor([1.0, -2.0, 3.0])
     results = []
     for compute in (
         lambda h: naive(head(h), ids, completion),
         lambda h: sequence_logps(h, ids, completion, head, chunk_tokens=chunk),
-        lambda h: sequence_logps(head(h), ids, completion),
     ):
         leaf = hidden.clone().requires_grad_()
-        head.zero_grad()
         values = compute(leaf)
         (values * scale).sum().backward()
-        results.append([values.detach(), leaf.grad, *([] if frozen else [head.weight.grad.clone()])])  # type: ignore[union-attr]
-    for found in results[1:]:
-        for one, other in zip(found, results[0], strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        results.append([values.detach(), leaf.grad])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert results[0][0][2] == 0
 
 

@@ -16,9 +16,7 @@ MODULES = sorted(module.name for module in pkgutil.iter_modules(core.__path__, "
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_run(name: str) -> None:
     module = importlib.import_module(name)
-    failed, tried = doctest.testmod(module)
-    assert failed == 0
-    assert tried > 0 or name == "hyperdpo.core.limits", "a module of constants alone needs none"
+    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("name", core.__all__)

@@ -15,7 +15,7 @@ from hyperdpo.data import table_files
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.storage import open_stored
-from hyperdpo.data.tabular import convert_csv
+from hyperdpo.data.tabular import convert_table
 from hyperdpo.errors import InputError
 
 GOOD: dict[str, Any] = {
@@ -108,7 +108,7 @@ def test_groups_go_on_over_batches(name: str, size: int, tmp_path: Path, monkeyp
     path = write(tmp_path / name, columns)
     monkeypatch.setattr(table_files, "_BATCH_VALUES", 3 * size)
     if name.endswith("csv"):
-        convert_csv(path, tmp_path, block_bytes=max(40, 10 * size))
+        convert_table(path, tmp_path, block_bytes=max(40, 10 * size))
         table = open_stored(tmp_path, "x")
     else:
         table = read(path)
@@ -139,7 +139,7 @@ def test_parquet_types(tmp_path: Path) -> None:
 def test_whole_numbers_in_the_first_block_of_csv_do_not_bind_the_others(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("qid,x\n" + "1,5\n" * 50 + "1,5.5\n")
-    convert_csv(path, tmp_path, block_bytes=64)
+    convert_table(path, tmp_path, block_bytes=64)
     assert open_stored(tmp_path, "x").values[:, 0].tolist() == [5.0] * 50 + [5.5]
 
 
@@ -218,7 +218,7 @@ def test_malformed_csv_in_a_later_block_is_counted_exactly(bad: str, tmp_path: P
     path = tmp_path / "data.csv"
     path.write_text("qid,x\n" + "1,5\n" * 500 + "\n" + bad + "\n" + "1,7\n" * 20)
     with pytest.raises(InputError, match=r"data\.csv:503: ") as caught:
-        convert_csv(path, tmp_path, block_bytes=128)
+        convert_table(path, tmp_path, block_bytes=128)
     assert bad.split(",")[-1] in str(caught.value)
 
 
@@ -287,7 +287,7 @@ def test_a_text_column_is_left_out_by_name_and_a_nearly_numeric_one_is_doubtful(
 def test_one_odd_cell_far_behind_the_first_block_is_found(cell: str, tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("qid,x,y\n" + "1,5,1\n" * 500 + f'1,"{cell}",1\n')
-    convert_csv(path, tmp_path, block_bytes=64)
+    convert_table(path, tmp_path, block_bytes=64)
     table = open_stored(tmp_path, str(path))
     assert table.columns == ("y",)
     with pytest.raises(InputError, match=rf"data\.csv:502: column 'x' is '{cell}'"):

@@ -18,7 +18,6 @@ from helpers import free_port, subprocess_environment
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text()
-sys.path.append(str(ROOT / "tests" / "alignment"))
 
 
 def command(beginning: str) -> list[str]:

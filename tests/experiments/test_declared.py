@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from hyperdpo.alignment.variants import VARIANTS
+from hyperdpo.comparison.entries import ALIGN_VARIANTS
 from hyperdpo.experiments import EXPERIMENTS, load
 from hyperdpo.experiments.charts import charts
 from hyperdpo.experiments.experiment import Experiment
@@ -64,7 +64,7 @@ def test_table_2_is_the_papers() -> None:
 def test_figure_7_varies_alpha_alone_in_the_papers_setting_beside_dpo_ls() -> None:
     *swept, reference = load("figure7").entries
     assert reference.method == "dpo-ls"
-    paper = VARIANTS["hyperdpo"]["paper"]
+    paper = ALIGN_VARIANTS["hyperdpo"]["paper"]
     assert [entry.overrides["training"]["alpha"] for entry in swept] == [0.2, 0.4, 0.6, 0.8, 1.0]
     for entry in swept:
         training = {name: value for name, value in entry.overrides["training"].items() if name != "alpha"}

@@ -101,7 +101,7 @@ def test_in_a_new_directory_every_experiment_gets_to_its_trainings(
     def start(*_: Any, **__: Any) -> None:
         raise Started
 
-    monkeypatch.setattr("hyperdpo.experiments.running.compare", start)
+    monkeypatch.setattr("hyperdpo.experiments.running_rankers.compare", start)
     with pytest.raises(Started):
         tiny(name, tmp_path / "new" / "reports", queries=40)
     assert list((tmp_path / "new" / "reports" / "data").iterdir())
@@ -141,7 +141,7 @@ def test_what_is_trained_already_is_not_trained_again(out: Path, monkeypatch: py
     def refuse(*_: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("hyperdpo.ranking.bench.train", refuse)
+    monkeypatch.setattr("hyperdpo.comparison.rank.train", refuse)
     assert tiny("figure2a", out)["cases"] == first["cases"]
     # The scales of Figure 10a are of the same models.
     tiny("figure10a", out)
@@ -225,7 +225,7 @@ def test_the_front_of_the_oracle_is_computed_once_per_repeat(out: Path, monkeypa
         asked.append(arguments)
         return oracle_front(*arguments)
 
-    monkeypatch.setattr("hyperdpo.ranking.comparison.oracle_front", spy)
+    monkeypatch.setattr("hyperdpo.comparison.rank_measures.oracle_front", spy)
     result = tiny("figure2a", out, seeds=2)
     assert len(asked) == 2
     assert result["cases"][0]["oracle"] == result["cases"][0]["comparison"]["oracle"]
@@ -235,7 +235,7 @@ def test_several_processes_are_refused_before_data_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     several = SimpleNamespace(num_processes=2)
-    monkeypatch.setattr("hyperdpo.experiments.running.make_accelerator", lambda *_, **__: several)
+    monkeypatch.setattr("hyperdpo.experiments.running_rankers.make_accelerator", lambda *_, **__: several)
     with pytest.raises(InputError) as error:
         tiny("figure2a", tmp_path)
     assert is_one_line(error.value, "one process", "accelerate launch")

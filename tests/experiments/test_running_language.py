@@ -17,8 +17,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import LANGUAGE, load
+from hyperdpo.experiments.running import run_experiment
 from hyperdpo.experiments.running_language import _add_spans as add_spans
-from hyperdpo.experiments.running_language import run_language_experiment
 from hyperdpo.stories.language_model import train_demo_lm
 
 
@@ -30,7 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_a_tiny_instance_writes_its_figures_and_a_page(name: str, out: Path, capsys: Any) -> None:
-    result = run_language_experiment(name, out=out, small=True, cpu=True)
+    result = run_experiment(name, out=out, small=True, cpu=True)
     written = json.loads((out / f"{name}.json").read_text())
     assert written["name"] == result["name"] == name
     (case,) = written["cases"]
@@ -73,7 +73,7 @@ def test_in_a_new_directory_an_experiment_on_a_given_model_gets_to_its_trainings
     monkeypatch.setattr("hyperdpo.experiments.running_language.compared", start)
     out = tmp_path / "new" / "reports"
     with pytest.raises(Started) as started:
-        run_language_experiment(name, out=out, model=str(model), prompts=8, small=True, cpu=True)
+        run_experiment(name, out=out, model=str(model), queries=8, small=True, cpu=True)
     (data,) = started.value.args
     assert data.parent == out / "data"
     assert len(data.read_text().splitlines()) == 8
@@ -92,7 +92,7 @@ def test_a_model_stands_beside_the_papers_figures_of_its_own_architecture(
 def test_a_place_that_cannot_be_written_to_is_refused_before_anything_is_sampled(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError) as error:
-        run_language_experiment("table2", out=tmp_path / "file" / "reports", model=str(model), small=True)
+        run_experiment("table2", out=tmp_path / "file" / "reports", model=str(model), small=True)
     assert is_one_line(error.value, "file", "expected a directory")
 
 
@@ -111,7 +111,7 @@ def test_control_is_that_of_dpo_ls_in_units_of_itself_or_there_is_a_reason(
 
         monkeypatch.setattr(running_language, "_add_spans", lambda rows, comparison: set_errors(comparison, rows))
         capsys.readouterr()
-        result = run_language_experiment("stories", out=out, small=True, cpu=True)
+        result = run_experiment("stories", out=out, small=True, cpu=True)
         rows = {row["label"]: row for row in result["cases"][0]["rows"]}
         shown, page = capsys.readouterr().out, (out / "stories.html").read_text()
         written = json.loads((out / "stories.json").read_text())["cases"][0]["rows"]
@@ -136,12 +136,12 @@ def test_control_is_that_of_dpo_ls_in_units_of_itself_or_there_is_a_reason(
     ("settings", "words"),
     [
         ({"data": Path("somewhere.jsonl")}, ["--model", "expected a causal LM"]),
-        ({"data": Path("somewhere.jsonl"), "prompts": 9}, ["--queries"]),
+        ({"data": Path("somewhere.jsonl"), "queries": 9}, ["--queries"]),
     ],
 )
 def test_what_does_not_fit_gets_one_line(settings: dict[str, Any], words: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
-        run_language_experiment("table2", out=tmp_path, small=True, **settings)
+        run_experiment("table2", out=tmp_path, small=True, **settings)
     assert is_one_line(error.value, *words), str(error.value)
 
 

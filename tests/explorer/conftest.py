@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from pages import served
 
 from hyperdpo.cli import main
 from hyperdpo.data.groups import GroupedTable
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 
 #: A browser that asks nobody for anything.
 BROWSER = [

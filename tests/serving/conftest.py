@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import fit_toy
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
 from tiny_models import tiny_base, tiny_model
 from toy_preferences import words_tokenizer
 

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 import transformers
 from helpers import subprocess_environment
+from tiny_models import VOCABULARY, tiny_base
 
 from hyperdpo.alignment.model import ConditionedLM
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
-from tiny_models import VOCABULARY, tiny_base
 
 WEIGHTS = [0.3, 0.7]
 

@@ -258,7 +258,7 @@ def test_only_the_assistant_may_have_said_nothing(language: LanguageModel) -> No
 
 
 def test_a_full_queue_is_429(language: LanguageModel) -> None:
-    limits = TextLimits(max_rows=1, max_waiting=1)
+    limits = TextLimits(max_batch=1, max_queue=1)
     asked = {"prompt": "w3", "weights": [1, 0], "max_tokens": 3}
     with client(language, limits=limits) as http, ThreadPoolExecutor(1) as pool, pytest.MonkeyPatch.context() as patch:
         started, go_on = threading.Event(), threading.Event()
@@ -293,7 +293,7 @@ def test_what_is_too_much_is_refused_before_it_is_made_into_tokens(language: Lan
     guarded = dataclasses.replace(language, tokenizer=Untouched())
     longest = max(map(len, language.tokenizer.get_vocab()))
     text = "w" * (16 * longest + 1)
-    with client(guarded, limits=TextLimits(max_prompt_tokens=16)) as http:
+    with client(guarded, limits=TextLimits(max_prompt=16)) as http:
         for path, asked in (
             ("/v1/completions", {"prompt": text}),
             ("/v1/completions", {"prompt": ["w3"] * 10_000}),
@@ -332,7 +332,7 @@ def test_a_client_that_leaves_gives_its_row_back(language: LanguageModel) -> Non
     server = Server()
     asked = {"prompt": "w3", "weights": [1, 0], "max_tokens": 1024, "temperature": 0}
     with (
-        running(chat_app(language, server, TextLimits(max_rows=1))) as url,
+        running(chat_app(language, server, TextLimits(max_batch=1))) as url,
         httpx.Client(base_url=url, timeout=60) as http,
     ):
         for stream in (True, False):

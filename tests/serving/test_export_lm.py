@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 import transformers
 from exported_models import PARITY, WEIGHTS, alone, difference, logits, tokenizer
 from helpers import is_one_line, read
+from tiny_models import tiny_base, tiny_model
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
@@ -19,9 +18,6 @@ from hyperdpo.serving.export import language_model as module
 from hyperdpo.serving.export.language_model import METADATA, export_lm
 from hyperdpo.serving.export.rows import add_rows
 from hyperdpo.serving.export.tokens import virtual_tokens
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
-from tiny_models import tiny_base, tiny_model
 
 TEMPLATE = "{% for turn in messages %}{{ turn['content'] }} {% endfor %}w9"
 

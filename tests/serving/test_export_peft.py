@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import torch
 import transformers
 from exported_models import PARITY, WEIGHTS, alone, difference, leaning_base, logits, tokenizer
 from helpers import is_one_line, read
+from tiny_models import tiny_model
 
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
 from hyperdpo.serving.export.language_model import METADATA, export_lm
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
-from tiny_models import tiny_model
 
 SHAPES = [(kind, tied) for kind in ("gpt2", "llama", "qwen2") for tied in (True, False)]
 

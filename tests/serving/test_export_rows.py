@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from exported_models import WEIGHTS, leaning_base
+from tiny_models import tiny_base, tiny_model
 from torch import nn
 
 from hyperdpo.serving.export.rows import MARGIN, _low_row, add_rows
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
-from tiny_models import tiny_base, tiny_model
 
 NEW = [50, 51, 52]
 SHAPES = [(kind, tied) for kind in ("gpt2", "llama", "qwen2") for tied in (True, False)]

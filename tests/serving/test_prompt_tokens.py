@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from exported_models import WEIGHTS, tokenizer
 from helpers import is_one_line
+from tiny_models import tiny_model
 from transformers import AutoTokenizer
 
 from hyperdpo.alignment.special_tokens import prompt_ids
@@ -16,9 +15,6 @@ from hyperdpo.errors import InputError
 from hyperdpo.serving.export.language_model import export_lm
 from hyperdpo.serving.export.tokens import prompting, virtual_tokens
 from hyperdpo.serving.server.lm_source import LanguageModel
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "alignment"))
-from tiny_models import tiny_model
 
 BOS, EOS = 1, 2
 TEMPLATE = "{% for turn in messages %}{{ turn['content'] }} {% endfor %}w9"

@@ -265,7 +265,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(rank_model: RankModel) -
 
     group = {"features": [ROW], "weights": [1, 0]}
     large = {"features": [ROW] * (DIRECT_ITEMS + 1), "weights": [1, 0]}  # or the event loop would score it itself
-    with client(Slow(), limits=RankLimits(max_waiting=2)) as http, ThreadPoolExecutor(4) as pool:  # type: ignore[arg-type]
+    with client(Slow(), limits=RankLimits(max_queue=2)) as http, ThreadPoolExecutor(4) as pool:  # type: ignore[arg-type]
         first = pool.submit(http.post, "/rank", json=large)
         assert started.wait(30)
         others = [pool.submit(http.post, "/rank", json=group) for _ in range(2)]
@@ -283,7 +283,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(rank_model: RankModel) -
 
 
 def test_a_request_larger_than_the_queue_is_answered_where_nobody_else_waits(rank_model: RankModel) -> None:
-    with client(rank_model, limits=RankLimits(max_waiting=2)) as http:
+    with client(rank_model, limits=RankLimits(max_queue=2)) as http:
         answer = http.post("/rank", json={"groups": [{"features": [ROW], "weights": [1, 0]}] * 5})
     assert len(answer.json()["groups"]) == 5
 

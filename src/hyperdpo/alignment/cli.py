@@ -7,14 +7,12 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.variants import VARIANTS
 from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
     add_options,
     cpu_option,
-    described,
     names_of,
     numbers_of,
     reading_options,
@@ -96,46 +94,6 @@ def align_fit(**options: Any) -> None:
 def align_front(**options: Any) -> None:
     """Measure RUN on DATA: the cross-entropy error of every objective at each weighting."""
     _commands().front_command(**options)
-
-
-@align.command("compare")
-@click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint or a hub name.")
-@click.option(
-    "--methods",
-    callback=names_of,
-    default="hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing",
-    show_default=True,
-    metavar="A,B",
-    help=f"Some of {described(VARIANTS)}; with a variant as hyperdpo:prompt. See docs/alignment.md.",
-)
-@click.option(
-    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
-)
-@click.option("--points", type=click.IntRange(min=2), default=11, show_default=True, help="Weightings on each front.")
-@click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed and split of its own.")
-@click.option("--seed", type=int, help="The first seed.  [default: 0]")
-@click.option(
-    "--scorer",
-    metavar="NAME",
-    help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
-    "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
-)
-@setting("--prompts", int, "alignment.settings:TextsConfig.prompts", "At most so many prompts are continued.")
-@setting("--samples", int, "alignment.settings:TextsConfig.samples", "Texts of each prompt.")
-@setting("--tokens", int, "alignment.settings:TextsConfig.tokens", "Length of a text.")
-@click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
-@click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
-@settings_option("Any setting, of all methods.")
-@data_options
-@cpu_option
-def align_compare(**options: Any) -> None:
-    """Train and measure methods side by side on DATA: same base, splits, weights, temperatures.
-
-    A finished training is kept in OUT and never run again.
-    """
-    overrides = take_settings(options, {**SEED, **TEXTS})
-    _commands().compare_command(overrides=overrides, **options)
 
 
 @align.command("generate")

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from hyperdpo.alignment.tokenization import TokenGroup, padding_token, tokenize_groups
-from hyperdpo.errors import InputError
 
-__all__ = ["Collator", "TokenGroup", "grouped_batches", "padding_token", "tokenize_groups", "worth_sharing"]
-
-#: Groups are sorted by length inside windows of this many batches: little padding, still a random order.
-WINDOW_BATCHES = 32
+__all__ = ["Collator", "TokenGroup", "padding_token", "token_batches", "tokenize_groups", "worth_sharing"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +40,12 @@ class Collator:
     """
 
     pad_token_id: int
-    pad_to_multiple_of: int | None = None
     share_prompts: bool = False
     """Also give prompts and responses apart, for a model that computes a prompt once for its responses."""
 
     def __call__(self, groups: Sequence[TokenGroup]) -> dict[str, Tensor]:
         sizes = [len(group.completion_ids) for group in groups]
         length = max(group.length for group in groups)
-        if self.pad_to_multiple_of:
-            length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
         input_ids = torch.full((sum(sizes), length), self.pad_token_id, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)
         completion_mask = torch.zeros_like(input_ids)
@@ -126,60 +119,22 @@ def worth_sharing(groups: Sequence[TokenGroup]) -> bool:
     return apart <= 0.8 * whole
 
 
-def grouped_batches(
-    lengths: Sequence[int] | np.ndarray,
-    sizes: Sequence[int] | np.ndarray | None = None,
-    *,
-    groups: int | None = None,
-    tokens: int | None = None,
-    rng: np.random.Generator | None = None,
-) -> list[np.ndarray]:
-    """All groups once, in batches of similar lengths.
+def token_batches(lengths: Sequence[int], sizes: Sequence[int], tokens: int) -> list[np.ndarray]:
+    """All groups once, in batches of similar lengths, the longest first.
 
     Args:
         lengths: (N,) tokens of each group's longest row.
-        sizes: (N,) rows of each group; None: one each. Only a budget of tokens looks at them.
-        groups: the number of groups of a batch (the last may have fewer).
-        tokens: or the most tokens of a batch, padding included; a larger group is a batch of its own.
-        rng: draws the order anew at each call; None: longest first, for evaluation.
+        sizes: (N,) rows of each group.
+        tokens: the most tokens of a batch, padding included; a larger group is a batch of its own.
 
     Returns:
         Positions (g,) int64 of the groups of each batch.
-
-    Raises:
-        InputError: not exactly one of ``groups`` and ``tokens``, or it is below 1.
     """
-    if (groups is None) == (tokens is None) or (groups or tokens or 0) < 1:
-        raise InputError(f"batches: groups={groups}, tokens={tokens}; expected one of them, at least 1")
-    lengths = np.asarray(lengths, dtype=np.int64)
-    sizes = np.ones_like(lengths) if sizes is None else np.asarray(sizes, dtype=np.int64)
-    if not len(lengths):
-        return []
-    if rng is None:
-        return _cut_batches(np.arange(len(lengths)), lengths, sizes, groups, tokens)
-    order = rng.permutation(len(lengths))
-    per_batch = groups or max(int(tokens / max((lengths * sizes).mean(), 1)), 1)
-    window = WINDOW_BATCHES * per_batch
-    batches = [
-        batch
-        for start in range(0, len(order), window)
-        for batch in _cut_batches(order[start : start + window], lengths, sizes, groups, tokens)
-    ]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def _cut_batches(
-    which: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, groups: int | None, tokens: int | None
-) -> list[np.ndarray]:
-    """The groups ``which`` by falling length, cut where a batch is full."""
-    ordered = which[np.argsort(-lengths[which], kind="stable")]
-    if groups is not None:
-        return [ordered[start : start + groups] for start in range(0, len(ordered), groups)]
-    assert tokens is not None
+    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
     batches, start, rows = [], 0, 0
-    for end, group in enumerate(ordered):
-        if end > start and (rows + sizes[group]) * lengths[ordered[start]] > tokens:
-            batches.append(ordered[start:end])
+    for end, group in enumerate(order):
+        if end > start and (rows + sizes[group]) * lengths[order[start]] > tokens:
+            batches.append(order[start:end])
             start, rows = end, 0
         rows += sizes[group]
-    return [*batches, ordered[start:]]
+    return [*batches, order[start:]] if len(order) else []

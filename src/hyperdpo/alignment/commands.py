@@ -8,48 +8,35 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, cast
 
 import click
 import numpy as np
 
 from hyperdpo.alignment.arguments import training_arguments
-from hyperdpo.alignment.bases import load_base
-from hyperdpo.alignment.bench import Entry, Settings, parse_entry
 from hyperdpo.alignment.collation import tokenize_groups
-from hyperdpo.alignment.comparison import Repeat, Texts, compare
 from hyperdpo.alignment.data.report import label_lines
-from hyperdpo.alignment.data.targets import fit_objectives, to_targets
+from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
-from hyperdpo.alignment.plots import plot_comparison, plot_front
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.settings import TRAINING, settings_of
-from hyperdpo.alignment.sources import (
-    columns_of,
-    objectives_of,
-    parts_of,
-    prepared,
-    reading_of,
-    refuse_other_settings,
-)
-from hyperdpo.alignment.tables import print_comparison, print_front
-from hyperdpo.alignment.trainer import HyperDPOTrainer, tokenizer_of
+from hyperdpo.alignment.sources import prepared, reading_of, refuse_other_settings
+from hyperdpo.alignment.tables import print_front
+from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
+from hyperdpo.plots import by_scale, plot_fronts
 from hyperdpo.progress import note, on_terminal
-from hyperdpo.stories.text_scorers import scorer_of
 from hyperdpo.threads import use_free_cores
 
 #: What an unfinished training is of, beside its checkpoints.
 FIT = "fit.json"
-#: Passes over the data of models for one w in a comparison.
-BASELINE_EPOCHS = 3
 
 
 def fit_command(
@@ -190,7 +177,9 @@ def front_command(
         write_json(out, result)
         click.echo(f"front: {out}")
     if plot is not None:
-        plot_front(front, plot)
+        found = front.to_dict()
+        scales_apart = {f"c = {c:g}": found | {"points": some} for c, some in by_scale(found["points"]).items()}
+        plot_fronts(scales_apart, plot, what="cross-entropy error")
         click.echo(f"plot: {plot}")
     return front
 
@@ -235,118 +224,6 @@ def generate_command(
             shown = ", ".join(f"{name} {value:g}" for name, value in zip(run.names, w, strict=True))
             click.echo(f"--- {shown}; scale {scale:g}\n{prompt}{answer['text']}")
     return answers
-
-
-class CompareOptions(TypedDict, total=False):
-    """Of :func:`compared`, with its defaults."""
-
-    points: int
-    seeds: int
-    objectives: Sequence[str] | None
-    config_file: Path | None
-    overrides: Mapping[str, Any] | None
-    format: str
-    prompt_column: str | None
-    ignore_columns: Sequence[str] | None
-    skip_invalid: bool
-    scorer: str | None
-    cpu: bool
-
-
-def compare_command(
-    source: Path, model: str, out: Path, *, methods: Sequence[str], **options: Unpack[CompareOptions]
-) -> dict[str, Any]:
-    """``hyperdpo align compare``: the content of ``compare.json``."""
-    started = time.monotonic()
-    result = compared(source, model, out, [parse_entry(method) for method in methods], **options)
-    write_json(out / "compare.json", result)
-    plot_comparison(result, out / "compare.png")
-    print_comparison(result)
-    click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
-    return result
-
-
-def compared(
-    source: Path,
-    model: str,
-    out: Path,
-    entries: Sequence[Entry],
-    *,
-    points: int = 11,
-    seeds: int = 3,
-    objectives: Sequence[str] | None = None,
-    config_file: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    format: str = "auto",
-    prompt_column: str | None = None,
-    ignore_columns: Sequence[str] | None = None,
-    skip_invalid: bool = False,
-    scorer: str | None = None,
-    with_texts: bool = True,
-    cpu: bool = False,
-) -> dict[str, Any]:
-    """Read data, base and settings, and compare: a seed is a split of its own, unless the data come split.
-
-    Args:
-        scorer: see :func:`~hyperdpo.stories.text_scorers.scorer_of`.
-        with_texts: sample texts where a scorer is known.
-
-    Raises:
-        InputError: data, settings or model that do not fit.
-    """
-    disable_progress_bars_without_tty()
-    if seeds < 1:
-        raise InputError(f"--seeds: found {seeds}; expected at least 1")
-    check_writable(out)
-    settings = settings_of(config_file, overrides or {})
-    training = {k: v for k, v in {**TRAINING, **settings.training}.items() if not k.startswith("save_")}
-    if "num_train_epochs" not in settings.training:
-        training["num_train_epochs"] = BASELINE_EPOCHS
-    training.pop("seed", None)
-    first_seed = settings.seed or 0
-    reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
-    if reading["skip_invalid"]:
-        training["skip_invalid"] = True
-    split_seed = first_seed if settings.split.seed is None else settings.split.seed
-    repeats, chosen = [], []
-    columns = columns_of(settings, objectives)
-    for number in range(seeds):
-        parts, _ = parts_of(source, columns, reading, replace(settings.split, seed=split_seed + number))
-        if not parts.get("test"):
-            raise InputError(f"{source}: there are no test groups; expected a test file, or a part of the split")
-        repeats.append(Repeat(f"seed-{first_seed + number}", first_seed + number, parts["train"], parts["test"]))
-        chosen.append(objectives_of(settings, objectives, parts["train"]))
-    # Now, not after the base has been measured: the trainings come later.
-    training_arguments(out, {**training, "use_cpu": cpu})
-    found = scorer_of(scorer, [o.column for o in chosen[0]]) if with_texts else None
-    texts = None if found is None else Texts(found[1], found[0], **asdict(settings.texts))
-    base, tokenizer = load_base(model), tokenizer_of(model)
-    use_free_cores()
-
-    def shared(repeat: Repeat) -> Settings:
-        return Settings(
-            model=model,
-            objectives=fit_objectives(repeat.train, chosen[repeat.seed - first_seed]),
-            training=training,
-            conditioning=settings.conditioning,
-            seed=repeat.seed,
-            **asdict(settings.compare),
-        )
-
-    result = compare(
-        shared,
-        repeats,
-        entries,
-        base,
-        tokenizer,
-        out,
-        points=points,
-        texts=texts,
-        cpu=cpu,
-        say=click.echo,
-    )
-    result["data"] = {"source": source.name, "reading": reading}
-    return result
 
 
 def disable_progress_bars_without_tty() -> None:

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperdpo.alignment.collation import Collator, TokenGroup, grouped_batches, labelled_of, worth_sharing
+from hyperdpo.alignment.collation import Collator, TokenGroup, labelled_of, token_batches, worth_sharing
 from hyperdpo.alignment.model import Responses
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.errors import InputError
+from hyperdpo.fronts import front_dict, grid_points, named
 from hyperdpo.progress import Update, progress_bar
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class AlignmentFront:
         return hypervolume(self.losses, self.reference_point, ["minimize"] * len(self.objectives))
 
     @property
+    def hypervolume_with_main(self) -> None:
+        """There is no main label."""
+
+    @property
     def control_span(self) -> dict[str, float]:
         """See :func:`control_spans`; of the losses at scale 1, turned so that more is better. Empty without it."""
         unscaled = self.scales == 1
@@ -82,41 +87,24 @@ class AlignmentFront:
         """Standard error of each control span over the groups; None where one group alone has a signal."""
         if self.span_errors is None:
             return {}
-        return {
-            name: None if np.isnan(error) else float(error)
-            for name, error in zip(self.objectives, self.span_errors, strict=True)
-        }
+        return named(self.objectives, self.span_errors)
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of ``FRONT.json`` that depend on the front alone."""
         names = self.objectives
-
-        def named(values: np.ndarray) -> dict[str, float]:
-            return dict(zip(names, map(float, values), strict=True))
-
-        return {
-            "objectives": list(names),
-            "directions": dict.fromkeys(names, "minimize"),
-            "metric": {
-                "name": "cross_entropy",
-                "description": "cross-entropy error per objective; lower is better",
-            },
-            "points": [
-                {
-                    "weights": self.weights[p].tolist(),
-                    "scale": float(self.scales[p]),
-                    "temperature": list(self.temperatures),
-                    "metrics": named(self.losses[p]),
-                    "accuracy": named(self.accuracies[p]),
-                    "deviation_quartiles": self.deviations[p].tolist(),
-                    "main": None,
-                }
-                for p in range(len(self.weights))
-            ],
-            "base": {"metrics": named(self.base_losses), "main": None},
-            "hypervolume": self.hypervolume,
-            "hypervolume_with_main": None,
-            "reference_point": self.reference_point.tolist(),
+        metric = {"name": "cross_entropy", "description": "cross-entropy error per objective; lower is better"}
+        points = [
+            {
+                "metrics": named(names, self.losses[p]),
+                "accuracy": named(names, self.accuracies[p]),
+                "deviation_quartiles": self.deviations[p].tolist(),
+                "main": None,
+            }
+            for p in range(len(self.weights))
+        ]
+        temperatures = np.tile(self.temperatures, (len(points), 1))
+        return front_dict(self, "minimize", metric, temperatures, points, self.reference_point.tolist()) | {
+            "base": {"metrics": named(names, self.base_losses), "main": None},
             "control_span": self.control_span,
             "control_span_error": self.control_span_error,
         }
@@ -199,7 +187,7 @@ def group_scores(
     sizes = [len(group.completion_ids) for group in groups]
     found: list[np.ndarray] = [np.empty(0)] * len(groups)
     done = 0
-    for chosen in grouped_batches(lengths, sizes, tokens=pass_tokens):
+    for chosen in token_batches(lengths, sizes, pass_tokens):
         batch = {key: value.to(device) for key, value in collate([groups[int(i)] for i in chosen]).items()}
         rows = score(batch).float().cpu().numpy()
         places, mask = batch["rows"].cpu().numpy(), batch["mask"].cpu().numpy()
@@ -336,8 +324,7 @@ def front_of_scores(
         errors = span_errors(weights[vertices], np.stack([ends[p] for p in vertices]), signal.numpy())
     return AlignmentFront(
         objectives=tuple(objectives),
-        weights=np.tile(weights, (len(scales), 1)),
-        scales=np.repeat(np.asarray(scales, dtype=np.float64), len(weights)),
+        **grid_points(weights, scales),
         losses=np.where(unknown, np.nan, losses),
         accuracies=np.where(unknown, np.nan, accuracies),
         deviations=np.array(deviations),

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hyperdpo.errors import InputError
 
@@ -22,22 +21,22 @@ def sequence_logps(
     states: Tensor,
     input_ids: Tensor,
     completion_mask: Tensor,
-    head: Callable[[Tensor], Tensor] | None = None,
+    head: Callable[[Tensor], Tensor],
     *,
     chunk_tokens: int | None = None,
 ) -> Tensor:
     """log p(response | prompt), the sum over the response's tokens, for each row.
 
-    With a head, logits are computed for response tokens only, a few at a time. Where the head is frozen, as in a
-    :class:`~hyperdpo.alignment.model.ConditionedLM`, the gradient with respect to the hidden states is computed in the
-    same pass (a token's log-probability does not depend on what the loss will make of it), so that the backward
-    pass neither keeps logits nor computes them again.
+    Logits are computed for response tokens only, a few at a time. The gradient with respect to the hidden states is
+    computed in the same pass (a token's log-probability does not depend on what the loss will make of it), so that the
+    backward pass neither keeps logits nor computes them again. The head gets no gradient: it is frozen, as in a
+    :class:`~hyperdpo.alignment.model.ConditionedLM`.
 
     Args:
-        states: logits (B, T, V); with a head, last hidden states (B, T, d). What stands at t predicts the token t + 1.
+        states: last hidden states (B, T, d). What stands at t predicts the token t + 1.
         input_ids: (B, T).
         completion_mask: (B, T), 1 on the response's tokens, its end included.
-        head: hidden states (N, d) -> logits (N, V), see :func:`output_head`.
+        head: hidden states (N, d) -> logits (N, V), such as an :class:`OutputHead`.
         chunk_tokens: tokens at a time; by default as many as make 16 million logits.
 
     Returns:
@@ -52,22 +51,14 @@ def sequence_logps(
         raise InputError(f"row {row}: the first token is part of the response; expected a prompt of at least one token")
     rows, places = mask[:, 1:].nonzero(as_tuple=True)
     targets = input_ids[rows, places + 1]
-    chosen = states[rows, places]  # (N, d) or (N, V)
-    if head is None:
-        values = _token_logps(chosen, targets, None)
+    chosen = states[rows, places]  # (N, d)
+    size = chunk_tokens or max(1, CHUNK_LOGITS // _head_size(head))
+    if torch.is_grad_enabled() and chosen.requires_grad:
+        values = _FrozenHead.apply(chosen, targets, head, size)
     else:
-        size = chunk_tokens or max(1, CHUNK_LOGITS // _head_size(head, chosen))
-        grad = torch.is_grad_enabled()
-        if grad and chosen.requires_grad and not _trains(head):
-            values = _FrozenHead.apply(chosen, targets, head, size)
-        else:
-            parts = []
-            for some, ids in zip(chosen.split(size), targets.split(size), strict=True):
-                if grad and (chosen.requires_grad or _trains(head)):
-                    parts.append(checkpoint(_token_logps, some, ids, head, use_reentrant=False))
-                else:
-                    parts.append(_token_logps(some, ids, head))
-            values = torch.cat(parts) if parts else chosen.new_zeros(0, dtype=torch.float32)
+        parts = zip(chosen.split(size), targets.split(size), strict=True)
+        nothing = chosen.new_zeros(0, dtype=torch.float32)
+        values = torch.cat([nothing, *(_token_logps(some, ids, head) for some, ids in parts)])
     return values.new_zeros(len(input_ids)).index_add(0, rows, values)
 
 
@@ -97,18 +88,13 @@ class OutputHead:
         return logits
 
 
-def _token_logps(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """(N, d) or (N, V) -> (N,) float32."""
-    logits = (states if head is None else head(states)).float()
+def _token_logps(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """(N, d) -> (N,) float32."""
+    logits = head(states).float()
     return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
 
-def _trains(head: Callable[[Tensor], Tensor]) -> bool:
-    module = getattr(head, "module", head)
-    return isinstance(module, nn.Module) and any(p.requires_grad for p in module.parameters())
-
-
-def _head_size(head: Callable[[Tensor], Tensor], chosen: Tensor) -> int:
+def _head_size(head: Callable[[Tensor], Tensor]) -> int:
     """V where it is known without computing anything, a large vocabulary otherwise."""
     weight = getattr(getattr(head, "module", head), "weight", None)
     return len(weight) if isinstance(weight, Tensor) and weight.dim() == 2 else 1 << 18

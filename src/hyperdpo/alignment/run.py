@@ -32,9 +32,9 @@ from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
+from hyperdpo.runs import METRICS, RUN, read_run
 from hyperdpo.validation import parsed
 
-RUN, METRICS = "run.json", "metrics.json"
 #: Of run.json. Another one is refused.
 FORMAT_VERSION = 1
 
@@ -182,19 +182,10 @@ class AlignRun:
         for number, row in enumerate(rows, 1):
             if not row:
                 raise InputError(f"prompt {number} has no tokens; expected a text")
-        longest, device = max(map(len, rows)), self.model.device
-        padded = [[pad] * (longest - len(row)) + row for row in rows]
-        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        longest = max(map(len, rows))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = self.model.generate(
-                torch.tensor(padded, device=device),
-                torch.tensor(mask, device=device),
-                weights=w,
-                scale=scale,
-                pad_token_id=pad,
-                **settings,
-            )
+            found = self.model.generate(rows, weights=w, scale=scale, pad_token_id=pad, **settings)
         return new_texts(
             tokenizer, rows, [row[longest - len(start) :] for start, row in zip(rows, found.tolist(), strict=True)]
         )
@@ -236,17 +227,7 @@ class AlignRun:
             InputError: no run, one of another version or of a ranker, or files that do not agree.
         """
         path = Path(path)
-        if not (path / RUN).is_file():
-            raise InputError(f"{path}: no run there; expected a directory that `hyperdpo align fit` has completed")
-        run = read_json(path / RUN)
-        if isinstance(run, dict) and run.get("kind") == "rank":
-            raise InputError(f"{path}: a run of `hyperdpo rank`, a ranker; expected one of `hyperdpo align fit`")
-        found = (run.get("format_version"), run.get("kind")) if isinstance(run, dict) else (None, None)
-        if found != (FORMAT_VERSION, "align"):
-            raise InputError(
-                f"{path / RUN}: a run of kind {found[1]} and format version {found[0]}; hyperdpo {__version__} reads "
-                f"align runs of version {FORMAT_VERSION} here"
-            )
+        run = read_run(path, "align", (FORMAT_VERSION,))
         objectives = parse_objectives(run["objectives"], str(path / RUN))
         model = ConditionedLM.from_pretrained(path, base_model)
         if model.conditioning.objectives != tuple(o.name for o in objectives):

@@ -19,8 +19,8 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
     metavar="NAME>=X",
     help="Bound on a metric, NAME>=X or NAME<=X (in quotes: > is the shell's); may be given several times.",
 )
-@click.option("--maximize", metavar="NAME", help="The metric that is to be best.")
-@click.option("--minimize", metavar="NAME", help="The same, for an error.")
+@click.option("--maximize", metavar="NAME", help="The metric to make as large as possible.")
+@click.option("--minimize", metavar="NAME", help="The metric to make as small as possible, such as an error.")
 @click.option(
     "--confidence",
     type=click.FloatRange(min=0.5, max=1, max_open=True),
@@ -28,11 +28,11 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
     show_default=True,
     help="Confidence of intervals and requirements.",
 )
-@click.option("--certain", is_flag=True, help="Requirements are to be met with that confidence, not just on average.")
+@click.option("--certain", is_flag=True, help="Require that confidence of the requirements, not only their means.")
 @click.option(
     "--holdout",
     metavar="PART",
-    help="Report on other groups than the point is chosen on: test, or a share such as 0.5 that is set aside.",
+    help="Report on groups that the point is not chosen on: test, or a share to set aside, such as 0.5.",
 )
 @click.option("--out", type=PATH, help="POINT.json to write.")
 @click.option(
@@ -45,7 +45,7 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
 )
 @click.option("--points", type=click.IntRange(min=1), help="Weightings of the grid.  [default: by objectives]")
 @click.option(
-    "--fixed-temperatures", is_flag=True, help="Leave β as it is; else a mixture's or temperature run's is searched."
+    "--fixed-temperatures", is_flag=True, help="Keep β; by default that of a mixture or temperature run is searched."
 )
 @run_data_options("choose on")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resamples and steps.")
@@ -53,9 +53,9 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
 def choose(**options: Any) -> int:
     """Find the weights and scale of RUN that are best in one metric and meet requirements on others, on labelled DATA.
 
-    No training: the run's own front is searched. Metrics of a ranker: NDCG of main and of every objective, by name.
-    Of a language model: each objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1: the
-    requirements cannot be met, and the nearest point is shown.
+    Nothing is trained: the run's front is searched. The metrics of a ranker are NDCG of main and of every objective, by
+    name. Those of a language model are each objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1:
+    the requirements cannot be met, and the nearest point is shown.
     """
     from hyperdpo.choosing.commands import choose_command
 

@@ -19,15 +19,17 @@ from hyperdpo.choosing.requirements import Requirement, check_metrics, parse_req
 from hyperdpo.choosing.scales import SCALES
 from hyperdpo.choosing.search import Effort, Measure
 from hyperdpo.choosing.tables import print_choice
+from hyperdpo.core.point import Point
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
-from hyperdpo.files import read_json, write_json
+from hyperdpo.files import write_json
 from hyperdpo.objectives import MAIN
 from hyperdpo.progress import Update, progress_bar
-from hyperdpo.ranking.run import RUN, RankRun
+from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import given_base
+from hyperdpo.runs import run_kind
 from hyperdpo.threads import use_free_cores
 from hyperdpo.usage import align_call, align_command, rank_call, rank_command
 
@@ -121,7 +123,7 @@ def choose(
     def check(names: Sequence[str], larger_is_better: Sequence[bool]) -> None:
         check_metrics(requirements, goal, maximize=how["maximize"], names=names, larger_is_better=larger_is_better)
 
-    if isinstance(run, RankRun) or (path is not None and not _is_align(path)):
+    if isinstance(run, RankRun) or (path is not None and run_kind(path) != "align"):
         _refuse({**reading, "model": model}, "a ranker, which has none")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
         ranker.read_files(sort=sort, features_from_zero=features_from_zero)
@@ -269,11 +271,7 @@ def _align_samples(
     run: AlignRun, data: Any, split: str, holdout: Any, reading: dict[str, Any], seed: int, device: str
 ) -> tuple[Sample, Sample | None]:
     from hyperdpo.alignment.data.groups import Preferences
-    from hyperdpo.choosing.language import align_part, align_sample
-
-    if reading["skip_invalid"]:
-        run.limits["skip_invalid"] = True
-    preferences = data if isinstance(data, Preferences) else run.read(data, **reading)
+    from hyperdpo.choosing.language import align_part, align_sample, read_for
 
     def sample(part: Preferences, what: str) -> Sample:
         use_free_cores()
@@ -284,6 +282,7 @@ def _align_samples(
         parts = part.split((1 - share, 0.0, share), seed)
         return parts["train"], parts["test"]
 
+    preferences = data if isinstance(data, Preferences) else read_for(run, data, **reading)
     return _samples(lambda wanted: align_part(run, preferences, wanted), sample, halves, split, holdout)
 
 
@@ -304,32 +303,23 @@ def _share(holdout: Any) -> float | None:
     return share
 
 
-def _is_align(path: Path) -> bool:
-    if not (path / RUN).is_file():
-        return False  # the error for a ranker's run says what is expected
-    run = read_json(path / RUN)
-    return isinstance(run, dict) and run.get("kind") == "align"
-
-
 # How to use the point -------------------------------------------------------------------------------------------------
 
 
 def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
-    weights, betas = list(choice.weights.values()), list(choice.temperatures.values())
-    moved = betas if betas != list(run.betas) else None
+    betas = tuple(choice.temperatures.values())
+    point = Point(tuple(choice.weights.values()), choice.scale, () if betas == tuple(run.betas) else betas)
     with_base = run.base_source.kind == "given"
-    call = rank_call(weights, choice.scale, moved, with_base=with_base)
+    call = rank_call(point, with_base=with_base)
     if path is None:
         return {"command": None, "python": f"ranker.{call}"}
     column = base_scores if isinstance(base_scores, str) else "SCORES" if with_base else None
-    command = rank_command(path, "DATA", weights, choice.scale, moved, column)
+    command = rank_command(path, "DATA", point, column)
     return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
 
 
 def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:
-    weights = list(choice.weights.values())
-    call = align_call(weights, choice.scale)
+    point = Point(tuple(choice.weights.values()), choice.scale)
     if path is None:
-        return {"command": None, "python": f"run.{call}"}
-    command = align_command(path, weights, choice.scale)
-    return {"command": command, "python": f"AlignRun.load({str(path)!r}).{call}"}
+        return {"command": None, "python": f"run.{align_call(point)}"}
+    return {"command": align_command(path, point), "python": f"AlignRun.load({str(path)!r}).{align_call(point)}"}

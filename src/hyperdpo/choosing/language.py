@@ -6,7 +6,7 @@ none.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ from hyperdpo.choosing.search import Effort, Space
 ACCURACY = "accuracy:"
 #: Kept bytes of scores (8 a response), of the weightings used last: 3,200 weightings of 5,000 pairs.
 KEPT_BYTES = 256_000_000
+
+
+def read_for(run: AlignRun, source: Any, *, skip_invalid: bool, **reading: Any) -> Preferences:
+    """The preferences of a source, read as :meth:`AlignRun.read` does; rows that are too long are skipped as well."""
+    if skip_invalid:
+        run.limits["skip_invalid"] = True
+    return run.read(source, skip_invalid=skip_invalid, **reading)
 
 
 def align_part(run: AlignRun, preferences: Preferences, split: str) -> tuple[str, Preferences]:
@@ -47,7 +54,7 @@ def align_space(run: AlignRun, scales: tuple[float, ...]) -> Space:
 
 
 def align_effort(run: AlignRun, points: int | None) -> Effort:
-    """Fewer points than for a ranker: every weighting is a pass of all texts through the model."""
+    """How much is measured: less than for a ranker, since each weighting passes all texts through the model."""
     m = len(run.objectives)
     return Effort(points=points or {1: 1, 2: 11}.get(m, 21), rounds=6, price_rounds=2, starts=1, random=0)
 
@@ -98,7 +105,7 @@ class _Measure:
         self._prompts = len(keys)
         counts = torch.cat([self.groups.signal.double(), self.groups.pairs()[1].double()], dim=1)
         self.counts = self._by_prompt(counts.numpy())
-        self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._kept: dict[bytes, torch.Tensor] = {}
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         m = len(self.betas)
@@ -111,28 +118,20 @@ class _Measure:
     def _scores_of(self, weights: list[np.ndarray]) -> dict[bytes, torch.Tensor]:
         """(responses, padded) scores of each of (m,) weights, by their bytes."""
         wanted = {w.tobytes(): w for w in weights}
-        found = {}
-        for key in [key for key in wanted if key in self._kept]:
-            self._kept.move_to_end(key)
-            found[key] = self._kept[key]
+        found = {key: self._kept.pop(key) for key in wanted if key in self._kept}
         new = [key for key in wanted if key not in found]
         if new:
             name = "choose" if self.show else ""
             grid = np.array([wanted[key] for key in new])
             rows = conditioned_scores(self.run.model, self.tokens, grid, self.pad, self.device, name=name)
             found |= {key: self.groups.padded(row) for key, row in zip(new, rows, strict=True)}
-            self._keep({key: found[key] for key in new})
+        self._kept |= found  # the last ones used stand last; all are of one size
+        while len(self._kept) * next(iter(self._kept.values())).nbytes > KEPT_BYTES:
+            del self._kept[next(iter(self._kept))]
         return found
 
-    def _keep(self, scores: dict[bytes, torch.Tensor]) -> None:
-        """Add scores, all of one size, and drop those that were not used for longest."""
-        self._kept |= scores
-        size = next(iter(scores.values())).nbytes
-        while len(self._kept) * size > KEPT_BYTES:
-            self._kept.popitem(last=False)
-
     def sums(self, scores: torch.Tensor, scale: float) -> np.ndarray:
-        """(2 m, G)."""
+        """(2 m, G) sums at one scale."""
         losses, right, _ = self.groups.measured(scores, self.betas, scale)
         return self._by_prompt(torch.cat([losses, right.double()], dim=1).numpy())
 

@@ -30,9 +30,9 @@ VECTORS = 3
 TOLERANCE = 1e-9
 #: The most sums that are held at once, in numbers of 8 bytes.
 BLOCK_NUMBERS = 20_000_000
-#: Requirements are moved by this share of their metric's range over the grid for prices, to one digit.
+#: Prices move a requirement by this share of its metric's range over the grid, rounded to one digit.
 PRICE_SHARE = 0.05
-#: A threshold that can be raised by less than this part of that step cannot be raised.
+#: A threshold that can be raised by less than this part of that step counts as one that cannot be raised.
 LEAST_STEP = 1e-3
 
 #: The least and the largest value of each of the m temperatures.
@@ -46,9 +46,9 @@ class Space:
     Attributes:
         betas: the m temperatures of the run.
         scales: the grid of scales; the search stays between its ends.
-        box: between which temperatures may lie, never beyond; None: they stay as they are. Steps leave their geometric
-            mean alone, as far as the box lets them: a common factor is the scale's business.
-        trained: the box is what the run was trained on, not just what is searched.
+        box: the ends of the temperatures; None: they stay as they are. Within the box, steps keep their geometric mean:
+            a common factor is left to the scale.
+        trained: whether the box is what the run was trained on, not only what is searched.
     """
 
     betas: tuple[float, ...]
@@ -144,11 +144,8 @@ def grid(space: Space, points: int) -> np.ndarray:
     """Weights times scales at the run's temperatures, and fewer weights with one temperature moved up or down."""
     m = space.m
     betas = space.boxed(np.array(space.betas))
-    vectors = [betas]
-    if space.free:
-        for j in range(m):
-            for sign in (1, -1):
-                vectors.append(space.boxed(betas * np.exp(_centred(sign * space.reach * np.eye(m)[j]))))
+    moves = space.reach * _turns(m) if space.free else np.empty((0, m))
+    vectors = [betas, *space.boxed(betas * np.exp(moves))]
     blocks = []
     for number, vector in enumerate(vectors):
         weights = weight_grid(m, points if number == 0 else max(points // 4, m))
@@ -310,28 +307,19 @@ class Pool:
 
         A step of 1 moves a fifth of the weight, and the scale and temperatures by a factor of 2.
         """
-        m = self.space.m
+        m, free, scaled = self.space.m, self.space.free, len(self.space.scales) > 1
         w, log_scale = point[:m], math.log(point[m])
-        offsets = np.log(point[m + 1 :] / self.space.betas)
-        moves: list[tuple[np.ndarray, np.ndarray]] = [(w, offsets)]
-        for i in range(m):
-            for j in range(m):
-                if i != j and w[j] > 0:
-                    moves.append((_moved(w, i, j, step / 5), offsets))
-        free = self.space.free
-        if free:
-            for j in range(m):
-                for sign in (1, -1):
-                    moves.append((w, offsets + _centred(sign * step * math.log(2) * np.eye(m)[j])))
-        shifts = [0.0]
-        if len(self.space.scales) > 1:
-            shifts += [step * math.log(2), -step * math.log(2)]
+        offsets, factor = np.log(point[m + 1 :] / self.space.betas), step * math.log(2)
+        moves = [(w, offsets)]
+        moves += [(_moved(w, i, j, step / 5), offsets) for i in range(m) for j in range(m) if i != j and w[j] > 0]
+        moves += [(w, offsets + move) for move in factor * _turns(m)] if free else []
+        shifts = [0.0, factor, -factor] if scaled else [0.0]
         rows = [(weights, log_scale + shift, betas) for weights, betas in moves for shift in shifts]
         vectors = [offsets, *(offsets + _centred(rng.normal(size=m) * step / 2) for _ in range(VECTORS if free else 0))]
         for number in range(effort.random if m > 1 else 0):
             towards = rng.dirichlet(np.full(m, 0.5)) - rng.dirichlet(np.full(m, 0.5))
             weights = np.maximum(w + rng.random() * step / 5 * towards, 0)
-            shift = rng.normal() * step / 2 if len(self.space.scales) > 1 else 0.0
+            shift = rng.normal() * step / 2 if scaled else 0.0
             rows.append((weights / weights.sum(), log_scale + shift, vectors[number % len(vectors)]))
         low, high = math.log(self.space.scales[0]), math.log(self.space.scales[-1])
         run = np.array(self.space.betas)
@@ -352,7 +340,12 @@ def _moved(w: np.ndarray, to: int, source: int, amount: float) -> np.ndarray:
 
 
 def _centred(offsets: np.ndarray) -> np.ndarray:
-    return np.asarray(offsets - offsets.mean())
+    return np.asarray(offsets - offsets.mean(-1, keepdims=True))
+
+
+def _turns(m: int) -> np.ndarray:
+    """(2 m, m) offsets that move one logarithm up or down, and the others the other way, so that the mean stays."""
+    return _centred(np.kron(np.eye(m), [[1.0], [-1.0]]))
 
 
 def _distance(first: np.ndarray, second: np.ndarray, m: int) -> float:

@@ -137,12 +137,10 @@ def _convert(
     from hyperdpo.data import letor, tabular
 
     settings: dict[str, Any] = {"sort": sort, "origins": origins, "progress": progress}
-    kind = table_kind(path)
-    if kind == "letor":
+    if table_kind(path) == "letor":
         letor.convert_letor(path, directory, features_from_zero=features_from_zero, **settings)
     else:
-        convert = tabular.convert_parquet if kind == "parquet" else tabular.convert_csv
-        convert(path, directory, qid_column=qid_column, **settings)
+        tabular.convert_table(path, directory, qid_column=qid_column, **settings)
 
 
 def _source_key(path: Path) -> str:

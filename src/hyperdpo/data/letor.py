@@ -45,15 +45,10 @@ def convert_letor(
     such numbers in their shortest form, else text.
 
     Args:
-        path: the text.
         directory: an existing, empty directory.
-        sort: bring the rows of a query together; without it, they must stand in adjacent lines.
-        features_from_zero: whether the lowest feature number is 0.
-        origins: to subtract from columns of these names, and from no others; None: every column gets an origin where it
-            needs one.
+        path, sort, features_from_zero, origins, progress: as of :func:`hyperdpo.data.cache.read_table`.
         threads: parsing threads; as many as there are processors, at most 8, if None.
         block_bytes: how much is read at a time. The result does not depend on it, nor on `threads`.
-        progress: called with (bytes done, bytes in all) after each block; compressed bytes of a compressed file.
 
     Returns:
         The fingerprint of the content.

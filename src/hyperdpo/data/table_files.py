@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hyperdpo.data.compression import Source, open_source, plain_name
+from hyperdpo.data.compression import DamagedDataError, Source, open_source, plain_name
 from hyperdpo.data.letor_errors import quoted
 from hyperdpo.errors import InputError, one_line
 
@@ -48,38 +48,43 @@ class TableFile(Protocol):
     def found(self, row: int, column: str, value: Any) -> str:
         """What stands there."""
 
+    def explained(self, error: Exception) -> InputError:
+        """The message for an error of whatever read the file."""
+
 
 class ParquetFile:
     """A Parquet file."""
 
     def __init__(self, path: Path) -> None:
-        import pyarrow.parquet as pq
-
         self.path = path
-        with pq.ParquetFile(path) as file:
-            self._schema, self._rows = file.schema_arrow, file.metadata.num_rows
-        self._total = path.stat().st_size
 
     def schema(self) -> pa.Schema:
-        return self._schema
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            return file.schema_arrow
 
     def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
 
-        done = 0
+        done, total = 0, self.path.stat().st_size
         batch_rows = max(1, min(65_536, _BATCH_VALUES // (1 + len(columns))))
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
                 yield batch
                 done += batch.num_rows
                 if progress is not None:
-                    progress(self._total * done // max(1, self._rows), self._total)
+                    progress(total * done // max(1, file.metadata.num_rows), total)
 
     def place(self, row: int) -> str:
         return f"{self.path}:row {row + 1}"
 
     def found(self, row: int, column: str, value: Any) -> str:
         return "null" if value is None else repr(value)
+
+    def explained(self, error: Exception) -> InputError:
+        whole = "a whole" if isinstance(error, OSError) else "a"
+        return InputError(f"{self.path}: {one_line(error)}; expected {whole} Parquet file")
 
 
 class AsTextError(Exception):
@@ -167,8 +172,10 @@ class CsvFile:
         return quoted(text.encode()) if text.strip() else "empty"
 
     def explained(self, error: Exception) -> InputError:
-        """The message for an error of pyarrow, whose ``Row #n`` counts the header as row 1."""
+        """As :meth:`TableFile.explained`; pyarrow's ``Row #n`` counts the header as row 1."""
         text = one_line(error)
+        if isinstance(error, DamagedDataError):
+            return InputError(f"{self.path}: {error}; expected a whole compressed file")
         if isinstance(error, UnicodeDecodeError) or "UTF8" in text or "utf-8" in text:
             return InputError(f"{self.path}: bytes that are not UTF-8; expected CSV in UTF-8")
         if "Empty CSV file" in text:

@@ -20,51 +20,13 @@ from hyperdpo.data.groups import abridged
 from hyperdpo.data.qids import as_given
 from hyperdpo.data.storage import GroupIndex, TableWriter
 from hyperdpo.data.table_files import BLOCK_BYTES, AsTextError, CsvFile, ParquetFile, Progress, TableFile
-from hyperdpo.errors import InputError, one_line
+from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def convert_parquet(
-    path: Path,
-    directory: Path,
-    *,
-    qid_column: str = "qid",
-    sort: bool = False,
-    origins: Mapping[str, float] | None = None,
-    progress: Progress | None = None,
-) -> str:
-    """Read a Parquet file into the files of a table (see `hyperdpo.data.storage`).
-
-    Args:
-        path: the file.
-        directory: an existing, empty directory.
-        qid_column: integers, whole floats or texts.
-        sort: bring rows of one group together; without it, equal query ids have to stand in adjacent rows.
-        origins: to subtract from columns of these names, and from no others; None: every column gets an origin where it
-            needs one.
-        progress: called with (bytes done, bytes in all), in proportion to the rows.
-
-    Returns:
-        The fingerprint of the content.
-
-    Raises:
-        InputError: not a Parquet file, no such column, no rows, no query id, an infinite value, a group in two places.
-    """
-    import pyarrow as pa
-
-    try:
-        return _convert(ParquetFile(path), directory, qid_column, sort, origins, progress)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise InputError(f"{path}: {one_line(error)}; expected a Parquet file") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise InputError(f"{path}: {one_line(error)}; expected a whole Parquet file") from None  # pyarrow: damaged
-
-
-def convert_csv(
+def convert_table(
     path: Path,
     directory: Path,
     *,
@@ -74,20 +36,37 @@ def convert_csv(
     block_bytes: int = BLOCK_BYTES,
     progress: Progress | None = None,
 ) -> str:
-    """Read CSV with a header line, perhaps compressed, into the files of a table.
+    """Read a Parquet or CSV file into the files of a table (see `hyperdpo.data.storage`).
 
-    The separator is found in the header line. With ``;`` numbers may have decimal commas. Arguments, result and errors
-    as for :func:`convert_parquet`; errors name the line. Values with line breaks in quotes are not supported.
+    CSV has a header line, in which the separator is found, and may be compressed. With ``;`` numbers may have decimal
+    commas. Values with line breaks in quotes are not supported.
+
+    Args:
+        directory: an existing, empty directory.
+        qid_column: integers, whole floats or texts.
+        path, sort, origins, progress: as of :func:`hyperdpo.data.cache.read_table`. Of Parquet, progress is in
+            proportion to the rows.
+        block_bytes: of CSV, parsed at a time.
+
+    Returns:
+        The fingerprint of the content.
+
+    Raises:
+        InputError: not such a file, no such column, no rows, no query id, an infinite value, a group in two places.
     """
     import pyarrow as pa
 
-    file = CsvFile(path, qid_column, block_bytes)
+    parquet = path.name.lower().endswith(".parquet")
+    file: TableFile = ParquetFile(path) if parquet else CsvFile(path, qid_column, block_bytes)
+    wrong = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, UnicodeDecodeError, DamagedDataError)
     try:
         return _convert(file, directory, qid_column, sort, origins, progress)
-    except DamagedDataError as error:
-        raise InputError(f"{path}: {error}; expected a whole compressed file") from None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, UnicodeDecodeError) as error:
+    except wrong as error:
         raise file.explained(error) from None
+    except OSError as error:
+        if error.errno is not None or not parquet:
+            raise
+        raise file.explained(error) from None  # pyarrow: damaged
 
 
 @dataclass(frozen=True)

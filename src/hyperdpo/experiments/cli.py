@@ -1,5 +1,4 @@
-"""``hyperdpo experiment``: its options. What it does is in :mod:`hyperdpo.experiments.running`, and for language models
-in :mod:`hyperdpo.experiments.running_language`."""
+"""``hyperdpo experiment``: its options. What it does is in :mod:`hyperdpo.experiments.running`."""
 
 from __future__ import annotations
 
@@ -12,6 +11,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.extras import require
 from hyperdpo.options import PATH, ranker_data_options, settings_option, take_settings
 
+#: Options that are settings of a ranker's configuration, and which.
+RANKER_SETTINGS = {"sort": ("sort",), "features_from_zero": ("features_from_zero",)}
 #: Options that a language model has no use for.
 RANKER_ONLY = ("folds", "oracle", "preset", "base_scores", "sort", "features_from_zero")
 
@@ -42,13 +43,10 @@ def experiment(name: str | None, **options: Any) -> None:
             if options.pop(option):
                 said = f"--{option.replace('_', '-')}"
                 raise InputError(f"{said}: {name} is about a language model, which has none; leave it out")
-        from hyperdpo.experiments.running_language import run_language_experiment
-
-        run_language_experiment(name, prompts=options.pop("queries"), **options)
-        return
-    if options.pop("model") is not None:
+    elif options.pop("model") is not None:
         raise InputError(f"--model: {name} is about rankers; leave it out")
+    else:
+        options["overrides"] = take_settings(options, RANKER_SETTINGS)
     from hyperdpo.experiments.running import run_experiment
 
-    overrides = take_settings(options, {"sort": ("sort",), "features_from_zero": ("features_from_zero",)})
-    run_experiment(name, overrides=overrides, **options)
+    run_experiment(name, **options)

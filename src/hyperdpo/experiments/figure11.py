@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hyperdpo.comparison.entries import Entry
 from hyperdpo.experiments.experiment import DENSE_PAIR, HYPERDPO_MIXTURE, Experiment, paper_settings
-from hyperdpo.ranking.bench import Entry
 
 #: Besides the configured (1, 1). Those that share β_j must meet at w = e_j. The paper's are in the picture only.
 TEMPERATURES = ((0.67, 0.67), (0.67, 1.5), (1.5, 0.67), (1.5, 1.5))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hyperdpo.comparison.entries import Entry
 from hyperdpo.experiments.experiment import HYPERDPO_MIXTURE, SPARSE_PAIR, Experiment, paper_settings
-from hyperdpo.ranking.bench import Entry
 
 Alphas = tuple[float, float]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hyperdpo.comparison.entries import Entry
 from hyperdpo.experiments.experiment import HYPERDPO_MIXTURE, SPARSE_PAIR, Experiment, paper_settings
-from hyperdpo.ranking.bench import Entry
 
 DEPTHS = (1, 2, 3, 4, 5)
 

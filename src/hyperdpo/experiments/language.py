@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from hyperdpo.alignment.bench import Entry, parse_entry
+from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry, parse_entry
 from hyperdpo.experiments.experiment import Described, Figures
 
 Chart = Literal["front", "hypervolumes", "texts", "deviations", "spans"]
@@ -39,7 +39,7 @@ class LanguageExperiment(Described):
 
 def labelled(label: str, method: str, **training: Any) -> Entry:
     """An entry of that label: a method with its variant, and more settings of the training."""
-    entry = parse_entry(method)
+    entry = parse_entry(method, ALIGN_VARIANTS)
     overrides = dict(entry.overrides)
     if training:
         overrides["training"] = {**overrides.get("training", {}), **training}

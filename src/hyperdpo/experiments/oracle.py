@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyperdpo.comparison.entries import Entry
 from hyperdpo.experiments.experiment import (
     ALL_METHODS,
     HYPERDPO_MIXTURE,
@@ -11,7 +12,6 @@ from hyperdpo.experiments.experiment import (
     Experiment,
     paper_settings,
 )
-from hyperdpo.ranking.bench import Entry
 
 EXPERIMENTS = (
     Experiment(

@@ -11,14 +11,35 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.errors import counted
 from hyperdpo.experiments.experiment import Figures
-from hyperdpo.ranking.bench import Repeat
 
 #: Queries of MSLR-WEB10K, and feature columns.
 PAPER_GROUPS, PAPER_FEATURES = 10_000, 136
 #: Averages of a comparison that a row takes over, with their standard deviations over repeats.
 TAKEN = ("hypervolume", "hypervolume_with_main", "main_mean", "train_seconds")
+
+
+def case_of(
+    comparison: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, name: str = "", value: int | None = None
+) -> dict[str, Any]:
+    """One of the ``cases`` of ``NAME.json``.
+
+    Args:
+        comparison: the content of ``compare.json``.
+        rows: of the table.
+        value: of what the cases differ in.
+    """
+    first = next(iter(comparison["methods"].values()))
+    return {
+        "name": name,
+        "value": value,
+        "objectives": list(first["objectives"]),
+        "groups": comparison["repeats"][0]["groups"],
+        "rows": rows,
+        "comparison": comparison,
+    }
 
 
 def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> list[dict[str, Any]]:
@@ -93,7 +114,7 @@ def meeting_gap(method: Mapping[str, Any]) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
-def describe_data(data: Path, repeats: Sequence[Repeat], generated: bool, *, paper_preset: bool) -> dict[str, Any]:
+def describe_data(data: Path, repeats: Sequence[RankRepeat], generated: bool, *, paper_preset: bool) -> dict[str, Any]:
     """Which data this is, by its name without the path, and whether the paper's is another."""
     parts, name = repeats[0].parts, data.resolve().name
     folds = len({(one.parts["test"].table.fingerprint, one.parts["test"].groups.tobytes()) for one in repeats})

@@ -1,54 +1,22 @@
-"""Run an experiment: data in, JSON and one HTML page out."""
+"""Run an experiment: data in, JSON and one HTML page out. What differs between rankers and language models is in
+:mod:`hyperdpo.experiments.running_rankers` and :mod:`hyperdpo.experiments.running_language`."""
 
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import numpy as np
 
-from hyperdpo.core.preferences import stream
-from hyperdpo.data.splits import Part
-from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
-from hyperdpo.experiments.charts import charts
-from hyperdpo.experiments.experiment import Experiment
+from hyperdpo.experiments.experiment import Experiment, Found
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
-from hyperdpo.experiments.results import describe_data, print_result, table_rows
-from hyperdpo.extras import is_installed, require
+from hyperdpo.experiments.results import print_result
+from hyperdpo.extras import require
 from hyperdpo.files import check_writable, write_atomically, write_json
-from hyperdpo.hashing import sha256_of
-from hyperdpo.progress import progress_bar
-from hyperdpo.ranking.bench import Entry, Repeat, note_kept_settings
-from hyperdpo.ranking.comparison import LIGHTGBM_LS, compare, refuse_several_processes
-from hyperdpo.ranking.config import PRESETS, RankConfig, build_config, merged
-from hyperdpo.ranking.repeats import check_repeats, natural_seeds, read_repeats
-from hyperdpo.ranking.training import make_accelerator
-from hyperdpo.threads import use_free_cores
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-#: Weightings on every front, as in the paper.
-POINTS = 11
-PAPER_PRESET = "mslr"
-#: Random stream that draws nested training groups; the split itself has stream 0.
-NESTED = 7
-#: ``--small``: an instance that shows that everything runs, and nothing else.
-SMALL: dict[str, Any] = {
-    "scorer": {"width": 8},
-    "base_scorer": {"width": 8},
-    "training": {"epochs": 1, "sampling_factor": 1.0, "min_batches": 2, "evaluations": 1},
-    "base_training": {"epochs": 1, "min_batches": 2, "evaluations": 1},
-    "gbdt": {"trees": 10},
-}
-SMALL_QUERIES, SMALL_POINTS = 40, 3
 
 
 def run_experiment(
@@ -56,35 +24,23 @@ def run_experiment(
     *,
     out: Path,
     data: Path | None = None,
-    preset: str | None = None,
-    config_file: Path | None = None,
-    objectives: Sequence[str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    seeds: int | None = None,
-    folds: int = 0,
     queries: int | None = None,
     small: bool = False,
-    oracle: Path | None = None,
-    base_scores: str | None = None,
-    cpu: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Run one experiment and write ``OUT/NAME.json`` and ``OUT/NAME.html``.
 
-    Trainings lie in ``OUT/trainings`` and are shared by all experiments on the same data and objectives; what is there
-    is not trained again.
+    Trainings lie in ``OUT/trainings``, those of language models in ``OUT/language``, and are shared by all experiments
+    on the same data, objectives and settings. A finished training is never run again.
 
     Args:
         name: one of :data:`~hyperdpo.experiments.registry.EXPERIMENTS`.
-        data: a data file, a directory with train, vali and test files, or a directory of Fold1 to Fold5; None:
-            generated data, whose oracle is known.
-        preset, config_file, objectives, overrides: as for :func:`~hyperdpo.ranking.config.build_config`; without preset
-            and file, the preset ``mslr``.
-        seeds: repeats; None: 3, or one for each fold.
-        folds: cut the groups of a file into so many parts.
-        queries: of generated data; None: the experiment's own number.
+        data: of rankers, a data file, a directory with train, vali and test files, or a directory of Fold1 to Fold5;
+            of language models, preferences. None: data are generated.
+        queries: how many are generated (prompts, of a language model); None: the experiment's own number.
         small: a tiny instance, for a test.
-        oracle: expected labels of a generated file.
-        base_scores: ``lightgbm``, a column or a file; None: a base is trained.
+        options: of :func:`~hyperdpo.experiments.running_rankers.find` or of
+            :func:`~hyperdpo.experiments.running_language.find`.
 
     Returns:
         The content of ``NAME.json``: ``name``, ``title``, ``question``, ``paper_says``, ``small``, ``charts``,
@@ -94,58 +50,39 @@ def run_experiment(
         of ``compare.json``), ``oracle`` (its points, where known)}].
 
     Raises:
-        InputError: no such experiment, data or setting.
+        InputError: no such experiment, data, model or setting.
     """
     experiment = load(name)
-    assert isinstance(experiment, Experiment)
     require("experiments")  # now, not after the trainings
     started = time.time()
-    generated = data is None
-    if not generated and queries is not None:
+    if data is not None and queries is not None:
         raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")
-    config = _config(experiment, preset, config_file, objectives, generated, small, overrides)
     check_writable(out)
-    accelerator = make_accelerator(config.training.precision, cpu=cpu)
-    refuse_several_processes(accelerator)  # here, before all of them generate data
-    entries = _available(experiment.entries)
-    note_kept_settings(entries, overrides or {})
-    papers = _is_papers(preset, config_file) and list(config.names) == _papers_objectives(experiment)
-    check_repeats(config, seeds=1 if seeds is None else seeds, folds=folds, base=base_scores)  # before data are made
-    if data is None:
-        number = queries if queries is not None else SMALL_QUERIES if small else experiment.queries
-        data, oracle = _generated(out / "data", number)
-    elif not data.exists():
-        raise InputError(f"{data}: no such file or directory; expected data, such as MSLR's Fold1/train.txt")
-    if seeds is None:
-        seeds = 1 if small else natural_seeds(data, folds)
-    repeats = read_repeats(data, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
-    points = SMALL_POINTS if small else POINTS
-    experiment = replace(experiment, entries=entries, paper=experiment.paper if papers else {})
-    use_free_cores()
-    with warnings.catch_warnings():
-        # Several experiments on one base: that it is there already is no news.
-        warnings.filterwarnings("ignore", message="base: resumed")
-        cases = [
-            _case(experiment, case, accelerator, out, points, str(base_scores))
-            for case in _cases(experiment, config, repeats, small)
-        ]
-    comparison = cases[0]["comparison"]
-    first = next(iter(comparison["methods"].values()))
+    find: Callable[..., Found]
+    charts: Callable[[Mapping[str, Any]], Sequence[Any]]
+    if isinstance(experiment, Experiment):
+        from hyperdpo.experiments.charts import charts
+        from hyperdpo.experiments.running_rankers import find
+    else:
+        from hyperdpo.experiments.language_charts import language_charts as charts
+        from hyperdpo.experiments.running_language import find
+    found = find(experiment, out, data=data, queries=queries, small=small, **options)
+    comparison = found.cases[0]["comparison"]
     result: dict[str, Any] = {
         "name": experiment.name,
-        "title": experiment.title if papers else f"{experiment.title}; here: {', '.join(config.names)}",
+        "title": found.title,
         "question": experiment.question,
-        "paper_says": experiment.paper_says,
+        "paper_says": found.paper_says,
         "small": small,
         "charts": list(experiment.charts),
         "vary": experiment.vary,
-        "data": describe_data(data, repeats, generated, paper_preset=papers),
-        "metric": first["metric"],
-        "points": max(points, *(len(case["comparison"]["weights"]) for case in cases)),
-        "seeds": [repeat.seed for repeat in repeats],
+        "data": found.data,
+        "metric": next(iter(comparison["methods"].values()))["metric"],
+        "points": max(len(case["comparison"]["weights"]) for case in found.cases),
+        "seeds": [repeat["seed"] for repeat in comparison["repeats"]],
         "temperatures": comparison["temperatures"],
-        "settings": config.to_dict(),
-        "cases": cases,
+        "settings": found.settings,
+        "cases": found.cases,
         "versions": comparison["versions"],
         "seconds": time.time() - started,
     }
@@ -153,149 +90,5 @@ def run_experiment(
     write_json(json_file, result)
     write_atomically(page, report(result, charts(result)).encode())
     print_result(result)
-    click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'trainings'}")
+    click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {found.trainings}")
     return result
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison of an experiment."""
-
-    name: str
-    value: int | None
-    """Of what the cases differ in."""
-    config: RankConfig
-    repeats: Sequence[Repeat]
-
-
-def _config(
-    experiment: Experiment,
-    preset: str | None,
-    config_file: Path | None,
-    objectives: Sequence[str] | None,
-    generated: bool,
-    small: bool,
-    overrides: Mapping[str, Any] | None,
-) -> RankConfig:
-    """The resolved configuration, with the experiment's objectives."""
-    if preset is None and config_file is None:
-        preset = PAPER_PRESET
-    papers = _is_papers(preset, config_file)
-    settings: dict[str, Any] = dict(experiment.generated) if generated else {}
-    if papers and experiment.extra_objectives:
-        settings["objectives"] = [*PRESETS[PAPER_PRESET]["objectives"], *experiment.extra_objectives]
-    # Built in turn, the user's last: each time from the whole of what stands so far.
-    config = build_config(preset=preset, config_file=config_file, overrides=settings)
-    pair = len(experiment.positions or ())
-    if objectives is None and pair:
-        chosen = experiment.positions if papers and experiment.positions else tuple(range(pair))
-        if len(config.names) < pair:
-            found = f"{len(config.names)} ({', '.join(config.names)})"
-            raise InputError(f"{experiment.name}: found {found} objectives; expected {pair}")
-        objectives = [config.names[position] for position in chosen]
-    if objectives is not None and pair and len(objectives) != pair:
-        raise InputError(f"--objectives: found {len(objectives)}; {experiment.name} expects {pair}")
-    for more in (SMALL if small else {}, overrides or {}):
-        settings = merged(settings, more)
-    config = build_config(preset=preset, config_file=config_file, objectives=objectives, overrides=settings)
-    if len(config.names) < 2:
-        raise InputError(f"{experiment.name}: found 1 objective ({config.names[0]}); expected at least 2")
-    return config
-
-
-def _papers_objectives(experiment: Experiment) -> list[str]:
-    """The names of the objectives that the experiment has in the paper (with its extra ones, which have none there)."""
-    settings = [*PRESETS[PAPER_PRESET]["objectives"], *experiment.extra_objectives]
-    names = [one["name"] for one in settings]
-    return names if experiment.positions is None else [names[position] for position in experiment.positions]
-
-
-def _is_papers(preset: str | None, config_file: Path | None) -> bool:
-    """Whether the objectives are the paper's I to V."""
-    return config_file is None and preset in (None, PAPER_PRESET)
-
-
-def _available(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """The entries that can be trained here; says which are left out."""
-    if is_installed("lightgbm"):
-        return entries
-    missing = [entry.label for entry in entries if entry.method == LIGHTGBM_LS]
-    if missing:
-        click.echo(f"{', '.join(missing)} is left out: lightgbm is not installed (pip install 'hyperdpo[gbdt]')")
-    return tuple(entry for entry in entries if entry.method != LIGHTGBM_LS)
-
-
-def _generated(directory: Path, queries: int) -> tuple[Path, Path]:
-    """Generated data and its oracle; the same number of queries gives the same data."""
-    data, oracle = directory / f"generated-{queries}.txt", directory / f"generated-{queries}.oracle.csv"
-    if not (data.exists() and oracle.exists()):
-        with progress_bar("generate", queries, "queries") as update:
-            generate(data, queries, 0, oracle, progress=update)
-    return data, oracle
-
-
-def _cases(experiment: Experiment, config: RankConfig, repeats: Sequence[Repeat], small: bool) -> list[Case]:
-    values = experiment.small_values if small else experiment.values
-    if experiment.vary == "objectives":
-        numbers = sorted({min(m, len(config.names)) for m in values})
-        return [Case(f"m = {m}", m, _first(config, m), repeats) for m in numbers]
-    if experiment.vary == "groups":
-        available = min(len(repeat.parts["train"].groups) for repeat in repeats)
-        numbers = sorted({min(n, available) for n in values})
-        return [Case(f"{n:,} training groups", n, config, [_fewer(one, n, config) for one in repeats]) for n in numbers]
-    return [Case("", None, config, repeats)]
-
-
-def _first(config: RankConfig, number: int) -> RankConfig:
-    """The first objectives; a column that one of them reads need not be kept out twice."""
-    chosen = config.selecting(config.names[:number])
-    read = [objective.column for objective in chosen.objectives]
-    return replace(chosen, excluded_columns=tuple(c for c in chosen.excluded_columns if c not in read))
-
-
-def _fewer(repeat: Repeat, number: int, config: RankConfig) -> Repeat:
-    """A repeat with some of its training groups; fewer are among more."""
-    part = repeat.parts["train"]
-    order = stream(config.split.seed, NESTED).permutation(len(part.groups))
-    chosen = Part(part.table, np.sort(part.groups[order[:number]]))
-    return replace(repeat, parts={**repeat.parts, "train": chosen})
-
-
-def _case(
-    experiment: Experiment, case: Case, accelerator: Accelerator, out: Path, points: int, base: str
-) -> dict[str, Any]:
-    """One comparison, its table, and the oracle's front where it is known."""
-    config, repeats = case.config, case.repeats
-    directory = out / "trainings" / _key(config, repeats, base)
-    points = max(points, len(config.names) + 1)
-
-    def say(text: str) -> None:
-        click.echo(f"{case.name}: {text}" if case.name else text)
-
-    comparison = compare(config, repeats, experiment.entries, accelerator, directory, points=points, say=say)
-    result = {
-        "name": case.name,
-        "value": case.value,
-        "objectives": list(config.names),
-        "groups": {name: len(part.groups) for name, part in repeats[0].parts.items()},
-        "rows": table_rows(comparison, experiment.paper),
-        "comparison": comparison,
-    }
-    if "front" in experiment.charts and comparison["oracle"] is not None:
-        result["oracle"] = comparison["oracle"]
-    return result
-
-
-def _key(config: RankConfig, repeats: Sequence[Repeat], base: str) -> str:
-    """The directory of trainings that may be shared: same data, objectives and base.
-
-    The first repeat speaks for all: with more seeds the first ones stay what they are.
-    """
-    settings = config.to_dict()
-    kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "qid_column")
-    digest = sha256_of([settings[name] for name in kept], base)
-    for name, part in sorted(repeats[0].parts.items()):
-        digest.update(f"{name} {part.table.fingerprint}".encode() + part.groups.tobytes())
-    for name, scores in sorted((repeats[0].given_base or {}).items()):
-        digest.update(name.encode() + np.ascontiguousarray(scores).tobytes())
-    return f"{len(config.names)}-objectives-{digest.hexdigest()[:10]}"

@@ -1,35 +1,29 @@
-"""Run an experiment on a language model: data and model in, JSON and one HTML page out."""
+"""An experiment on a language model: its data, model and comparison."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hyperdpo.alignment.commands import compared
 from hyperdpo.alignment.data.preferences import write_preferences
-from hyperdpo.alignment.spans import SpanRatio, span_ratios
+from hyperdpo.comparison.align_settings import compared
+from hyperdpo.comparison.spans import SpanRatio, span_ratios
 from hyperdpo.errors import InputError, counted
-from hyperdpo.experiments.experiment import Figures
+from hyperdpo.experiments.experiment import POINTS, SMALL_POINTS, Figures, Found
 from hyperdpo.experiments.language import LanguageExperiment
-from hyperdpo.experiments.language_charts import language_charts
-from hyperdpo.experiments.registry import load
-from hyperdpo.experiments.report import report
-from hyperdpo.experiments.results import print_result, table_rows
-from hyperdpo.extras import require
-from hyperdpo.files import check_writable, write_atomically, write_json
+from hyperdpo.experiments.results import case_of, table_rows
 from hyperdpo.threads import use_free_cores
 from hyperdpo.validation import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
 #: ``--small``: an instance that shows that everything runs, and nothing else.
-SMALL_PROMPTS, SMALL_POINTS, SMALL_STEPS = 16, 3, 100
+SMALL_PROMPTS, SMALL_STEPS = 16, 100
 SMALL: dict[str, Any] = {
     "training": {"num_train_epochs": 0.5, "per_device_train_batch_size": 4},
     "conditioning": {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4},
@@ -46,44 +40,35 @@ OWN_MODEL: dict[str, Any] = {"training": {"learning_rate": 1e-2}, "compare": {"l
 PAPER_DATA = "PKU-SafeRLHF with GPT-2 or Alpaca-7B"
 
 
-def run_language_experiment(
-    name: str,
-    *,
+def find(
+    experiment: LanguageExperiment,
     out: Path,
+    *,
     data: Path | None = None,
     model: str | None = None,
     config_file: Path | None = None,
     objectives: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     seeds: int | None = None,
-    prompts: int | None = None,
+    queries: int | None = None,
     small: bool = False,
     cpu: bool = False,
-) -> dict[str, Any]:
-    """Run one experiment and write ``OUT/NAME.json`` and ``OUT/NAME.html``.
-
-    Trainings lie in ``OUT/language`` and are shared by all experiments on the same data, model and settings.
+) -> Found:
+    """Train and measure what an experiment compares.
 
     Args:
         data: preferences, see :mod:`hyperdpo.alignment.data`; None: stories that the model itself writes, scored by
             text measures.
         model: a causal LM; None: a small one is trained on the spot.
         seeds: repeats; None: 3.
-        prompts: of generated data.
-        small: a tiny instance, for a test.
+        queries: prompts of generated data.
 
     Raises:
-        InputError: no such experiment, data, model or setting.
+        InputError: no such data, model or setting.
     """
-    experiment = load(name)
-    assert isinstance(experiment, LanguageExperiment)
-    require("experiments")  # now, not after the trainings
-    if data is not None and prompts is not None:
-        raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")
     if data is not None and model is None:
         raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
-    check_writable(out)
-    started, generated = time.time(), data is None
+    generated = data is None
     settings: dict[str, Any] = GENERATED if generated else {}
     if generated and model is None:
         settings = merged(settings, OWN_MODEL)
@@ -93,14 +78,13 @@ def run_language_experiment(
     if model is None:
         model = str(_demo_model(out / "data", small))
     if data is None:
-        data = _stories(out / "data", model, prompts or (SMALL_PROMPTS if small else PROMPTS))
-    points = SMALL_POINTS if small else 11
+        data = _stories(out / "data", model, queries or (SMALL_PROMPTS if small else PROMPTS))
     comparison = compared(
         data,
         model,
         out / "language",
         experiment.entries,
-        points=points,
+        points=SMALL_POINTS if small else POINTS,
         seeds=seeds or (1 if small else 3),
         objectives=objectives,
         config_file=config_file,
@@ -108,53 +92,26 @@ def run_language_experiment(
         with_texts=experiment.texts,
         cpu=cpu,
     )
-    first = next(iter(comparison["methods"].values()))
     column, told = _column(experiment, model)
     rows = table_rows(comparison, column)
     _add_spans(rows, comparison)
     groups = comparison["repeats"][0]["groups"]
     described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
-    result: dict[str, Any] = {
-        "name": experiment.name,
-        "title": experiment.title,
-        "question": experiment.question,
-        "paper_says": experiment.paper_says + told,
-        "small": small,
-        "charts": list(experiment.charts),
-        "vary": "",
-        "data": {
+    differs = generated or "pku" not in data.name.lower()
+    return Found(
+        title=experiment.title,
+        paper_says=experiment.paper_says + told,
+        data={
             "source": data.name,
             "description": described,
             "groups": groups,
             "generated": generated,
-            "differs": f"The paper has {PAPER_DATA}: compare orders and shapes, not values."
-            if generated or "pku" not in data.name.lower()
-            else None,
+            "differs": f"The paper has {PAPER_DATA}: compare orders and shapes, not values." if differs else None,
         },
-        "metric": first["metric"],
-        "points": points,
-        "seeds": [repeat["seed"] for repeat in comparison["repeats"]],
-        "temperatures": comparison["temperatures"],
-        "settings": comparison["settings"],
-        "cases": [
-            {
-                "name": "",
-                "value": None,
-                "objectives": list(first["objectives"]),
-                "groups": groups,
-                "rows": rows,
-                "comparison": comparison,
-            }
-        ],
-        "versions": comparison["versions"],
-        "seconds": time.time() - started,
-    }
-    json_file, page = out / f"{name}.json", out / f"{name}.html"
-    write_json(json_file, result)
-    write_atomically(page, report(result, language_charts(result)).encode())
-    print_result(result)
-    click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {out / 'language'}")
-    return result
+        settings=comparison["settings"],
+        cases=[case_of(comparison, rows)],
+        trainings=out / "language",
+    )
 
 
 def _column(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:

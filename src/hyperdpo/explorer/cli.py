@@ -20,10 +20,10 @@ from hyperdpo.options import PATH, cpu_option, run_data_options
 @run_data_options("look at")
 @cpu_option
 def explore(**options: Any) -> int:
-    """Look at the trade-offs of RUN in a browser: its front, and what it answers at any weights.
+    """Explore the trade-offs of RUN in a browser: its front, and its answers at any weights.
 
-    For a ranker, lists of DATA are re-ranked live; DATA is needed. For a language model, a prompt is answered at
-    several weightings side by side; with DATA, its prompts are examples and its front is measured.
+    A ranker needs DATA, whose lists are re-ranked live. A language model answers a prompt at several weightings side by
+    side; DATA provides example prompts, and the front is measured on it.
     """
     require("explore")
     from hyperdpo.explorer.commands import explore_command

@@ -128,16 +128,14 @@ def _align_page(
     require("align")
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.alignment.run import AlignRun
-    from hyperdpo.choosing.language import align_part
+    from hyperdpo.choosing.language import align_part, read_for
     from hyperdpo.explorer.lm_state import AlignExplorer
 
     disable_progress_bars_without_tty()
     run = AlignRun.load(path, model)
     name, part = "", None
     if source is not None:
-        if reading["skip_invalid"]:
-            run.limits["skip_invalid"] = True
-        name, part = align_part(run, run.read(source, **reading), split)
+        name, part = align_part(run, read_for(run, source, **reading), split)
     explorers = [AlignExplorer(run, path, part, name, device=device)]
     if compare is not None:
         second = AlignRun.load(compare, model)

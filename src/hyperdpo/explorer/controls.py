@@ -71,7 +71,7 @@ class PointControls:
         return Point(self._simplex.weights, scale, tuple(temperatures))
 
     def set(self, point: Point) -> None:
-        """Go to a point; temperatures are left alone where there are no sliders for them."""
+        """Go to a point; temperatures without sliders stay as they are."""
         self._simplex.set(point.weights)
         values = [written(value) for value in (point.scale, *point.temperatures)]
         self._others[: len(self._pairs)] = values[: len(self._pairs)]

@@ -10,28 +10,21 @@ from nicegui import ui
 
 from hyperdpo.core.point import Point
 from hyperdpo.explorer.front import Front, Marks, figure, first_mark, xy
+from hyperdpo.explorer.state import Explorer
 
 
 class FrontView:
     """A plot of fronts with marks that move.
 
     Args:
-        names: the K metrics, the m objectives' first.
-        larger_is_better: (K,).
+        one: the first run; all runs have its objectives and metrics.
         chosen: called with a clicked point of the front.
+        note: a text under the plot.
     """
 
-    def __init__(
-        self,
-        fronts: Sequence[Front],
-        objectives: tuple[str, ...],
-        names: Sequence[str],
-        larger_is_better: Sequence[bool],
-        chosen: Callable[[Point], None],
-        note: str,
-    ):
-        self.fronts, self._objectives, self._names = list(fronts), objectives, list(names)
-        self._better, self._chosen = list(larger_is_better), chosen
+    def __init__(self, one: Explorer, fronts: Sequence[Front], chosen: Callable[[Point], None], note: str):
+        self.fronts, self._one, self._chosen = list(fronts), one, chosen
+        names = one.metrics
         self._marks: list[Marks] = []
         self._pinned: np.ndarray | None = None
         self._axes = (0, min(1, len(names) - 1))
@@ -79,18 +72,11 @@ class FrontView:
         self._plot.update_figure(self._figure())
 
     def _figure(self) -> dict[str, Any]:
-        main = len(self._objectives)
-        coloured = main if main == len(self._names) - 1 and main not in self._axes and main > 2 else None
-        return figure(
-            self.fronts,
-            self._marks,
-            self._names,
-            self._objectives,
-            self._axes,
-            colour=coloured,
-            pinned=self._pinned,
-            larger_is_better=self._better,
-        )
+        names, objectives = self._one.metrics, self._one.objectives
+        main, better = len(objectives), self._one.sample.larger_is_better
+        coloured = main if main == len(names) - 1 and main not in self._axes and main > 2 else None
+        settings: dict[str, Any] = {"colour": coloured, "pinned": self._pinned, "larger_is_better": better}
+        return figure(self.fronts, self._marks, names, objectives, self._axes, **settings)
 
     def _turned(self, _: Any) -> None:
         self._axes = (int(self._selects[0].value or 0), int(self._selects[1].value or 0))

@@ -50,7 +50,7 @@ class _Column:
 
     @property
     def run(self) -> int:
-        """Which run answers."""
+        """The number of the run that answers."""
         return 0 if self.run_of is None else int(self.run_of.value or 0)
 
 
@@ -116,16 +116,9 @@ class LmView:
             self._status = ui.label("").classes("note").props("role=status data-status=answers")
 
     def _front_card(self) -> None:
-        first = self.first
-        note = f"{measured_on(first.groups, first.split)}. A click on a point of the front moves"
-        self._front = FrontView(
-            self._fronts,
-            first.objectives,
-            first.metrics,
-            first.sample.larger_is_better,
-            self._go_to,
-            f"Cross-entropy error, and accuracy of pairs, on {note} the answer chosen here:",
-        )
+        what = f"Cross-entropy error, and accuracy of pairs, on {measured_on(self.first.groups, self.first.split)}"
+        note = f"{what}. A click on a point of the front moves the answer chosen here:"
+        self._front = FrontView(self.first, self._fronts, self._go_to, note)
         self._target = (
             ui.toggle({0: "A", 1: "B", 2: "C"}, value=0).props('no-caps padding="2px 12px"').classes("self-start")
         )

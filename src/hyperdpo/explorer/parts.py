@@ -77,7 +77,7 @@ class Latest:
 class SnippetBox:
     """Texts to copy, each with a button; a text can also be selected."""
 
-    def __init__(self, title: str = "This point, to take along", *, folded: bool = False):
+    def __init__(self, title: str = "Copy this point", *, folded: bool = False):
         self._texts: dict[str, ui.label] = {}
         with ui.expansion(title, value=not folded).props("dense").classes("w-full expand"):
             for name in ("Command line", "JSON", "Python"):

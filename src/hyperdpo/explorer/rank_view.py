@@ -63,14 +63,8 @@ class RankView:
             with card("operating point", "area-controls"):
                 self._control_card()
             with card("front", "area-front"):
-                self._front = FrontView(
-                    fronts,
-                    first.objectives,
-                    first.metrics,
-                    [True] * len(first.metrics),
-                    self._go,
-                    f"{first.description}. A click on a point of the front goes there.",
-                )
+                note = f"{first.description}. A click on a point of the front goes there."
+                self._front = FrontView(first, fronts, self._go, note)
             with card("ranked list", "area-list"):
                 self._list_card()
             with card("copy", "area-copy"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,18 +33,19 @@ def rank_snippets(
         betas: (m,) temperatures of the run; others are written out.
         base_scores: the column or file with the data's base scores, where the run has none for them.
     """
-    moved = None if point.temperatures == betas else point.temperatures
-    call = rank_call(point.weights, point.scale, moved, with_base=base_scores is not None)
+    point_json = _json(run, objectives, point)
+    if point.temperatures == betas:
+        point = replace(point, temperatures=())
+    call = rank_call(point, with_base=base_scores is not None)
     python = f"from hyperdpo import HyperRanker\n\nscores = HyperRanker.load({str(run)!r}).{call}"
-    command = rank_command(run, data, point.weights, point.scale, moved, base_scores)
-    return Snippets(command, _json(run, objectives, point), python)
+    return Snippets(rank_command(run, data, point, base_scores), point_json, python)
 
 
 def align_snippets(run: Path, objectives: tuple[str, ...], point: Point, prompt: str) -> Snippets:
     """The texts for a language model and the prompt on the page."""
-    call = align_call(point.weights, point.scale)
-    python = f"from hyperdpo import AlignRun\n\nprompts = [{prompt!r}]\ntexts = AlignRun.load({str(run)!r}).{call}"
-    return Snippets(align_command(run, point.weights, point.scale, prompt), _json(run, objectives, point), python)
+    load = f"AlignRun.load({str(run)!r}).{align_call(point)}"
+    python = f"from hyperdpo import AlignRun\n\nprompts = [{prompt!r}]\ntexts = {load}"
+    return Snippets(align_command(run, point, prompt), _json(run, objectives, point), python)
 
 
 def _json(run: Path, objectives: tuple[str, ...], point: Point) -> str:

@@ -23,9 +23,12 @@ from hyperdpo.ranking.parametrizations import Ranker
 
 @dataclass(frozen=True)
 class BaseSource:
-    """Where base scores come from: a base that was trained with the run, a column of the data, or the caller."""
+    """Where base scores come from: a base that was trained with the run, a column of the data, or the caller.
 
-    kind: Literal["trained", "column", "given"]
+    ``lightgbm`` stands in comparisons alone: each repeat trains a LightGBM model on the main label.
+    """
+
+    kind: Literal["trained", "column", "given", "lightgbm"]
     column: str | None = None
 
 

@@ -9,15 +9,12 @@ import click
 from hyperdpo.options import (
     PATH,
     beta_option,
-    described,
-    names_of,
     numbers_of,
     ranker_data_options,
     setting,
     settings_option,
     take_settings,
 )
-from hyperdpo.ranking.variants import VARIANTS
 
 if TYPE_CHECKING:
     from hyperdpo.ranking.config import RankConfig
@@ -51,7 +48,7 @@ main_share_option = click.option(
 )
 
 
-def _config(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
+def config_of(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
     """Take what names a configuration out of the options, and read it."""
     from hyperdpo.ranking.config import build_config
 
@@ -88,7 +85,7 @@ def rank_fit(**options: Any) -> None:
     from hyperdpo.ranking.commands import fit_command
 
     overrides = take_settings(options, {**SETTINGS, **FIT_SETTINGS})
-    config = _config(options, overrides)
+    config = config_of(options, overrides)
     fit_command(config=config, **options)
 
 
@@ -130,42 +127,6 @@ def rank_front(**options: Any) -> None:
 
     metric = {name: options.pop(name) for name in ("k", "gain", "empty")}
     front_command(metric={name: value for name, value in metric.items() if value is not None}, **options)
-
-
-@rank.command("compare")
-@click.argument("source", metavar="DATA", type=PATH)
-@click.option(
-    "--methods",
-    callback=names_of,
-    default="hyperdpo,dpo-ls,dpo-soup,mo-dpo",
-    show_default=True,
-    metavar="A,B",
-    help=f"Some of {described(VARIANTS)}; with a variant as hyperdpo:paper. See docs/ranking.md.",
-)
-@click.option(
-    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
-)
-@click.option("--points", type=int, default=11, show_default=True, help="Weightings on each front.")
-@click.option(
-    "--seeds", type=int, help="Repeats, each with a seed of its own.  [default: one per fold; 3 of one split]"
-)
-@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
-@click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
-@click.option("--seed", type=int, help="The first seed.")
-@settings_option("Any setting, of all methods but those that have it of their own (a note says so).")
-@paper_option
-@ranker_data_options
-def rank_compare(**options: Any) -> None:
-    """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
-
-    DATA is a file, a directory with train, vali and test files, or one of Fold1 to Fold5. A finished training is kept
-    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base.
-    """
-    from hyperdpo.ranking.commands import compare_command
-
-    given = take_settings(options, SETTINGS)
-    config = _config(options, given)
-    compare_command(config=config, given=given, **options)
 
 
 @rank.command("score")

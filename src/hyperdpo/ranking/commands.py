@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,16 +23,13 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.plots import plot_fronts
-from hyperdpo.ranking.bench import note_kept_settings, parse_entry
-from hyperdpo.ranking.comparison import attained, compare, mean_front
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run
-from hyperdpo.ranking.oracle import oracle_front
-from hyperdpo.ranking.repeats import natural_seeds, read_repeats
+from hyperdpo.ranking.oracle import attained, oracle_front
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
-from hyperdpo.ranking.tables import print_comparison, print_fit, print_front
+from hyperdpo.ranking.tables import print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
 from hyperdpo.threads import use_free_cores
 
@@ -143,7 +139,7 @@ def front_command(
     if out is not None:
         write_json(out, result)
     if plot is not None:
-        shown = {"HyperDPO": front} if attainable is None else {"HyperDPO": front, "oracle": attainable}
+        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.to_dict()})
         plot_fronts(shown, plot, base=result["base"])
     print_front(result)
     for what, written in (("front", out), ("plot", plot)):
@@ -229,44 +225,6 @@ def score_command(
         else:
             write_atomically(out, text.encode())
     return scores
-
-
-def compare_command(
-    source: Path,
-    config: RankConfig,
-    out: Path,
-    *,
-    methods: Sequence[str],
-    points: int = 11,
-    seeds: int | None = None,
-    folds: int = 0,
-    oracle: Path | None = None,
-    base_scores: str | None = None,
-    cpu: bool = False,
-    given: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """``hyperdpo rank compare``: the content of ``compare.json``.
-
-    Args:
-        seeds: None: as many as there are folds, 3 of one split.
-        given: the settings that were asked for by themselves; a note says which of them a method replaces.
-    """
-    entries = [parse_entry(method) for method in methods]
-    note_kept_settings(entries, given or {})
-    check_writable(out)
-    if seeds is None:
-        seeds = natural_seeds(source, folds)
-    repeats = read_repeats(source, config, seeds=seeds, folds=folds, base=base_scores, oracle=oracle)
-    accelerator = make_accelerator(config.training.precision, cpu=cpu)
-    use_free_cores()
-    started = time.monotonic()
-    result = compare(config, repeats, entries, accelerator, out, points=points, say=click.echo)
-    result["data"] = {"source": source.name, "folds": folds}
-    write_json(out / "compare.json", result)
-    plot_fronts({name: mean_front(one) for name, one in result["methods"].items()}, out / "compare.png", result["base"])
-    print_comparison(result)
-    click.echo(f"{out / 'compare.json'}, {out / 'compare.png'}; {time.monotonic() - started:.0f} s this time")
-    return result
 
 
 def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_from_zero: bool) -> RankRun:

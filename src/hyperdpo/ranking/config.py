@@ -13,8 +13,8 @@ from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.paper import PAPER
 from hyperdpo.ranking.presets import MAIN_LABEL, PRESETS
-from hyperdpo.ranking.variants import PAPER
 from hyperdpo.validation import (
     Float,
     Fraction,
@@ -377,7 +377,7 @@ def build_config(
 
     Args:
         overrides: nested settings, as in a file.
-        paper: with :data:`~hyperdpo.ranking.variants.PAPER`.
+        paper: with :data:`~hyperdpo.ranking.paper.PAPER`.
 
     Raises:
         InputError: an unknown preset, a file that cannot be read, an unknown or invalid setting.

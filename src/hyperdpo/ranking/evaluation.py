@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.data.batching import GroupBatch
+from hyperdpo.fronts import front_dict, grid_points, named
 from hyperdpo.progress import Update
 from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, mrr, ndcg
@@ -99,33 +100,18 @@ class Front:
         names = self.objectives
         points = [
             {
-                "weights": [float(w) for w in self.weights[p]],
-                "scale": float(self.scales[p]),
                 **({} if self.main_shares is None else {"main_share": float(self.main_shares[p])}),
-                "temperature": [float(b) for b in self.temperatures[p]],
-                "metrics": _named(names, self.metrics[p]),
+                "metrics": named(names, self.metrics[p]),
                 "main": None if self.main is None or np.isnan(self.main[p]) else float(self.main[p]),
-                "mrr": _named(names, self.mrr[p]),
-                "cross_entropy": _named(names, self.cross_entropy[p]),
+                "mrr": named(names, self.mrr[p]),
+                "cross_entropy": named(names, self.cross_entropy[p]),
             }
             for p in range(len(self.weights))
         ]
-        return {
-            "objectives": list(names),
-            "directions": {name: "maximize" for name in names},
-            "metric": {
-                "name": "ndcg",
-                "k": self.settings.k,
-                "gain": self.settings.gain,
-                "empty": self.settings.empty,
-                "description": self.settings.describe(),
-            },
-            "groups_counted": {name: int(n) for name, n in zip(names, self.groups_counted, strict=True)},
-            "points": points,
-            "hypervolume": self.hypervolume,
-            "hypervolume_with_main": self.hypervolume_with_main,
-            "reference_point": [0.0] * len(names),
-        }
+        metric = {"name": "ndcg", **asdict(self.settings), "description": self.settings.describe()}
+        counted = {name: int(n) for name, n in zip(names, self.groups_counted, strict=True)}
+        found = front_dict(self, "maximize", metric, self.temperatures, points, [0.0] * len(names))
+        return found | {"groups_counted": counted}
 
 
 def front_hypervolume(metrics: np.ndarray) -> float:
@@ -257,8 +243,7 @@ def evaluate_front(
         means = sums / counts
     return Front(
         objectives=tuple(label.name for label in examples.labels),
-        weights=np.tile(weights, (len(scales), 1)),
-        scales=np.repeat(np.asarray(scales, dtype=np.float64), len(weights)),
+        **grid_points(weights, scales),
         temperatures=np.tile(np.asarray(betas, dtype=np.float64), (points, 1)),
         metrics=means[0, :, :m],
         main=None if main is None else means[0, :, m],
@@ -278,8 +263,3 @@ def _add(sums: np.ndarray, counts: np.ndarray, values: torch.Tensor) -> None:
 
 def _tensor(values: np.ndarray, device: torch.device | str) -> torch.Tensor:
     return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=device)
-
-
-def _named(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
-    """NaN is not JSON: null."""
-    return {name: None if np.isnan(v) else float(v) for name, v in zip(names, values, strict=True)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,3 +70,22 @@ def oracle_front(
         return mixture_scores(batch.targets.log(), batch.mask, batch.base_scores, grid, betas, batch.signal)
 
     return evaluate_front(score, examples, weights, scales, betas, metric)
+
+
+def attained(front: Front, attainable: Front) -> dict[str, Any]:
+    """The fraction of the attainable front that a front reaches, and what it loses at each w.
+
+    Returns:
+        Hypervolumes of the oracle and the fractions of them; ``regret``: at each point, the weighted metric
+        sum_j w_j NDCG_j of the oracle minus that of the front.
+    """
+    best, with_main = attainable.hypervolume, attainable.hypervolume_with_main
+    own = front.hypervolume_with_main
+    regret = (front.weights * (np.nan_to_num(attainable.metrics) - np.nan_to_num(front.metrics))).sum(1)
+    return {
+        "hypervolume": best,
+        "hypervolume_with_main": with_main,
+        "fraction": front.hypervolume / best if best else None,
+        "fraction_with_main": own / with_main if own is not None and with_main else None,
+        "regret": regret.tolist(),
+    }

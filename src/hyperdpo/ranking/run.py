@@ -45,13 +45,14 @@ from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, sc
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
+from hyperdpo.runs import METRICS, RUN, read_run
 
 #: Raised whenever runs hold something that an older version would not understand.
 FORMAT_VERSION = 3
 #: Versions that are read: 2 knows neither missing values nor origins of features.
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 
-RUN, CONFIG, METRICS, MODEL, BASE_SCORES = "run.json", "config.json", "metrics.json", "model.safetensors", "base_scores"
+CONFIG, MODEL, BASE_SCORES = "config.json", "model.safetensors", "base_scores"
 
 
 @dataclass
@@ -359,20 +360,7 @@ class RankRun:
             InputError: no run, one of another format version, or one whose files do not agree.
         """
         path = Path(path)
-        if not (path / RUN).is_file():
-            state = "training has not finished" if (path / "checkpoints").is_dir() else "no run there"
-            raise InputError(f"{path}: {state}; expected a directory that `hyperdpo rank fit` has completed")
-        run = read_json(path / RUN)
-        if isinstance(run, dict) and run.get("kind") == "align":
-            raise InputError(
-                f"{path}: a run of `hyperdpo align`, a language model; expected one of `hyperdpo rank fit`"
-            )
-        found = run.get("format_version") if isinstance(run, dict) else None
-        if found not in READABLE_VERSIONS:
-            raise InputError(
-                f"{path / RUN}: a run of format version {found}; this is hyperdpo {__version__}, which reads versions "
-                f"{READABLE_VERSIONS[0]} to {FORMAT_VERSION} (train it again, or install the version named in the file)"
-            )
+        run = read_run(path, "rank", READABLE_VERSIONS)
         config = parse_config(read_json(path / CONFIG), str(path / CONFIG))
         tensors, _ = read_tensors(path / MODEL)
         try:

@@ -106,7 +106,9 @@ def train_demo_lm(
     tokenizer = build_tokenizer(texts)
     model = _new_model(tokenizer, seed)
     _train(model, *_token_stream(tokenizer, texts), steps, seed, progress)
-    _save(model, tokenizer, out)
+    with written(out, directory=True) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
     return out
 
 
@@ -184,12 +186,6 @@ def _may_be_replaced(out: Path) -> bool:
         return _MARK in json.loads((out / "config.json").read_bytes())
     except (OSError, ValueError):
         return not any(out.iterdir())
-
-
-def _save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    with written(out, directory=True) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
 
 
 @dataclass(frozen=True)

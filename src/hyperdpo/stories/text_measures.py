@@ -1,7 +1,7 @@
-"""Measures of a text: functions str -> number that serve as objectives where no reward model is at hand.
+"""Measures of a text: functions str -> number, for objectives without a reward model.
 
 Every measure is deterministic, finite and >= 0, and 0 for a text without words. Shares are in per cent ("per 100
-words"), so that a table reads well and a longer text is not better for its length alone. They know English only.
+words"), so that a longer text is not better for its length alone. They know English only.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def short_words(text: str) -> float:
 def dialogue(text: str) -> float:
     """Letters inside double quotation marks, per cent of all letters.
 
-    A mark opens where white space or nothing stands before it, else it closes. So a response that starts inside a
-    quotation of its prompt, or is cut off inside one, is measured right.
+    A mark opens after white space or at the start, and closes elsewhere. So a response that starts inside a quotation
+    of its prompt, or is cut off inside one, is measured correctly.
     """
     quoted = letters = start = 0
     inside: bool | None = None
@@ -73,7 +73,7 @@ def dialogue(text: str) -> float:
         opens = _opens(text, mark.start())
         count = _letters(text[start : mark.start()])
         letters += count
-        # What stands before the first mark is inside exactly if that mark closes.
+        # Text before the first mark is inside a quotation exactly if that mark closes.
         quoted += count if inside or (inside is None and not opens) else 0
         inside, start = opens, mark.end()
     count = _letters(text[start:])
@@ -109,14 +109,8 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
         function.__name__: function
         for function in (
-            positive_words,
-            negative_words,
-            dialogue,
-            sentence_length,
-            short_words,
-            word_length,
-            distinct_words,
-            word_count,
+            *(positive_words, negative_words, dialogue, sentence_length),
+            *(short_words, word_length, distinct_words, word_count),
         )
     }
 )

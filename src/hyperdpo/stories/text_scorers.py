@@ -1,4 +1,4 @@
-"""What an objective says of a text: text measures, a classifier or reward model, or a function of your own."""
+"""Scores of texts, by objective: from text measures, from a classifier or reward model, or from your own function."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from hyperdpo.errors import InputError
 from hyperdpo.stories.text_measures import MEASURES, measure_texts
 
-#: From N prompts and N continuations, (N, m) scores, one column per objective; more is better unless the objective is
-#: one to minimise.
+#: N prompts and N continuations -> (N, m) scores, one column per objective. More is better, except for objectives that
+#: are minimised.
 Scorer = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
 
@@ -37,7 +37,7 @@ def classifiers(paths: Sequence[str], label: int = -1, *, batch_size: int = 32, 
     """The scorer whose columns are sequence classifiers or reward models, one per objective.
 
     Args:
-        paths: of transformers checkpoints with a sequence classification head; the text is the prompt with its
+        paths: transformers checkpoints with a sequence classification head; the text is the prompt with its
             continuation.
         label: which logit counts, where a model has several; the last by default.
 
@@ -71,14 +71,14 @@ def classifiers(paths: Sequence[str], label: int = -1, *, batch_size: int = 32, 
 
 
 def scorer_of(name: str | None, columns: Sequence[str]) -> tuple[str, Scorer] | None:
-    """The scorer that a command was given.
+    """The scorer of ``--scorer``.
 
     Args:
         name: ``package.module:function`` or ``classifiers:PATH,PATH``; None: text measures, if every objective is one.
-        columns: of the objectives.
+        columns: the columns of the objectives.
 
     Returns:
-        Its name and the scorer; None where there is none.
+        Its name and the scorer; None if there is none.
 
     Raises:
         InputError: nothing of that name.

@@ -25,6 +25,8 @@ LARGEST = float(np.finfo(np.float32).max)
 SHOWN = 40
 #: The roles that ShareGPT gives other names.
 _ROLES = {"human": "user", "gpt": "assistant"}
+#: What raters write where there is no rating.
+_NO_RATING = ("n/a", "na", "", "none", "null", "nan", "-")
 
 
 class RowError(InputError):
@@ -184,3 +186,20 @@ def numbers_of(values: Any, name: str) -> tuple[float, ...] | None:
         expected = "a list of numbers, one per response, or null"
         raise wrong(f"column {name!r}", values, expected, "labels that are no list of numbers")
     return tuple(number_of(value, f"column {name!r}, value {k}") for k, value in enumerate(values, 1))
+
+
+def number_in(value: Any) -> Any:
+    """The number that a cell holds, also as a text; None if it holds none. True and false are not numbers."""
+    if isinstance(value, str):
+        try:
+            found = float(value)
+        except ValueError:
+            return None
+        return found if math.isfinite(found) and "_" not in value else None
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
+    return value if number and not is_missing(value) else None
+
+
+def is_unrated(value: Any) -> bool:
+    """Whether a cell is empty, or holds what raters write where there is no rating."""
+    return is_missing(value) or (isinstance(value, str) and value.strip().lower() in _NO_RATING)

@@ -7,10 +7,11 @@ place; the reader adds it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from hyperdpo.alignment.data.cells import (
     column,
     is_list,
     is_missing,
+    is_unrated,
+    number_in,
     number_of,
     numbers_of,
     text_of,
@@ -29,7 +32,6 @@ from hyperdpo.alignment.data.cells import (
 )
 from hyperdpo.alignment.data.pairs import ALSO, from_pair
 from hyperdpo.alignment.data.parts import PLAIN, PROMPTS, Columns, Parts, parts_of
-from hyperdpo.alignment.data.rated import from_helpsteer, from_ultrafeedback, number_in
 from hyperdpo.data.groups import abridged
 from hyperdpo.errors import InputError
 
@@ -39,6 +41,8 @@ PKU_COLUMNS = {"helpful": "better_response_id", "harmless": "safer_response_id"}
 HELPSTEER2, HELPSTEER3 = "preference_strength", "overall_preference"
 #: Layouts in which a pair may have no preferred response.
 UNDECIDED = ("helpsteer2", "helpsteer3")
+#: Names of columns that only number or name rows.
+_NUMBERING = ("id", "index", "idx", "row", "rowid", "unnamed: 0", "__index_level_0__", "level_0")
 
 
 def from_lists(row: Row, columns: Columns = PLAIN, *, responses: str, labels: str) -> Parts:
@@ -104,6 +108,71 @@ def from_strength(row: Row, columns: Columns = PLAIN, *, responses: tuple[str, s
     decided = value < 0 or value > 0  # neither holds of NaN
     label = (float(value < 0), float(value > 0)) if decided else None
     return parts_of(row, columns, completions, {columns.objective or strength: label})
+
+
+def from_ultrafeedback(row: Row, columns: Columns = PLAIN) -> Parts:
+    """UltraFeedback: ``instruction``, ``completions``, each with ``response`` and ``annotations`` {aspect: {Rating}}.
+
+    Every aspect is an objective. A rating is a number, also one that is written as a text; "N/A", null or an aspect
+    that is absent is a missing label of that response. Overall scores and rationales are not used.
+
+    Raises:
+        InputError: a column or a rating of another form.
+    """
+    rated = column(row, "completions")
+    if not is_list(rated) or not all(isinstance(one, Mapping) for one in rated):
+        expected = "a list of objects with response and annotations"
+        raise wrong("column 'completions'", rated, expected, "column 'completions' is no list of rated responses")
+    texts, ratings = [], []
+    for k, one in enumerate(rated):
+        text, annotations = one.get("response"), one.get("annotations")
+        if not isinstance(text, str):
+            raise wrong(f"completions[{k}].response", text, "a text", "a response that is no text")
+        if is_missing(annotations):
+            annotations = {}
+        if not isinstance(annotations, Mapping):
+            reason = "annotations that are no object of aspects"
+            raise wrong(f"completions[{k}].annotations", annotations, "an object of aspects", reason)
+        texts.append(text)
+        ratings.append({str(name): _rating(value, f"completions[{k}], {name}") for name, value in annotations.items()})
+    aspects = dict.fromkeys(name for one in ratings for name in one)
+    labels = {name: tuple(one.get(name, math.nan) for one in ratings) for name in aspects}
+    return parts_of(row, columns, tuple(texts), dict(labels))
+
+
+def _rating(value: Any, name: str) -> float:
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("Rating", "rating") if key in value), None)
+    if is_unrated(value):
+        return math.nan
+    number = number_in(value) if isinstance(value, str) else value
+    if number is None:
+        raise wrong(f"{name}: the rating", value, "a number or N/A", "a rating that is no number")
+    return number_of(number, name)
+
+
+def from_helpsteer(row: Row, columns: Columns = PLAIN) -> Parts:
+    """HelpSteer and HelpSteer2: ``prompt``, ``response`` and columns of numbers, each an objective.
+
+    Rows with the same prompt are a group. A number may be written as a text; "N/A" and the like are no label. Columns
+    that only number the rows are no objectives.
+
+    Raises:
+        InputError: a column is missing or of another form.
+    """
+    names = [n for n in row if n not in (*columns.taken(), "response") and n not in columns.ignored]
+    labels = {
+        str(name): (number_of(value, f"column {name!r}"),)
+        for name in names
+        if (value := number_in(row[name])) is not None and (name in columns.objectives or not _is_numbering(str(name)))
+    }
+    return parts_of(row, columns, (text_of(row, "response"),), dict(labels))
+
+
+def _is_numbering(name: str) -> bool:
+    """Whether a column's name says that it numbers the rows."""
+    low = name.strip().lower()
+    return low in _NUMBERING or low.endswith(("_id", "_idx", "_index", "-id"))
 
 
 #: This package's own layout, and listwise scores.

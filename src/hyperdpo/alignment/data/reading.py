@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
-from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, reason_of
+from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, is_unrated, number_in, reason_of
 from hyperdpo.alignment.data.columns import LeftOver
 from hyperdpo.alignment.data.file_rows import refuse, source_rows
 from hyperdpo.alignment.data.formats import FORMATS, UNDECIDED, Format, detect_format
 from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading, prompt_key
 from hyperdpo.alignment.data.parts import FIRST, Columns, Parts
-from hyperdpo.alignment.data.rated import is_unrated, number_in
 from hyperdpo.alignment.settings import ReadingSettings
 from hyperdpo.errors import InputError, shown
 from hyperdpo.validation import settings
@@ -161,10 +160,10 @@ class _Reader:
         return form
 
     def _numeric(self, found: list[_Found], names: tuple[str, ...]) -> tuple[list[_Found], tuple[str, ...]]:
-        """Rows whose cells are numbers in all columns of numbers, and the columns that are no objectives after all.
+        """Rows without wrong cells in the columns of numbers, and the columns that are no objectives after all.
 
-        Where at least :data:`_MOSTLY` of a column are numbers, or it is asked for, other cells make a row invalid. A
-        column with more of them is no objective, nor is one that does nothing but number the rows.
+        If at least :data:`_MOSTLY` of a column's values are numbers, or the column is asked for, other values make a
+        row invalid. Otherwise the column is no objective; nor is one that only numbers the rows.
         """
         dropped = []
         bad: dict[int, RowError] = {}
@@ -204,7 +203,7 @@ class _Reader:
         return groups, (single, first)
 
     def _without_repeats(self, found: list[_Found]) -> int:
-        """Take the prompt off the beginning of responses that all repeat it; how many groups did."""
+        """Remove the prompt from the beginning of responses that all repeat it; the number of such groups."""
         told = [one.told if isinstance(one.told, str) and isinstance(one.parts.prompt, str) else None for one in found]
         texts = [
             None if prompt is None else _unrepeated(prompt, one.parts.completions)
@@ -262,7 +261,7 @@ def _check_texts(parts: Parts) -> None:
 
 
 def _unrepeated(prompt: str, completions: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The responses without the prompt; None unless all begin with it and go on after it."""
+    """The responses without the prompt; None unless all begin with it and continue after it."""
     start = prompt if all(text.startswith(prompt) for text in completions) else prompt.rstrip()
     if not start.strip() or not all(text.startswith(start) for text in completions):
         return None
@@ -280,7 +279,7 @@ def _numbers_rows(values: Sequence[Any]) -> bool:
 
 
 def notes(preferences: Preferences) -> list[str]:
-    """What a user should know about how a source was read, a line each."""
+    """Notes for the user on how a source was read, a line each."""
     reading = preferences.reading
     if reading is None:
         return []

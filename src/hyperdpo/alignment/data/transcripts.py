@@ -17,11 +17,11 @@ _ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "user_token"), USER),
     **dict.fromkeys(("assistant", "model", "bot", "chatbot", "gpt", "chatbot_token"), ANSWER),
 }
-#: What stands before a text and is no part of it, beside white space.
+#: Tokens before a text, which are no part of it.
 _BEGINNINGS = """
     <s> <bos> <BOS_TOKEN> <|begin_of_text|> <|startoftext|> <|endoftext|> <｜begin▁of▁sentence｜> <|bos|> [gMASK] <sop>
 """
-#: What stands behind a turn.
+#: Tokens after a turn.
 _ENDS = """
     </s> <eos> <|eos|> <|endoftext|> <|end_of_text|> <|im_end|> <|eot_id|> <|eom_id|> <|eot|> <|end|> <|end_of_turn|>
     <end_of_turn> <|END_OF_TURN_TOKEN|> <end_of_utterance> <EOS_TOKEN> <｜end▁of▁sentence｜>
@@ -62,7 +62,7 @@ _TOKENS = {
 
 
 def _token_marks(text: str) -> Iterator[list[Mark]]:
-    """The markers of each family of which the text has any."""
+    """The markers in a text, by family."""
     if "<" not in text and "[" not in text:
         return
     for hint, pattern in _TOKENS.items():
@@ -209,7 +209,7 @@ def _opened(text: str, family: _Names, marks: list[Mark], last: Mark) -> str | N
 
 
 def _with_input(turn: str, family: _Names, mark: Mark) -> str:
-    """Alpaca's turn has two parts."""
+    """Alpaca's turn with its second part, the input."""
     if family.users[0] != "Instruction":
         return turn
     found = _INPUT.search(turn)

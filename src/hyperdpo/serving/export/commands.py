@@ -12,6 +12,7 @@ from hyperdpo.core.point import parse_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
 from hyperdpo.files import read_json
+from hyperdpo.runs import run_kind
 
 #: What tells an adapter's directory (no run) from others.
 ADAPTER_FILE = "hyperdpo_config.json"
@@ -26,8 +27,7 @@ def kind_of(path: Path) -> str:
         InputError: neither a run nor an adapter's directory.
     """
     if (path / "run.json").is_file():
-        run = read_json(path / "run.json")
-        kind = run.get("kind") if isinstance(run, dict) else None
+        kind = run_kind(path)
         if kind not in ("rank", "align"):
             raise InputError(f"{path / 'run.json'}: a run of kind {kind}; expected one of rank fit or align fit")
         return str(kind)

@@ -30,6 +30,16 @@ OPEN_PATHS = ("/healthz", "/readyz")
 #: Of all requests that are under way, as a multiple of what one of them may have.
 BODIES_HELD = 16
 
+#: What a route of either server may answer, for the OpenAPI document.
+BAD_REQUEST = "Bad request: one line says what and where."
+COMMON_ERRORS = {
+    401: "No API key, or a wrong one (where the server has one).",
+    413: "The body is too large.",
+    415: "The body is not said to be JSON.",
+    429: "The queue is full; Retry-After says when to come back.",
+    503: "The server is shutting down.",
+}
+
 #: A refusal as the body of an answer.
 ErrorBody = Callable[[Refusal], Mapping[str, Any]]
 
@@ -137,7 +147,7 @@ def build_app(
         app.add_middleware(ApiKey, server=server, answer=answer)
     if server.hosts:
         app.add_middleware(KnownHost, server=server, answer=answer)
-    app.add_middleware(Measured, server=server, app_of_routes=app)
+    app.add_middleware(Measured, server=server, answer=answer, app_of_routes=app)
     _describe(app, server, request_models)
     return app
 
@@ -202,17 +212,47 @@ def _met_before(server: Server, path: str, described: Mapping[str, Any]) -> dict
     return {code: text for code, text in found.items() if code not in described}
 
 
-class Measured:
-    """Counts and times requests by route; tells connections to close while the server is draining."""
+def _header(scope: Scope, name: bytes) -> bytes:
+    """The first header of that name; empty if there is none."""
+    return next((value for other, value in scope["headers"] if other == name), b"")
 
-    def __init__(self, app: ASGIApp, server: Server, app_of_routes: FastAPI):
-        self._app, self._server, self._metrics, self._routes = app, server, server.metrics, app_of_routes
+
+class HttpMiddleware:
+    """Sees every request before its route does.
+
+    Args:
+        answer: a refusal -> its response.
+    """
+
+    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
+        self._app, self._server, self._answer = app, server, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        started, code = time.perf_counter(), 0
+        elif (refusal := self.refusal(scope)) is not None:
+            await self._answer(refusal)(scope, receive, send)
+        else:
+            await self.handle(scope, receive, send)
+
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """What is wrong with a request's head, if anything is."""
+        return None
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on."""
+        await self._app(scope, receive, send)
+
+
+class Measured(HttpMiddleware):
+    """Counts and times requests by route; tells connections to close while the server is draining."""
+
+    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response], app_of_routes: FastAPI):
+        super().__init__(app, server, answer)
+        self._routes = app_of_routes
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, code, metrics = time.perf_counter(), 0, self._server.metrics
 
         async def sending(message: Message) -> None:
             nonlocal code
@@ -222,22 +262,22 @@ class Measured:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        self._metrics.in_flight.inc()
+        metrics.in_flight.inc()
         try:
             await self._app(scope, receive, sending)
         except Exception:
             code = 500
             raise
         finally:
-            self._metrics.in_flight.dec()
+            metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", None) or self._route_of(scope)
-            self._metrics.requests.labels(route, str(code or 499)).inc()  # 499: gone before there was an answer
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            metrics.requests.labels(route, str(code or 499)).inc()  # 499: gone before there was an answer
+            metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     def _route_of(self, scope: Scope) -> str:
         """The path of the route that a request would have come to, had it not been refused before.
 
-        Of paths that are no route, anybody may make any number: they are counted as one.
+        Paths that are no route are counted as one: anybody may make any number of them.
         """
         for route in self._routes.routes:
             if route.matches(scope)[0] is not Match.NONE:
@@ -245,58 +285,39 @@ class Measured:
         return "other"
 
 
-class ApiKey:
+class ApiKey(HttpMiddleware):
     """Refuses requests without the key."""
 
-    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
-        self._app, self._answer = app, answer
-        assert server.api_key is not None
-        self._expected = b"Bearer " + server.api_key.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            found = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-            scheme, _, key = found.partition(b" ")
-            if not hmac.compare_digest(scheme.title() + b" " + key.strip(), self._expected):
-                message = "Authorization: no key, or a wrong one; expected Bearer and the server's key"
-                refusal = Refusal(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-                await self._answer(refusal)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    def refusal(self, scope: Scope) -> Refusal | None:
+        assert self._server.api_key is not None
+        scheme, _, key = _header(scope, b"authorization").partition(b" ")
+        expected = b"Bearer " + self._server.api_key.encode()
+        if scope["path"] in OPEN_PATHS or hmac.compare_digest(scheme.title() + b" " + key.strip(), expected):
+            return None
+        message = "Authorization: no key, or a wrong one; expected Bearer and the server's key"
+        return Refusal(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-class KnownHost:
+class KnownHost(HttpMiddleware):
     """Refuses requests that call the server by another name than its own."""
 
-    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
-        self._app, self._answer, self._names = app, answer, frozenset(name.lower() for name in server.hosts)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            found = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-            if re.sub(r":\d*$", "", found).strip("[]").lower() not in self._names:
-                message = f"Host: found {found[:60]!r}; expected {' or '.join(sorted(self._names))} (--allow-host)"
-                await self._answer(Refusal(421, message))(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    def refusal(self, scope: Scope) -> Refusal | None:
+        found, names = _header(scope, b"host").decode("latin-1"), {name.lower() for name in self._server.hosts}
+        if re.sub(r":\d*$", "", found).strip("[]").lower() in names:
+            return None
+        return Refusal(421, f"Host: found {found[:60]!r}; expected {' or '.join(sorted(names))} (--allow-host)")
 
 
-class BodyLimit:
+class BodyLimit(HttpMiddleware):
     """Refuses bodies that are too large, or too much together with those of others, before or while they are read."""
 
-    def __init__(self, app: ASGIApp, server: Server, answer: Callable[[Refusal], Response]):
-        self._app, self._answer, self._most = app, answer, server.max_body
-        self._held = 0
+    _held = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-        refusal = self._refusal(int(said), int(said)) if said.isdigit() and len(said) < 20 else None
-        if refusal is not None:
-            await self._answer(refusal)(scope, receive, send)
-            return
+    def refusal(self, scope: Scope) -> Refusal | None:
+        said = _header(scope, b"content-length")
+        return self._beyond(int(said), int(said)) if said.isdigit() and len(said) < 20 else None
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         read = 0
 
         async def receiving() -> Message:
@@ -304,7 +325,7 @@ class BodyLimit:
             message = await receive()
             more = len(message.get("body", b""))
             read, self._held = read + more, self._held + more
-            refusal = self._refusal(read, 0)
+            refusal = self._beyond(read, 0)
             if refusal is not None:
                 raise refusal
             return message
@@ -314,12 +335,12 @@ class BodyLimit:
         finally:
             self._held -= read
 
-    def _refusal(self, size: int, more: int) -> Refusal | None:
+    def _beyond(self, size: int, more: int) -> Refusal | None:
         """What to say to a body of this size, of which so much is still to come."""
-        close = {"Connection": "close"}
-        if size > self._most:
-            return Refusal(413, f"the body: too large; expected at most {self._most} bytes", headers=close)
-        if self._held + more > BODIES_HELD * self._most:
+        close, most = {"Connection": "close"}, self._server.max_body
+        if size > most:
+            return Refusal(413, f"the body: too large; expected at most {most} bytes", headers=close)
+        if self._held + more > BODIES_HELD * most:
             message = "the bodies of the requests under way are too large together; try again later"
             return Refusal(429, message, code="queue_full", headers={"Retry-After": "1"} | close)
         return None

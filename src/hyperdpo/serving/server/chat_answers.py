@@ -39,7 +39,7 @@ class AnswerWriter:
         self._point = {"weights": named, "scale": point.scale}
 
     def whole(self, texts: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
-        """Of (text, reason, tokens) of each answer."""
+        """The answer from (text, reason, tokens) of each choice."""
         choices = []
         for index, (text, reason, _) in enumerate(texts):
             content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}

@@ -18,7 +18,15 @@ from fastapi.responses import StreamingResponse
 from hyperdpo.core.point import Point, PointReader, even_weights
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
-from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses
+from hyperdpo.serving.server.app import (
+    BAD_REQUEST,
+    COMMON_ERRORS,
+    Server,
+    body_of,
+    build_app,
+    check_json,
+    error_responses,
+)
 from hyperdpo.serving.server.chat_answers import AnswerWriter, error_body, whole_text_of
 from hyperdpo.serving.server.chat_schema import (
     ChatAnswer,
@@ -44,35 +52,26 @@ MOST_STOPS, LONGEST_STOP = 4, 200
 #: A text that is made into tokens at once; longer ones would keep other requests waiting.
 DIRECT_CHARACTERS = 10_000
 
-ERRORS = {
-    400: "Bad request: one line says what and where.",
-    401: "No API key, or a wrong one (where the server has one).",
-    404: "No such model.",
-    413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    429: "The queue is full; Retry-After says when to come back.",
-    500: "The model failed.",
-    503: "The server is shutting down.",
-}
+ERRORS = {400: BAD_REQUEST, 404: "No such model.", 500: "The model failed.", **COMMON_ERRORS}
 
 
 @dataclass(frozen=True)
 class TextLimits:
-    """Of requests to a language model.
+    """Limits of requests to a language model.
 
     Attributes:
         max_tokens: of an answer.
-        max_prompt_tokens: of a prompt.
+        max_prompt: of a prompt.
         max_choices: prompts times answers of one request.
-        max_rows: texts that are decoded together.
-        max_waiting: texts that wait.
+        max_batch: texts that are decoded together.
+        max_queue: texts that wait.
     """
 
     max_tokens: int = 1024
-    max_prompt_tokens: int = 4096
+    max_prompt: int = 4096
     max_choices: int = 16
-    max_rows: int = 16
-    max_waiting: int = 128
+    max_batch: int = 16
+    max_queue: int = 128
 
 
 def chat_app(language: LanguageModel, server: Server, limits: TextLimits, default: Point | None = None) -> FastAPI:
@@ -82,7 +81,7 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         default: the point of requests that name none.
     """
     ends, model = language.ends, language.model
-    sizes = {"max_rows": limits.max_rows, "max_waiting": limits.max_waiting}
+    sizes = {"max_batch": limits.max_batch, "max_queue": limits.max_queue}
     engine = LMEngine(model, language.tokenizer, ends, server.metrics, **sizes)
 
     app = build_app(
@@ -185,7 +184,7 @@ class _Service:
         if not prompts or answers * prompts > most:
             found = f"{prompts} prompts, {answers} answers each"
             raise Refusal(400, f"n: found {found}; expected 1 to {most} in all", parameter="n")
-        tokens = self._limits.max_prompt_tokens
+        tokens = self._limits.max_prompt
         if characters > tokens * prompts * self._language.longest:
             message = f"{name}: {characters} characters; expected at most {tokens} tokens"
             raise Refusal(400, message, parameter=name, code="context_length_exceeded")
@@ -308,8 +307,8 @@ class _Service:
         limits, context = self._limits, self._language.context
         if not prompt:
             raise Refusal(400, f"{name}: no tokens; expected a text", parameter=name)
-        if len(prompt) > limits.max_prompt_tokens:
-            message = f"{name}: {len(prompt)} tokens; expected at most {limits.max_prompt_tokens}"
+        if len(prompt) > limits.max_prompt:
+            message = f"{name}: {len(prompt)} tokens; expected at most {limits.max_prompt}"
             raise Refusal(400, message, parameter=name, code="context_length_exceeded")
         left = limits.max_tokens if context is None else context - len(prompt)
         if left < (tokens or 1):

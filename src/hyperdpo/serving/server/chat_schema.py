@@ -39,7 +39,7 @@ IGNORED = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 
 
 class StreamOptions(BaseModel):
-    """Of a streamed answer."""
+    """What a streamed answer is to contain."""
 
     include_usage: bool | None = Field(None, description="Count the tokens in one more chunk at the end.")
     include_obfuscation: bool | None = Field(None, description="Accepted, and ignored.")

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,10 @@ def _rank_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
     from hyperdpo.serving.server.rank_schema import RankLimits
 
     model = RankModel.load(path, options.get("backend"), options.get("threads") or 1)
-    given = {"max_items": "max_items", "max_groups": "max_groups", "max_batch": "max_lists", "max_queue": "max_waiting"}
     point = _point(model.objectives, options)
     if point.temperatures:
         model.check(point)
-    return rank_app(model, server, RankLimits(**_limits(options, given)), point)
+    return rank_app(model, server, _limits(RankLimits, options), point)
 
 
 def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI:
@@ -131,13 +131,7 @@ def _chat_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
     disable_progress_bars_without_tty()
     language = LanguageModel.load(path, options.get("model"), device=best_device(bool(options.get("cpu"))))
     use_free_cores()
-    given = {
-        "max_tokens": "max_tokens",
-        "max_prompt": "max_prompt_tokens",
-        "max_batch": "max_rows",
-        "max_queue": "max_waiting",
-    }
-    return chat_app(language, server, TextLimits(**_limits(options, given)), _point(language.objectives, options))
+    return chat_app(language, server, _limits(TextLimits, options), _point(language.objectives, options))
 
 
 def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
@@ -150,5 +144,6 @@ def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
         raise InputError(str(error).replace("--temperatures:", "--beta:", 1)) from None
 
 
-def _limits(options: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, int]:
-    return {limit: options[option] for option, limit in names.items() if options.get(option) is not None}
+def _limits(kind: type[Any], options: Mapping[str, Any]) -> Any:
+    """The limits that options of the same names set; others have their defaults."""
+    return kind(**{f.name: options[f.name] for f in fields(kind) if options.get(f.name) is not None})

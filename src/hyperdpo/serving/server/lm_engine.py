@@ -97,16 +97,16 @@ class LMEngine(Worker):
         model: a :class:`~hyperdpo.alignment.model.ConditionedLM`, which this engine alone uses.
         tokenizer: of which the engine makes a copy for its thread.
         ends: ids that end a text.
-        max_rows: texts that are decoded together.
-        max_waiting: texts that wait for a place.
+        max_batch: texts that are decoded together.
+        max_queue: texts that wait for a place.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, ends: frozenset[int], metrics: Metrics, *, max_rows: int, max_waiting: int
+        self, model: Any, tokenizer: Any, ends: frozenset[int], metrics: Metrics, *, max_batch: int, max_queue: int
     ):
         super().__init__("decoder")
         self._model, self._tokenizer, self._ends = model.eval(), copy.deepcopy(tokenizer), ends
-        self._metrics, self.max_rows, self.max_waiting = metrics, max_rows, max_waiting
+        self._metrics, self.max_batch, self.max_queue = metrics, max_batch, max_queue
         self._batch = ContinuousBatch(model)
         self._active: list[Generation] = []
         self._admitting: list[Generation] = []
@@ -127,15 +127,11 @@ class LMEngine(Worker):
             self._changed.notify_all()
         return made
 
-    def _check_room(self, more: int) -> None:
-        if self._closing or self._aborted or self._thread is None:
-            raise Refusal(503, "the server is shutting down")
-        # Places in the batch that are free count too: the thread takes them from the queue in a moment. A request
-        # that comes when nobody else is there is taken however many texts it asks for: it would never fit.
+    def _full_with(self, more: int) -> str | None:
+        # Places in the batch that are free count too: the thread takes them from the queue in a moment.
         waiting, taken = len(self._waiting), len(self._under_way())
-        free = max(0, self.max_rows - taken)
-        if waiting + more > self.max_waiting + free and (waiting or taken):
-            raise Refusal(429, f"the queue is full ({waiting} texts wait); try again later", code="queue_full")
+        free = max(0, self.max_batch - taken)
+        return f"{waiting} texts" if waiting + more > self.max_queue + free and (waiting or taken) else None
 
     def _under_way(self) -> list[Generation]:
         """Those that are decoded, and those whose prompts are being read."""
@@ -173,7 +169,7 @@ class LMEngine(Worker):
 
     def _taken(self) -> list[Generation]:
         """Those of the waiting that there is room for."""
-        room = self.max_rows - sum(not g.cancelled for g in self._active)
+        room = self.max_batch - sum(not g.cancelled for g in self._active)
         new: list[Generation] = []
         while self._waiting and len(new) < room:
             generation = self._waiting.popleft()

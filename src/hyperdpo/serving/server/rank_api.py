@@ -8,7 +8,15 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 
 from hyperdpo.core.point import Point, PointReader, even_weights
-from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses
+from hyperdpo.serving.server.app import (
+    BAD_REQUEST,
+    COMMON_ERRORS,
+    Server,
+    body_of,
+    build_app,
+    check_json,
+    error_responses,
+)
 from hyperdpo.serving.server.errors import Refusal
 from hyperdpo.serving.server.rank_engine import RankEngine
 from hyperdpo.serving.server.rank_model import RankModel
@@ -23,15 +31,7 @@ from hyperdpo.serving.server.rank_schema import (
     written,
 )
 
-ERRORS = {
-    401: "No API key, or a wrong one (where the server has one).",
-    413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    422: "Bad request: one line says what and where.",
-    429: "The queue is full; Retry-After says when to come back.",
-    500: "Scoring failed.",
-    503: "The server is shutting down.",
-}
+ERRORS = {422: BAD_REQUEST, 500: "Scoring failed.", **COMMON_ERRORS}
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     Args:
         default: the point of lists that name none.
     """
-    engine = RankEngine(model.score, server.metrics, max_lists=limits.max_lists, max_waiting=limits.max_waiting)
+    engine = RankEngine(model.score, server.metrics, max_batch=limits.max_batch, max_queue=limits.max_queue)
     points = PointReader(model.objectives, default or Point())
 
     app = build_app(

@@ -47,13 +47,13 @@ class RankEngine(Worker):
 
     Args:
         score: lists -> their scores.
-        max_lists: lists that are scored together, unless one request has more.
-        max_waiting: lists that wait.
+        max_batch: lists that are scored together, unless one request has more.
+        max_queue: lists that wait.
     """
 
-    def __init__(self, score: Score, metrics: Metrics, *, max_lists: int, max_waiting: int):
+    def __init__(self, score: Score, metrics: Metrics, *, max_batch: int, max_queue: int):
         super().__init__("scorer")
-        self._score, self._metrics, self._max_lists, self._max_waiting = score, metrics, max_lists, max_waiting
+        self._score, self._metrics, self._max_batch, self._max_queue = score, metrics, max_batch, max_queue
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._busy = False
@@ -85,12 +85,9 @@ class RankEngine(Worker):
             self._free()
         return await job.future
 
-    def _check_room(self, more: int) -> None:
-        if self._closing or self._aborted or self._thread is None:
-            raise Refusal(503, "the server is shutting down")
-        # A request that comes when nobody else is there is taken however large it is: it would never fit.
-        if self._waiting + more > self._max_waiting and (self._waiting or self._busy):
-            raise Refusal(429, f"the queue is full ({self._waiting} lists wait); try again later")
+    def _full_with(self, more: int) -> str | None:
+        full = self._waiting + more > self._max_queue and (self._waiting or self._busy)
+        return f"{self._waiting} lists" if full else None
 
     def abort(self) -> int:
         with self._changed:
@@ -132,7 +129,7 @@ class RankEngine(Worker):
         count = items = 0
         while self._jobs:
             job = self._jobs[0]
-            if jobs and (count + len(job.lists) > self._max_lists or items + job.items > BATCH_ITEMS):
+            if jobs and (count + len(job.lists) > self._max_batch or items + job.items > BATCH_ITEMS):
                 break
             self._waiting -= len(self._jobs.popleft().lists)
             if not job.future.cancelled():  # else nobody waits for it any more

@@ -25,19 +25,19 @@ from hyperdpo.serving.server.rank_model import ListToScore, RankModel
 
 @dataclass(frozen=True)
 class RankLimits:
-    """Of requests to a ranker.
+    """Limits of requests to a ranker.
 
     Attributes:
         max_items: of a list.
         max_groups: lists of a request.
-        max_lists: lists that are scored together.
-        max_waiting: lists that wait.
+        max_batch: lists that are scored together.
+        max_queue: lists that wait.
     """
 
     max_items: int = 1000
     max_groups: int = 64
-    max_lists: int = 32
-    max_waiting: int = 256
+    max_batch: int = 32
+    max_queue: int = 256
 
 
 class RankGroup(BaseModel):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from hyperdpo.serving.server.errors import Refusal
+
 
 class Worker:
     """What the engines of both servers have in common; :meth:`_run` is theirs.
@@ -51,6 +53,14 @@ class Worker:
 
     def _check_room(self, more: int) -> None:
         """As :meth:`check_room`, of so many lists or texts; the lock is held."""
+        if self._closing or self._aborted or self._thread is None:
+            raise Refusal(503, "the server is shutting down")
+        if (queued := self._full_with(more)) is not None:
+            raise Refusal(429, f"the queue is full ({queued} wait); try again later", code="queue_full")
+
+    def _full_with(self, more: int) -> str | None:
+        """What is queued, such as ``3 lists``, if there is no room for so many more. A request that comes when nobody
+        else is there is taken however large it is: it would never fit."""
         raise NotImplementedError
 
     def _run(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Margin, Trees, jobs_of, needs_lightgbm
 from hyperdpo.core.preferences import weight_grid
-from hyperdpo.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
 
 
 @pytest.mark.parametrize("m", [2, 3, 5])
@@ -17,7 +17,14 @@ def test_the_number_of_trainings(m, points):
     grid = weight_grid(m, points)
     inside = int((grid.max(1) < 1).sum())
     trainings = {name: len(jobs_of(method(grid))) for name, method in METHODS.items()}
-    assert trainings == {"hyperdpo": 1, "dpo-ls": points, "dpo-soup": m, "mo-dpo": m + inside, "logit-mixing": m}
+    assert trainings == {
+        "hyperdpo": 1,
+        "dpo-ls": points,
+        "dpo-soup": m,
+        "mo-dpo": m + inside,
+        "logit-mixing": m,
+        "lightgbm-ls": points,
+    }
 
 
 def test_one_model_answers_for_every_w_of_hyperdpo_and_its_own_of_linear_scalarisation():
@@ -51,3 +58,9 @@ def test_mo_dpo_trains_on_the_objective_of_the_largest_weight_after_the_experts(
     assert job.objective == 1
     assert vertex.jobs == (Fixed((1.0, 0.0)),)
     assert jobs_of([inside, vertex]) == [Fixed((1.0, 0.0)), Fixed((0.0, 1.0)), job]
+
+
+def test_lightgbm_trains_trees_for_each_w_and_no_other_method_does():
+    grid = weight_grid(2, 3)
+    assert jobs_of(METHODS["lightgbm-ls"](grid)) == [Trees((1.0, 0.0)), Trees((0.5, 0.5)), Trees((0.0, 1.0))]
+    assert [name for name in METHODS if needs_lightgbm(name)] == ["lightgbm-ls"]

@@ -13,19 +13,26 @@ from helpers import is_one_line, read
 from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
-from hyperdpo.alignment.bench import Bench, Settings, parse_entry
-from hyperdpo.alignment.comparison import Measurements, Repeat, Texts, compare
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.evaluation import row_logps
 from hyperdpo.alignment.trainer import HyperDPOTrainer
-from hyperdpo.alignment.variants import VARIANTS
+from hyperdpo.comparison.align import AlignTrainings, Settings
+from hyperdpo.comparison.align_measures import AlignMeasurements, Texts, compare
+from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry
+from hyperdpo.comparison.entries import parse_entry as parse
+from hyperdpo.comparison.methods import Conditioned, Fixed, Margin
+from hyperdpo.comparison.repeats import AlignRepeat
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
-from hyperdpo.methods import Fixed, Margin
 from hyperdpo.objectives import Objective
 from hyperdpo.stories.text_scorers import scorer_of, text_measures
+
+
+def parse_entry(text: str) -> Entry:
+    return parse(text, ALIGN_VARIANTS)
+
 
 TRAINING = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "learning_rate": 1e-2}
 CONDITIONING = {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4, "lora_rank": 2}
@@ -43,17 +50,24 @@ def settings_of(train: Any, seed: int = 0, **training: Any) -> Settings:
     return Settings("toy", objectives, {**TRAINING, **training}, CONDITIONING, 2.0, 1.5, seed)
 
 
-def bench_of(directory, **training: Any) -> Bench:
-    train, test = read_preferences(rows(12)), read_preferences(rows(6, seed=1))
-    return Bench(
-        settings_of(train, **training), tiny_base(), words_tokenizer(), train, test, directory, cpu=True, show=False
-    )
+def bench_of(directory, **training: Any) -> AlignTrainings:
+    return trainings_of(settings_of(read_preferences(rows(12)), **training), directory)
+
+
+def trainings_of(settings: Settings, directory) -> AlignTrainings:
+    repeat = AlignRepeat("seed-0", 0, read_preferences(rows(12)), read_preferences(rows(6, seed=1)))
+    return AlignTrainings(settings, tiny_base(), words_tokenizer(), repeat, directory, cpu=True, show=False)
+
+
+def names_of(bench: AlignTrainings, method: str) -> tuple[str, ...]:
+    """The trainings that a method rests on."""
+    return tuple(one.name for one in bench.all_trained(parse_entry(method), weight_grid(2, 3)))
 
 
 def compared(out, methods=ALL, seeds=1, **options: Any) -> dict[str, Any]:
     train, test = read_preferences(rows(12)), read_preferences(rows(6, seed=1))
     texts = Texts(share_of_low_words, "toy", prompts=3, samples=2, tokens=4)
-    repeats = [Repeat(f"seed-{s}", s, train, test) for s in range(seeds)]
+    repeats = [AlignRepeat(f"seed-{s}", s, train, test) for s in range(seeds)]
     entries = [parse_entry(method) for method in methods]
     return compare(
         lambda repeat: settings_of(repeat.train, repeat.seed),
@@ -102,22 +116,18 @@ def test_every_method_is_measured_in_the_same_places(tmp_path):
 def test_what_is_finished_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
     first = compared(tmp_path)
     monkeypatch.setattr(HyperDPOTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(Measurements, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(AlignMeasurements, "_measure", lambda *_: pytest.fail("measured again"))
     assert compared(tmp_path) == first
     assert first["methods"]["hyperdpo"]["hypervolume_sd"] is None  # of one repeat
 
 
 def test_another_rate_of_conditioned_models_leaves_what_was_measured_of_the_others(tmp_path):
-    kept = bench_of(tmp_path).fingerprint
-    other = Bench(
-        replace(settings_of(read_preferences(rows(12))), learning_rate_factor=9.0), tiny_base(), words_tokenizer(),
-        read_preferences(rows(12)), read_preferences(rows(6, seed=1)), tmp_path, cpu=True, show=False,
-    )  # fmt: skip
-    assert other.fingerprint == kept
-    grid = weight_grid(2, 3)
-    first, second = bench_of(tmp_path), other
-    assert first.model(parse_entry("dpo-ls"), grid).trainings == second.model(parse_entry("dpo-ls"), grid).trainings
-    one, two = (bench.model(parse_entry("hyperdpo"), grid).trainings for bench in (first, second))
+    first = bench_of(tmp_path)
+    second = trainings_of(replace(first.settings, learning_rate_factor=9.0), tmp_path)
+    assert second.fingerprint == first.fingerprint
+    one, two = (names_of(bench, "dpo-ls") for bench in (first, second))
+    assert one == two
+    one, two = (names_of(bench, "hyperdpo") for bench in (first, second))
     assert one != two
 
 
@@ -161,10 +171,12 @@ def test_the_margin_is_equation_18(tmp_path, w):
     train = read_preferences(data, objectives=names)
     objectives = fit_objectives(train, [Objective(name=name, beta=0.1) for name in names])
     settings = Settings("toy", objectives, TRAINING, CONDITIONING, 2.0, 1.5, 0)
-    bench = Bench(settings, tiny_base(), words_tokenizer(), train, train, tmp_path, cpu=True, show=False)
+    bench = AlignTrainings(
+        settings, tiny_base(), words_tokenizer(), AlignRepeat("seed-0", 0, train, train), tmp_path, cpu=True, show=False
+    )
     experts = tuple(Fixed(tuple(row)) for row in np.eye(m).tolist())
     entry = parse_entry("mo-dpo")
-    margins = bench._margin(Margin(w, i, experts), entry)
+    margins = bench.base_with_margin(Margin(w, i, experts), entry)
     from hyperdpo.alignment.collation import Collator
 
     group = bench.train_groups[2]
@@ -213,28 +225,20 @@ def test_spans_ranks_and_the_hypervolume_of_texts_are_those_of_the_points(tmp_pa
 
 def test_variants_are_other_trainings_and_soups_share_theirs(tmp_path):
     bench = bench_of(tmp_path)
-    grid = weight_grid(2, 3)
-    found = {name: bench.model(parse_entry(name), grid) for name in ("hyperdpo", "hyperdpo:prompt", "hyperdpo:lora")}
-    assert len({one.trainings for one in found.values()}) == 3
-    soups = [bench.model(parse_entry(f"dpo-soup{variant}"), grid) for variant in ("", ":linear", ":svd")]
-    assert len({one.trainings for one in soups}) == 1
-    scores = [bench.scores(one.at(np.array([0.5, 0.5]))) for one in soups]
+    assert len({names_of(bench, name) for name in ("hyperdpo", "hyperdpo:prompt", "hyperdpo:lora")}) == 3
+    soups = [f"dpo-soup{variant}" for variant in ("", ":linear", ":svd")]
+    assert len({names_of(bench, name) for name in soups}) == 1
+    scores = [bench.scores(bench.speaker(parse_entry(name), np.array([0.5, 0.5]))) for name in soups]
     assert not np.allclose(scores[0][0], scores[1][0], atol=1e-7)
 
 
-@pytest.mark.parametrize("text", [f"{m}:{v}" for m, named in VARIANTS.items() for v in named])
+@pytest.mark.parametrize("text", [f"{m}:{v}" for m, named in ALIGN_VARIANTS.items() for v in named])
 def test_every_variant_has_settings_that_exist(tmp_path, text):
     entry = parse_entry(text)
     if entry.one_shot:
-        conditioning, training, _ = bench_of(tmp_path)._described(next(iter(_jobs(entry))), entry.overrides)
-        assert conditioning.is_conditioned
-        bench_of(tmp_path)._arguments(training, tmp_path)
-
-
-def _jobs(entry):
-    from hyperdpo.methods import METHODS, jobs_of
-
-    return jobs_of(METHODS[entry.method](weight_grid(2, 3)))
+        found = bench_of(tmp_path).described(Conditioned(), entry.overrides)
+        assert found.conditioning.is_conditioned
+        bench_of(tmp_path).arguments(found.training, tmp_path)
 
 
 def test_text_measures_are_found_by_the_objectives_names():
@@ -287,7 +291,7 @@ def test_scorers_that_are_not_there_get_one_line(name, words):
 def test_a_scorer_that_gives_something_else_is_told_so(tmp_path):
     texts = Texts(lambda prompts, found: np.zeros(3), "odd", prompts=2, samples=1, tokens=2)
     with pytest.raises(InputError) as error:
-        Measurements(bench_of(tmp_path), weight_grid(2, 3), texts, tmp_path / "measured")
+        AlignMeasurements(bench_of(tmp_path), weight_grid(2, 3), texts)
     assert is_one_line(error.value, "scorer odd", "(3,)", "expected (2, 2)"), str(error.value)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import transformers
-from tiny_models import VOCABULARY
+from tiny_models import VOCABULARY, tiny_base
+
+from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 
 
 def words_tokenizer() -> Any:
@@ -40,3 +43,11 @@ def rows(groups: int = 12, responses: int = 3, seed: int = 0) -> list[dict[str, 
             }
         )
     return found
+
+
+def toy_place(out: Path) -> Path:
+    """A directory with a model, its tokenizer, and preferences in ``data.jsonl``."""
+    tiny_base().save_pretrained(out / "model")
+    words_tokenizer().save_pretrained(out / "model")
+    write_preferences(read_preferences(rows(20)), out / "data.jsonl")
+    return out

@@ -7,9 +7,9 @@ import torch
 from helpers import is_one_line
 from tiny_models import PLAIN, padded, texts, tiny_base, tiny_model
 
-from hyperdpo.alignment import logit_mixing
-from hyperdpo.alignment.bench import shared_copy
-from hyperdpo.alignment.logit_mixing import LogitMixture
+from hyperdpo.comparison import logit_mixing
+from hyperdpo.comparison.align import shared_copy
+from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.errors import InputError
 
 KINDS = ("llama", "gpt2")

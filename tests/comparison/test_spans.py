@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hyperdpo.alignment.evaluation import control_spans, span_errors
-from hyperdpo.alignment.spans import span_ratios
+from hyperdpo.comparison.spans import span_ratios
 
 
 def compared_spans(own: list[tuple[float, float]], other: list[tuple[float, float]], error: float | None) -> Any:

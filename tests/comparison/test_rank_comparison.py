@@ -17,28 +17,39 @@ import pytest
 import torch
 from helpers import CLICKS, TINY_OPTIONS, cpu, is_one_line, read, toy_config, toy_table
 
+from hyperdpo.comparison import rank as rank_module
+from hyperdpo.comparison.entries import RANK_VARIANTS, Entry
+from hyperdpo.comparison.entries import parse_entry as parse
+from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
+from hyperdpo.comparison.rank import RankTrainings, few_weightings
+from hyperdpo.comparison.rank_measures import SCALES, compare
+from hyperdpo.comparison.rank_trees import lightgbm_base
+from hyperdpo.comparison.repeats import RankRepeat
+from hyperdpo.comparison.summary import mean_and_sd
+from hyperdpo.comparison.tables import print_rankers
 from hyperdpo.core.losses import listnet_loss
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
-from hyperdpo.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
-from hyperdpo.ranking import bench as bench_module
+from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.base_scores import BaseSource
-from hyperdpo.ranking.bench import Bench, Repeat, parse_entry
-from hyperdpo.ranking.comparison import SCALES, attained, compare, few_weightings, mean_and_sd, mean_front
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
-from hyperdpo.ranking.tables import print_comparison
-from hyperdpo.ranking.variants import VARIANTS
+from hyperdpo.ranking.oracle import attained
+
+
+def parse_entry(text: str) -> Entry:
+    return parse(text, RANK_VARIANTS)
+
 
 METHOD_NAMES = ["hyperdpo:mixture", "hyperdpo:scratch", "dpo-ls", "dpo-soup", "mo-dpo"]
 
 
-def repeats(count: int = 2) -> list[Repeat]:
+def repeats(count: int = 2) -> list[RankRepeat]:
     table = toy_table()
-    return [Repeat(f"seed-{s}", s, split_table(table, toy_config())) for s in range(count)]
+    return [RankRepeat(f"seed-{s}", s, split_table(table, toy_config())) for s in range(count)]
 
 
 def run(
@@ -59,8 +70,8 @@ def result(directory: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def bench(directory: Path, result: dict[str, Any]) -> Bench:
-    return Bench(repeats()[0], toy_config(), directory / "seed-0", cpu())
+def bench(directory: Path, result: dict[str, Any]) -> RankTrainings:
+    return RankTrainings(repeats()[0], toy_config(), directory / "seed-0", cpu())
 
 
 def test_every_method_is_measured_at_the_same_weights(result):
@@ -102,7 +113,7 @@ def test_the_result_holds_the_settings_and_the_epochs_that_were_allowed(result):
 
 
 def test_the_table_tells_deviations_over_seeds_from_those_over_points_and_epochs_run_from_those_allowed(result, capsys):
-    print_comparison(result)
+    print_rankers(result)
     lines = capsys.readouterr().out.splitlines()
     for name, one in result["methods"].items():
         (row,) = (line for line in lines if line.startswith(f"│ {name} "))
@@ -118,18 +129,17 @@ def test_one_repeat_is_written_and_printed_without_a_deviation_over_repeats(dire
     one = compare(config, repeats(1), entries, cpu(), directory, points=3)
     found = one["methods"]["dpo-ls"]
     assert found["hypervolume_sd"] is found["train_seconds_sd"] is found["points"][0]["main_sd"] is None
-    print_comparison(one)
+    print_rankers(one)
     text = capsys.readouterr().out
     assert ", 1 repeat, " in text
     assert text.count("±") == 1  # over the points of the front
-    assert mean_front(found).metrics.shape == (3, 2)
 
 
 def test_a_model_from_its_file_is_on_the_accelerators_device(directory, result):
-    again = Bench(repeats()[0], toy_config(), directory / "seed-0", cpu())
+    again = RankTrainings(repeats()[0], toy_config(), directory / "seed-0", cpu())
     again.accelerator = SimpleNamespace(device=torch.device("meta"))  # any other than where files are read to
     for name, job in (("dpo-ls", Fixed((1.0, 0.0))), ("hyperdpo:mixture", Conditioned())):
-        ranker = again.trained(job, again.config(parse_entry(name))).ranker
+        ranker = again.trained(job, parse_entry(name)).model
         assert {tensor.device.type for tensor in ranker.state_dict().values()} == {"meta"}
 
 
@@ -149,17 +159,16 @@ def test_several_processes_are_refused(tmp_path, several):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_front_of_the_means_can_be_drawn(result):
-    front = mean_front(result["methods"]["dpo-ls"])
-    assert front.metrics.shape == (3, 2)
-    assert front.main is not None
+def test_the_fronts_of_the_means_can_be_drawn(result, tmp_path):
+    plot_fronts(result["methods"], tmp_path / "means.png", result["base"])
+    assert (tmp_path / "means.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_comparison_trains_nothing_again(result, directory, monkeypatch):
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(bench_module, "train", fail)
+    monkeypatch.setattr(rank_module, "train", fail)
     again = run(directory)
     for name, one in again["methods"].items():
         assert one["hypervolume"] == result["methods"][name]["hypervolume"]
@@ -171,7 +180,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_comparison_goes_on_to_the_same_figures(result, tmp_path, monkeypatch):
-    real, calls = bench_module.train, [0]
+    real, calls = rank_module.train, [0]
 
     def killed(*args: Any) -> Any:
         calls[0] += 1
@@ -180,7 +189,7 @@ def test_a_killed_comparison_goes_on_to_the_same_figures(result, tmp_path, monke
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench_module, "train", killed)
+        patch.setattr(rank_module, "train", killed)
         with pytest.raises(Killed):
             run(tmp_path)
     done = {file: file.read_bytes() for file in tmp_path.rglob("models/*.safetensors")}
@@ -198,17 +207,17 @@ def test_methods_share_the_trainings_that_they_have_in_common(directory, result)
 
 
 def test_a_soup_has_the_average_of_the_experts_parameters(bench):
-    config = bench.config(parse_entry("dpo-soup"))
-    (answer,) = METHODS["dpo-soup"](np.array([[0.3, 0.7]]))
-    first, second = (bench.trained(Fixed(w), config).ranker.state_dict() for w in ((1.0, 0.0), (0.0, 1.0)))
-    for name, tensor in bench._averaged(answer, config).state_dict().items():
+    entry = parse_entry("dpo-soup")
+    (recipe,) = METHODS["dpo-soup"](np.array([[0.3, 0.7]]))
+    first, second = (bench.trained(Fixed(w), entry).model.state_dict() for w in ((1.0, 0.0), (0.0, 1.0)))
+    for name, tensor in bench.answering(recipe, entry).state_dict().items():
         torch.testing.assert_close(tensor, 0.3 * first[name] + 0.7 * second[name])
-    start = [bench._training(Fixed(w), config).ranker.state_dict() for w in ((1.0, 0.0), (0.0, 1.0))]
+    start = [bench.start(Fixed(w), entry).ranker.state_dict() for w in ((1.0, 0.0), (0.0, 1.0))]
     assert all(torch.equal(start[0][name], start[1][name]) for name in start[0]), "the same initialisation"
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def three(tmp_path_factory: pytest.TempPathFactory) -> RankTrainings:
     """Three objectives at temperatures 0.5, 2 and 1."""
     table = toy_table()
     third = np.maximum(np.round(3 + 2 * table.column("f2") - table.column("f0")), 0)
@@ -216,8 +225,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     objectives = [{"name": "a", "target": "l1", "beta": 0.5}, {"name": "b", "beta": 2.0}, {"name": "c", "beta": 1.0}]
     parts = split_table(table, toy_config())
     given = dict.fromkeys(parts, 2 * table.column("f1"))
-    repeat = Repeat("three", 0, parts, BaseSource("given"), given)
-    return Bench(repeat, toy_config(objectives=objectives), tmp_path_factory.mktemp("three"), cpu())
+    repeat = RankRepeat("three", 0, parts, BaseSource("given"), given)
+    return RankTrainings(repeat, toy_config(objectives=objectives), tmp_path_factory.mktemp("three"), cpu())
 
 
 @pytest.mark.parametrize(
@@ -228,11 +237,11 @@ def test_the_loss_with_a_margin_is_that_of_the_paper(which, w, request):
     """Eq. (18) written out, against the training job's own base scores and temperature."""
     bench = request.getfixturevalue(which)
     m, i = len(w), int(np.argmax(w))
-    config = bench.config(parse_entry("mo-dpo"))
+    entry = parse_entry("mo-dpo")
     job = next(j for j in jobs_of(METHODS["mo-dpo"](np.array([w]))) if isinstance(j, Margin))
-    training = bench._training(job, config)
+    training = bench.on_margin(bench.start(job, entry), job, entry)
     plain = bench.prepared.examples["train"]
-    experts = [bench._scored(Fixed(tuple(row)), config) for row in np.eye(m).tolist()]
+    experts = [bench.expert_scores(Fixed(tuple(row)), entry) for row in np.eye(m).tolist()]
     rng = np.random.default_rng(0)
     for group_batch in training.train.batches()[:2]:
         batch, own = training.train.batch(group_batch), plain.batch(group_batch)
@@ -265,9 +274,8 @@ def test_more_weightings_and_other_scales_can_only_add_to_the_hypervolume(result
 
 def test_the_best_scale_is_that_of_the_best_validation_front(result, bench):
     seed = result["methods"]["dpo-ls"]["seeds"][0]
-    model = bench.model(parse_entry("dpo-ls"), weight_grid(2, 3))
     betas, metric, grid, on = bench.prepared.betas, bench.prepared.config.metric, weight_grid(2, 3), bench.validation
-    score = model.scores(on, grid, betas)
+    score = bench.score(parse_entry("dpo-ls"), grid, betas, on)
     volumes = {c: evaluate_front(score, on, grid, [c], betas, metric).hypervolume_with_main for c in SCALES}
     assert seed["best_scale"] == max(volumes, key=lambda c: volumes[c])
     assert {p["scale"] for p in seed["views"]["best scale"]["points"]} == {seed["best_scale"]}
@@ -302,19 +310,19 @@ def test_an_unknown_method_is_refused(text, words):
     assert is_one_line(error.value, *words)
 
 
-@pytest.mark.parametrize("method", VARIANTS)
+@pytest.mark.parametrize("method", RANK_VARIANTS)
 def test_every_variant_is_a_setting_that_can_be_run_and_stands_in_the_help(method, command):
     found = command("rank", "compare", "--help").out
     text = re.sub(r"\s", "", found)
     listed = re.search(rf"{method}(\([^)]*\))?[,;]", text)
     assert listed is not None
-    for variant in VARIANTS[method]:
+    for variant in RANK_VARIANTS[method]:
         assert f":{variant}" in listed[0]
         entry = parse_entry(f"{method}:{variant}")
         assert (entry.label, entry.method, entry.overrides) == (
             f"{method}:{variant}",
             method,
-            VARIANTS[method][variant],
+            RANK_VARIANTS[method][variant],
         )
         if method != "lightgbm-ls":
             toy_config(**entry.overrides)
@@ -322,8 +330,8 @@ def test_every_variant_is_a_setting_that_can_be_run_and_stands_in_the_help(metho
 
 def test_the_exact_variant_is_linear_scalarisation_from_the_base_as_given(tmp_path):
     """At w and β = 1: exp(s - s_base) is proportional to the mixture of the heads' own targets."""
-    bench = Bench(repeats(1)[0], toy_config(), tmp_path, cpu())
-    ranker = bench.trained(Conditioned(), bench.config(parse_entry("hyperdpo:exact"))).ranker.eval()
+    bench = RankTrainings(repeats(1)[0], toy_config(), tmp_path, cpu())
+    ranker = bench.trained(Conditioned(), parse_entry("hyperdpo:exact")).model.eval()
     assert ranker.chosen == {"smoothing": 0, "power": 1}
     assert not ranker.candidates
     batch = bench.validation.batch(bench.validation.batches()[0])
@@ -367,7 +375,7 @@ def test_a_penalty_is_for_the_methods_that_draw_weights(tmp_path):
 def test_settings_that_a_training_does_not_read_do_not_train_it_again(tmp_path, monkeypatch):
     methods = ["hyperdpo:scratch", "hyperdpo:mixture", "dpo-ls"]
     run(tmp_path, methods, count=1)
-    monkeypatch.setattr(bench_module, "train", None)
+    monkeypatch.setattr(rank_module, "train", None)
     run(tmp_path, methods, count=1, training={"checkpoint_seconds": 1.0})
     run(tmp_path, ["hyperdpo:scratch"], count=1, mixture={"power": 0.5}, temperatures={"low": 0.5})
     run(tmp_path, ["hyperdpo:mixture", "dpo-ls"], count=1, training={"alpha": 2.0, "vertex_share": 0.5})
@@ -399,7 +407,7 @@ def test_lightgbm_is_trained_to_the_main_score_of_hyperdpo(tmp_path, capsys):
         tried = {one["share"]: one["main"] for one in details["main_shares_tried"]}
         enough = [share for share, main in tried.items() if main >= details["main_target"] - 0.005]
         assert details["main_share"] == (min(enough) if enough else max(tried, key=lambda share: tried[share]))
-    print_comparison(found)
+    print_rankers(found)
     shown = capsys.readouterr().out
     for name in ("lightgbm-ls", "lightgbm-ls:base"):
         spent = found["methods"][name]["seeds"][0]["details"]["search_seconds"]
@@ -411,13 +419,11 @@ def test_lightgbm_is_trained_to_the_main_score_of_hyperdpo(tmp_path, capsys):
 def test_a_lightgbm_base_belongs_to_its_groups_and_settings(tmp_path):
     """In one directory, another split, fold or setting must not find a base that saw other groups."""
     pytest.importorskip("lightgbm")
-    from hyperdpo.ranking.gbdt_bench import lightgbm_base
-
     config = toy_config(gbdt={"trees": 3, "min_items_in_leaf": 2})
     table = toy_table()
 
     def files(parts: dict[str, Part], **settings: Any) -> int:
-        repeat = Repeat("seed-0", 0, parts, BaseSource("given"))
+        repeat = RankRepeat("seed-0", 0, parts, BaseSource("lightgbm"))
         lightgbm_base(repeat, toy_config(gbdt={"trees": 3, "min_items_in_leaf": 2} | settings), tmp_path)
         return len(list(tmp_path.glob("*.txt")))
 
@@ -430,7 +436,7 @@ def test_a_lightgbm_base_belongs_to_its_groups_and_settings(tmp_path):
     assert files(parts | {"validation": Part(other, parts["validation"].groups)}) == 5
     assert files(parts, trees=2) == 6
     with pytest.raises(InputError, match="no main label"):
-        lightgbm_base(Repeat("seed-0", 0, parts, BaseSource("given")), replace(config, main=None), tmp_path)
+        lightgbm_base(RankRepeat("seed-0", 0, parts, BaseSource("lightgbm")), replace(config, main=None), tmp_path)
 
 
 def test_the_settings_of_lightgbm_reach_its_models(tmp_path):

@@ -1,0 +1,348 @@
+"""Language models in a comparison: how a job is trained, how adapters are averaged, and what answers at one w.
+
+A finished training is a directory with an adapter and ``training.json``. All models share the base's weights in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from hyperdpo import hashing
+from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
+from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
+from hyperdpo.alignment.conditioning import ConditioningConfig
+from hyperdpo.alignment.data.groups import Preferences
+from hyperdpo.alignment.data.targets import to_targets
+from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
+from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.reference import base_print, kept_base_scores
+from hyperdpo.alignment.reporting import report_steps
+from hyperdpo.alignment.run import fingerprint, last_checkpoint
+from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
+from hyperdpo.comparison.entries import PLAIN, Entry
+from hyperdpo.comparison.logit_mixing import LogitMixture
+from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Trees
+from hyperdpo.comparison.repeats import AlignRepeat
+from hyperdpo.comparison.soup import soup
+from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
+from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_json
+from hyperdpo.objectives import Objective
+from hyperdpo.progress import on_terminal
+
+#: A finished training.
+TRAINING = "training.json"
+#: Settings of a training that models for one w do not have: how w is drawn.
+CONDITIONED_ONLY = ("alpha", "weights_per", "vertex_share", "stratified", "penalty", "conditioning_learning_rate")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all trainings of a comparison share.
+
+    Attributes:
+        model: name or path of the base, for messages and file names.
+        objectives: with targets and temperatures, fitted on the training groups.
+        training: arguments of :class:`~hyperdpo.alignment.arguments.HyperDPOConfig`; epochs of models for one w.
+        conditioning: of conditioned models; models for one w take its prompt and LoRA.
+        sampling_factor: conditioned models train for this many times the epochs.
+        learning_rate_factor: conditioned models have this many times the learning rate.
+        seed: of initialisation, order and sampled weights.
+    """
+
+    model: str
+    objectives: tuple[Objective, ...]
+    training: Mapping[str, Any]
+    conditioning: Mapping[str, Any]
+    sampling_factor: float
+    learning_rate_factor: float
+    seed: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(o.name for o in self.objectives)
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        return tuple(o.beta for o in self.objectives)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """What answers at one w."""
+
+    row_scores: RowScores
+    generate: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a job is trained with."""
+
+    conditioning: ConditioningConfig
+    training: dict[str, Any]
+    objectives: tuple[Objective, ...]
+
+
+class AlignTrainings(Trainings[ConditionedLM]):
+    """The trainings of one repeat, on one base; the groups, and the base's scores of them.
+
+    Args:
+        base: a transformers causal LM; it is frozen, its weights are shared by all models.
+        directory: of the trainings.
+        cpu: do not use a GPU.
+        show: progress bars, or lines where there is no terminal.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        base: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        repeat: AlignRepeat,
+        directory: Path,
+        *,
+        cpu: bool = False,
+        show: bool = True,
+    ):
+        super().__init__()
+        self.settings, self.base, self.tokenizer, self.directory = settings, base, tokenizer, directory
+        self.repeat, self.cpu, self.show = repeat, cpu, show
+        self.pad = padding_token(tokenizer)
+        args = self.arguments(settings.training, directory)
+        self.device = args.device
+        #: For what a training compares itself with; everything else is measured in the model's own precision.
+        self._accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.use_cpu)
+        base.requires_grad_(False).to(self.device)
+        self._base_print = base_print(base)
+        self.probe = ConditionedLM.create(shared_copy(base), ConditioningConfig(settings.names, **_plain(settings)))
+        self.limits: dict[str, Any] = {
+            "max_prompt_length": args.max_prompt_length,
+            "max_length": longest_text(self.probe, args.max_length),
+            "truncate": args.truncate,
+        }
+        if args.skip_invalid:
+            self.limits["skip_invalid"] = True
+        self.train_groups, self.test_groups = self._tokenized(repeat.train), self._tokenized(repeat.test)
+        self.train_base = self._base_scores("train", self.train_groups, self._accelerator)
+        self.test_base = self._base_scores("test", self.test_groups, None)
+
+    def _tokenized(self, data: Preferences) -> list[TokenGroup]:
+        return tokenize_groups(data, to_targets(data, self.settings.objectives), self.tokenizer, **self.limits)
+
+    def _base_scores(self, name: str, groups: list[TokenGroup], accelerator: Accelerator | None) -> list[np.ndarray]:
+        path = self.directory / f"base-{name}.safetensors"
+        return kept_base_scores(self.probe, groups, self.pad, self.device, path=path, accelerator=accelerator)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that a measurement depends on besides the trainings, whose names tell their settings."""
+        return hashing.fingerprint(
+            {
+                "objectives": [asdict(o) for o in self.settings.objectives],
+                "seed": self.settings.seed,
+                "train": fingerprint(self.repeat.train),
+                "test": fingerprint(self.repeat.test),
+                "limits": self.limits,
+                "base": self._base_print,
+            },
+            64,
+        )
+
+    # --- trainings
+
+    def training(self, job: Job, entry: Entry) -> Training[ConditionedLM]:
+        assert not isinstance(job, Trees)  # of rankers
+        found = self.described(job, entry.overrides if isinstance(job, Conditioned) else {})
+        told = {
+            "job": job.name,
+            "conditioning": found.conditioning.to_dict(),
+            "training": {k: v for k, v in found.training.items() if k != "output_dir"},
+            "objectives": [asdict(o) for o in found.objectives],
+            "data": fingerprint(self.repeat.train),
+            "base": self._base_print,
+        }
+        name = f"{job.name}-{hashing.fingerprint(told, 64)[:12]}"
+        path = self.directory / "models" / name
+
+        def trained(model: ConditionedLM, seconds: float, epochs: float) -> Trained[ConditionedLM]:
+            return Trained(name, model.eval(), model.num_parameters(), seconds, epochs)
+
+        def load() -> Trained[ConditionedLM] | None:
+            if not (path / TRAINING).exists():
+                return None
+            done = read_json(path / TRAINING)
+            model = ConditionedLM.from_pretrained(path, shared_copy(self.base)).to(self.device)
+            if not isinstance(done, dict) or not {"seconds", "epochs"} <= set(done):
+                raise InputError(f"{path / TRAINING}: not a finished training; expected seconds and epochs")
+            return trained(model, float(done["seconds"]), float(done["epochs"]))
+
+        def run() -> Trained[ConditionedLM]:
+            unfinished = path.with_name(path.name + ".partial")
+            model, seconds, epochs = self._train(job, entry, found, unfinished)
+            model.save_pretrained(path)
+            write_json(path / TRAINING, {"seconds": seconds, "epochs": epochs, **told})
+            shutil.rmtree(unfinished, ignore_errors=True)
+            return trained(model, seconds, epochs)
+
+        return Training(name, load, run)
+
+    def described(self, job: NetworkJob, overrides: Mapping[str, Any]) -> Described:
+        """Adapter, training arguments and objectives of a job."""
+        settings = self.settings
+        training = {**settings.training, "seed": settings.seed, **overrides.get("training", {})}
+        objectives = settings.objectives
+        if isinstance(job, Conditioned):
+            training["num_train_epochs"] = training.get("num_train_epochs", 3) * settings.sampling_factor
+            rate = overrides.get("training", {}).get("learning_rate_factor", settings.learning_rate_factor)
+            training["learning_rate"] = training.get("learning_rate", HyperDPOConfig.learning_rate) * rate
+            training.pop("learning_rate_factor", None)
+            chosen = {**settings.conditioning, **overrides.get("conditioning", {})}
+            return Described(ConditioningConfig(settings.names, **chosen), training, objectives)
+        training = {k: v for k, v in training.items() if k not in CONDITIONED_ONLY}
+        if isinstance(job, Margin):
+            objectives = (replace(objectives[job.objective], beta=margin_beta(job, settings.betas)),)
+            training["weights"] = [1.0]
+        else:
+            training["weights"] = list(job.weights)
+        names = tuple(o.name for o in objectives)
+        return Described(ConditioningConfig(names, **_plain(settings)), training, objectives)
+
+    def _train(
+        self, job: NetworkJob, entry: Entry, described: Described, unfinished: Path
+    ) -> tuple[ConditionedLM, float, float]:
+        """The trained model, its seconds and its epochs."""
+        args = self.arguments(described.training, unfinished)
+        trainer = HyperDPOTrainer(
+            ConditionedLM.create(shared_copy(self.base), described.conditioning, seed=args.seed),
+            args,
+            self.repeat.train,
+            processing_class=self.tokenizer,
+            objectives=described.objectives,
+        )
+        known = self.base_with_margin(job, entry) if isinstance(job, Margin) else self.train_base
+        trainer.train_groups[:] = [
+            replace(group, reference_logps=scores) for group, scores in zip(trainer.train_groups, known, strict=True)
+        ]
+        report_steps(trainer, f"train {job.name}", show=self.show)
+        clock = _Clock()
+        trainer.add_callback(clock)
+        last = last_checkpoint(unfinished)
+        clock.start(last)
+        trainer.train(resume_from_checkpoint=last)
+        return trainer.own_model, clock.seconds, float(args.num_train_epochs)
+
+    def base_with_margin(self, job: Margin, entry: Entry) -> list[np.ndarray]:
+        """The base's scores of the training groups, with the experts' margin in them."""
+
+        def scores(expert: Fixed) -> np.ndarray:
+            with self._accelerator.autocast():
+                own = partial(row_logps, self.trained(expert, entry).model)
+                return np.concatenate(group_scores(own, self.train_groups, self.pad, self.device))
+
+        whole = with_margin(job, np.concatenate(self.train_base), scores)
+        return np.split(whole, np.cumsum([len(one) for one in self.train_base])[:-1])
+
+    def arguments(self, training: Mapping[str, Any], directory: Path) -> HyperDPOConfig:
+        """The arguments of a training."""
+        fixed: dict[str, Any] = {
+            "save_strategy": "epoch",
+            "save_total_limit": 1,
+            "report_to": [],
+            "eval_strategy": "no",
+        }
+        quiet = {"disable_tqdm": not (self.show and on_terminal()), "use_cpu": self.cpu, "logging_strategy": "no"}
+        return training_arguments(directory, {**quiet, **training, **fixed})
+
+    # --- answers
+
+    def scores(self, speaker: Speaker) -> list[np.ndarray]:
+        """(n,) of each test group."""
+        return group_scores(speaker.row_scores, self.test_groups, self.pad, self.device)
+
+    def base_speaker(self) -> Speaker:
+        """The base itself."""
+
+        def generate(*args: Any, **settings: Any) -> Tensor:
+            with self.probe.base_only():
+                found: Tensor = self.probe.generate(*args, **settings)
+                return found
+
+        def score(batch: dict[str, Tensor]) -> Tensor:
+            with self.probe.base_only():
+                return row_logps(self.probe, batch)
+
+        return Speaker(score, generate)
+
+    def speaker(self, entry: Entry, w: np.ndarray) -> Speaker:
+        """What an entry answers with at (m,) weights: of several models, their average."""
+        (recipe,) = METHODS[entry.method](w[None])
+        models = [self.trained(job, entry).model for job in recipe.jobs]
+        if recipe.average == "predictions":
+            mixture = LogitMixture(models, recipe.shares)
+            return Speaker(mixture.row_logps, mixture.generate)
+        model, weights = models[0], None
+        if recipe.jobs == (Conditioned(),):
+            weights = torch.as_tensor(w, dtype=torch.float32, device=self.device)
+        elif len(models) > 1:
+            definition = entry.overrides.get("soup", "exact")
+            model = soup(models, recipe.shares, definition, shared_copy(self.base)).to(self.device).eval()
+
+        def generate(*args: Any, **settings: Any) -> Tensor:
+            found: Tensor = model.generate(*args, weights=weights, **settings)
+            return found
+
+        return Speaker(lambda batch: row_logps(model, batch, weights), generate)
+
+
+class _Clock(TrainerCallback):
+    """Seconds of a training, those before an interruption included: they are kept beside each checkpoint."""
+
+    NAME = "seconds.json"
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started = 0.0
+        self._ended: float | None = None
+
+    def start(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and (Path(checkpoint) / self.NAME).exists():
+            self._before = float(read_json(Path(checkpoint) / self.NAME))
+
+    @property
+    def seconds(self) -> float:
+        return self._before + (time.monotonic() if self._ended is None else self._ended) - self._started
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if directory.is_dir():
+            write_json(directory / self.NAME, self.seconds)
+
+    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+        self._ended = time.monotonic()
+
+
+def shared_copy(base: Any) -> Any:
+    """A copy of a model that has the same parameters: adapters can be put into each."""
+    return copy.deepcopy(base, {id(tensor): tensor for tensor in (*base.parameters(), *base.buffers())})
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The comparison's prompt and LoRA, not conditioned."""
+    return {**settings.conditioning, **PLAIN["conditioning"]}

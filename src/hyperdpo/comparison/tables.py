@@ -1,0 +1,154 @@
+"""The tables that ``rank compare`` and ``align compare`` print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hyperdpo.comparison.spans import span_ratios
+from hyperdpo.errors import counted
+from hyperdpo.printing import four_digits
+
+#: Headings, each with the cell of a method.
+Columns = list[tuple[str, Callable[[Mapping[str, Any]], str]]]
+
+
+def print_rankers(result: Mapping[str, Any]) -> None:
+    """The content of ``compare.json`` of rankers as a table on stdout: mean ± standard deviation over the repeats,
+    where there are several; epochs run, on average, of those allowed."""
+    methods = result["methods"]
+    columns: Columns = [
+        ("hypervolume", lambda one: _places(one, "hypervolume")),
+        ("with main", lambda one: _places(one, "hypervolume_with_main")),
+        ("main", lambda one: _places(one, "main_mean")),
+        ("main over points", lambda one: "-" if one["main_sd"] is None else f"± {one['main_sd']:.4f}"),
+        ("models", lambda one: f"{one['models']:.0f}"),
+        ("parameters", lambda one: f"{one['parameters']:,.0f}"),
+        ("epochs", lambda one: "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}"),
+        ("seconds", lambda one: _places(one, "train_seconds", ".1f")),
+    ]
+    if any("oracle" in one for one in methods.values()):
+        columns.append(("of attainable", lambda one: _attained(one.get("oracle", {}))))
+    base = result["base"]
+    known = ", ".join(f"{name} {_figure(value)}" for name, value in base["metrics"].items())
+    lines = [f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}"]
+    for name, one in methods.items():
+        searches = [seed["details"]["search_seconds"] for seed in one["seeds"] if "details" in seed]
+        if any(searches):
+            lines.append(f"{name}: {sum(searches) / len(searches):.1f} s more to find the main label's share")
+    for name, one in methods.items():
+        views = [
+            f"{view} ({counted(len(found['points']), 'point')}) {four_digits(found['hypervolume'])}, "
+            f"with main {four_digits(found['hypervolume_with_main'])}"
+            for view, found in one["views"].items()
+        ]
+        if views:
+            lines.append(f"{name}, without another training: {'; '.join(views)}")
+    if result["chosen"] is not None:
+        lines.append(f"best one-shot entry on validation groups: {result['chosen']}")
+    _print(result, ("train", "validation", "test"), columns, lines, width=140)
+
+
+def print_language_models(result: Mapping[str, Any]) -> None:
+    """The content of ``compare.json`` of language models as a table on stdout: mean ± standard deviation over the
+    repeats."""
+    methods = result["methods"]
+    first = next(iter(methods.values()))
+    with_texts = all("generated" in one for one in methods.values())
+    scales = dict.fromkeys(point["scale"] for point in first["views"]["scales"]["points"])
+    columns: Columns = [
+        ("hypervolume", lambda one: _digits(one, "hypervolume")),
+        ("at c = " + ", ".join(f"{c:g}" for c in scales), lambda one: _digits(one["views"]["scales"], "hypervolume")),
+        ("control span", lambda one: _each(one["control_span"], ".3f")),
+    ]
+    if with_texts:
+        columns += [
+            ("of texts: hypervolume", lambda one: _digits(one["generated"], "hypervolume")),
+            ("control span", lambda one: _each(one["generated"]["control_span"], ".2f")),
+            ("rank correlation", lambda one: _each(one["generated"]["rank_correlation"], ".2f")),
+        ]
+    columns += [
+        ("models", lambda one: f"{one['models']:.0f}"),
+        ("parameters", lambda one: f"{one['parameters']:,.0f}"),
+        ("epochs", lambda one: f"{one['epochs']:.3g}"),
+        ("seconds", lambda one: f"{one['train_seconds']:.1f}"),
+    ]
+    known = ", ".join(f"{name} {value:.4f}" for name, value in result["base"]["metrics"].items())
+    shown = ", ".join(four_digits(r) for r in first["reference_point"])
+    lines = [f"base: {known}; reference {shown}; temperatures {result['temperatures']}"]
+    if with_texts:
+        mean = ", ".join(f"{name} {value:.3f}" for name, value in result["base"]["generated"].items())
+        reference = result["settings"]["texts"]["reference"]
+        lines.append(f"texts of the base: {mean}; their hypervolume's reference: {reference}")
+    if "dpo-ls" in methods:
+        for name, one in methods.items():
+            if one["one_shot"]:
+                ratios = span_ratios(result, name, "dpo-ls")
+                shown = ", ".join(f"{of} {r}{f' ({r.reason})' if r.reason else ''}" for of, r in ratios.items())
+                lines.append(f"{name}, control span over dpo-ls's: {shown}")
+    _print(result, ("train", "test"), columns, lines, width=160)
+
+
+def _print(
+    result: Mapping[str, Any],
+    parts: Sequence[str],
+    columns: Columns,
+    lines: Sequence[str],
+    *,
+    width: int,
+) -> None:
+    """A table with a row for each method, and lines below it.
+
+    Args:
+        parts: of the data, whose groups the title counts.
+        width: where standard output is no terminal.
+    """
+    methods, repeats = result["methods"], result["repeats"]
+    first = next(iter(methods.values()))
+    groups = "/".join(str(repeats[0]["groups"].get(name, 0)) for name in parts)
+    table = Table(
+        title=f"{first['metric']['description']}, {counted(len(first['points']), 'weighting')}, "
+        f"{counted(len(repeats), 'repeat')}, groups {groups} ({'/'.join(parts)})",
+        title_justify="left",
+    )
+    table.add_column("")
+    for heading, _ in columns:
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, one in methods.items():
+        table.add_row(name, *(cell(one) for _, cell in columns))
+    console = Console(width=None if sys.stdout.isatty() else width)
+    console.print(table)
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def _places(one: Mapping[str, Any], name: str, form: str = ".4f") -> str:
+    mean, sd = one[name], one[f"{name}_sd"]
+    if mean is None:
+        return "-"
+    return f"{mean:{form}}" + ("" if sd is None else f" ± {sd:{form}}")
+
+
+def _digits(one: Mapping[str, Any], name: str) -> str:
+    value, sd = one[name], one[f"{name}_sd"]
+    return four_digits(value) if sd is None else f"{four_digits(value)} ± {sd:#.2g}"
+
+
+def _each(values: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"{value:{form}}" for value in values.values())
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _attained(oracle: Mapping[str, float | None]) -> str:
+    return f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
