@@ -159,7 +159,7 @@ def test_a_share_is_refused_where_it_has_no_effect_and_beta_where_there_is_none(
 def test_negative_labels_are_refused(run: RankRun, data: Path) -> None:
     examples = run.examples(Part.whole(read_table(data)))
     with pytest.raises(
-        InputError, match="label 'query_url_clicks': mixture.form gain needs labels of at least 0; found -1"
+        InputError, match=r"label 'query_url_clicks': mixture\.form gain needs labels of at least 0; found -1"
     ):
         gain_examples(replace(examples, gains=np.where(examples.gains > 0, -1, 0)), run.config.main, run.config.metric)
 

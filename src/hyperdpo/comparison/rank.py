@@ -25,10 +25,12 @@ from hyperdpo.ranking.draws import fixed_weights
 from hyperdpo.ranking.evaluation import Front, ScoreBatch, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
+from hyperdpo.ranking.gains import trees_beside
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
-from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
+from hyperdpo.ranking.parametrizations import GainRanker, Ranker, fixed_ranker
 from hyperdpo.ranking.training import History, fingerprint, train
 from hyperdpo.ranking.training import Training as RankerTraining
+from hyperdpo.ranking.tree_columns import TreeColumns
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -129,6 +131,10 @@ class RankTrainings(Trainings[RankModel]):
                 start.ranker.load_state_dict(tensors)
                 history = History(**values["history"])
                 start.ranker.use(**history.chosen)
+                if isinstance(start.ranker, GainRanker) and "trees" in values:
+                    transform = self.prepared.transform
+                    origins = transform.origins.tolist()
+                    start.ranker.trees = TreeColumns.of(values["trees"], transform.columns, origins)
                 start.ranker.to(self.accelerator.device)
             except (KeyError, TypeError, RuntimeError) as error:
                 raise InputError(f"{path}: not a finished training ({str(error).splitlines()[0]})") from None
@@ -138,8 +144,12 @@ class RankTrainings(Trainings[RankModel]):
             checkpoint = path.with_suffix(".partial.safetensors")
             whole = self.on_margin(start, job, entry) if isinstance(job, Margin) else start
             history = train(replace(whole, checkpoint=checkpoint), self.accelerator)
-            write_tensors(path, start.ranker.state_dict(), {"job": job.name, "history": asdict(history)})
-            checkpoint.unlink(missing_ok=True)
+            values = {"job": job.name, "history": asdict(history)}
+            if isinstance(start.ranker, GainRanker) and start.ranker.trees is not None:
+                values["trees"] = start.ranker.trees.texts
+            write_tensors(path, start.ranker.state_dict(), values)
+            for kept in (checkpoint, trees_beside(checkpoint)):
+                kept.unlink(missing_ok=True)
             return trained(history)
 
         return Training(name, load, run)
@@ -259,7 +269,12 @@ class RankTrainings(Trainings[RankModel]):
         if all(recipe.jobs == (Conditioned(),) for recipe in recipes):
             ranker = self.trained(Conditioned(), entry).model
             assert isinstance(ranker, Ranker)
-            return ranker_scores(ranker, weights, betas, self.accelerator.device)
+            device = self.accelerator.device
+            score = ranker_scores(ranker, weights, betas, device)
+            if not isinstance(ranker, GainRanker) or ranker.trees is None:
+                return score
+            own = replace(examples, trees=ranker.tree_columns)
+            return lambda group_batch, _: score(group_batch, own.batch(group_batch, device))
         return _scores([self.answering(recipe, entry) for recipe in recipes], examples)
 
     def answering(self, recipe: Recipe, entry: Entry) -> RankModel:

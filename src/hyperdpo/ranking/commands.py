@@ -27,7 +27,7 @@ from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.oracle import attained, oracle_front
-from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun
+from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
@@ -246,7 +246,7 @@ def _clear_directory(out: Path) -> None:
     """Remove the run that is to go; only once there is data for another."""
     for name in (RUN, CONFIG, METRICS, MODEL):
         (out / name).unlink(missing_ok=True)
-    for name in (BASE_SCORES, "checkpoints", "logs"):
+    for name in (BASE_SCORES, TREES, "checkpoints", "logs"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 

@@ -36,8 +36,9 @@ Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
 class ScorerConfig:
     """The network that scores the items of a group."""
 
-    kind: Literal["transformer", "mlp"] = "transformer"
-    """``transformer`` attends over the list (the paper's); ``mlp`` scores one item at a time."""
+    kind: Literal["transformer", "mlp", "gbdt", "blend"] = "transformer"
+    """``transformer`` attends over the list (the paper's); ``mlp`` scores one item at a time. Only with ``mixture.form:
+    gain``: ``gbdt``, LightGBM models on raw features; ``blend``, a weighted mean of a transformer and these."""
     width: PositiveInt = 64
     """d, the hidden dimension."""
     layers: PositiveInt = 2
@@ -174,6 +175,8 @@ class TemperatureConfig:
         return low, high
 
 
+#: Kinds of scorers that have LightGBM models.
+WITH_TREES = ("gbdt", "blend")
 #: A share λ of the main label. With 1, no weighting would differ from another.
 Share = Annotated[Float, Field(ge=0, lt=1)]
 #: A power of a power mean.
@@ -327,8 +330,18 @@ class RankConfig:
         """Refuse settings that the parametrisation has no use for. Not with the rest: a comparison replaces some.
 
         Raises:
-            InputError: a penalty, of a mixture.
+            InputError: a penalty, of a mixture; trees, where there are no expected gains.
         """
+        if self.scorer.kind in WITH_TREES and (self.parametrization, self.mixture.form) != ("mixture", "gain"):
+            raise InputError(
+                f"scorer.kind is {self.scorer.kind}; trees predict expected gains: set parametrization to mixture and "
+                "mixture.form to gain"
+            )
+        if self.base_scorer.kind in WITH_TREES:
+            raise InputError(
+                f"base_scorer.kind is {self.base_scorer.kind}; expected transformer or mlp, or --base-scores with the "
+                "scores of your trees"
+            )
         if self.parametrization == "mixture" and self.training.penalty:
             raise InputError(
                 f"training.penalty is {self.training.penalty}, but a mixture is trained without weights; expected 0"

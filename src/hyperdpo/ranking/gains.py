@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,10 +15,13 @@ from sklearn.linear_model import PoissonRegressor
 from hyperdpo.core.gains import total_loss
 from hyperdpo.data.batching import row_index, sorted_batches
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Label
+from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.metrics import NdcgSettings, relative_gains
 from hyperdpo.ranking.parametrizations import GainRanker
+from hyperdpo.ranking.tree_columns import TreeColumns, train_tree_columns
 
 #: Items per batch where relative gains are computed.
 CHUNK_ITEMS = 65536
@@ -109,6 +115,46 @@ def prepare_ranker(ranker: GainRanker, train: Examples, validation: Examples | N
     ranker.base_slope.fill_(fit_base_slope(slope_on, slope_on.targets[:, -1] if ranker.learns_main else None))
     if metric.empty == "skip":
         ranker.signal_shares.copy_(torch.from_numpy(train.signal.mean(0)))
+
+
+def train_trees(
+    ranker: GainRanker,
+    train: Examples,
+    validation: Examples | None,
+    columns: Sequence[str],
+    origins: Sequence[float],
+    config: RankConfig,
+    fingerprint: str,
+    checkpoint: Path | None,
+) -> float:
+    """Give a ranker its trees: those of an interrupted training, or new ones.
+
+    Args:
+        train, validation: from :func:`gain_examples`.
+        columns, origins: the features.
+        fingerprint: what must agree for kept trees to be used.
+        checkpoint: of the training; the trees are kept beside it.
+
+    Returns:
+        The seconds that their training took.
+    """
+    kept = None if checkpoint is None else trees_beside(checkpoint)
+    if kept is not None and kept.exists():
+        found = read_json(kept)
+        if isinstance(found, dict) and found.get("fingerprint") == fingerprint:
+            ranker.trees = TreeColumns.of(found["texts"], columns, origins, config.gbdt.threads)
+            return float(found["seconds"])
+    started = time.monotonic()
+    ranker.trees = train_tree_columns(train, validation, columns, origins=origins, config=config.gbdt, seed=config.seed)
+    seconds = time.monotonic() - started
+    if kept is not None:
+        write_json(kept, {"fingerprint": fingerprint, "seconds": seconds, "texts": ranker.trees.texts})
+    return seconds
+
+
+def trees_beside(checkpoint: Path) -> Path:
+    """The file that keeps the trees of a training while its network is trained."""
+    return checkpoint.with_suffix(".trees.json")
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ table of gains is valid for any label. The rows are put into bins once and share
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,16 +154,16 @@ class GbdtData:
         self.metric, self.seed = metric, seed
         self._units = scaling.units(train)
         self._validation_units = None if validation is None else scaling.units(validation)
-        self._rows: dict[bool, _Rows] = {}
+        self._rows: dict[bool, BinnedRows] = {}
         for examples in (train, validation):
             if examples is not None:
                 _check_sizes(examples.part)
 
-    def rows(self, with_base: bool) -> _Rows:
+    def rows(self, with_base: bool) -> BinnedRows:
         """The binned rows, made at the first call."""
         if with_base not in self._rows:
             parts = [self.train, *(() if self.validation is None else (self.validation,))]
-            self._rows[with_base] = _Rows.of(
+            self._rows[with_base] = BinnedRows.of(
                 [examples.part for examples in parts],
                 self.columns,
                 self.origins,
@@ -194,7 +194,8 @@ def train_lambdamart(data: GbdtData, weights: np.ndarray, main_share: float, *, 
         InputError: weights or share that are out of range, a feature column that is missing.
     """
     labels = data.labels(weights, main_share)
-    text = _boost(data.rows(with_base), labels, np.arange(data.config.levels), data.config, data.metric, data.seed)
+    own = _lambdarank(np.arange(data.config.levels), data.metric)
+    text = boost(data.rows(with_base), labels, own, data.config, data.seed)
     return GbdtModel(text, data.columns, with_base, data.config.threads, data.origins)
 
 
@@ -231,8 +232,8 @@ def train_gbdt_base(
         table = np.arange(config.levels)
     for part in parts:
         _check_sizes(part)
-    rows = _Rows.of(parts, tuple(columns), tuple(origins), None, config, seed)
-    text = _boost(rows, labels, table, config, metric, seed)
+    rows = BinnedRows.of(parts, tuple(columns), tuple(origins), None, config, seed)
+    text = boost(rows, labels, _lambdarank(table, metric), config, seed)
     return GbdtModel(text, tuple(columns), False, config.threads, tuple(origins))
 
 
@@ -278,7 +279,7 @@ def choose_main_share(
 
 
 @dataclass(frozen=True)
-class _Rows:
+class BinnedRows:
     """LightGBM's binned data sets: training rows and, where there are any, validation rows."""
 
     datasets: list[Any]
@@ -291,7 +292,7 @@ class _Rows:
         base_scores: Sequence[np.ndarray] | None,
         config: GbdtConfig,
         seed: int,
-    ) -> _Rows:
+    ) -> BinnedRows:
         """Bins of the first part, which the second one shares."""
         lightgbm = _lightgbm()
         datasets: list[Any] = []
@@ -307,29 +308,31 @@ class _Rows:
                 params=_settings(config, seed),
             )
             datasets.append(dataset.construct())  # which lets go of the values
-        return _Rows(datasets)
+        return BinnedRows(datasets)
 
 
-def _boost(
-    rows: _Rows, labels: Sequence[np.ndarray], gains: np.ndarray, config: GbdtConfig, metric: NdcgSettings, seed: int
-) -> str:
+def _lambdarank(gains: np.ndarray, metric: NdcgSettings) -> dict[str, Any]:
+    """LightGBM's settings for LambdaMART.
+
+    Args:
+        gains: (levels,) the gain of each grade.
+    """
+    table = [int(gain) for gain in gains]
+    places = [metric.k or LARGEST_GROUP]
+    return {"objective": "lambdarank", "label_gain": table, "metric": "ndcg", "eval_at": places}
+
+
+def boost(rows: BinnedRows, labels: Sequence[np.ndarray], own: Mapping[str, Any], config: GbdtConfig, seed: int) -> str:
     """A model's text.
 
     Args:
-        labels: (N,) grades of each data set's rows.
-        gains: (levels,) the gain of each grade.
+        labels: (N,) of each data set's rows.
+        own: LightGBM's settings of the objective and its metric.
     """
     lightgbm = _lightgbm()
     for dataset, label in zip(rows.datasets, labels, strict=True):
         dataset.set_label(label)
-    settings = _settings(config, seed) | {
-        "objective": "lambdarank",
-        "label_gain": [int(gain) for gain in gains],
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.leaves,
-        "metric": "ndcg",
-        "eval_at": [metric.k or LARGEST_GROUP],
-    }
+    settings = _settings(config, seed) | {"learning_rate": config.learning_rate, "num_leaves": config.leaves, **own}
     stops_early = len(rows.datasets) > 1 and config.patience > 0
     stops = [lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else []
     try:

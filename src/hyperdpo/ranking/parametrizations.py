@@ -7,7 +7,9 @@ main label's where there is one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,12 +17,19 @@ from hyperdpo.core.control import normalised_temperatures, temperature_transform
 from hyperdpo.core.gains import gain_loss, gain_scores, gain_weights, total_loss
 from hyperdpo.core.losses import listnet_dpo_loss, listnet_loss, top_one_log_probabilities
 from hyperdpo.core.mixture import mixture_scores
-from hyperdpo.ranking.config import MixtureConfig, RankConfig, ScorerConfig
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.config import WITH_TREES, MixtureConfig, RankConfig, ScorerConfig
 from hyperdpo.ranking.examples import Batch, LabelledBatch
 from hyperdpo.ranking.network import Scorer
 
+if TYPE_CHECKING:
+    from hyperdpo.data.splits import Part
+    from hyperdpo.ranking.tree_columns import TreeColumns
+
 #: λ while epochs are compared, and where nothing can choose it.
 USUAL_SHARE = 0.25
+#: The trees' part of a blend that are compared on validation groups.
+TREE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Shares λ that are compared on validation groups.
 SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 #: m temperatures, or (G, m) or (K, G, m) of them.
@@ -248,6 +257,14 @@ class TemperatureRanker(Ranker):
         return self(batch, weights, torch.as_tensor(temperatures, dtype=weights.dtype, device=weights.device))
 
 
+class NoScorer(Scorer):
+    """Stands for the network of a ranker that has none."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.num_conditions, self.head = 0, None
+
+
 class GainRanker(Ranker):
     """``mixture`` of the form ``gain``: column j is the expected gain of objective j, the last that of the main label.
 
@@ -278,8 +295,10 @@ class GainRanker(Ranker):
         learns_main: bool,
     ):
         settings = MixtureConfig() if settings is None else settings
-        self.num_columns = num_weights + learns_main
+        self.num_columns, self.kind = num_weights + learns_main, config.kind
         super().__init__(config, num_features, num_weights)
+        self.trees: TreeColumns | None = None
+        self.tree_weight = {"gbdt": 1.0, "blend": 0.5}.get(self.kind, 0.0)
         parts = settings.choices("learned_main") if learns_main else (0.0,)
         # The middle one stands for all of them while epochs are compared.
         self.learned_main = parts[len(parts) // 2]
@@ -287,11 +306,14 @@ class GainRanker(Ranker):
         rounds = [tuple({"learned_main": part} for part in parts)]
         if settings.main_share is None and learns_main:
             rounds.append(tuple({"main_share": share} for share in SHARES))
+        if self.kind == "blend":
+            rounds.insert(0, tuple({"tree_weight": weight} for weight in TREE_WEIGHTS))
         self.candidates = tuple(candidates for candidates in rounds if len(candidates) > 1)
-        # What a list's features add to log κ; 0 at the start.
-        self.totals = nn.Linear(config.width, self.num_columns)
-        nn.init.zeros_(self.totals.weight)
-        nn.init.zeros_(self.totals.bias)
+        if self.has_network:
+            # What a list's features add to log κ; 0 at the start.
+            self.totals = nn.Linear(config.width, self.num_columns)
+            nn.init.zeros_(self.totals.weight)
+            nn.init.zeros_(self.totals.bias)
         #: a: the base scores' slope, such that softmax(a s_base) is the base's share of the main gain.
         self.register_buffer("base_slope", torch.tensor(1.0))
         #: log κ_j by the number of items alone: (M, 3) coefficients of 1, log n and log² n.
@@ -306,11 +328,32 @@ class GainRanker(Ranker):
         """Whether there is a main label."""
         return self.num_columns > self.num_weights
 
+    def tree_columns(self, part: Part) -> np.ndarray:
+        """(N, M) float32: what the trees predict for the rows of a part; for :class:`~hyperdpo.ranking.examples.Items`.
+
+        Raises:
+            InputError: there are no trees yet, or a feature column is missing.
+        """
+        if self.trees is None:
+            raise InputError("the trees of this ranker are not trained")
+        return self.trees(part)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether heads are trained, and not trees alone."""
+        return self.kind != "gbdt"
+
     @property
     def chosen(self) -> dict[str, float]:
-        return {"learned_main": self.learned_main, "main_share": self.main_share}
+        found = {"learned_main": self.learned_main, "main_share": self.main_share}
+        return found | {"tree_weight": self.tree_weight} if self.kind in WITH_TREES else found
+
+    def num_parameters(self) -> int:
+        return super().num_parameters() + (0 if self.trees is None else self.trees.parameters)
 
     def _scorer(self, config: ScorerConfig, num_features: int) -> Scorer:
+        if not self.has_network:
+            return NoScorer()
         return Scorer(config, num_features, num_outputs=self.num_columns)
 
     def forward(
@@ -334,17 +377,28 @@ class GainRanker(Ranker):
 
     def columns(self, batch: Batch) -> torch.Tensor:
         """(G, m + 1, n): the expected gains, the main label's last; 0 on padding."""
-        output = self(batch).float()
         mask = batch.mask.unsqueeze(1)
-        shares = top_one_log_probabilities(output[..., :-1], mask).exp()
+        learned = self._learned(batch).masked_fill(~mask, 0) / self.signal_shares.unsqueeze(-1)
         base = top_one_log_probabilities(self.base_slope * batch.base_scores.unsqueeze(1), mask).exp()
-        scale = (output[..., -1].exp() / self.signal_shares).unsqueeze(-1)
         if self.learns_main:
-            main = (1 - self.learned_main) * base + self.learned_main * shares[:, -1:]
-            found = torch.cat([shares[:, :-1], main], 1) * scale
-        else:
-            found = torch.cat([shares * scale, base], 1)
-        return found.masked_fill(~mask, 0)
+            own = learned[:, -1:]
+            main = (1 - self.learned_main) * own.sum(-1, keepdim=True) * base + self.learned_main * own
+            return torch.cat([learned[:, :-1], main], 1).masked_fill(~mask, 0)
+        return torch.cat([learned, base], 1).masked_fill(~mask, 0)
+
+    def _learned(self, batch: Batch) -> torch.Tensor:
+        """(G, M, n): what heads and trees predict."""
+        if self.tree_weight > 0 and batch.tree_columns is None:
+            raise InputError("this ranker has trees, and the batch does not hold what they predict")
+        if self.tree_weight == 1:
+            assert batch.tree_columns is not None
+            return batch.tree_columns
+        output = self(batch).float()
+        heads, log_total = output[..., :-1], output[..., -1:]
+        found = top_one_log_probabilities(heads, batch.mask.unsqueeze(1)).exp() * log_total.exp()
+        if batch.tree_columns is None:
+            return found
+        return (1 - self.tree_weight) * found + self.tree_weight * batch.tree_columns
 
     def scores(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -40,11 +40,12 @@ from hyperdpo.files import (
 from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
-from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.ranking.config import WITH_TREES, RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import GainRanker, Ranker, conditioned_ranker
+from hyperdpo.ranking.tree_columns import TreeColumns
 from hyperdpo.runs import METRICS, RUN, read_run
 
 #: Raised whenever runs hold something that an older version would not understand.
@@ -52,7 +53,7 @@ FORMAT_VERSION = 3
 #: Versions that are read: 2 knows neither missing values nor origins of features.
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 
-CONFIG, MODEL, BASE_SCORES = "config.json", "model.safetensors", "base_scores"
+CONFIG, MODEL, BASE_SCORES, TREES = "config.json", "model.safetensors", "base_scores", "trees"
 
 
 @dataclass
@@ -149,7 +150,8 @@ class RankRun:
         base = np.zeros(int(part.sizes.sum()), np.float32)
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
+        features = self._features(part, resident=False)
+        items = Items(part=part, features=features, base_scores=base, trees=self._trees)
         w = np.broadcast_to(w, (groups, w.shape[-1]))
         scores = score_items(self.ranker, items, w, betas, device, main_share=share)
         per_row: Any = float(c) if np.ndim(c) == 0 else np.repeat(c, part.sizes).astype(np.float32)
@@ -165,7 +167,17 @@ class RankRun:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
         features, qid_column = self._features(part), self.config.qid_column
-        return build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
+        found = build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
+        return replace(found, trees=self._trees)
+
+    @property
+    def _trees(self) -> Callable[[Part], np.ndarray] | None:
+        has_trees = isinstance(self.ranker, GainRanker) and self.ranker.trees is not None
+        return self.ranker.tree_columns if has_trees else None
+
+    def _column_names(self) -> list[str]:
+        """The M labels whose expected gains are learned."""
+        return [*self.objectives, *(() if self.config.main is None else (self.config.main.name,))]
 
     def front(
         self,
@@ -324,7 +336,8 @@ class RankRun:
     def save(self, path: Path) -> None:
         """Write the run directory; ``run.json`` goes first and comes last: a directory with one is complete."""
         (path / RUN).unlink(missing_ok=True)
-        shutil.rmtree(path / BASE_SCORES, ignore_errors=True)
+        for name in (BASE_SCORES, TREES):
+            shutil.rmtree(path / name, ignore_errors=True)
         tensors = with_prefix("ranker", self.ranker.state_dict())
         if self.base is not None:
             tensors |= with_prefix("base", self.base.state_dict())
@@ -333,6 +346,8 @@ class RankRun:
             for name in ("mean", "scale", "origins", "logs", "indicators")
         }
         write_tensors(path / MODEL, tensors)
+        if isinstance(self.ranker, GainRanker) and self.ranker.trees is not None:
+            self.ranker.trees.save(path / TREES, self._column_names())
         write_json(path / CONFIG, self.config.to_dict())
         write_json(path / METRICS, self.metrics)
         for name, scores in self._base_scores.items():
@@ -375,6 +390,10 @@ class RankRun:
                     base = Ranker(config.base_scorer, transform.width)
             ranker.load_state_dict(without_prefix("ranker", tensors))
             ranker.use(**run["chosen"])
+            if isinstance(ranker, GainRanker) and config.scorer.kind in WITH_TREES:
+                names = [*config.names, *(() if config.main is None else (config.main.name,))]
+                origins = transform.origins.tolist()
+                ranker.trees = TreeColumns.load(path / TREES, names, columns, origins, config.gbdt.threads)
             if base is not None:
                 base.load_state_dict(base_state)
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
