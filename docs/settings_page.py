@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from hyperdpo.alignment.arguments import BOUNDS, WITHOUT_EFFECT, HyperDPOConfig
 from hyperdpo.alignment.settings import TRAINING, AlignSettings, ConditioningConfig
+from hyperdpo.comparison.align_settings import EPOCHS
 from hyperdpo.objectives import Objective
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.validation import allowed
@@ -182,7 +183,8 @@ def page() -> str:
         table(rows(ConditioningConfig, "conditioning.", leave_out=["objectives"])),
         TRAINING_NOTE.format(without=without),
         table(training_rows()),
-        f"`align fit` also sets these, unless they are given: {given}.\n",
+        f"`align fit` also sets these, unless they are given: {given}. `align compare` trains models for one w for "
+        f"{EPOCHS} epochs.\n",
         *sections("align", AlignSettings, of_models),
     ]
     return "\n".join(parts)

@@ -29,10 +29,10 @@ def plot_fronts(
     Two objectives make one picture, as in the paper's Figure 2; more make one for each pair.
 
     Args:
-        fronts: by name, each as in ``FRONT.json``: ``objectives``, ``points`` and ``metric``; all of the same
+        fronts: name -> front, as in ``FRONT.json``: ``objectives``, ``points`` and ``metric``; all have the same
             objectives.
-        base: the base's ``metrics`` and ``main``, marked where given.
-        what: of each objective the axes show.
+        base: the base's ``metrics`` and ``main``, to be marked; None: no mark.
+        what: what the axes show of each objective.
 
     Raises:
         InputError: the file cannot be written, or its name has an unknown ending.

@@ -195,8 +195,7 @@ def _refusal(error: ValidationError, where: str, kind: Any, section: str) -> Inp
         return not_a_setting(where, section + ".".join([*names, str(first["loc"][-1])]), kind, section)
     place = section + ".".join(names)
     if first["type"] == "value_error":  # an InputError of __post_init__
-        place = place if names else ""
-        return InputError(f"{where}{place and f'{place}: '}{first['ctx']['error']}")
+        return InputError(f"{where}{f'{place}: ' if names else ''}{first['ctx']['error']}")
     if first["type"] == "missing":
         return InputError(f"{where}{place} is missing")
     if hint is kind or first["type"] in ("missing_argument", "unexpected_positional_argument"):

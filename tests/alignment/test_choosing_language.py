@@ -108,7 +108,7 @@ def test_without_validation_prompts_the_test_prompts_serve(place, run_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--maximize", "low"], ["low", "less of it is better", "minimize"]),
+        (["--maximize", "low"], ["low", "smaller values are better", "minimize"]),
         (["--minimize", "accuracy:low"], ["accuracy:low", "maximize"]),
         (["--minimize", "main"], ["no metric 'main'", "accuracy:low"]),
         (["--minimize", "low", "--base-scores", "x"], ["base_scores"]),

@@ -10,7 +10,7 @@ from toy_preferences import words_tokenizer
 
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
-from hyperdpo.alignment.special_tokens import answered_ids, prompt_ids, wants_bos
+from hyperdpo.alignment.special_tokens import answered_ids, beginning, prompt_ids
 from hyperdpo.alignment.tokenization import tokenize_groups
 from hyperdpo.errors import InputError
 
@@ -47,7 +47,7 @@ def test_a_text_has_one_beginning_and_no_end(before, after, text):
     made = tokenizer(before, after)
     begins = "<s>" in before or "<s>" in text
     assert prompt_ids(made, [text]) == [[BOS, 3, 4] if begins else [3, 4]]
-    assert wants_bos(made) == ("<s>" in before)
+    assert (made.bos_token_id in beginning(made)) == ("<s>" in before)
 
 
 @pytest.mark.parametrize("response", [" w5", " w5 </s>", " w5</s></s>", "<s> w5 </s>\n", " <s> <s> w5\n</s> </s>"])

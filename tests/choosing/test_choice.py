@@ -476,7 +476,7 @@ def test_a_ranker_chooses_from_arrays(tmp_path):
         (["--maximize", "main", "--require", "main>1"], ["'main>1'", "NAME>=NUMBER"]),
         ([], ["nothing to maximize", "--maximize"]),
         (["--maximize", "main", "--minimize", "main"], ["both"]),
-        (["--minimize", "main"], ["more of it is better"]),
+        (["--minimize", "main"], ["larger values are better"]),
         (["--maximize", "main", "--scales", "0,1"], ["scales"]),
         (["--maximize", "main", "--holdout", "2"], ["holdout", "share"]),
         (["--maximize", "main", "--holdout", "nowhere"], ["--holdout", "nowhere"]),

@@ -236,9 +236,9 @@ def test_variants_are_other_trainings_and_soups_share_theirs(tmp_path):
 def test_every_variant_has_settings_that_exist(tmp_path, text):
     entry = parse_entry(text)
     if entry.one_shot:
-        found = bench_of(tmp_path).described(Conditioned(), entry.overrides)
-        assert found.conditioning.is_conditioned
-        bench_of(tmp_path).arguments(found.training, tmp_path)
+        conditioning, training, _ = bench_of(tmp_path).described(Conditioned(), entry.overrides)
+        assert conditioning.is_conditioned
+        bench_of(tmp_path).arguments(training, tmp_path)
 
 
 def test_text_measures_are_found_by_the_objectives_names():

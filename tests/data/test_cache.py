@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hyperdpo.data import cache, letor, storage
-from hyperdpo.data.cache import CACHE_VARIABLE, cache_root, clear_cache, read_table
+from hyperdpo.data import letor, storage
+from hyperdpo.data.cache import CACHE_VARIABLE, cache_root, clear_cache, read_table, temporary_prefix
 from hyperdpo.errors import InputError
 
 TEXT = "".join(f"{i % 3} qid:{i // 5} 1:{i} 3:{i}.25\n" for i in range(100))
@@ -87,7 +87,8 @@ def test_opening_reads_no_values(source: Path, root: Path) -> None:
     (entry,) = entries(root)
     rows, width = 10_000_000, 1000
     with open(entry / "values.npy", "r+b") as file:
-        file.write(storage._npy_header((rows, width)))
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, width)})
+        assert file.tell() == 128
         try:
             file.truncate(128 + 4 * rows * width)
         except OSError as error:
@@ -349,9 +350,9 @@ def test_directories_of_killed_processes_are_removed(source: Path, root: Path) -
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     tables = root / "tables"
-    dead = tables / f"tmp-{process.pid}-{cache._host()}-abc"
-    own_number = tables / f"tmp-{os.getpid()}-{cache._host()}-abc"  # an earlier process of a container, often number 1
-    alive = tables / f"tmp-{os.getppid()}-{cache._host()}-abc"
+    dead = tables / f"{temporary_prefix(process.pid)}abc"
+    own_number = tables / f"{temporary_prefix(os.getpid())}abc"  # an earlier process of a container, often number 1
+    alive = tables / f"{temporary_prefix(os.getppid())}abc"
     elsewhere = tables / f"tmp-{process.pid}-0123abcd-abc"
     elsewhere_old = tables / f"tmp-{process.pid}-0123abcd-old"
     for directory in (dead, own_number, alive, elsewhere, elsewhere_old):

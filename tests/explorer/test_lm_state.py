@@ -70,6 +70,8 @@ def test_metrics_are_those_of_the_front_of_the_run(explorer, language):
     whole = explorer.front()
     assert len(whole.points) == 11
     assert whole.values.shape == (11, 4)
+    assert whole.values[3] == pytest.approx(explorer.here(whole.points[3])[0], abs=1e-6)
+    assert whole.base == pytest.approx(curve[-1])
     assert explorer.metrics == ("low", "high", "accuracy:low", "accuracy:high")
 
 

@@ -32,9 +32,9 @@ def test_a_closed_page_leaves_nothing_to_be_told_of_a_shutdown():
         for client in clients[:2]:
             client.delete()
         left = len(lm_view.OPEN)
-        stopped = [view._stop.is_set() for view in views]
+        stopped = [view.stop.is_set() for view in views]
         lm_view.stop_all()
-        assert views[2]._stop.is_set()
+        assert views[2].stop.is_set()
         clients[2].delete()
         return left, len(lm_view.OPEN), stopped
 

@@ -216,7 +216,7 @@ def test_a_command_killed_again_and_again_ends_with_the_same_model(fit_arguments
     assert reference.exitcode == 0
 
     out = tmp_path / "killed"
-    dice, exits = random.Random(), []
+    dice, exits = random.Random(1), []
     stages = [out / "checkpoints" / f"{name}.safetensors" for name in ("base", "ranker")]
     for wait_for in [stages[0], None, None, stages[1], None]:
         process = start(fit_arguments(out))

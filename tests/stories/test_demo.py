@@ -26,4 +26,5 @@ def test_the_demo_leaves_model_data_run_front_picture_and_report(tmp_path: Any, 
         assert prompt.split()[0] in shown
     run = AlignRun.load(tmp_path / "run")
     again = generated_side_by_side(run, found["prompts"])
-    assert again["texts"][0][0] == generated_side_by_side(run, found["prompts"])["texts"][0][0]
+    assert again == generated_side_by_side(run, found["prompts"])
+    assert again["texts"] != generated_side_by_side(run, found["prompts"], seed=1)["texts"]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hyperdpo.alignment.collation import Collator, TokenGroup, labelled_of, token_batches, worth_sharing
 from hyperdpo.alignment.model import Responses
+from hyperdpo.alignment.sampling import evaluation_mode
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
@@ -27,7 +28,7 @@ from hyperdpo.progress import Update, progress_bar
 if TYPE_CHECKING:
     from hyperdpo.alignment.model import ConditionedLM
 
-#: Table 2's reference point for pairs, where a model that says nothing has a loss of ln 2.
+#: Table 2's reference point for pairs, where a model that finds both responses alike has a loss of ln 2.
 PAIR_REFERENCE = 1.1
 #: Tokens, padding included, that go through the model at once.
 PASS_TOKENS = 16_384
@@ -65,7 +66,7 @@ class AlignmentFront:
 
     @property
     def hypervolume(self) -> float:
-        """Of the losses, which are to be minimised."""
+        """The volume that the losses, which are minimised, dominate from the reference point."""
         return hypervolume(self.losses, self.reference_point, ["minimize"] * len(self.objectives))
 
     @property
@@ -223,12 +224,8 @@ def base_scores(
     model: ConditionedLM, groups: Sequence[TokenGroup], pad_token_id: int, device: torch.device | str = "cpu"
 ) -> list[np.ndarray]:
     """(n,) scores of each group under the base: they do not depend on w, so once is enough."""
-    was_training = model.training
-    model.eval()
-    with model.base_only(), progress_bar("base scores", len(groups), "groups") as update:
-        found = group_scores(lambda batch: row_logps(model, batch), groups, pad_token_id, device, update=update)
-    model.train(was_training)
-    return found
+    with evaluation_mode(model), model.base_only(), progress_bar("base scores", len(groups), "groups") as update:
+        return group_scores(lambda batch: row_logps(model, batch), groups, pad_token_id, device, update=update)
 
 
 def conditioned_scores(
@@ -245,10 +242,9 @@ def conditioned_scores(
     Args:
         name: of a progress bar; empty: none.
     """
-    was_training = model.training
-    model.eval()
     found: list[list[np.ndarray]] = []
-    with progress_bar(name, len(weights) * len(groups), "groups", show=bool(name)) as update:
+    bar = progress_bar(name, len(weights) * len(groups), "groups", show=bool(name))
+    with evaluation_mode(model), bar as update:
 
         def scored(done: float, words: str = "") -> None:
             update(len(found) * len(groups) + done, f"weighting {len(found) + 1} of {len(weights)}")
@@ -259,7 +255,6 @@ def conditioned_scores(
                 return row_logps(model, batch, w)
 
             found.append(group_scores(score, groups, pad_token_id, device, update=scored))
-    model.train(was_training)
     return found
 
 

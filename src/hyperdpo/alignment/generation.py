@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hyperdpo.alignment.conditioning import Weights
 from hyperdpo.alignment.rows import ConditionedRows
+from hyperdpo.alignment.sampling import evaluation_mode
 from hyperdpo.core.point import check_scales
 from hyperdpo.errors import InputError
 
@@ -71,13 +72,10 @@ def generate(
     if bool((scales != 1).any()) and _setting(model, settings, "num_beams", 1) != 1:
         raise InputError("a scale other than 1 with num_beams above 1, expected sampling or greedy decoding")
     condition = model.condition(weights, len(ids))
-    k = 0 if condition.prefix is None else condition.prefix.shape[1]
-    model.check_length(int(mask.sum(-1).max()) + (_setting(model, settings, "max_new_tokens", None) or 0), k)
-    training = model.training
+    new = _setting(model, settings, "max_new_tokens", None) or 0
+    model.check_length(int(mask.sum(-1).max()) + new, condition.prompt_tokens)
     with contextlib.ExitStack() as stack:
-        if training:
-            model.eval()
-            stack.callback(model.train)
+        stack.enter_context(evaluation_mode(model))
         if seed is not None:
             devices = [model.device] if model.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices=devices))

@@ -76,7 +76,7 @@ def model_card(
 
 
 def push_checkpoint(trainer: Any, checkpoint_folder: str) -> None:
-    """Push the adapter of a training that goes on, in the background, as its ``hub_strategy`` says.
+    """Push the adapter during training, in the background, as ``hub_strategy`` says.
 
     Args:
         trainer: a :class:`~hyperdpo.alignment.trainer.HyperDPOTrainer`.

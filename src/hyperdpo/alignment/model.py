@@ -1,4 +1,4 @@
-"""A causal language model that listens to the weights w: a frozen base, a prompt and LoRA that are functions of w.
+"""A causal language model conditioned on the weights w: a frozen base, and a prompt and LoRA that are functions of w.
 
 One wrapper owns them all, so that leaving them out, saving, loading, merging and gradient checkpointing treat them as
 one. Shapes: B rows, T tokens, V vocabulary, m objectives, k virtual tokens, L layers with LoRA, r rank, d width.
@@ -50,6 +50,11 @@ class Condition:
 
     prefix: Tensor | None
     gates: Tensor | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """k."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ class ConditionedLM(BaseInterface):
             raise InputError("past_key_values: the prompt takes places in the cache; decode with model.generate")
         settings.setdefault("use_cache", False)
         condition = self.condition(weights, len(input_ids))
-        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        k = condition.prompt_tokens
         inputs = self._inputs(condition, input_ids, attention_mask, position_ids)
         labels = settings.pop("labels", None)
         if labels is not None:
@@ -234,7 +239,7 @@ class ConditionedLM(BaseInterface):
         Arguments and errors as of :meth:`forward`.
         """
         condition = self.condition(weights, len(input_ids))
-        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        k = condition.prompt_tokens
         inputs = self._inputs(condition, input_ids, attention_mask, None)
         with use_gates(condition.gates):
             hidden: Tensor = self.base.base_model(**inputs, use_cache=False).last_hidden_state[:, k:]
@@ -252,7 +257,7 @@ class ConditionedLM(BaseInterface):
         assert mask is not None
         assert positions is not None
         ends = mask.long().sum(-1) - 1  # (G,) of the last real token, the virtual ones counted
-        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        k = condition.prompt_tokens
         if int(ends.min()) < k:
             raise InputError(f"prompt {int(ends.argmin())}: no tokens; expected a prompt of at least one token")
         cache = DynamicCache(config=self.base.config)
@@ -303,7 +308,7 @@ class ConditionedLM(BaseInterface):
         """Arguments of the base model: the virtual tokens stand first, padding on the left comes after them."""
         if positions is None and mask is not None:
             positions = (mask.long().cumsum(-1) - 1).clamp_min(0)
-        k = 0 if condition.prefix is None else condition.prefix.shape[1]
+        k = condition.prompt_tokens
         if self._positions is not None and input_ids.shape[1] + k > self._positions:
             # Padding needs no position of its own.
             self.check_length(input_ids.shape[1] if mask is None else int(mask.sum(-1).max()), k)

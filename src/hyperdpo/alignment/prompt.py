@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hyperdpo.alignment.conditioning import ConditioningConfig, centred
 from hyperdpo.errors import InputError
 
-#: Of :func:`beginning_prefix`.
+#: Size of the noise in :func:`beginning_prefix`.
 BEGINNING_NOISE = 0.3
 
 

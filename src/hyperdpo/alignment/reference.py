@@ -65,7 +65,7 @@ def kept_base_scores(
 
 
 def base_print(base: torch.nn.Module) -> str:
-    """Of a model's configuration and of all its parameters and buffers, but for an adapter that was put into it.
+    """A hash of a model's configuration, parameters and buffers, without an adapter that was put into it.
 
     Only what a checkpoint holds counts: other buffers, such as those of rotary positions, follow from the
     configuration. About a tenth of a second for each GB on a CPU.

@@ -35,7 +35,7 @@ from hyperdpo.objectives import Objective
 from hyperdpo.runs import METRICS, RUN, read_run
 from hyperdpo.validation import parsed
 
-#: Of run.json. Another one is refused.
+#: Version of run.json; another one is refused.
 FORMAT_VERSION = 1
 
 
@@ -50,14 +50,14 @@ class AlignRun:
     data: dict[str, Any]
     """Source, fingerprint, groups of each split, fractions and seed of the split, how it was read (``reading``)."""
     settings: dict[str, Any]
-    """Of the training, as they were resolved."""
+    """The settings of the training, as they were resolved."""
     limits: dict[str, Any]
-    """Of the text: ``max_length``, ``max_prompt_length``, ``truncate``."""
+    """Limits of the text: ``max_length``, ``max_prompt_length``, ``truncate``."""
     metrics: dict[str, Any]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the m objectives, in the order of w."""
+        """The names of the m objectives, in the order of w."""
         return tuple(o.name for o in self.objectives)
 
     def read(
@@ -254,7 +254,7 @@ def last_checkpoint(directory: Path) -> str | None:
 
 
 def fingerprint(preferences: Preferences) -> str:
-    """Of prompts, completions and labels."""
+    """A hash of prompts, completions and labels."""
     digest = xxhash.xxh3_128()
     for group in preferences.groups:
         digest.update(json.dumps([group.prompt, group.completions, group.labels], sort_keys=True).encode())

@@ -24,14 +24,20 @@ _UNTOUCHED = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "
 def sampling(model: Any, seed: int, purpose: int) -> Iterator[None]:
     """Evaluation mode and a seeded generator; the caller's mode and generators afterwards."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    training = model.training
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), evaluation_mode(model):
         torch.manual_seed(int(stream(seed, purpose).integers(2**63)))
-        model.eval()
-        try:
-            yield
-        finally:
-            model.train(training)
+        yield
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """The model in evaluation mode, inside; afterwards in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def continue_rows(

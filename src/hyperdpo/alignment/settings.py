@@ -174,14 +174,11 @@ class ConditioningConfig:
 
 @settings()
 class AlignSplitConfig(SplitConfig):
-    """Parts of the groups for training, validation and test. They sum to 1."""
+    """Parts of the groups for training, validation and test, with defaults for language models."""
 
     train: Annotated[Float, Field(gt=0, le=1)] = 0.8
-    """Part of the groups for training."""
     validation: Fraction = 0.0
-    """Part of the groups for validation."""
     test: Fraction = 0.2
-    """Part of the groups for the test."""
     seed: NonNegativeInt | None = None  # type: ignore[assignment]
     """Seed of the split. Default: 0; in a comparison, the first seed."""
 
@@ -281,7 +278,7 @@ def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> Align
         InputError: an unknown setting, a wrong type, a value out of bounds.
     """
     values = merged({} if config_file is None else read_yaml(config_file), overrides)
-    where = "--set" if config_file is None else str(config_file)
+    where = " with ".join([*([str(config_file)] if config_file else []), *(["--set"] if overrides else [])])
     found = parsed(AlignSettings, values, where)
     if found.objectives is None:
         return found

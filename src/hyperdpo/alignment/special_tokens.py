@@ -42,11 +42,6 @@ def beginning(tokenizer: Any) -> list[int]:
     return [bos] if bos is not None and whole[:1] == [bos] else []
 
 
-def wants_bos(tokenizer: Any) -> bool:
-    """Whether texts begin with a BOS."""
-    return tokenizer.bos_token_id is not None and tokenizer.bos_token_id in beginning(tokenizer)
-
-
 def _once(ids: list[int], token: int | None) -> list[int]:
     """Without repetitions of a token."""
     kept: list[int] = []

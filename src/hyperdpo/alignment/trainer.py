@@ -372,7 +372,7 @@ class HyperDPOTrainer(Trainer):
         return self.optimizer
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Of a step: 6 for each parameter and token."""
+        """Operations of a step: 6 for each parameter and token."""
         return 6 * int(inputs["input_ids"].numel()) * self.own_model.num_parameters(only_trainable=False)
 
     @property

@@ -133,7 +133,7 @@ def add_sums(totals: dict[str, Tensor], sums: Mapping[str, Tensor]) -> None:
 
 
 def means(sums: Mapping[str, Tensor]) -> dict[str, float]:
-    """Of (2,) sums and numbers of terms; without what has no term."""
+    """The means of (2,) sums and numbers of terms; names without a term are left out."""
     found = {name: both.tolist() for name, both in sums.items()}
     return {name: total / count for name, (total, count) in found.items() if count}
 

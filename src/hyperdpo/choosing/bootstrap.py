@@ -53,13 +53,8 @@ def number_of_resamples(confidence: float, groups: int, asked: int | None = None
     return number
 
 
-def share_met(turned: np.ndarray, threshold: float) -> np.ndarray:
-    """(...) share of (..., B) resamples, turned so that more is safer, that meet a threshold."""
-    return np.asarray((turned >= threshold).mean(-1))
-
-
 def bound(turned: np.ndarray, confidence: float) -> np.ndarray:
-    """(...) largest threshold with :func:`share_met` >= confidence in (..., B) resamples."""
+    """(...) largest threshold that is met with the confidence in (..., B) resamples, turned so that more is safer."""
     number = turned.shape[-1]
     needed = max(math.floor(confidence * number), 1)
     while needed / number < confidence:
@@ -95,10 +90,6 @@ class Resamples:
     def _totals(self) -> np.ndarray:
         """(K, B)."""
         return self.counts @ self._draws.T
-
-    def groups_with(self, metric: int) -> int:
-        """How many groups have a metric."""
-        return int(np.count_nonzero(self.counts[metric]))
 
     def means(self, sums: np.ndarray) -> np.ndarray:
         """(P, K) metrics of the sample itself, from (P, K, G) sums; NaN where no group has the metric."""

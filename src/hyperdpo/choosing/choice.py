@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperdpo.choosing.bootstrap import FEWEST_GROUPS, Resamples, bound, number_of_resamples, share_met
+from hyperdpo.choosing.bootstrap import FEWEST_GROUPS, Resamples, bound, number_of_resamples
 from hyperdpo.choosing.prices import Slope, loosening, tightening
 from hyperdpo.choosing.requirements import Requirement, check_metrics
 from hyperdpo.choosing.search import Effort, Measure, Pool, Space, searched
@@ -39,11 +39,6 @@ class Sample:
     measure: Measure
     base: np.ndarray
     description: str = ""
-
-    def means(self, sums: np.ndarray) -> np.ndarray:
-        """(..., K) metrics from (..., K, G) sums; NaN where no group has the metric."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(sums.sum(-1) / self.counts.sum(-1))
 
 
 @dataclass(frozen=True)
@@ -208,7 +203,7 @@ def choose_point(
         objectives: the m names, in the order of the weights.
         requirements: bounds on means. Where no point meets them all, the answer is the one nearest to that.
         goal: the metric that is maximised (minimised with ``maximize=False``).
-        confidence: of the intervals (two-sided) and of the requirements (one-sided).
+        confidence: confidence of the intervals (two-sided) and of the requirements (one-sided).
         certain: choose among points whose requirements are met with that confidence, not only on average.
         holdout: other groups with the same metrics, for intervals and verdicts; None: those of ``sample``.
         effort: how much is measured.
@@ -227,7 +222,7 @@ def choose_point(
     for one in (sample, reported):
         for name in (*(r.name for r in requirements), goal):
             if not one.counts[one.names.index(name)].any():
-                raise InputError(f"{one.description or 'data'}: no group says anything about {name}; expected labels")
+                raise InputError(f"{one.description or 'data'}: no group has labels for {name}; expected at least one")
     placed = [(r, sample.names.index(r.name)) for r in requirements]
     k, sign = sample.names.index(goal), 1.0 if maximize else -1.0
     draws = _resamples(sample, confidence, seed, resamples)
@@ -245,7 +240,7 @@ def choose_point(
         side, attainable = requirement.sign, pool.attainable(r)
         turned = report_draws.turned(sums[:, metric], metric, side)[0]
         enough = side * requirement.threshold - TOLERANCE_OF_RESAMPLES
-        edge, groups = float(bound(turned, confidence)), report_draws.groups_with(metric)
+        edge, groups = float(bound(turned, confidence)), int(np.count_nonzero(reported.counts[metric]))
         all_met &= turned >= enough
         verdicts.append(
             Verdict(
@@ -253,7 +248,7 @@ def choose_point(
                 value=metrics[requirement.name].value,
                 bound=side * edge if np.isfinite(edge) else None,
                 holds=None if groups < FEWEST_GROUPS else edge >= enough,
-                share=float(share_met(turned, enough)),
+                share=float((turned >= enough).mean()),
                 groups=groups,
                 tightening=tightening(pool, r, confidence) if met else None,
                 loosening=loosening(pool, r, confidence) if met else None,

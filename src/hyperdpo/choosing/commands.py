@@ -78,7 +78,7 @@ def choose(
         require: such as ``main>=0.45``. For a ranker the metrics are NDCG of ``main`` and of every objective, by name;
             for a language model each objective's cross-entropy error, by name, and ``accuracy:NAME``, of pairs.
         maximize, minimize: the metric that is to be best; one of the two.
-        confidence: of the intervals (two-sided) and the requirements (one-sided).
+        confidence: confidence of the intervals (two-sided) and the requirements (one-sided).
         certain: requirements have to be met with that confidence, not only on average.
         holdout: intervals and verdicts come from other groups than those of the choice: a share of the groups (0.5), a
             split of the run's own data (``test``), or data like ``data``, not a file.

@@ -159,7 +159,7 @@ class PointMeasure:
                 weights, which = np.unique(points[chosen, :m], axis=0, return_inverse=True)
                 batch = batch or self._batch(number, group_batch)
                 raw = self._scores(number, group_batch, batch, weights, betas)
-                base = torch.from_numpy(self._base(group_batch)).to(raw)
+                base = self._base(group_batch).to(raw)
                 size = max(PASS_SCORES // max(raw[0].numel() * len(self.gains[0]), 1), 1)
                 for start in range(0, len(chosen), size):
                     part = slice(start, start + size)
@@ -181,7 +181,7 @@ class PointMeasure:
         for number, group_batch in enumerate(self.batches):
             batch = self._batch(number, group_batch)
             raw = self._scores(number, group_batch, batch, point[None, :m], point[m + 1 :])
-            base = torch.from_numpy(self._base(group_batch)).to(raw)
+            base = self._base(group_batch).to(raw)
             scaled = linear_transformation(raw, base, float(point[m]))
             found[:, group_batch.groups] = self._ndcg(number, group_batch, scaled)[0]
             rows, mask = self.examples.index(group_batch)
@@ -216,13 +216,14 @@ class PointMeasure:
             assert batch is not None
             self._heads[number] = (ranker.log_targets(batch), batch.mask)
         heads, mask = self._heads[number]
-        base = torch.from_numpy(self._base(group_batch)).to(heads)
+        base = self._base(group_batch).to(heads)
         w = torch.as_tensor(weights, dtype=torch.float32, device=heads.device)
         return mixture_scores(heads, mask, base, w, betas.tolist(), power=ranker.power).float()
 
-    def _base(self, group_batch: GroupBatch) -> np.ndarray:
+    def _base(self, group_batch: GroupBatch) -> torch.Tensor:
+        """(G, n) scores of the base, 0 where there is no item."""
         rows, mask = self.examples.index(group_batch)
-        return np.where(mask, self.examples.base_scores[rows], 0).astype(np.float32)
+        return torch.from_numpy(np.where(mask, self.examples.base_scores[rows], 0).astype(np.float32))
 
     def _ndcg(self, number: int, group_batch: GroupBatch, scores: torch.Tensor) -> np.ndarray:
         labels, mask = self._labels(group_batch)
@@ -233,6 +234,6 @@ class PointMeasure:
         """(K, G) NDCG of the base."""
         sums = np.zeros(self.counts.shape)
         for number, group_batch in enumerate(self.batches):
-            scores = torch.from_numpy(self._base(group_batch)).to(self.device).unsqueeze(0)
+            scores = self._base(group_batch).to(self.device).unsqueeze(0)
             sums[:, group_batch.groups] = self._ndcg(number, group_batch, scores)[0]
         return sums

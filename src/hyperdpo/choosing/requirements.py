@@ -69,5 +69,5 @@ def check_metrics(
             raise InputError(f"no metric {name!r}; expected one of {', '.join(names)}")
     larger = larger_is_better[list(names).index(goal)]
     if maximize != larger:
-        better, option = ("more", "maximize") if larger else ("less", "minimize")
-        raise InputError(f"{goal}: {better} of it is better; expected it as what to {option}")
+        better, option = ("larger", "maximize") if larger else ("smaller", "minimize")
+        raise InputError(f"{goal}: {better} values are better; use {option} for it")

@@ -349,7 +349,7 @@ def _turns(m: int) -> np.ndarray:
 
 
 def _distance(first: np.ndarray, second: np.ndarray, m: int) -> float:
-    """In steps; see :meth:`Pool._steps`."""
+    """The distance of two points in steps; see :meth:`Pool._steps`."""
     weights = 2.5 * float(np.abs(first[:m] - second[:m]).sum())
     factors = float(np.abs(np.log(first[m:] / second[m:])).max()) / math.log(2)
     return max(weights, factors)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.progress import on_terminal
 
+#: Adapter, training arguments and objectives of a job.
+Described: TypeAlias = tuple[ConditioningConfig, dict[str, Any], tuple[Objective, ...]]
 #: A finished training.
 TRAINING = "training.json"
 #: Settings of a training that models for one w do not have: how w is drawn.
@@ -86,15 +88,6 @@ class Speaker:
 
     row_scores: RowScores
     generate: Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Described:
-    """What a job is trained with."""
-
-    conditioning: ConditioningConfig
-    training: dict[str, Any]
-    objectives: tuple[Objective, ...]
 
 
 class AlignTrainings(Trainings[ConditionedLM]):
@@ -166,12 +159,13 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
     def training(self, job: Job, entry: Entry) -> Training[ConditionedLM]:
         assert not isinstance(job, Trees)  # of rankers
-        found = self.described(job, entry.overrides if isinstance(job, Conditioned) else {})
+        overrides = entry.overrides if isinstance(job, Conditioned) else {}
+        conditioning, training, objectives = self.described(job, overrides)
         told = {
             "job": job.name,
-            "conditioning": found.conditioning.to_dict(),
-            "training": {k: v for k, v in found.training.items() if k != "output_dir"},
-            "objectives": [asdict(o) for o in found.objectives],
+            "conditioning": conditioning.to_dict(),
+            "training": {k: v for k, v in training.items() if k != "output_dir"},
+            "objectives": [asdict(o) for o in objectives],
             "data": fingerprint(self.repeat.train),
             "base": self._base_print,
         }
@@ -192,16 +186,36 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
         def run() -> Trained[ConditionedLM]:
             unfinished = path.with_name(path.name + ".partial")
-            model, seconds, epochs = self._train(job, entry, found, unfinished)
-            model.save_pretrained(path)
-            write_json(path / TRAINING, {"seconds": seconds, "epochs": epochs, **told})
+            args = self.arguments(training, unfinished)
+            trainer = HyperDPOTrainer(
+                ConditionedLM.create(shared_copy(self.base), conditioning, seed=args.seed),
+                args,
+                self.repeat.train,
+                processing_class=self.tokenizer,
+                objectives=objectives,
+            )
+            known = self.base_with_margin(job, entry) if isinstance(job, Margin) else self.train_base
+            trainer.train_groups[:] = [
+                replace(group, reference_logps=scores)
+                for group, scores in zip(trainer.train_groups, known, strict=True)
+            ]
+            report_steps(trainer, f"train {job.name}", show=self.show)
+            last = last_checkpoint(unfinished)
+            clock = _Clock(last)
+            trainer.add_callback(clock)
+            trainer.train(resume_from_checkpoint=last)
+            result = trained(trainer.own_model, clock.seconds, float(args.num_train_epochs))
+            result.model.save_pretrained(path)
+            write_json(path / TRAINING, {"seconds": result.seconds, "epochs": result.epochs, **told})
             shutil.rmtree(unfinished, ignore_errors=True)
-            return trained(model, seconds, epochs)
+            return result
 
         return Training(name, load, run)
 
-    def described(self, job: NetworkJob, overrides: Mapping[str, Any]) -> Described:
-        """Adapter, training arguments and objectives of a job."""
+    def described(
+        self, job: NetworkJob, overrides: Mapping[str, Any]
+    ) -> tuple[ConditioningConfig, dict[str, Any], tuple[Objective, ...]]:
+        """What a job is trained with, by the settings of the comparison and of an entry."""
         settings = self.settings
         training = {**settings.training, "seed": settings.seed, **overrides.get("training", {})}
         objectives = settings.objectives
@@ -211,39 +225,14 @@ class AlignTrainings(Trainings[ConditionedLM]):
             training["learning_rate"] = training.get("learning_rate", HyperDPOConfig.learning_rate) * rate
             training.pop("learning_rate_factor", None)
             chosen = {**settings.conditioning, **overrides.get("conditioning", {})}
-            return Described(ConditioningConfig(settings.names, **chosen), training, objectives)
+            return ConditioningConfig(settings.names, **chosen), training, objectives
         training = {k: v for k, v in training.items() if k not in CONDITIONED_ONLY}
         if isinstance(job, Margin):
             objectives = (replace(objectives[job.objective], beta=margin_beta(job, settings.betas)),)
             training["weights"] = [1.0]
         else:
             training["weights"] = list(job.weights)
-        names = tuple(o.name for o in objectives)
-        return Described(ConditioningConfig(names, **_plain(settings)), training, objectives)
-
-    def _train(
-        self, job: NetworkJob, entry: Entry, described: Described, unfinished: Path
-    ) -> tuple[ConditionedLM, float, float]:
-        """The trained model, its seconds and its epochs."""
-        args = self.arguments(described.training, unfinished)
-        trainer = HyperDPOTrainer(
-            ConditionedLM.create(shared_copy(self.base), described.conditioning, seed=args.seed),
-            args,
-            self.repeat.train,
-            processing_class=self.tokenizer,
-            objectives=described.objectives,
-        )
-        known = self.base_with_margin(job, entry) if isinstance(job, Margin) else self.train_base
-        trainer.train_groups[:] = [
-            replace(group, reference_logps=scores) for group, scores in zip(trainer.train_groups, known, strict=True)
-        ]
-        report_steps(trainer, f"train {job.name}", show=self.show)
-        clock = _Clock()
-        trainer.add_callback(clock)
-        last = last_checkpoint(unfinished)
-        clock.start(last)
-        trainer.train(resume_from_checkpoint=last)
-        return trainer.own_model, clock.seconds, float(args.num_train_epochs)
+        return ConditioningConfig(tuple(o.name for o in objectives), **_plain(settings)), training, objectives
 
     def base_with_margin(self, job: Margin, entry: Entry) -> list[np.ndarray]:
         """The base's scores of the training groups, with the experts' margin in them."""
@@ -313,14 +302,11 @@ class _Clock(TrainerCallback):
 
     NAME = "seconds.json"
 
-    def __init__(self) -> None:
-        self._before = 0.0
+    def __init__(self, checkpoint: str | None) -> None:
+        kept = None if checkpoint is None else Path(checkpoint) / self.NAME
+        self._before = float(read_json(kept)) if kept is not None and kept.exists() else 0.0
         self._started = 0.0
         self._ended: float | None = None
-
-    def start(self, checkpoint: str | None) -> None:
-        if checkpoint is not None and (Path(checkpoint) / self.NAME).exists():
-            self._before = float(read_json(Path(checkpoint) / self.NAME))
 
     @property
     def seconds(self) -> float:

@@ -26,7 +26,7 @@ class Conditioned:
 
 @dataclass(frozen=True)
 class Fixed:
-    """A model for one w, by linear scalarisation, Eq. (12). At unit vectors: the single-objective experts."""
+    """A model for one w, by linear scalarisation. At unit vectors: the single-objective experts."""
 
     weights: tuple[float, ...]
 

@@ -39,11 +39,6 @@ class Repeat:
     name: str
     seed: int
 
-    @property
-    def described(self) -> dict[str, Any]:
-        """What ``compare.json`` says about it."""
-        return {"name": self.name, "seed": self.seed}
-
 
 @dataclass(frozen=True)
 class RankRepeat(Repeat):
@@ -58,8 +53,9 @@ class RankRepeat(Repeat):
     """Expected labels of generated data: the same rows as the test part's table."""
 
     @property
-    def described(self) -> dict[str, Any]:
-        return super().described | {
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Groups and items of each part."""
+        return {
             "groups": {name: len(part.groups) for name, part in self.parts.items()},
             "items": {name: int(part.sizes.sum()) for name, part in self.parts.items()},
         }
@@ -73,8 +69,9 @@ class AlignRepeat(Repeat):
     test: Preferences
 
     @property
-    def described(self) -> dict[str, Any]:
-        return super().described | {"groups": {"train": len(self.train), "test": len(self.test)}}
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Groups of each part."""
+        return {"groups": {"train": len(self.train), "test": len(self.test)}}
 
 
 def rank_repeats(

@@ -8,13 +8,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from hyperdpo.comparison.entries import Entry
-from hyperdpo.comparison.repeats import Repeat
+from hyperdpo.comparison.repeats import AlignRepeat, RankRepeat
 from hyperdpo.printing import four_digits
 
 #: What is averaged over repeats; each gets a neighbour ``_sd``.
 AVERAGED = ("hypervolume", "hypervolume_with_main", "main_mean", "main_sd", "train_seconds", "models", "parameters")
 
-R = TypeVar("R", bound=Repeat)
+R = TypeVar("R", RankRepeat, AlignRepeat)
 
 
 class Measurements(Protocol):
@@ -59,7 +59,7 @@ def measure_all(
     return {
         "methods": {entry.label: summary(entry, results[entry.label]) for entry in entries},
         "base": means(bases, *bases[0]),
-        "repeats": [repeat.described for repeat in repeats],
+        "repeats": [{"name": repeat.name, "seed": repeat.seed} | repeat.sizes for repeat in repeats],
     }
 
 

@@ -95,7 +95,7 @@ def with_margin(job: Margin, base: np.ndarray, scores: Callable[[Fixed], np.ndar
 
         beta_i r = (beta_i / w_i) (s - [s_base + sum_{j != i} w_j (s_j - s_base)])
 
-    So Eq. (18) is a single-objective fine-tuning from the base in brackets, at temperature beta_i / w_i.
+    So it is a single-objective fine-tuning from the base in brackets, at temperature beta_i / w_i.
 
     Args:
         base: s_base, (N,).

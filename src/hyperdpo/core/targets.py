@@ -1,6 +1,6 @@
 """Targets t(z): the labels of a group, normalised so that they sum to 1 over its items.
 
-Both functions return ``(targets, signal)``. ``signal`` is False for a group that says nothing about an objective;
+Both functions return ``(targets, signal)``. ``signal`` is False for a group without information on an objective;
 its targets are all 0, so its loss is 0, and :func:`hyperdpo.core.losses.mean_losses` leaves it out of the mean.
 
 Targets do not change during training: compute them once per data set (checking the labels waits for the device).

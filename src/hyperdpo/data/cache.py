@@ -186,7 +186,7 @@ def _temporary(tables: Path) -> Iterator[Path]:
     """A directory that is gone afterwards, unless it was renamed, whatever happens."""
     tables.mkdir(parents=True, exist_ok=True)
     _remove_stale(tables)
-    name = tempfile.mkdtemp(prefix=f"tmp-{os.getpid()}-{_host()}-", dir=tables)
+    name = tempfile.mkdtemp(prefix=temporary_prefix(os.getpid()), dir=tables)
     _active.add(Path(name).name)
     try:
         yield Path(name)
@@ -198,9 +198,9 @@ def _temporary(tables: Path) -> Iterator[Path]:
 def _remove_stale(tables: Path) -> None:
     """Delete the temporary directories of processes that were killed."""
     for directory in tables.glob("tmp-*-*-*"):
-        _, pid, host, *_ = directory.name.split("-")
+        pid = directory.name.split("-")[1]
         with contextlib.suppress(OSError, ValueError):
-            mine = host == _host() and os.name == "posix"
+            mine = directory.name.startswith(temporary_prefix(int(pid))) and os.name == "posix"
             dead = mine and directory.name not in _active and not _other_process_lives(int(pid))
             if dead or time.time() - directory.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(directory, ignore_errors=True)
@@ -218,8 +218,9 @@ def _other_process_lives(pid: int) -> bool:
     return True
 
 
-def _host() -> str:
-    return _hashed(platform.node())[:8]
+def temporary_prefix(pid: int) -> str:
+    """What the names of a process's temporary directories begin with: its number and this host."""
+    return f"tmp-{pid}-{_hashed(platform.node())[:8]}-"
 
 
 @contextlib.contextmanager

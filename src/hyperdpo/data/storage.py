@@ -194,17 +194,19 @@ class TableWriter:
             stored.append(_ORDER)
             moved = int((order != np.arange(len(order))).sum())
             notes = [*notes, f"sorted by query: {moved:,} of {len(order):,} rows moved"]
-        shape = (self.num_rows, self._segments[0][1])
         self._file.seek(0)
-        self._file.write(_npy_header(shape))
+        # numpy pads the header of any number of rows to the same size.
+        described = {"descr": "<f4", "fortran_order": False, "shape": (self.num_rows, self.width)}
+        np.lib.format.write_array_header_1_0(self._file, described)
+        assert self._file.tell() == _HEADER_BYTES
         self._file.close()
 
         qids, offsets = _narrow(groups.names()), groups.offsets(self.num_rows)
         np.save(self.directory / _QIDS, qids, allow_pickle=False)
         np.save(self.directory / _OFFSETS, offsets, allow_pickle=False)
 
-        described = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
-        whole = xxhash.xxh3_128(json.dumps(described).encode())
+        identity = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
+        whole = xxhash.xxh3_128(json.dumps(identity).encode())
         whole.update(np.ascontiguousarray(qids).view(np.uint8).data)
         whole.update(offsets.data.cast("B"))
         whole.update(self._hash.digest())
@@ -241,12 +243,10 @@ class TableWriter:
         """(2, C) float32, the lowest and the highest value of each column; NaN where none is there."""
         self._widen()
         self._file.flush()
-        width = self.width
-        found = np.full((2, width), np.nan, dtype=np.float32)
+        found = np.full((2, self.width), np.nan, dtype=np.float32)
         with open(self.directory / _VALUES, "rb") as file:
             file.seek(_HEADER_BYTES)
-            while len(rows := np.fromfile(file, np.float32, max(1, _COPY_BYTES // (4 * width)) * width)):
-                rows = rows.reshape(-1, width)
+            for _, rows in _chunks(file, self.num_rows, self.width):
                 found[0] = np.fmin(found[0], np.fmin.reduce(rows, axis=0))
                 found[1] = np.fmax(found[1], np.fmax.reduce(rows, axis=0))
         return found
@@ -258,15 +258,10 @@ class TableWriter:
             change: called with the first row of a chunk and its values (n, C) float32, which it changes.
         """
         self._widen()
-        width = self.width
-        with self._anew() as (old, segments):
-            done, count = 0, segments[0][0]
-            while done < count:
-                n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
-                rows = np.fromfile(old, np.float32, n * width).reshape(n, width)
-                change(done, rows)
+        with self._anew() as (old, [(count, width)]):
+            for first, rows in _chunks(old, count, width):
+                change(first, rows)
                 self.append(rows)
-                done += n
 
     def _widen(self) -> None:
         """Copy the values, unless all rows are of one width: zeros fill up those that are shorter."""
@@ -275,28 +270,20 @@ class TableWriter:
         width = self.width
         with self._anew() as (old, segments):
             for count, old_width in segments:
-                done = 0
-                while done < count:
-                    n = min(count - done, max(1, _COPY_BYTES // (4 * width)))
-                    rows = np.zeros((n, width), dtype=np.float32)
-                    rows[:, :old_width] = np.fromfile(old, np.float32, n * old_width).reshape(n, old_width)
-                    self.append(rows)
-                    done += n
+                for _, rows in _chunks(old, count, old_width):
+                    self.append(np.pad(rows, ((0, 0), (0, width - old_width))))
 
     def _permute(self, order: np.ndarray) -> None:
         """Put row ``order[i]`` into row i. On disk, in two passes: into buckets, and each bucket into its order."""
         width, count = self.width, len(order)
         bucket_rows = max(1, _BUCKET_BYTES // (4 * width))
-        chunk_rows = max(1, _COPY_BYTES // (4 * width))
         bucket = np.empty(count, dtype=np.int64)
         bucket[order] = np.arange(count) // bucket_rows
         filled = np.arange(0, count, bucket_rows)  # the next free row of each bucket
         scattered = self.directory / "buckets.tmp"
         with self._anew() as (old, _), open(scattered, "w+b") as buckets:
-            for first in range(0, count, chunk_rows):
-                n = min(chunk_rows, count - first)
-                rows = np.fromfile(old, np.float32, n * width).reshape(n, width)
-                wanted = bucket[first : first + n]
+            for first, rows in _chunks(old, count, width):
+                wanted = bucket[first : first + len(rows)]
                 by_bucket = np.argsort(wanted, kind="stable")
                 ends = np.cumsum(np.bincount(wanted, minlength=len(filled)))
                 for k in np.unique(wanted):
@@ -326,6 +313,14 @@ class TableWriter:
             source.seek(_HEADER_BYTES)
             yield source, segments
         old.unlink()
+
+
+def _chunks(file: BinaryIO, count: int, width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The next `count` rows of a file, a few at a time: the first one's position and (n, width) float32."""
+    most = max(1, _COPY_BYTES // (4 * width))
+    for first in range(0, count, most):
+        n = min(most, count - first)
+        yield first, np.fromfile(file, np.float32, n * width).reshape(n, width)
 
 
 def _narrow(names: np.ndarray) -> np.ndarray:
@@ -376,10 +371,3 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
     if not whole or values.dtype != np.float32 or offsets.dtype != np.int64:
         raise DamagedTableError("the arrays do not fit each other")
     return table
-
-
-def _npy_header(shape: tuple[int, int]) -> bytes:
-    """The .npy header of C-ordered little-endian float32, padded to a fixed size so it can be written last."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    magic = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-    return magic + text.ljust(_HEADER_BYTES - 11) + b"\n"

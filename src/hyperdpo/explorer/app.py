@@ -30,7 +30,7 @@ def check_port(host: str, port: int) -> None:
             listener.bind((host, port))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{host}:{port}: cannot be listened on ({reason}); expected a free --port") from None
+        raise InputError(f"cannot listen on {host}:{port} ({reason}); choose a free --port") from None
 
 
 def serve(page: Callable[[], object], title: str, host: str, port: int, *, browser: bool) -> None:

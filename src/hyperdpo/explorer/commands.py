@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,9 @@ def explore_command(
         raise InputError(f"{foreign[0]}: {run_path} is {what[kind]}, which has none; leave it out")
     check_port(host, port)
     if kind == "rank":
-        page = _rank_page(run_path, source, compare, split, base_scores, files, best_device(cpu))
+        page = _rank_page(run_path, source, compare, split, best_device(cpu), base_scores, **files)
     else:
-        page = _align_page(run_path, source, compare, split, reading, model, best_device(cpu))
+        page = _align_page(run_path, source, compare, split, best_device(cpu), model, **reading)
     serve(page, f"{run_path.name} – hyperdpo explore", host, port, browser=browser)
     return 0
 
@@ -84,13 +84,7 @@ def _fronts(explorers: Sequence[Explorer], groups: int, name: str) -> list[Front
 
 
 def _rank_page(
-    path: Path,
-    source: Path | None,
-    compare: Path | None,
-    split: str,
-    base_scores: str | None,
-    files: Mapping[str, Any],
-    device: str,
+    path: Path, source: Path | None, compare: Path | None, split: str, device: str, base: str | None, **files: Any
 ) -> Callable[[], object]:
     if source is None:
         raise InputError(
@@ -98,14 +92,14 @@ def _rank_page(
         )
     run = RankRun.load(path).read_files(**files)
     name, part = rank_part(run, source, split)
-    given = given_base(base_scores, run, part.table)
+    given = given_base(base, run, part.table)
     explorers = [RankExplorer(run, path, part, name, base_scores=given, device=device)]
     if compare is not None:
         second = RankRun.load(compare)
         check_objectives(run.objectives, path, second.objectives, compare)
         if seen := trained_on(second, part):
             note(f"{compare} was trained on {seen} of the {counted(len(part.groups), 'group')} looked at")
-        given = given_base(base_scores, second, part.table)
+        given = given_base(base, second, part.table)
         settings = explorers[0].settings
         explorers.append(RankExplorer(second, compare, part, name, base_scores=given, settings=settings, device=device))
         check_same_labels(*explorers)
@@ -113,17 +107,11 @@ def _rank_page(
     from hyperdpo.explorer.rank_view import RankView
 
     file = Path(part.table.source) if source.is_dir() else source
-    return lambda: RankView(explorers, fronts, file, base_scores)
+    return lambda: RankView(explorers, fronts, file, base)
 
 
 def _align_page(
-    path: Path,
-    source: Path | None,
-    compare: Path | None,
-    split: str,
-    reading: Mapping[str, Any],
-    model: str | None,
-    device: str,
+    path: Path, source: Path | None, compare: Path | None, split: str, device: str, model: str | None, **reading: Any
 ) -> Callable[[], object]:
     require("align")
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty

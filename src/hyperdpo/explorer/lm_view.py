@@ -60,12 +60,15 @@ class LmView:
     Args:
         explorers: one run, or two to compare.
         fronts: the front of each, where there are data.
+
+    Attributes:
+        stop: set to end the answers that are being written.
     """
 
     def __init__(self, explorers: Sequence[AlignExplorer], fronts: Sequence[Front]):
         self.explorers, self._fronts = list(explorers), list(fronts)
         self.first = first = self.explorers[0]
-        self._stop = threading.Event()
+        self.stop = threading.Event()
         self._front: FrontView | None = None
         self._columns: list[_Column] = []
         with ui.element("main").classes("page lm") as self._root:
@@ -79,15 +82,15 @@ class LmView:
                 with card("front"):
                     self._front_card()
         self._show_columns()
-        OPEN.add(self._stop)
+        OPEN.add(self.stop)
         client = ui.context.client
-        client.on_disconnect(self._stop.set)
+        client.on_disconnect(self.stop.set)
         client.on_delete(self.close)
 
     def close(self) -> None:
         """Stop the answers and forget the page: the visitor will not come back."""
-        self._stop.set()
-        OPEN.discard(self._stop)
+        self.stop.set()
+        OPEN.discard(self.stop)
 
     # What is on the page
 
@@ -102,7 +105,7 @@ class LmView:
         self._prompt.classes("w-full")
         with ui.element("div").classes("row"):
             self._go = ui.button("generate", icon="play_arrow", on_click=self._generate).props("no-caps")
-            self._halt = ui.button("stop", icon="stop", on_click=self._stop.set).props("no-caps outline")
+            self._halt = ui.button("stop", icon="stop", on_click=self.stop.set).props("no-caps outline")
             self._halt.disable()
             self._tokens = ui.number("tokens", value=64, min=1, max=MOST_TOKENS, precision=0).props("dense outlined")
             self._tokens.classes("w-24")
@@ -161,7 +164,7 @@ class LmView:
         }
         if self._sampled.value:
             settings |= {"temperature": float(self._heat.value or 1.0), "top_k": 0}
-        self._stop.clear()
+        self.stop.clear()
         self._go.disable()
         self._halt.enable()
         self._status.set_text("generating")
@@ -178,8 +181,8 @@ class LmView:
                     loop.call_soon_threadsafe(_show_texts, mine, texts)
 
                 points = [column.controls.point for column in mine]
-                await threads.io_bound(one.answers, prompt, points, told, self._stop, **settings)
-            self._status.set_text("stopped" if self._stop.is_set() else "done")
+                await threads.io_bound(one.answers, prompt, points, told, self.stop, **settings)
+            self._status.set_text("stopped" if self.stop.is_set() else "done")
         except (InputError, ValueError, RuntimeError) as error:  # a length or setting that the model cannot have
             self._status.set_text(" ".join(str(error).split()))
         finally:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from hyperdpo.choosing.scales import SCALES
+from hyperdpo.choosing.search import DIGITS
 from hyperdpo.core.point import Point
 
 #: Scales of the curve from a point to the base.
 CURVE_SCALES = tuple(c for c in SCALES if c >= 1)
-#: Scales and temperatures have so many significant digits, as those of ``hyperdpo choose``.
-DIGITS = 3
 
 
 def curve(point: Point) -> np.ndarray:

@@ -36,7 +36,7 @@ class Row:
     """One document of a ranked list."""
 
     place: int
-    """From 1."""
+    """The place in the list, from 1."""
     moved: int
     """How many places it is higher than at the pinned point; negative: lower."""
     document: int

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.choosing.bootstrap import Resamples
 from hyperdpo.choosing.choice import Sample
 from hyperdpo.core.point import Point
 from hyperdpo.core.preferences import weight_grid
@@ -63,7 +64,7 @@ class Explorer:
     @cached_property
     def base(self) -> np.ndarray:
         """(K,) metrics of the base on all groups."""
-        return self.sample.means(self.sample.base)
+        return self._means(self.sample.base)
 
     def start(self) -> Point:
         """Equal weights at the run's temperatures."""
@@ -73,8 +74,10 @@ class Explorer:
     def measure(self, rows: np.ndarray) -> np.ndarray:
         """(P, K) metrics on all groups at (P, 2 m + 1) points; NaN where no group has the metric."""
         with self._working:
-            sums = self.sample.measure(rows)
-        return self.sample.means(sums)
+            return self._means(self.sample.measure(rows))
+
+    def _means(self, sums: np.ndarray) -> np.ndarray:
+        return Resamples(self.sample.counts).means(sums)
 
     def front(self, temperatures: tuple[float, ...] | None = None) -> Front:
         """The front at scale 1, over a grid of weights; None: at the run's temperatures."""

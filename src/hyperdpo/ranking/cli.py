@@ -58,7 +58,7 @@ def config_of(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
 
 @rank.command("fit")
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run goes on.")
+@click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run is resumed.")
 @ranker_data_options
 @setting(
     "--parametrization",

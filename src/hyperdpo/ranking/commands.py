@@ -234,7 +234,7 @@ def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_f
 
 
 def _check_directory(out: Path, overwrite: bool) -> None:
-    """Refuse a finished run, unless it is to go; leave an interrupted one, which is then gone on with."""
+    """Refuse a finished run, unless it may be overwritten. An interrupted run is left alone and resumed."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; expected a directory for the run")
     if (out / RUN).exists() and not overwrite:
@@ -243,7 +243,7 @@ def _check_directory(out: Path, overwrite: bool) -> None:
 
 
 def _clear_directory(out: Path) -> None:
-    """Remove the run that is to go; only once there is data for another."""
+    """Remove the run that is overwritten. Called once the data for the new run have been read."""
     for name in (RUN, CONFIG, METRICS, MODEL):
         (out / name).unlink(missing_ok=True)
     for name in (BASE_SCORES, TREES, "checkpoints", "logs"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ from hyperdpo.validation import (
 )
 
 Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
+PARAMETRIZATIONS: tuple[str, ...] = get_args(Parametrization)
 
 
 @settings()

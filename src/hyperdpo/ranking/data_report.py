@@ -75,7 +75,7 @@ def check_data(
 
 
 def describe_table(source: Path, settings: Mapping[str, Any]) -> tuple[list[str], list[FeatureReport]]:
-    """What a file holds, where nobody has named its labels: as :func:`check_data`, every column taken for a feature.
+    """What a file without named labels holds: as :func:`check_data`, with every column as a feature.
 
     Args:
         settings: of :class:`RankConfig`; those about reading count.

@@ -22,7 +22,7 @@ class Draw:
     weights: np.ndarray
     """(m,) for the batch, (G, m) for its groups, or (K, G, m) for K weightings of each."""
     temperatures: np.ndarray | None = None
-    """Of the same shape; None: those of the job."""
+    """Temperatures of the same shape; None: those of the job."""
 
 
 #: The draw of a batch of G groups in (epoch, step).

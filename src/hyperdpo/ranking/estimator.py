@@ -112,7 +112,7 @@ class HyperRanker(BaseEstimator):
             labels: (N, m): a mapping of names to columns, a data frame, or an array in the order of ``objectives``.
             base_scores: (N,) scores of your own ranker; None: a base is trained on y.
             eval_set: ``(X, y, qid, labels)`` or ``(X, y, qid, labels, base_scores)`` for validation.
-            out: a run directory: checkpoints are kept there, and an interrupted fit goes on.
+            out: a run directory: checkpoints are kept there, and an interrupted fit is resumed.
 
         Raises:
             InputError: shapes that do not fit, a label that is missing or does not suit its target, a group in two

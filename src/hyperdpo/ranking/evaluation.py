@@ -52,7 +52,7 @@ class Front:
 
     @property
     def hypervolume(self) -> float:
-        """Of the objectives, against a reference of zeros."""
+        """The volume that the objectives' metrics dominate, from a reference of zeros."""
         return front_hypervolume(self.metrics)
 
     @property
@@ -115,7 +115,7 @@ class Front:
 
 
 def front_hypervolume(metrics: np.ndarray) -> float:
-    """Hypervolume of (P, m) metrics to be maximised, against zeros; a metric nobody could measure counts 0."""
+    """Hypervolume of (P, m) metrics to be maximised, against zeros; NaN (no group could measure it) counts as 0."""
     points = np.nan_to_num(metrics, nan=0.0)
     return hypervolume(points, np.zeros(points.shape[1]), ["maximize"] * points.shape[1])
 

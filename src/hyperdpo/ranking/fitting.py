@@ -62,7 +62,7 @@ class Prepared:
     examples: dict[str, Examples]
     """``train``, and ``validation`` where there is one."""
     fingerprint: str
-    """Of data, labels and base; not of the settings of a scorer."""
+    """A hash of data, labels and base; not of the settings of a scorer."""
 
     @property
     def betas(self) -> tuple[float, ...]:
@@ -392,8 +392,8 @@ def _check_signal(examples: Examples) -> None:
     for j, label in enumerate(examples.labels):
         if not examples.signal[:, j].any():
             raise InputError(
-                f"{examples.part.table.source}: objective {label.name!r} (column {label.column}) says nothing "
-                "about any training group; expected at least one group of two items with a positive label"
+                f"{examples.part.table.source}: objective {label.name!r} (column {label.column}) has no signal in "
+                "any training group; expected at least one group of two items with a positive label"
             )
 
 

@@ -137,7 +137,7 @@ def train(job: Training, accelerator: Accelerator) -> History:
 
     Of a ranker with candidates, the one with the best validation front is taken then.
 
-    A killed training goes on from its last checkpoint to the same weights: order and sampled weights depend
+    A killed training resumes from its last checkpoint and ends at the same weights: order and sampled weights depend
     on (seed, epoch, step) alone, and the checkpoint holds the rest.
 
     Raises:

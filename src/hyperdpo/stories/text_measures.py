@@ -8,32 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_yaml
 
 Measure = Callable[[str], float]
 
-_POSITIVE = """
-    adore adored amazing beautiful best better brave bright celebrate celebrated cheer cheered cheerful clever comfort
-    comforted cozy cuddle cuddled cute delicious delight delighted enjoy enjoyed enjoying excited exciting favorite
-    friend friendly friends friendship fun funny gentle gently giggle giggled giggling glad good grateful great grin
-    grinned happier happily happiness happy helpful hooray hug hugged hugs hurray joy joyful joyfully kind kindly
-    kindness kiss kissed laugh laughed laughing laughs laughter liked likes love loved lovely loves loving lucky magic
-    magical nice peaceful perfect pleased pretty proud proudly relieved safe safely share shared sharing shiny smile
-    smiled smiles smiling special strong sunny sweet thank thanked thankful thanks treasure treat warm wonderful wow
-    yay yummy
-"""
-_NEGATIVE = """
-    afraid alone angry awful bad bored broke broken careless cold cried cries cruel cry crying danger dangerous dark
-    fail failed fear feared fell fight fought grumpy hate hated hurt jealous lonely lost mad mean monster nasty naughty
-    nervous pain poor ruined sad sadly sadness scared scary scream screamed selfish shouted sick sorry stole tears
-    terrible tired trouble ugly unhappy upset weak worried worry worse worst wrong yelled
-"""
-#: Feelings, praise and kindness in children's stories; lower case, with the inflections that occur.
-POSITIVE_WORDS = frozenset(_POSITIVE.split())
+_WORDS = read_yaml(Path(__file__).with_name("words.yaml"))
+#: Feelings, praise and kindness in children's stories; lower case.
+POSITIVE_WORDS = frozenset(_WORDS["positive"].split())
 #: Fear, sorrow, anger and harm.
-NEGATIVE_WORDS = frozenset(_NEGATIVE.split())
+NEGATIVE_WORDS = frozenset(_WORDS["negative"].split())
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SENTENCE_END = re.compile(r"[.!?…]+|\n+")

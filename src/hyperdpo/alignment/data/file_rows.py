@@ -26,7 +26,12 @@ _BOM = b"\xef\xbb\xbf"
 
 def refuse(place: str, error: InputError) -> NoReturn:
     """Raise the error of a row, with its place."""
-    raise InputError(f"{place}{'' if str(error).startswith(' is') else ':'} {str(error).strip()}") from None
+    raise InputError(at(place, error)) from None
+
+
+def at(place: str, error: InputError) -> str:
+    """The error of a row, with its place."""
+    return f"{place}{'' if str(error).startswith(' is') else ':'} {str(error).strip()}"
 
 
 def source_rows(source: Any, invalid: Invalid = refuse) -> tuple[str, Iterator[tuple[str, Row]]]:
@@ -64,7 +69,7 @@ def file_rows(path: Path, invalid: Invalid = refuse) -> Iterator[tuple[str, Row]
     """Rows of ``.jsonl``, ``.jsonl.gz``, ``.json`` (a list, or one object per line) or ``.parquet``, with their places.
 
     Args:
-        invalid: as of :func:`source_rows`.
+        invalid: see :func:`source_rows`.
 
     Raises:
         InputError: the file is missing, of another kind, or damaged.

@@ -88,6 +88,7 @@ class Reading:
         repeated: groups whose responses began with the prompt, which was taken off.
         unused: columns that are neither prompt, responses nor labels.
         undecided: pairs in which neither response is preferred; they have no label.
+        refusal: the error of the first row that cannot be used; None: all can be.
     """
 
     layout: str
@@ -97,6 +98,7 @@ class Reading:
     repeated: int = 0
     unused: tuple[str, ...] = ()
     undecided: int = 0
+    refusal: str | None = None
 
 
 @dataclass(frozen=True)

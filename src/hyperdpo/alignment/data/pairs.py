@@ -35,7 +35,7 @@ def from_pair(row: Row, columns: Columns | None = None) -> Parts:
     message alone, a prompt that is a text is the user's message.
 
     Args:
-        columns: of all rows; None: the prompt is in ``prompt`` if this row has it.
+        columns: the columns of all rows; None: the prompt is in ``prompt`` if this row has it.
 
     Raises:
         InputError: without a place; a column is missing, empty or of another form, there is no prompt, or more than one

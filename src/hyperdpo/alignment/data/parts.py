@@ -29,7 +29,7 @@ class Columns:
         prompt: None where the responses begin with it.
         system: the column with an instruction to the assistant, if a row has one.
         ignored: columns that are not read.
-        objectives: those that are asked for: the name of the one objective of pairs, or columns of numbers; empty: all
+        objectives: the requested ones: the name of the one objective of pairs, or columns of numbers; empty: all
             that are found.
         cut_turns: a text that names its speakers ends, as a prompt, where the last shared turn of the assistant
             begins; otherwise all that two texts begin with is the prompt, as TRL has it.

@@ -45,7 +45,7 @@ def same_questions(questions: Sequence[str], guessed: Sequence[bool]) -> list[in
     """A number for each group, equal where groups share a question; numbers follow the order of first appearance.
 
     Args:
-        questions: of the groups.
+        questions: the questions of the groups.
         guessed: whether a group's prompt is only the common beginning of its texts. Such a question counts as the same
             as one of at least three words that it begins with.
     """

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from hyperdpo.alignment.data.cells import SHOWN, Prompt, Row, RowError, is_blank, is_unrated, number_in, reason_of
 from hyperdpo.alignment.data.columns import LeftOver
-from hyperdpo.alignment.data.file_rows import refuse, source_rows
+from hyperdpo.alignment.data.file_rows import at, refuse, source_rows
 from hyperdpo.alignment.data.formats import FORMATS, UNDECIDED, Format, detect_format
 from hyperdpo.alignment.data.groups import VERSION, PreferenceGroup, Preferences, Reading, prompt_key
 from hyperdpo.alignment.data.parts import FIRST, Columns, Parts
@@ -61,7 +61,7 @@ def read_source(source: Any, objectives: Sequence[str] | None, options: ReadOpti
     """All groups of a source with all objectives, and what was left out.
 
     Args:
-        objectives: those that are asked for: the name of the one objective of pairs, and columns that are objectives
+        objectives: the requested ones: the name of the one objective of pairs, and columns that are objectives
             whatever their names say.
 
     Raises:
@@ -75,6 +75,7 @@ class _Reader:
     def __init__(self, objectives: Sequence[str] | None, options: ReadOptions):
         self.options, self.objectives = options, tuple(objectives or ())
         self.invalid: dict[str, tuple[int, str]] = {}
+        self.refusal: str | None = None
         self.rows = 0
         self.columns: Columns = replace(
             FIRST if options.version == 1 else Columns(),
@@ -131,12 +132,13 @@ class _Reader:
             why = f"no rows that can be used ({'; '.join(left_out)})" if left_out else "no rows"
             raise InputError(f"{name}: {why}; expected at least one")
         undecided = sum(not group.labels for group in groups) if self.layout in UNDECIDED else 0
-        reading = Reading(self.layout, self.rows, self.invalid, single, repeated, unused, undecided)
+        reading = Reading(self.layout, self.rows, self.invalid, single, repeated, unused, undecided, self.refusal)
         return Preferences(tuple(groups), tuple(met), name, reading)
 
     def _invalid(self, place: str, error: InputError, counted: bool = False) -> None:
         if not self.options.skip_invalid:
             refuse(place, error)
+        self.refusal = self.refusal or at(place, error)
         self.rows += not counted
         count, first = self.invalid.get(reason_of(error), (0, place))
         self.invalid[reason_of(error)] = (count + 1, first)
@@ -315,4 +317,5 @@ def merged(readings: Sequence[Reading]) -> Reading:
         sum(one.repeated for one in readings),
         tuple(dict.fromkeys(name for one in readings for name in one.unused)),
         sum(one.undecided for one in readings),
+        next((one.refusal for one in readings if one.refusal), None),
     )

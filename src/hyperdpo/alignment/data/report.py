@@ -37,7 +37,6 @@ class PreferenceReport(Reading):
     conversations: int
     responses: Mapping[int, int]
     labels: Mapping[str, LabelCounts]
-    refusal: str | None
 
     def lines(self) -> list[str]:
         """The report, a line each; without the refusal."""
@@ -115,12 +114,8 @@ def _described(
     found = read_part(source, objectives, replace(options, skip_invalid=True))
     reading = found.reading
     assert reading is not None
-    refusal = None
-    if reading.invalid and not options.skip_invalid:
-        try:
-            read_part(source, objectives, options)
-        except InputError as error:
-            refusal = str(error)
+    if options.skip_invalid:
+        reading = replace(reading, refusal=None)
     counts = [Label(name=name) for name in found.objectives] if labels is None else labels
     report = PreferenceReport(
         **vars(reading),
@@ -130,7 +125,6 @@ def _described(
         conversations=sum(not isinstance(group.prompt, str) for group in found.groups),
         responses=dict(Counter(len(group.completions) for group in found.groups)),
         labels={label.name: label_counts(found, label) for label in counts},
-        refusal=refusal,
     )
     return report, found
 

@@ -5,8 +5,7 @@ Shapes: B texts, T tokens, N places of texts, V vocabulary, d width, k virtual t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,23 +29,6 @@ RESERVE = 3.0
 
 #: Of the least squares, as a part of the hidden states' mean square.
 RIDGE = 1e-2
-
-
-@dataclass(frozen=True)
-class _Places:
-    """What was seen at N places of texts.
-
-    Attributes:
-        hidden: (N, d) float64 on the CPU, what the head makes logits of.
-        least: (N,) float64 on the CPU, the least logit of all tokens but the virtual ones.
-        virtual: (N,) float64 on the CPU, the largest of theirs.
-        rare: the token whose highest probability at any place is the lowest.
-    """
-
-    hidden: Tensor
-    least: Tensor
-    virtual: Tensor
-    rare: int
 
 
 @torch.no_grad()
@@ -86,19 +68,19 @@ def add_rows(plain: Any, prefix: Tensor, ids: Sequence[int]) -> float | None:
 
     head: Any = plain.get_output_embeddings()
     bias = getattr(head, "bias", None)
-    seen = _look(plain, ids, unused, CHOOSING, seed=0)
-    row = _low_row(seen.hidden, seen.least)
+    hidden, least, _, rare = _look(plain, ids, unused, CHOOSING, seed=0)
+    row = _low_row(hidden, least)
     if row is not None:
         head.weight[unused] = row.to(head.weight)
         if bias is not None:
             bias[unused] = 0
-        tried = _look(plain, ids, unused, TRYING, seed=1)
-        margin = float((tried.least - tried.virtual).min())
+        _, least, virtual, _ = _look(plain, ids, unused, TRYING, seed=1)
+        margin = float((least - virtual).min())
         if margin >= MARGIN:
             return margin
-    head.weight[unused] = head.weight[seen.rare].clone()
+    head.weight[unused] = head.weight[rare].clone()
     if bias is not None:
-        bias[unused] = bias[seen.rare].clone()
+        bias[unused] = bias[rare].clone()
     return None
 
 
@@ -134,27 +116,16 @@ def _low_row(hidden: Tensor, least: Tensor) -> Tensor | None:
     return -RESERVE * needed * v
 
 
-def _look(plain: Any, ids: Sequence[int], unused: Tensor, rounds: int, seed: int) -> _Places:
-    """Go through texts behind the virtual tokens.
+def _look(plain: Any, ids: Sequence[int], unused: Tensor, rounds: int, seed: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What the head gets and makes at N places of texts behind the virtual tokens.
 
     Args:
         unused: rows of the head that no token of a text has.
+
+    Returns:
+        hidden states (N, d); the least logit of all tokens but the virtual ones (N,); the largest of theirs (N,), all
+        float64 on the CPU; and the token whose highest probability at any place is the lowest.
     """
-    hidden, least, virtual, likely = [], [], [], None
-    for states, logits in _rounds(plain, ids, unused, rounds, seed):
-        others = logits.index_fill(-1, unused, torch.inf)
-        hidden.append(states.double().cpu())
-        least.append(others.amin(-1).double().cpu())
-        virtual.append(logits[:, unused].amax(-1).double().cpu())
-        probable = torch.log_softmax(logits.index_fill(-1, unused, -torch.inf), -1).amax(0)
-        likely = probable if likely is None else torch.maximum(likely, probable)
-    assert likely is not None
-    rare = int(likely.index_fill(0, unused, torch.inf).argmin())
-    return _Places(torch.cat(hidden), torch.cat(least), torch.cat(virtual), rare)
-
-
-def _rounds(plain: Any, ids: Sequence[int], unused: Tensor, rounds: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Hidden states (N, d) that the head gets and its logits (N, V) float32, of each round's texts."""
     head: Any = plain.get_output_embeddings()
     device = head.weight.device
     generator = torch.Generator().manual_seed(seed)
@@ -164,18 +135,25 @@ def _rounds(plain: Any, ids: Sequence[int], unused: Tensor, rounds: int, seed: i
         length = max(1, min(length, longest - len(ids)))
     prefix = torch.tensor(ids, device=device).expand(count, -1)
     allowed = torch.ones(len(head.weight), device=device).index_fill(0, unused, 0).cpu()
-    texts = torch.multinomial(allowed, count * length, replacement=True, generator=generator)
-    texts = texts.view(count, length).to(device)
+    texts = torch.multinomial(allowed, count * length, replacement=True, generator=generator).view(count, length)
+    likely = torch.full((len(head.weight),), -torch.inf, device=device)
     caught: list[Tensor] = []
+    hidden, least, virtual = [], [], []
     hook = head.register_forward_hook(lambda _, given, made: caught.extend((given[0], made)))
     try:
         for number in range(rounds):
             caught.clear()
-            plain(input_ids=torch.cat((prefix, texts), 1), use_cache=False)
-            states, logits = (tensor[:, len(ids) - 1 :] for tensor in caught)  # from where a text begins
-            yield states.flatten(0, 1), logits.flatten(0, 1).float()
-            scaled = logits[:, :-1].float().index_fill(-1, unused, -torch.inf) / TEMPERATURES[number % 2]
-            chances = torch.softmax(scaled, -1).flatten(0, 1).cpu()
-            texts = torch.multinomial(chances, 1, generator=generator).view(count, length).to(device)
+            plain(input_ids=torch.cat((prefix, texts.to(device)), 1), use_cache=False)
+            states, logits = (tensor[:, len(ids) - 1 :].float() for tensor in caught)  # from where a text begins
+            hidden.append(states.flatten(0, 1))
+            least.append(logits.index_fill(-1, unused, torch.inf).amin(-1).flatten())
+            virtual.append(logits[..., unused].amax(-1).flatten())
+            words = logits.index_fill(-1, unused, -torch.inf)
+            likely = torch.maximum(likely, torch.log_softmax(words, -1).amax((0, 1)))
+            chances = torch.softmax(words[:, :-1] / TEMPERATURES[number % 2], -1).flatten(0, 1).cpu()
+            texts = torch.multinomial(chances, 1, generator=generator).view(count, length)
     finally:
         hook.remove()
+    rare = int(likely.index_fill(0, unused, torch.inf).argmin())
+    seen = [torch.cat(parts).double().cpu() for parts in (hidden, least, virtual)]
+    return seen[0], seen[1], seen[2], rare

@@ -30,16 +30,6 @@ OPEN_PATHS = ("/healthz", "/readyz")
 #: Of all requests that are under way, as a multiple of what one of them may have.
 BODIES_HELD = 16
 
-#: What a route of either server may answer, for the OpenAPI document.
-BAD_REQUEST = "Bad request: one line says what and where."
-COMMON_ERRORS = {
-    401: "No API key, or a wrong one (where the server has one).",
-    413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    429: "The queue is full; Retry-After says when to come back.",
-    503: "The server is shutting down.",
-}
-
 #: A refusal as the body of an answer.
 ErrorBody = Callable[[Refusal], Mapping[str, Any]]
 
@@ -159,6 +149,24 @@ def body_of(model: type[BaseModel], examples: Mapping[str, Any]) -> dict[str, An
         "examples": {name: {"value": value} for name, value in examples.items()},
     }
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def possible_errors(bad_request: int, failure: str) -> dict[int, str]:
+    """The errors that a route with a body may answer, by their code, for the OpenAPI document.
+
+    Args:
+        bad_request: the code for a wrong request.
+        failure: what a 500 means.
+    """
+    return {
+        bad_request: "Bad request: one line says what and where.",
+        401: "No API key, or a wrong one (if the server has one).",
+        413: "The body is too large.",
+        415: "The content type is not JSON.",
+        429: "The queue is full; Retry-After says when to try again.",
+        500: failure,
+        503: "The server is shutting down.",
+    }
 
 
 def error_responses(model: type[BaseModel], codes: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:

@@ -18,15 +18,7 @@ from fastapi.responses import StreamingResponse
 from hyperdpo.core.point import Point, PointReader, even_weights
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
-from hyperdpo.serving.server.app import (
-    BAD_REQUEST,
-    COMMON_ERRORS,
-    Server,
-    body_of,
-    build_app,
-    check_json,
-    error_responses,
-)
+from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses, possible_errors
 from hyperdpo.serving.server.chat_answers import AnswerWriter, error_body, whole_text_of
 from hyperdpo.serving.server.chat_schema import (
     ChatAnswer,
@@ -52,7 +44,7 @@ MOST_STOPS, LONGEST_STOP = 4, 200
 #: A text that is made into tokens at once; longer ones would keep other requests waiting.
 DIRECT_CHARACTERS = 10_000
 
-ERRORS = {400: BAD_REQUEST, 404: "No such model.", 500: "The model failed.", **COMMON_ERRORS}
+ERRORS = possible_errors(400, "The model failed.") | {404: "No such model."}
 
 
 @dataclass(frozen=True)
@@ -60,11 +52,11 @@ class TextLimits:
     """Limits of requests to a language model.
 
     Attributes:
-        max_tokens: of an answer.
-        max_prompt: of a prompt.
+        max_tokens: tokens of an answer.
+        max_prompt: tokens of a prompt.
         max_choices: prompts times answers of one request.
         max_batch: texts that are decoded together.
-        max_queue: texts that wait.
+        max_queue: queued texts.
     """
 
     max_tokens: int = 1024

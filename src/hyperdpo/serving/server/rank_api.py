@@ -8,15 +8,7 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 
 from hyperdpo.core.point import Point, PointReader, even_weights
-from hyperdpo.serving.server.app import (
-    BAD_REQUEST,
-    COMMON_ERRORS,
-    Server,
-    body_of,
-    build_app,
-    check_json,
-    error_responses,
-)
+from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses, possible_errors
 from hyperdpo.serving.server.errors import Refusal
 from hyperdpo.serving.server.rank_engine import RankEngine
 from hyperdpo.serving.server.rank_model import RankModel
@@ -31,7 +23,7 @@ from hyperdpo.serving.server.rank_schema import (
     written,
 )
 
-ERRORS = {422: BAD_REQUEST, 500: "Scoring failed.", **COMMON_ERRORS}
+ERRORS = possible_errors(422, "Scoring failed.")
 
 
 def error_body(refusal: Refusal) -> dict[str, Any]:

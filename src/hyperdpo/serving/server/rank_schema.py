@@ -28,10 +28,10 @@ class RankLimits:
     """Limits of requests to a ranker.
 
     Attributes:
-        max_items: of a list.
+        max_items: items of a list.
         max_groups: lists of a request.
         max_batch: lists that are scored together.
-        max_queue: lists that wait.
+        max_queue: queued lists.
     """
 
     max_items: int = 1000
