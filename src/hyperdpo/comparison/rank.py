@@ -27,7 +27,7 @@ from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.gains import trees_beside
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
-from hyperdpo.ranking.parametrizations import GainRanker, Ranker, fixed_ranker
+from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
 from hyperdpo.ranking.training import History, fingerprint, train
 from hyperdpo.ranking.training import Training as RankerTraining
 from hyperdpo.ranking.tree_columns import TreeColumns
@@ -131,7 +131,7 @@ class RankTrainings(Trainings[RankModel]):
                 start.ranker.load_state_dict(tensors)
                 history = History(**values["history"])
                 start.ranker.use(**history.chosen)
-                if isinstance(start.ranker, GainRanker) and "trees" in values:
+                if "trees" in values:
                     transform = self.prepared.transform
                     origins = transform.origins.tolist()
                     start.ranker.trees = TreeColumns.of(values["trees"], transform.columns, origins)
@@ -145,7 +145,7 @@ class RankTrainings(Trainings[RankModel]):
             whole = self.on_margin(start, job, entry) if isinstance(job, Margin) else start
             history = train(replace(whole, checkpoint=checkpoint), self.accelerator)
             values = {"job": job.name, "history": asdict(history)}
-            if isinstance(start.ranker, GainRanker) and start.ranker.trees is not None:
+            if start.ranker.trees is not None:
                 values["trees"] = start.ranker.trees.texts
             write_tensors(path, start.ranker.state_dict(), values)
             for kept in (checkpoint, trees_beside(checkpoint)):
@@ -271,9 +271,9 @@ class RankTrainings(Trainings[RankModel]):
             assert isinstance(ranker, Ranker)
             device = self.accelerator.device
             score = ranker_scores(ranker, weights, betas, device)
-            if not isinstance(ranker, GainRanker) or ranker.trees is None:
+            if ranker.trees is None:
                 return score
-            own = replace(examples, trees=ranker.tree_columns)
+            own = replace(examples, trees=ranker.trees)
             return lambda group_batch, _: score(group_batch, own.batch(group_batch, device))
         return _scores([self.answering(recipe, entry) for recipe in recipes], examples)
 

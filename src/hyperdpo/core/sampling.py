@@ -179,7 +179,7 @@ def _even_dirichlet(concentration: np.ndarray, count: int, rng: np.random.Genera
     the torus, which makes each row uniform on the cube. Against independent rows the standard deviation of the mean
     of 34 rows is 0.14 times as large for m = 3, 0.28 for m = 5 (0.34 and 0.38 without the lattice; α = 0.5).
     """
-    from scipy.special import betaincinv  # type: ignore[import-untyped]  # slow to import, and not always needed
+    from scipy.special import betaincinv
 
     m = concentration.size
     order = rng.permutation(m)  # which objective takes its share first: those are spread a little better

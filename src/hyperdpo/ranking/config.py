@@ -13,12 +13,13 @@ from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.gbdt_config import WITH_TREES as WITH_TREES
+from hyperdpo.ranking.gbdt_config import GbdtConfig as GbdtConfig
 from hyperdpo.ranking.paper import PAPER
 from hyperdpo.ranking.presets import MAIN_LABEL, PRESETS
 from hyperdpo.validation import (
     Float,
     Fraction,
-    Int,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -176,8 +177,6 @@ class TemperatureConfig:
         return low, high
 
 
-#: Kinds of scorers that have LightGBM models.
-WITH_TREES = ("gbdt", "blend")
 #: A share λ of the main label. With 1, no weighting would differ from another.
 Share = Annotated[Float, Field(ge=0, lt=1)]
 #: A power of a power mean.
@@ -230,26 +229,6 @@ class MixtureConfig:
         """The numbers to choose from."""
         value: float | tuple[float, ...] = getattr(self, name)
         return value if isinstance(value, tuple) else (value,)
-
-
-@settings()
-class GbdtConfig:
-    """How LambdaMART is trained: ``lightgbm-ls`` and a LightGBM base."""
-
-    trees: PositiveInt = 300
-    """The most trees; early stopping may end before."""
-    learning_rate: PositiveFloat = 0.1
-    """Learning rate of a tree."""
-    leaves: Annotated[Int, Field(ge=2)] = 31
-    """The most leaves of a tree."""
-    min_items_in_leaf: PositiveInt = 20
-    """The fewest training items in a leaf."""
-    patience: NonNegativeInt = 30
-    """Trees without a better NDCG of the validation groups after which training stops; 0: never."""
-    levels: Annotated[Int, Field(ge=2)] = 31
-    """Grades that a scalarised label is cut into."""
-    threads: NonNegativeInt = 0
-    """0 for all cores. The model does not depend on it."""
 
 
 @settings()
@@ -320,9 +299,8 @@ class RankConfig:
     def __post_init__(self) -> None:
         if not self.objectives:
             raise InputError("objectives: found none; expected at least one")
-        names = [*self.names, *(() if self.main is None else (self.main.name,))]
-        for name in names:
-            if names.count(name) > 1:
+        for name in self.label_names:
+            if self.label_names.count(name) > 1:
                 raise InputError(f"objectives: the name {name!r} is used more than once (the main label counts too)")
         self.training.alphas(len(self.objectives))
         self.temperatures.box(len(self.objectives))
@@ -335,14 +313,10 @@ class RankConfig:
         """
         if self.scorer.kind in WITH_TREES and (self.parametrization, self.mixture.form) != ("mixture", "gain"):
             raise InputError(
-                f"scorer.kind is {self.scorer.kind}; trees predict expected gains: set parametrization to mixture and "
-                "mixture.form to gain"
+                f"scorer.kind is {self.scorer.kind}; it needs parametrization mixture and mixture.form gain"
             )
         if self.base_scorer.kind in WITH_TREES:
-            raise InputError(
-                f"base_scorer.kind is {self.base_scorer.kind}; expected transformer or mlp, or --base-scores with the "
-                "scores of your trees"
-            )
+            raise InputError(f"base_scorer.kind is {self.base_scorer.kind}; expected a network: transformer or mlp")
         if self.parametrization == "mixture" and self.training.penalty:
             raise InputError(
                 f"training.penalty is {self.training.penalty}, but a mixture is trained without weights; expected 0"
@@ -352,6 +326,11 @@ class RankConfig:
     def names(self) -> tuple[str, ...]:
         """The objectives' names, in order."""
         return tuple(o.name for o in self.objectives)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The objectives' names, and the main label's where there is one."""
+        return self.names if self.main is None else (*self.names, self.main.name)
 
     def selecting(self, names: Sequence[str]) -> RankConfig:
         """The same run with some of its objectives, in the order given; the columns of the others stay out of the

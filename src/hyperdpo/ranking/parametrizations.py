@@ -49,6 +49,8 @@ class Ranker(nn.Module):
     needs_base = False
     #: Whether :meth:`scores` takes a share λ of the main label.
     takes_main_share = False
+    #: Trees that predict expected gains, of a ranker that has some.
+    trees: TreeColumns | None = None
     #: Arguments of :meth:`use` that change how a trained ranker answers: one of each round is chosen, in turn.
     candidates: tuple[tuple[Mapping[str, float], ...], ...] = ()
 
@@ -297,7 +299,6 @@ class GainRanker(Ranker):
         settings = MixtureConfig() if settings is None else settings
         self.num_columns, self.kind = num_weights + learns_main, config.kind
         super().__init__(config, num_features, num_weights)
-        self.trees: TreeColumns | None = None
         self.tree_weight = {"gbdt": 1.0, "blend": 0.5}.get(self.kind, 0.0)
         parts = settings.choices("learned_main") if learns_main else (0.0,)
         # The middle one stands for all of them while epochs are compared.

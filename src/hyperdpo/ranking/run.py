@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +44,7 @@ from hyperdpo.ranking.config import WITH_TREES, RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.parametrizations import GainRanker, Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
 from hyperdpo.ranking.tree_columns import TreeColumns
 from hyperdpo.runs import METRICS, RUN, read_run
 
@@ -151,7 +151,7 @@ class RankRun:
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
         features = self._features(part, resident=False)
-        items = Items(part=part, features=features, base_scores=base, trees=self._trees)
+        items = Items(part=part, features=features, base_scores=base, trees=self.ranker.trees)
         w = np.broadcast_to(w, (groups, w.shape[-1]))
         scores = score_items(self.ranker, items, w, betas, device, main_share=share)
         per_row: Any = float(c) if np.ndim(c) == 0 else np.repeat(c, part.sizes).astype(np.float32)
@@ -168,16 +168,7 @@ class RankRun:
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
         features, qid_column = self._features(part), self.config.qid_column
         found = build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
-        return replace(found, trees=self._trees)
-
-    @property
-    def _trees(self) -> Callable[[Part], np.ndarray] | None:
-        has_trees = isinstance(self.ranker, GainRanker) and self.ranker.trees is not None
-        return self.ranker.tree_columns if has_trees else None
-
-    def _column_names(self) -> list[str]:
-        """The M labels whose expected gains are learned."""
-        return [*self.objectives, *(() if self.config.main is None else (self.config.main.name,))]
+        return replace(found, trees=self.ranker.trees)
 
     def front(
         self,
@@ -346,8 +337,8 @@ class RankRun:
             for name in ("mean", "scale", "origins", "logs", "indicators")
         }
         write_tensors(path / MODEL, tensors)
-        if isinstance(self.ranker, GainRanker) and self.ranker.trees is not None:
-            self.ranker.trees.save(path / TREES, self._column_names())
+        if self.ranker.trees is not None:
+            self.ranker.trees.save(path / TREES, self.config.label_names)
         write_json(path / CONFIG, self.config.to_dict())
         write_json(path / METRICS, self.metrics)
         for name, scores in self._base_scores.items():
@@ -390,8 +381,8 @@ class RankRun:
                     base = Ranker(config.base_scorer, transform.width)
             ranker.load_state_dict(without_prefix("ranker", tensors))
             ranker.use(**run["chosen"])
-            if isinstance(ranker, GainRanker) and config.scorer.kind in WITH_TREES:
-                names = [*config.names, *(() if config.main is None else (config.main.name,))]
+            if config.scorer.kind in WITH_TREES:
+                names = config.label_names
                 origins = transform.origins.tolist()
                 ranker.trees = TreeColumns.load(path / TREES, names, columns, origins, config.gbdt.threads)
             if base is not None:

@@ -170,8 +170,8 @@ class _Loop:
         self.model: Any = job.ranker
         self.optimizer: Any = None  # of a ranker without a network
         if parameters := list(job.ranker.parameters()):
-            rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-            optimizer = torch.optim.AdamW(parameters, **rates, fused=True)
+            rate, decay = config.learning_rate, config.weight_decay
+            optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
             self.model, self.optimizer = accelerator.prepare(job.ranker, optimizer)
         self.reduce = sum_over_processes if accelerator.num_processes > 1 else None
         self.budget = min(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ class TreeColumns:
         Raises:
             InputError: a text is not a LightGBM model of these features.
         """
-        known = {"with_base": False, "threads": threads, "origins": origins}
-        return TreeColumns(tuple(GbdtModel.load(text, columns, **known) for text in texts))
+        load = partial(GbdtModel.load, columns=columns, with_base=False, threads=threads, origins=origins)
+        return TreeColumns(tuple(load(text) for text in texts))
 
     def save(self, directory: Path, names: Sequence[str]) -> None:
         """Write each label's model as LightGBM's text, ``directory/NAME.txt`` by position and name."""

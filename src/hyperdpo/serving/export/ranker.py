@@ -66,6 +66,11 @@ class ExportedRanker(RawRanker):
         }
         if self.base is None:
             self.inputs["base_scores"] = ("batch", "items")
+        if run.ranker.trees is not None:
+            raise InputError(
+                f"{run.path}: this run has trees (scorer.kind {run.config.scorer.kind}), which cannot be exported or "
+                "served yet; score files with `hyperdpo rank score`, or train with scorer.kind transformer or mlp"
+            )
         self.betas: list[float] | None
         self.betas, self.factor = run.answering(temperatures)
         if isinstance(run.ranker, TemperatureRanker) and temperatures is None:
