@@ -40,9 +40,9 @@ def read_run(path: Path, kind: Literal["rank", "align"], readable: tuple[int, ..
         raise InputError(f"{path}: a run of `hyperdpo {other}`, {KINDS[other]}; expected one of `hyperdpo {kind} fit`")
     found = run.get("format_version") if isinstance(run, dict) else None
     if found not in readable:
-        known = " to ".join(dict.fromkeys((str(readable[0]), str(readable[-1]))))
+        known = f"version {readable[0]}" if len(readable) == 1 else f"versions {readable[0]} to {readable[-1]}"
         raise InputError(
-            f"{path / RUN}: a run of format version {found}; hyperdpo {__version__} reads version {known} (train it "
+            f"{path / RUN}: a run of format version {found}; hyperdpo {__version__} reads {known} (train it "
             "again, or install the version named in the file)"
         )
     return dict(run)

@@ -219,7 +219,7 @@ def test_bins_that_are_shared_give_the_model_of_bins_made_afresh(shared, vertice
 
 
 def test_lightgbm_is_given_groups_gains_and_settings(shared, vertices):
-    for part, dataset in zip((TRAIN, VALIDATION), shared.rows(False).datasets, strict=True):
+    for part, dataset in zip((TRAIN, VALIDATION), shared.rows(False), strict=True):
         np.testing.assert_array_equal(dataset.get_group(), part.sizes)
     config = GbdtConfig(trees=3, learning_rate=0.25, leaves=7, min_items_in_leaf=9, patience=2, levels=5, threads=1)
     text = train_lambdamart(data(config=config, metric=NdcgSettings(k=7), seed=4), EVEN, 0.0, with_base=False).text

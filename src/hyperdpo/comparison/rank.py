@@ -19,6 +19,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
+from hyperdpo.hashing import fingerprint
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.draws import fixed_weights
@@ -28,7 +29,7 @@ from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, pre
 from hyperdpo.ranking.gains import trees_beside
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
 from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
-from hyperdpo.ranking.training import History, fingerprint, train
+from hyperdpo.ranking.training import History, train
 from hyperdpo.ranking.training import Training as RankerTraining
 from hyperdpo.ranking.tree_columns import TreeColumns
 
@@ -179,7 +180,7 @@ class RankTrainings(Trainings[RankModel]):
             grid=w[None],
             choice=lambda front: float(np.nansum(w * front.metrics[0])),
             validation_betas=(prepared.betas,),
-            fingerprint=fingerprint(prepared.fingerprint, known, job.name),
+            fingerprint=fingerprint([prepared.fingerprint, known, job.name]),
         )
 
     def on_margin(self, start: RankerTraining, job: Margin, entry: Entry) -> RankerTraining:

@@ -19,7 +19,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_atomically, write_json
-from hyperdpo.hashing import digest
+from hyperdpo.hashing import digest, fingerprint
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch
 from hyperdpo.ranking.examples import Batch, Examples
@@ -27,7 +27,6 @@ from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.fitting import Prepared
 from hyperdpo.ranking.gbdt import GbdtData, GbdtModel, train_gbdt_base, train_lambdamart
 from hyperdpo.ranking.gbdt_labels import LabelScaling
-from hyperdpo.ranking.training import fingerprint
 
 
 class TreeTrainings:
@@ -51,7 +50,7 @@ class TreeTrainings:
             metric=config.metric,
             seed=config.seed,
         )
-        print_ = fingerprint(prepared.fingerprint, asdict(config.gbdt), with_base)[:12]
+        print_ = fingerprint([prepared.fingerprint, asdict(config.gbdt), with_base])[:12]
         self.directory = directory / f"lightgbm{'-base' if with_base else ''}-{print_}"
         self.bin_seconds = self._bin_seconds()
 
@@ -97,7 +96,7 @@ def lightgbm_base(repeat: RankRepeat, config: RankConfig, directory: Path) -> di
     settings = (asdict(main), columns, asdict(config.metric), asdict(config.gbdt), config.seed)
     training = kept_training(
         directory,
-        f"base-lightgbm-{fingerprint(*settings, trained_on)[:12]}",
+        f"base-lightgbm-{fingerprint([*settings, trained_on])[:12]}",
         GbdtModel("", columns, False, origins=origins),
         lambda: train_gbdt_base(
             train,

@@ -32,6 +32,9 @@ from hyperdpo.ranking.training import make_accelerator
 if TYPE_CHECKING:
     from hyperdpo.choosing.choice import Choice
 
+#: Settings of :class:`RankConfig` that are settings of a :class:`HyperRanker` too, as mappings.
+SECTIONS = ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "metric")
+
 
 class HyperRanker(BaseEstimator):
     """One ranker for every weighting of several labels.
@@ -251,16 +254,11 @@ class HyperRanker(BaseEstimator):
         """
         run = RankRun.load(path)
         config = run.config
+        sections: dict[str, Any] = {name: asdict(getattr(config, name)) for name in SECTIONS}
         ranker = cls(
             objectives=config.objectives,
             parametrization=config.parametrization,
-            mixture=asdict(config.mixture),
-            temperatures=asdict(config.temperatures),
-            scorer=asdict(config.scorer),
-            training=asdict(config.training),
-            base_scorer=asdict(config.base_scorer),
-            base_training=asdict(config.base_training),
-            metric=asdict(config.metric),
+            **sections,
             main=None if config.main is None else asdict(config.main),
             keep_row_numbers=config.keep_row_numbers,
             validation_fraction=config.split.validation,
@@ -303,7 +301,7 @@ class HyperRanker(BaseEstimator):
             },
             "seed": self.seed,
         }
-        for name in ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "metric"):
+        for name in SECTIONS:
             if getattr(self, name) is not None:
                 settings[name] = dict(getattr(self, name))
         return parse_config(settings, "HyperRanker")

@@ -18,7 +18,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.hashing import digest
+from hyperdpo.hashing import digest, fingerprint
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
@@ -28,7 +28,7 @@ from hyperdpo.ranking.gains import choose_totals, gain_examples, prepare_ranker,
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
 from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import RankRun
-from hyperdpo.ranking.training import History, Training, array_sum, fingerprint, quality, train, validation_front
+from hyperdpo.ranking.training import History, Training, array_sum, quality, train, validation_front
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -125,7 +125,7 @@ def prepare(
     settings = config.to_dict()
     kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
     shared_print = fingerprint(
-        {name: settings[name] for name in kept}, trained_on, columns, asdict(base_source), given_print
+        [{name: settings[name] for name in kept}, trained_on, columns, asdict(base_source), given_print]
     )
 
     base, history = None, None
@@ -212,7 +212,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
     begin: Callable[[Path | None], float] | None = None
     settle: Callable[[torch.device], None] | None = None
-    print_ = fingerprint(prepared.fingerprint, conditioned_settings(config))
+    print_ = fingerprint([prepared.fingerprint, conditioned_settings(config)])
     train_on, validation = prepared.examples["train"], prepared.examples.get("validation")
     if isinstance(ranker, GainRanker):
         train_on = gain_examples(train_on, config.main, config.metric)

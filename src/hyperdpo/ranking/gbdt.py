@@ -152,33 +152,25 @@ class GbdtData:
         self.scaling, self.columns, self.origins = scaling, tuple(columns), tuple(origins)
         self.config = config or GbdtConfig()
         self.metric, self.seed = metric, seed
-        self._units = scaling.units(train)
-        self._validation_units = None if validation is None else scaling.units(validation)
-        self._rows: dict[bool, BinnedRows] = {}
-        for examples in (train, validation):
-            if examples is not None:
-                _check_sizes(examples.part)
+        self._splits = [train] if validation is None else [train, validation]
+        self._units = [scaling.units(examples) for examples in self._splits]
+        self._rows: dict[bool, list[Any]] = {}
+        for examples in self._splits:
+            _check_sizes(examples.part)
 
-    def rows(self, with_base: bool) -> BinnedRows:
-        """The binned rows, made at the first call."""
+    def rows(self, with_base: bool) -> list[Any]:
+        """The binned rows of training and, where there are any, of validation; made at the first call."""
         if with_base not in self._rows:
-            parts = [self.train, *(() if self.validation is None else (self.validation,))]
-            self._rows[with_base] = BinnedRows.of(
-                [examples.part for examples in parts],
-                self.columns,
-                self.origins,
-                [examples.base_scores for examples in parts] if with_base else None,
-                self.config,
-                self.seed,
-            )
+            parts = [examples.part for examples in self._splits]
+            base = [examples.base_scores for examples in self._splits] if with_base else None
+            self._rows[with_base] = binned(parts, self.columns, self.origins, base, self.config, self.seed)
         return self._rows[with_base]
 
     def labels(self, weights: np.ndarray, main_share: float) -> list[np.ndarray]:
         """Grades of the training rows and, where there are any, of the validation rows: (N,) int32 each."""
         if main_share > 0 and self.scaling.main is None:
             raise InputError(f"main_share is {main_share}; expected 0 where there is no main label")
-        units = [self._units, *(() if self._validation_units is None else (self._validation_units,))]
-        values = [scalarise(u, weights, main_share) for u in units]
+        values = [scalarise(units, weights, main_share) for units in self._units]
         return [grades(v, float(values[0].max()), self.config.levels) for v in values]
 
 
@@ -220,7 +212,7 @@ def train_gbdt_base(
         metric: its gain and k are LightGBM's.
     """
     config = config or GbdtConfig()
-    parts = [train, *(() if validation is None else (validation,))]
+    parts = [train] if validation is None else [train, validation]
     gains = [np.nan_to_num(main.gains(column_values(part, (main.column,))[:, 0]), nan=0.0) for part in parts]
     if all(_are_grades(g) for g in gains):
         labels = [g.astype(np.int32) for g in gains]
@@ -232,7 +224,7 @@ def train_gbdt_base(
         table = np.arange(config.levels)
     for part in parts:
         _check_sizes(part)
-    rows = BinnedRows.of(parts, tuple(columns), tuple(origins), None, config, seed)
+    rows = binned(parts, tuple(columns), tuple(origins), None, config, seed)
     text = boost(rows, labels, _lambdarank(table, metric), config, seed)
     return GbdtModel(text, tuple(columns), False, config.threads, tuple(origins))
 
@@ -278,70 +270,65 @@ def choose_main_share(
 # --- LightGBM
 
 
-@dataclass(frozen=True)
-class BinnedRows:
-    """LightGBM's binned data sets: training rows and, where there are any, validation rows."""
-
-    datasets: list[Any]
-
-    @staticmethod
-    def of(
-        parts: Sequence[Part],
-        columns: tuple[str, ...],
-        origins: tuple[float, ...],
-        base_scores: Sequence[np.ndarray] | None,
-        config: GbdtConfig,
-        seed: int,
-    ) -> BinnedRows:
-        """Bins of the first part, which the second one shares."""
-        lightgbm = _lightgbm()
-        datasets: list[Any] = []
-        for i, part in enumerate(parts):
-            values = column_values(part, columns, np.array(origins) if origins else None)
-            if base_scores is not None:
-                values = np.column_stack([values, np.asarray(base_scores[i], dtype=np.float32)])
-            dataset = lightgbm.Dataset(
-                values,
-                label=np.zeros(len(values), dtype=np.float32),
-                group=part.sizes,
-                reference=datasets[0] if i else None,
-                params=_settings(config, seed),
-            )
-            datasets.append(dataset.construct())  # which lets go of the values
-        return BinnedRows(datasets)
+def binned(
+    parts: Sequence[Part],
+    columns: tuple[str, ...],
+    origins: tuple[float, ...],
+    base_scores: Sequence[np.ndarray] | None,
+    config: GbdtConfig,
+    seed: int,
+) -> list[Any]:
+    """LightGBM's data sets, in the bins of the first part."""
+    lightgbm = _lightgbm()
+    datasets: list[Any] = []
+    for i, part in enumerate(parts):
+        values = column_values(part, columns, np.array(origins) if origins else None)
+        if base_scores is not None:
+            values = np.column_stack([values, np.asarray(base_scores[i], dtype=np.float32)])
+        dataset = lightgbm.Dataset(
+            values,
+            label=np.zeros(len(values), dtype=np.float32),
+            group=part.sizes,
+            reference=datasets[0] if i else None,
+            params=_settings(config, seed),
+        )
+        datasets.append(dataset.construct())  # which lets go of the values
+    return datasets
 
 
 def _lambdarank(gains: np.ndarray, metric: NdcgSettings) -> dict[str, Any]:
-    """LightGBM's settings for LambdaMART.
+    """LightGBM's settings of LambdaMART.
 
     Args:
         gains: (levels,) the gain of each grade.
     """
-    table = [int(gain) for gain in gains]
-    places = [metric.k or LARGEST_GROUP]
+    table, places = [int(gain) for gain in gains], [metric.k or LARGEST_GROUP]
     return {"objective": "lambdarank", "label_gain": table, "metric": "ndcg", "eval_at": places}
 
 
-def boost(rows: BinnedRows, labels: Sequence[np.ndarray], own: Mapping[str, Any], config: GbdtConfig, seed: int) -> str:
+def boost(
+    datasets: list[Any], labels: Sequence[np.ndarray], own: Mapping[str, Any], config: GbdtConfig, seed: int
+) -> str:
     """A model's text.
 
     Args:
+        datasets: from :func:`binned`.
         labels: (N,) of each data set's rows.
         own: LightGBM's settings of the objective and its metric.
     """
     lightgbm = _lightgbm()
-    for dataset, label in zip(rows.datasets, labels, strict=True):
+    for dataset, label in zip(datasets, labels, strict=True):
         dataset.set_label(label)
     settings = _settings(config, seed) | {"learning_rate": config.learning_rate, "num_leaves": config.leaves, **own}
-    stops_early = len(rows.datasets) > 1 and config.patience > 0
+    stops_early = len(datasets) > 1 and config.patience > 0
     stops = [lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else []
     try:
         with progress_bar("train LightGBM", config.trees, "trees") as update:
             booster = lightgbm.train(
                 settings,
-                rows.datasets[0],
+                datasets[0],
                 config.trees,
-                valid_sets=rows.datasets[1:] if stops_early else None,
+                valid_sets=datasets[1:] if stops_early else None,
                 callbacks=[lambda told: update(told.iteration + 1), *stops],
             )
     except lightgbm.basic.LightGBMError as error:

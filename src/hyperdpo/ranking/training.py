@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hyperdpo import hashing
 from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_processes
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
@@ -438,8 +437,3 @@ def _some_groups(examples: Examples, items: int, seed: int) -> list[GroupBatch]:
 
 def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short hash of plain values, to tell one configuration from another."""
-    return hashing.fingerprint(parts)

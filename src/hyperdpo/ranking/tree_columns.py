@@ -14,7 +14,7 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import write_atomically
 from hyperdpo.ranking.config import GbdtConfig
 from hyperdpo.ranking.examples import Examples
-from hyperdpo.ranking.gbdt import BinnedRows, GbdtModel, boost
+from hyperdpo.ranking.gbdt import GbdtModel, binned, boost
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def train_tree_columns(
         InputError: a feature column is missing, or LightGBM refuses the settings.
     """
     parts = [train, *(() if validation is None else (validation,))]
-    rows = BinnedRows.of([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed)
+    rows = binned([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed)
     models = []
     for j in range(train.targets.shape[1]):
         own = {"objective": "cross_entropy", "metric": "cross_entropy"}
