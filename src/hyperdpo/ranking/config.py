@@ -312,9 +312,7 @@ class RankConfig:
             InputError: a penalty, of a mixture; trees, where there are no expected gains.
         """
         if self.scorer.kind in WITH_TREES and (self.parametrization, self.mixture.form) != ("mixture", "gain"):
-            raise InputError(
-                f"scorer.kind is {self.scorer.kind}; it needs parametrization mixture and mixture.form gain"
-            )
+            raise InputError(f"scorer.kind is {self.scorer.kind}; it needs a mixture with mixture.form gain")
         if self.base_scorer.kind in WITH_TREES:
             raise InputError(f"base_scorer.kind is {self.base_scorer.kind}; expected a network: transformer or mlp")
         if self.parametrization == "mixture" and self.training.penalty:

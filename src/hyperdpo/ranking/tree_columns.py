@@ -109,6 +109,6 @@ def train_tree_columns(
     models = []
     for j in range(train.targets.shape[1]):
         own = {"objective": "cross_entropy", "metric": "cross_entropy"}
-        text = boost(rows, [one.targets[:, j] for one in parts], own, config, seed)
+        text = boost(rows, [np.ascontiguousarray(one.targets[:, j]) for one in parts], own, config, seed)
         models.append(GbdtModel(text, tuple(columns), False, config.threads, tuple(origins)))
     return TreeColumns(tuple(models))
