@@ -15,13 +15,15 @@ from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, build_config
-from hyperdpo.ranking.evaluation import Items
+from hyperdpo.ranking.estimator import HyperRanker
+from hyperdpo.ranking.examples import Items
 from hyperdpo.ranking.fitting import conditioned_settings, fit_run, split_table
 from hyperdpo.ranking.gains import fit_base_slope, fit_size_totals, gain_examples, group_totals
 from hyperdpo.ranking.metrics import relative_gains
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
+QUICK = {"training": {"epochs": 1}, "base_training": {"epochs": 1}, "device": "cpu"}
 SMALL = {
     "scorer": {"width": 8},
     "base_scorer": {"width": 8},
@@ -145,14 +147,14 @@ def test_without_a_main_label_the_last_column_is_the_base(data: Path) -> None:
 
 def test_a_share_is_refused_where_it_has_no_effect_and_beta_where_there_is_none(run: RankRun, data: Path) -> None:
     part = Part.whole(read_table(data))
-    with pytest.raises(InputError, match="--beta: expected gains"):
+    with pytest.raises(InputError, match="temperatures: expected gains"):
         run.score(part, [0.5, 0.5], temperatures=[1, 1])
     for bad in (-0.1, 1.0, np.nan):
         with pytest.raises(InputError, match="expected numbers from 0 to below 1"):
             run.score(part, [0.5, 0.5], main_share=bad)
     settings = config(mixture={"form": "product"})
     product = fit_run(settings, split_table(read_table(data), settings), make_accelerator("no", cpu=True))
-    with pytest.raises(InputError, match="--main-share: this run takes none"):
+    with pytest.raises(InputError, match="main share: this run takes none"):
         product.score(part, [0.5, 0.5], main_share=0.2)
 
 
@@ -206,3 +208,17 @@ def test_score_takes_a_share_on_the_command_line(run, data, tmp_path, command) -
     expected = RankRun.load(path).score(Part.whole(read_table(data)), [0.3, 0.7], main_share=0.7)
     np.testing.assert_allclose(np.load(scores[1]), expected, rtol=1e-6)
     assert not np.array_equal(np.load(scores[0]), expected)
+
+
+def test_the_estimator_takes_a_share(run, data) -> None:
+    table = read_table(data)
+    X, qid = table.take(np.arange(table.num_rows), np.arange(20)), np.repeat(table.qids, table.group_sizes)
+    clicks = np.random.default_rng(0).poisson(0.3, (len(X), 2)).astype(float)
+    ranker = HyperRanker(mixture={"form": "gain"}, scorer={"width": 8}, base_scorer={"width": 8}, **QUICK)
+    ranker.fit(X, clicks.sum(1), qid=qid, labels={"a": clicks[:, 0], "b": clicks[:, 1]})
+    low, high = (ranker.predict(X, qid=qid, weights=[0.5, 0.5], main_share=share) for share in (0.1, 0.8))
+    assert not np.array_equal(low, high)
+    np.testing.assert_array_equal(
+        ranker.predict(X, qid=qid, weights=[0.5, 0.5]),
+        ranker.predict(X, qid=qid, weights=[0.5, 0.5], main_share=ranker.run_.ranker.chosen["main_share"]),
+    )

@@ -212,7 +212,7 @@ class RankRun:
         if temperatures is None:
             return self.betas, 1.0
         if self.ranker.takes_main_share:
-            raise InputError("--beta: expected gains (mixture.form gain) have no β; use --scale or --main-share")
+            raise InputError("temperatures: expected gains (mixture.form gain) have none; use a scale or a main share")
         wanted = check_temperatures(temperatures, len(self.objectives))
         if self.ranker.takes_temperatures:
             return [float(beta) for beta in wanted], 1.0
@@ -238,7 +238,7 @@ class RankRun:
             asked = self.ranker.chosen["main_share"] if main_share is None else main_share
             return np.broadcast_to(check_shares(asked, rows), (rows,))
         if main_share is not None:
-            raise InputError("--main-share: this run takes none; train one with mixture.form=gain, or use --scale")
+            raise InputError("main share: this run takes none; train one with mixture.form=gain, or use a scale")
         return None
 
     def base_front(self, examples: Examples, *, metric: NdcgSettings | None = None) -> Front:
