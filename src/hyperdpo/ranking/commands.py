@@ -23,6 +23,8 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.plots import plot_fronts
+from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
+from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run
@@ -186,7 +188,8 @@ def score_command(
     run_path: Path,
     source: Path,
     *,
-    weights: str,
+    weights: str | None = None,
+    components: Path | None = None,
     scale: float = 1.0,
     temperatures: Sequence[float] | None = None,
     main_share: float | None = None,
@@ -199,16 +202,36 @@ def score_command(
     features_from_zero: bool = False,
     cpu: bool = False,
 ) -> np.ndarray:
-    """``hyperdpo rank score``: (N,) scores in the file's order."""
+    """``hyperdpo rank score``: (N,) scores in the file's order, or (N, k) components.
+
+    Args:
+        components: write these instead of scores; weights are then not needed.
+    """
     run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
-    w = parse_weights(weights, run.objectives, chosen)
+    if components is not None:
+        foreign = {"--weights": weights, "--main-share": main_share, "--beta": temperatures, "--out": out}
+        for name in (name for name, value in foreign.items() if value is not None):
+            raise InputError(f"{name}: --components writes columns for all weights, to their own file; leave it out")
+        if components.suffix not in SUFFIXES:  # now, not after the scoring
+            expected = ", ".join(SUFFIXES)
+            raise InputError(f"--components: found {components.name!r}; expected a name ending in {expected}")
+        names = component_names(run)
+    elif weights is None:
+        raise InputError("--weights: missing; expected one per objective, such as .3,.7 (or --components OUT)")
+    else:
+        w = parse_weights(weights, run.objectives, chosen)
     device = best_device(cpu)
     run.to(device)
     table = read(source, run.config, origins=run.origins)
     note_other_columns(table, run)
     given = given_base(base_scores, run, table)
     use_free_cores()
+    if components is not None:
+        values = find_components(run, Part.whole(table), scale, base_scores=given, device=device)
+        write_components(components, table, names, values)
+        click.echo(f"{components}: {len(values):,} rows, {', '.join(names)}; rank by the sum of weight times column")
+        return values
     asked: dict[str, Any] = {"temperatures": temperatures, "main_share": main_share}
     scores = run.score(Part.whole(table), w, scale, **asked, base_scores=given, device=device)
     scores = table.source_order(scores)

@@ -150,7 +150,7 @@ class RankRun:
         base = np.zeros(int(part.sizes.sum()), np.float32)
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        features = self._features(part, resident=False)
+        features = self.features(part)
         items = Items(part=part, features=features, base_scores=base, trees=self.ranker.trees)
         w = np.broadcast_to(w, (groups, w.shape[-1]))
         scores = score_items(self.ranker, items, w, betas, device, main_share=share)
@@ -166,7 +166,7 @@ class RankRun:
         if main is not None and main.column not in part.table.label_columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        features, qid_column = self._features(part), self.config.qid_column
+        features, qid_column = self.features(part, resident=True), self.config.qid_column
         found = build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
         return replace(found, trees=self.ranker.trees)
 
@@ -393,7 +393,8 @@ class RankRun:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: its files do not belong together ({str(error).splitlines()[0]})") from None
 
-    def _features(self, part: Part, *, resident: bool = True) -> Features:
+    def features(self, part: Part, *, resident: bool = False) -> Features:
+        """Transformed features of a part's rows; in memory as a whole if ``resident`` and not too large."""
         return Features(part, self.transform, self.config.resident_gib * 2**30 if resident else 0)
 
     def _recalled(self, table: GroupedTable) -> np.ndarray | None:
