@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,3 +223,32 @@ def test_the_estimator_takes_a_share(run, data) -> None:
         ranker.predict(X, qid=qid, weights=[0.5, 0.5]),
         ranker.predict(X, qid=qid, weights=[0.5, 0.5], main_share=ranker.run_.ranker.chosen["main_share"]),
     )
+
+
+def test_choose_searches_at_a_share_and_says_how_to_use_it(run, data, tmp_path, command) -> None:
+    run.save(tmp_path / "run")
+    found = {}
+    for share in (0.05, 0.7):
+        out = tmp_path / f"{share}.json"
+        done = command(
+            *(
+                "choose",
+                tmp_path / "run",
+                data,
+                "--maximize",
+                "main",
+                "--split",
+                "test",
+                "--scales",
+                "1",
+                "--points",
+                3,
+            ),
+            *("--main-share", share, "--out", out, "--cpu"),
+        )
+        assert done.code == 0, done.err
+        found[share] = json.loads(out.read_text())
+        assert found[share]["main_share"] == share
+        assert f"--main-share {share}" in found[share]["command"]
+        assert f"main_share={share}" in found[share]["python"]
+    assert found[0.7]["metrics"]["main"]["value"] > found[0.05]["metrics"]["main"]["value"]

@@ -241,6 +241,17 @@ class RankRun:
             raise InputError("main share: this run takes none; train one with mixture.form=gain, or use a scale")
         return None
 
+    def use_share(self, main_share: float | None) -> RankRun:
+        """Answer with this share λ where none is asked for, from now on; None leaves it as it is.
+
+        Raises:
+            InputError: as :meth:`share`.
+        """
+        if main_share is not None:
+            self.share(main_share, 1)
+            self.ranker.use(main_share=main_share)
+        return self
+
     def base_front(self, examples: Examples, *, metric: NdcgSettings | None = None) -> Front:
         """The base as a front of one point."""
 
