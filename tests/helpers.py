@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from hyperdpo.core.preferences import weight_grid
@@ -95,6 +96,30 @@ def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
     _, part = run.part(table)
     m = len(run.objectives)
     return run.front(run.examples(part), weight_grid(m, m)).metrics
+
+
+class Killed(BaseException):
+    """Not caught by anything, as a signal would not be."""
+
+
+def raise_at(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, error: type[BaseException] = Killed
+) -> None:
+    """Make the n-th call of a function the last thing that happens, as a signal at that moment would."""
+    real, calls = getattr(place, name), [0]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            raise error
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, counted)
+
+
+def stamps(directory: Path, pattern: str = "*") -> dict[Path, int]:
+    """When each file under a directory was last written: another one if it is written again."""
+    return {file: file.stat().st_mtime_ns for file in sorted(directory.rglob(pattern)) if file.is_file()}
 
 
 def same_tensors(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:

@@ -10,7 +10,6 @@ from helpers import read
 
 import hyperdpo
 from hyperdpo.alignment.data.preferences import read_preferences
-from hyperdpo.alignment.evaluation import conditioned_scores
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.choosing.bootstrap import Resamples
 from hyperdpo.choosing.language import align_sample
@@ -40,28 +39,23 @@ def test_points_have_the_metrics_of_the_front(place, run_path):
     assert sample.names == ("low", "high", "accuracy:low", "accuracy:high")
 
 
-def test_scores_are_kept_up_to_a_size_and_found_again(monkeypatch, place, run_path):
+def test_scores_are_kept_up_to_a_size_and_found_again(place, run_path):
     run = AlignRun.load(run_path)
     preferences = read_preferences(place / "data.jsonl", objectives=run.names)
-    passes: list[int] = []
-
-    def counted(model, tokens, weights, *more, **settings):
-        passes.append(len(weights))
-        return conditioned_scores(model, tokens, weights, *more, **settings)
-
-    monkeypatch.setattr("hyperdpo.choosing.language.conditioned_scores", counted)
     points = np.array([[w, 1 - w, c, 0.1, 0.1] for c in (1.0, 2.0) for w in (0.0, 0.25, 0.5, 1.0)])
-    measure = align_sample(run, preferences).measure
-    expected = measure(points)
-    assert passes == [4]
-    size = next(iter(measure._kept.values())).nbytes  # type: ignore[attr-defined]
-    monkeypatch.setattr("hyperdpo.choosing.language.KEPT_BYTES", 3 * size - 1)
-    again = align_sample(run, preferences).measure
-    assert again(points) == pytest.approx(expected)
-    assert len(again._kept) == 2  # type: ignore[attr-defined]
-    assert again(points[2:4]) == pytest.approx(expected[2:4])  # the last two are there
-    assert again(points[:1]) == pytest.approx(expected[:1])
-    assert passes == [4, 4, 1]
+    expected = align_sample(run, preferences).measure(points)
+    size = 8 * len(preferences) * max(len(group.completions) for group in preferences.groups)
+    measure = align_sample(run, preferences, kept_bytes=3 * size - 1).measure
+    passes: list[int] = []
+    run.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    found = []
+    for some in (slice(8), slice(2, 4), slice(1)):  # all four weightings; the last two, which are kept; the first
+        passes.clear()
+        assert measure(points[some]) == pytest.approx(expected[some])
+        found.append(len(passes))
+    each = found[2]
+    assert found == [4 * each, 0, each]
+    assert each > 0
 
 
 def test_groups_of_one_prompt_are_drawn_together(place, run_path):

@@ -16,6 +16,7 @@ from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, to
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
+from hyperdpo.alignment.tokenization import CHUNK_GROUPS
 from hyperdpo.errors import InputError
 
 transformers = pytest.importorskip("transformers")
@@ -180,12 +181,13 @@ def test_prompt_and_response_together_are_the_text_and_its_end(tokenizer):
     assert [group.index for group in found] == [0, 1]
 
 
-def test_many_groups_are_tokenised_as_one_is(tokenizer, monkeypatch):
-    data = read_preferences([row(f"The sky {i}", [f" is {k}" for k in range(2 + i % 3)]) for i in range(20)])
-    whole = tokenized(data, tokenizer)
-    monkeypatch.setattr("hyperdpo.alignment.tokenization._CHUNK_GROUPS", 7)
-    for first, second in zip(whole, tokenized(data, tokenizer), strict=True):
-        assert (first.prompt_ids, first.completion_ids) == (second.prompt_ids, second.completion_ids)
+def test_many_groups_are_tokenised_as_one_is(tokenizer):
+    rows = [row(f"The sky {i}", [f" is {k}" for k in range(2 + i % 3)]) for i in range(CHUNK_GROUPS + 3)]
+    whole = tokenized(read_preferences(rows), tokenizer)
+    assert len(whole) == len(rows)
+    for i in (0, CHUNK_GROUPS - 1, CHUNK_GROUPS, CHUNK_GROUPS + 2):
+        (alone,) = tokenized(read_preferences([rows[i]]), tokenizer)
+        assert (whole[i].prompt_ids, whole[i].completion_ids) == (alone.prompt_ids, alone.completion_ids)
 
 
 def test_merged_borders_are_told_once_and_shared_by_the_group(tokenizer):

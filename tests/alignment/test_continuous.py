@@ -61,8 +61,16 @@ def check(model: ConditionedLM, scales: list[float]) -> None:
 
 
 def test_places_that_no_row_needs_any_more_are_given_back() -> None:
-    batch = ContinuousBatch(tiny_model())
+    """The rest is the prompt, the virtual tokens and the token that is read."""
+    model, places = tiny_model(), []
+    model.base.register_forward_pre_hook(
+        lambda _, __, inputs: places.append(inputs["attention_mask"].shape[1]), with_kwargs=True
+    )
+    batch = ContinuousBatch(model)
     batch.admit([PROMPTS[2], PROMPTS[1]], WEIGHTS[:2], [1.0, 2.0])
+    batch.step([5, 6])
     batch.keep([1])
-    assert batch._cache.get_seq_length() == len(PROMPTS[1]) + 3
+    batch.step([7])
+    k = model.conditioning.prompt_tokens
+    assert places[-2:] == [len(PROMPTS[2]) + k + 1, len(PROMPTS[1]) + k + 2]
     assert len(batch) == 1

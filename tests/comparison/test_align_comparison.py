@@ -246,7 +246,7 @@ def test_text_measures_are_found_by_the_objectives_names():
     assert name == "text measures"
     assert scorer(["", ""], ["two words", 'He said "no".'])[:, 0].tolist() == [2, 3]
     assert scorer_of(None, ["word_count", "helpful"]) is None
-    assert text_measures(["word_count"])([""], ["a b c"]).shape == (1, 1)
+    assert text_measures(["word_count"])([""], ["a b c"]).tolist() == [[3]]
 
 
 def test_a_classifier_per_objective_scores_texts(tmp_path):

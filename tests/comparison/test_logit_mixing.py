@@ -7,7 +7,7 @@ import torch
 from helpers import is_one_line
 from tiny_models import PLAIN, padded, texts, tiny_base, tiny_model
 
-from hyperdpo.comparison import logit_mixing
+from hyperdpo.alignment.logps import CHUNK_LOGITS
 from hyperdpo.comparison.align import shared_copy
 from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.errors import InputError
@@ -28,17 +28,15 @@ def mixed_by_hand(models, shares, ids):
     return total - torch.logsumexp(total, -1, keepdim=True)
 
 
-@pytest.mark.parametrize("chunk", [None, 200])
+@pytest.mark.parametrize("chunk", [CHUNK_LOGITS, 4 * 50], ids=["all at once", "two tokens of two experts"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_response_is_scored_with_the_normalised_average(monkeypatch, kind, chunk):
+def test_a_response_is_scored_with_the_normalised_average(kind, chunk):
     models, rows, prompt = experts(kind), texts(), 2
-    if chunk is not None:  # logits at a time: two tokens of two experts
-        monkeypatch.setattr(logit_mixing, "CHUNK_LOGITS", chunk)
     ids, mask = padded(rows, "right")
     completion = mask.clone()
     completion[:, :prompt] = 0
     with torch.no_grad():
-        found = LogitMixture(models, (0.3, 0.7)).row_logps(
+        found = LogitMixture(models, (0.3, 0.7), chunk_logits=chunk).row_logps(
             {"input_ids": ids, "attention_mask": mask, "completion_mask": completion}
         )
     for row, text in enumerate(rows):
@@ -47,23 +45,22 @@ def test_a_response_is_scored_with_the_normalised_average(monkeypatch, kind, chu
         assert float(found[row]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_never_are_there_more_logits_than_a_chunk(monkeypatch):
+def test_never_are_there_more_logits_than_a_chunk():
     models, made = experts("llama"), []
-    monkeypatch.setattr(logit_mixing, "CHUNK_LOGITS", 4 * 50 * 2)
     for model in models:
-        head = model.head
-        monkeypatch.setattr(model, "head", lambda states, head=head: (made.append(len(states)), head(states))[1])
+        model.base.get_output_embeddings().register_forward_hook(lambda _, inputs, __: made.append(len(inputs[0])))
     ids, mask = padded(texts(), "right")
     completion = mask.clone()
     completion[:, :2] = 0
     with torch.no_grad():
         batch = {"input_ids": ids, "attention_mask": mask, "completion_mask": completion}
-        LogitMixture(models, (0.3, 0.7)).row_logps(batch)
+        mixture = LogitMixture(models, (0.3, 0.7), chunk_logits=4 * 50 * 2)
+        mixture.row_logps(batch)
         assert sum(made) == 2 * int(completion.sum())
         assert max(made) == 4
         batch["completion_mask"] = mask
         with pytest.raises(InputError, match="row 0: the first token is part of the response"):
-            LogitMixture(models, (0.3, 0.7)).row_logps(batch)
+            mixture.row_logps(batch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,9 +77,10 @@ def test_greedy_text_is_the_most_likely_of_the_average_with_padding(kind):
         assert found[row, ids.shape[1] :].tolist() == expected[len(text) :].tolist()
 
 
-def test_at_a_vertex_it_is_the_expert_and_the_other_is_not_asked(monkeypatch):
+def test_at_a_vertex_it_is_the_expert_and_the_other_is_not_asked():
     models = experts("llama")
-    monkeypatch.setattr(models[0], "forward", lambda *_, **__: pytest.fail("asked"))
+    for part in models[0].modules():
+        part.register_forward_pre_hook(lambda *_: pytest.fail("asked"))
     ids, mask = padded(texts(), "left")
     settings = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
     assert torch.equal(

@@ -61,7 +61,7 @@ def test_openais_client_streams_an_answer_as_the_page_shows(tmp_path: Path) -> N
     base = tiny_base()
     base.save_pretrained(tmp_path / "base")
     words_tokenizer().save_pretrained(tmp_path / "base")
-    base.config._name_or_path = str(tmp_path / "base")
+    base.config.name_or_path = str(tmp_path / "base")
     conditioning = ConditioningConfig(("helpful", "harmless"), prompt_tokens=3)
     ConditionedLM.create(base, conditioning).save_pretrained(tmp_path / "aligned")
     names: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from hyperdpo.experiments import running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.registry import LANGUAGE, load
 from hyperdpo.experiments.running import run_experiment
-from hyperdpo.experiments.running_language import _add_spans as add_spans
+from hyperdpo.experiments.running_language import add_spans, figures_of
 from hyperdpo.stories.language_model import train_demo_lm
 
 
@@ -84,7 +84,7 @@ def test_a_model_stands_beside_the_papers_figures_of_its_own_architecture(
     kind: str, figure: float | None, tmp_path: Path
 ) -> None:
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
-    figures, told = running_language._column(load("table2"), str(tmp_path))
+    figures, told = figures_of(load("table2"), str(tmp_path))
     assert kind in told
     assert figures.get("HyperDPO (paper)", {}).get("hypervolume") == figure
 
@@ -109,7 +109,7 @@ def test_control_is_that_of_dpo_ls_in_units_of_itself_or_there_is_a_reason(
                         found["control_span_error"] = dict.fromkeys(found["control_span"], error)
             return add_spans(rows, comparison)
 
-        monkeypatch.setattr(running_language, "_add_spans", lambda rows, comparison: set_errors(comparison, rows))
+        monkeypatch.setattr(running_language, "add_spans", lambda rows, comparison: set_errors(comparison, rows))
         capsys.readouterr()
         result = run_experiment("stories", out=out, small=True, cpu=True)
         rows = {row["label"]: row for row in result["cases"][0]["rows"]}

@@ -51,7 +51,8 @@ def test_answers_can_be_stopped(explorer):
         stop.set()
 
     explorer.answers("w5 w7", explorer.starts(2), tell, stop, max_new_tokens=40, do_sample=False, eos_token_id=None)
-    assert len(steps) < 6  # a token or two, and the end
+    assert 1 <= len(steps) < 6  # a token or two, and the end
+    assert all(len(text.split()) < 10 for text in steps[-1]), "far fewer than the 40 tokens asked for"
 
 
 def test_an_empty_prompt_is_refused(explorer):

@@ -12,7 +12,7 @@ from helpers import CLICKS, fit_toy, toy_table
 from hyperdpo.core.point import Point
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
-from hyperdpo.explorer.rank_state import RankExplorer, ranking, shared_range, trained_on
+from hyperdpo.explorer.rank_state import KEPT_LISTS, RankExplorer, ranking, shared_range, trained_on
 from hyperdpo.explorer.tables import list_table, metric_table
 from hyperdpo.ranking.run import RankRun
 
@@ -131,12 +131,11 @@ def test_groups_that_another_run_was_trained_on_are_counted(fitted, generated):
     assert run.objectives == tuple(CLICKS)
 
 
-def test_only_the_last_lists_are_kept(monkeypatch):
-    monkeypatch.setattr("hyperdpo.explorer.rank_state.KEPT_LISTS", 2)
-    run = fit_toy(parametrization="mixture")
-    explorer = RankExplorer(run, Path("toy"), run.part(toy_table())[1], "test")
+def test_only_the_last_lists_are_kept():
+    part = Part.whole(toy_table(KEPT_LISTS + 1))
+    explorer = RankExplorer(fit_toy(parametrization="mixture"), Path("toy"), part, "all")
     first, second = explorer.list_of(0), explorer.list_of(1)
-    for group in (0, 2, 0):
+    for group in (0, *range(2, KEPT_LISTS + 1)):
         explorer.list_of(group)
     assert explorer.list_of(0) is first
     assert explorer.list_of(1) is not second

@@ -311,7 +311,9 @@ def test_with_base_scores_the_main_label_may_be_missing():
 def test_with_base_scores_the_main_label_may_be_the_same_everywhere():
     same = np.ones_like(DATA["y"])
     model = ranker().fit(DATA["X"], same, **QID, labels=DATA["labels"], base_scores=base_for(DATA))
-    assert np.isfinite(model.predict(NEW["X"], qid=NEW["qid"], base_scores=base_for(NEW))).all()
+    rows = {"X": NEW["X"], "qid": NEW["qid"], "base_scores": base_for(NEW)}
+    np.testing.assert_allclose(model.predict(**rows, scale=1e6), rows["base_scores"], atol=1e-4)
+    assert not np.allclose(model.predict(**rows, weights=[1, 0]), model.predict(**rows, weights=[0, 1]))
     assert "varies" in refusal(lambda: ranker().fit(DATA["X"], same, **QID, labels=DATA["labels"]))
 
 
@@ -329,7 +331,11 @@ def test_a_lightgbm_ranker_can_be_the_base():
     far = model.predict(NEW["X"], qid=NEW["qid"], base_scores=scores["new"], scale=1e6)
     np.testing.assert_allclose(far, scores["new"], atol=1e-4)
     front = model.front(**NEW, base_scores=scores["new"], points=3)
-    assert np.isfinite(front.metrics).all()
+    half = model.predict(NEW["X"], qid=NEW["qid"], base_scores=scores["new"], weights=[0.5, 0.5])
+    groups = [NEW["qid"] == q for q in np.unique(NEW["qid"])]
+    for j, gains in enumerate(NEW["labels"].values()):
+        ndcg = [ndcg_score([gains[g]], [half[g]], k=10) for g in groups if gains[g].any()]
+        assert front.metrics[1, j] == pytest.approx(np.mean(ndcg), abs=1e-6)
 
 
 def test_an_eval_set_is_what_validates(fitted):
@@ -358,9 +364,11 @@ def test_an_eval_set_that_differs_is_refused():
 
 def test_a_front_has_the_points_and_scales_asked_for(fitted):
     front = fitted.front(**NEW, points=4, scales=(1.0, 2.0))
-    assert front.metrics.shape == (8, 2)
-    assert front.main.shape == (8,)
-    assert front.hypervolume > 0
+    assert front.scales.tolist() == [1.0] * 4 + [2.0] * 4
+    first, second = (fitted.front(**NEW, points=4, scales=[c]) for c in (1.0, 2.0))
+    np.testing.assert_allclose(front.metrics, np.concatenate([first.metrics, second.metrics]), atol=1e-6)
+    np.testing.assert_allclose(front.main, np.concatenate([first.main, second.main]), atol=1e-6)
+    assert front.hypervolume >= max(first.hypervolume, second.hypervolume) > 0
 
 
 def test_a_front_at_other_temperatures_is_that_of_the_scores_there(fitted):
@@ -485,9 +493,13 @@ def test_two_columns_of_one_name_are_refused():
 
 
 def test_another_fit_in_the_same_process_may_have_another_precision():
+    scores = []
     for precision in ("no", "bf16", "no"):
         model = ranker(training={**TINY["training"], "precision": precision}).fit(**DATA)
-        assert np.isfinite(model.predict(NEW["X"], qid=NEW["qid"])).all()
+        scores.append(model.predict(NEW["X"], qid=NEW["qid"]))
+    first, half, again = scores
+    np.testing.assert_array_equal(again, first)
+    assert 0 < np.abs(half - first).max() < 0.1 * np.ptp(first)
 
 
 def test_a_device_that_is_not_known_is_refused():
@@ -520,13 +532,17 @@ def test_missing_features_are_read_and_a_column_says_which_they_are():
     X = np.where(rng.random(DATA["X"].shape) < 0.2, np.nan, DATA["X"])
     model = ranker().fit(**changed(X=X))
     assert model.run_.transform.width == 12
-    assert np.isfinite(model.predict(X, **QID, weights=[0.5, 0.5])).all()
+    scores = model.predict(X, **QID, weights=[0.5, 0.5])
+    assert np.isfinite(scores).all()
+    assert not np.allclose(scores, model.predict(np.nan_to_num(X), **QID, weights=[0.5, 0.5]))
 
 
 def test_a_feature_that_was_never_missing_is_named_where_it_is(fitted):
     with pytest.warns(UserWarning, match="values of x0 are missing. No value of these columns was missing"):
         scores = fitted.predict(np.where(np.arange(6) == 0, np.nan, NEW["X"]), qid=NEW["qid"])
-    assert np.isfinite(scores).all()
+    mean = fitted.run_.transform.mean[0]  # of sign(x) log(1 + |x|) over the training rows
+    typical = np.where(np.arange(6) == 0, np.sign(mean) * np.expm1(abs(mean)), NEW["X"])
+    np.testing.assert_allclose(scores, fitted.predict(typical, qid=NEW["qid"]), atol=1e-4)
 
 
 def test_columns_of_a_frame_that_are_no_features_are_named():

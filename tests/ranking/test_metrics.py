@@ -1,7 +1,7 @@
 """NDCG against scikit-learn and LightGBM, and under padding, reordering and ties."""
 
 import math
-from itertools import permutations
+from itertools import permutations, product
 from math import log2
 
 import hypothesis.strategies as st
@@ -157,8 +157,13 @@ def test_weightings_and_objectives_broadcast(levels, gain):
         for j in range(3):
             alone = ndcg(scores[p], labels[j], mask, convention)
             torch.testing.assert_close(together[p, j], alone, equal_nan=True)
-    assert mean_ndcg(scores.unsqueeze(1), labels, mask, convention, ideal)[0].shape == (4, 3)
-    assert mrr(scores.unsqueeze(1), labels, mask).shape == (4, 3, len(mask))
+    means, ranks = (
+        mean_ndcg(scores.unsqueeze(1), labels, mask, convention, ideal)[0],
+        mrr(scores.unsqueeze(1), labels, mask),
+    )
+    for p, j in product(range(4), range(3)):
+        torch.testing.assert_close(means[p, j], mean_ndcg(scores[p], labels[j], mask, convention)[0])
+        torch.testing.assert_close(ranks[p, j], mrr(scores[p], labels[j], mask), equal_nan=True)
 
 
 # --- padding, order, range
@@ -226,7 +231,8 @@ def test_a_negative_or_infinite_label_is_an_error(value):
 
 def test_a_label_too_large_for_exponential_gain_is_an_error_that_says_what_to_do():
     labels = torch.tensor([[1.0, 61.0]])
-    assert ndcg(torch.rand(1, 2), labels, REAL).isfinite().all()
+    best_last = torch.tensor([[1.0, 0.0]])
+    assert ndcg(best_last, labels, REAL).item() == pytest.approx((1 + 61 / log2(3)) / (61 + 1 / log2(3)))
     with pytest.raises(InputError, match=r"label 61 .* transform the label or use linear gain"):
         ndcg(torch.rand(1, 2), labels, REAL, NdcgSettings(gain="exponential"))
 

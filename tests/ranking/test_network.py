@@ -144,11 +144,12 @@ def test_the_weights_change_the_order_of_the_items_scores(kind):
 def test_the_sum_of_two_maps_is_one_linear_layer_over_features_and_weights():
     features, mask, w = groups()
     score = Scorer(ScorerConfig(width=8, conditioning="input"), F, M).double().eval()
+    plain = Scorer(score.config, F + M).double().eval()
+    tensors = score.state_dict()
+    tensors["features_in.weight"] = torch.cat([tensors["features_in.weight"], tensors.pop("weights_in.weight")], 1)
+    plain.load_state_dict(tensors)
     together = torch.cat([features, w.unsqueeze(1).expand(-1, features.shape[1], -1)], -1)
-    matrix = torch.cat([score.features_in.weight, score.weights_in.weight], 1)
-    hidden = functional.linear(together, matrix, score.features_in.bias)
-    found = score.out(score._blocks(hidden, mask, w)).squeeze(-1)
-    torch.testing.assert_close(found, score(features, mask, w))
+    torch.testing.assert_close(plain(together, mask), score(features, mask, w))
 
 
 @pytest.mark.parametrize("parametrization", ["scratch", "augmentation"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +19,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from helpers import (
     CLICKS,
+    Killed,
     cpu,
     fit_toy,
     is_one_line,
     launch,
+    raise_at,
     read,
     same_tensors,
     toy_config,
@@ -29,10 +35,11 @@ from helpers import (
     vertex_metrics,
 )
 from hypothesis import given, settings
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from hyperdpo import files
 from hyperdpo.cli import main
-from hyperdpo.data.batching import GroupBatch
+from hyperdpo.core.preferences import stream
+from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
@@ -45,7 +52,7 @@ from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
 from hyperdpo.ranking.run import RankRun
-from hyperdpo.ranking.training import Training, _Loop, _share, learning_rate, train
+from hyperdpo.ranking.training import ORDER, Training, learning_rate, share_of_process, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
 
@@ -75,6 +82,15 @@ def toy_job(**overrides: Any) -> Training:
     )
 
 
+@pytest.fixture
+def rates() -> Iterator[list[float]]:
+    """The learning rate of each step of any optimizer."""
+    found: list[float] = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: found.append(optimizer.param_groups[0]["lr"]))
+    yield found
+    hook.remove()
+
+
 def weights_of(run: RankRun) -> dict[str, torch.Tensor]:
     return run.ranker.state_dict()
 
@@ -98,33 +114,16 @@ KILLED = {
 }
 
 
-class Killed(BaseException):
-    """Not caught by anything, as a signal would not be."""
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RankRun:
     return fit_toy(out=tmp_path_factory.mktemp("whole") / "run", **KILLED)
-
-
-def raise_at(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int) -> None:
-    """Make the n-th call of a function the last thing that happens."""
-    real, calls = getattr(place, name), [0]
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
-            raise Killed
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(place, name, counted)
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 20, 21, 23, 27, 45])
 def test_a_training_that_dies_in_any_step_resumes_to_the_same_weights(uninterrupted, tmp_path, monkeypatch, step):
     """Four base epochs of five steps, then five epochs of the ranker: in the base, between the two, at the end."""
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", step)
+        raise_at(patch, Accelerator, "backward", step)
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
     assert not (tmp_path / "run" / "run.json").exists()
@@ -136,7 +135,7 @@ def test_a_training_that_dies_while_it_writes_a_file_resumes_to_the_same_weights
     uninterrupted, tmp_path, monkeypatch, write
 ):
     with monkeypatch.context() as patch:
-        raise_at(patch, files.os, "replace", write)
+        raise_at(patch, os, "replace", write)
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
     assert_resumes(tmp_path / "run", uninterrupted)
@@ -146,7 +145,7 @@ def test_a_training_that_dies_at_every_epoch_resumes_to_the_same_weights(uninter
     deaths = 0
     while True:
         with monkeypatch.context() as patch:
-            raise_at(patch, training, "hypernet_loss", 7)  # one epoch of five steps gets done
+            raise_at(patch, Accelerator, "backward", 7)  # one epoch of five steps gets done
             try:
                 fit_toy(out=tmp_path / "run", **KILLED)
                 break
@@ -163,17 +162,16 @@ def assert_resumes(out: Path, whole: RankRun) -> None:
     assert timeless(again.metrics) == timeless(whole.metrics)
 
 
-def test_a_resumed_training_says_so_and_does_not_begin_again(tmp_path, monkeypatch):
+def test_a_resumed_training_says_so_and_does_not_begin_again(tmp_path, monkeypatch, rates):
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", 33)  # in the third epoch of the ranker
+        raise_at(patch, Accelerator, "backward", 33)  # in the third epoch of the ranker
         with pytest.raises(Killed):
             fit_toy(out=tmp_path / "run", **KILLED)
-    steps: list[int] = []
-    real = training._Loop._step
-    monkeypatch.setattr(training._Loop, "_step", lambda self, *a: (steps.append(self.epoch), real(self, *a))[1])
-    with pytest.warns(UserWarning, match="resumed after epoch"):
+    rates.clear()
+    with pytest.warns(UserWarning, match="ranker: resumed after epoch 2"):
         fit_toy(out=tmp_path / "run", **KILLED)
-    assert steps == [3] * 5 + [4] * 5 + [5] * 5
+    config = toy_config(**KILLED).training
+    assert rates == [learning_rate(config, 2 + step / 5) for step in range(15)], "three epochs of five steps are left"
 
 
 def run_command(arguments: list[str]) -> None:
@@ -243,7 +241,7 @@ def interrupted(tmp_path, monkeypatch) -> Path:
     """A run directory whose training died in the ranker's third epoch."""
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", 33)
+        raise_at(patch, Accelerator, "backward", 33)
         with pytest.raises(Killed):
             fit_toy(out=out, **KILLED)
     return out
@@ -286,7 +284,7 @@ def test_a_checkpoint_of_other_base_scores_is_refused(tmp_path, monkeypatch):
         fit_run(config, parts, cpu(), out=tmp_path / "run", base_source=BaseSource("given"), given_base=given)
 
     with monkeypatch.context() as patch:
-        raise_at(patch, training, "hypernet_loss", 13)
+        raise_at(patch, Accelerator, "backward", 13)
         with pytest.raises(Killed):
             fit(table.column("f1"))
     with pytest.raises(InputError) as error:
@@ -328,7 +326,7 @@ def test_processes_share_a_batch_by_whole_groups_and_no_group_counts_twice(group
     weights = weights if per_group else weights[0]
     seen: list[int] = []
     for rank in range(world):
-        share, draw, idle = _share(batch, Draw(weights), Place(process_index=rank, num_processes=world))
+        share, draw, idle = share_of_process(batch, Draw(weights), Place(process_index=rank, num_processes=world))
         assert len(share.groups) >= 1, "every process takes part in the exchange of gradients"
         assert share.length == batch.length
         expected = weights[share.groups - 100] if per_group else weights
@@ -404,44 +402,41 @@ def test_the_share_of_vertices_and_the_even_cover_reach_the_draws():
 
 
 @pytest.mark.parametrize("conditioning", ["input", "head"])
-def test_a_step_of_the_temperature_hypernetwork_has_the_loss_of_equation_20(conditioning):
-    """One w and one β ~ D(β) of each group and draw; the loss at them, written out."""
+def test_an_epoch_of_the_temperature_hypernetwork_has_the_loss_of_equation_20(conditioning):
+    """One w and one β ~ D(β) of each group and draw; the loss at them, written out, of a model that stays as it is."""
     low, high, draws = (0.5, 1.0), (2.0, 4.0), 2
+    sampling = {"draws": draws, "epochs": 1, "min_batches": 3, "learning_rate": 1e-30}
     config = toy_config(
         parametrization="temperature",
         temperatures={"low": low, "high": high, "parametrization": "scratch"},
         scorer={"conditioning": conditioning},
-        training={"draws": draws},
+        training=sampling,
     )
-    job = toy_job(training={"draws": draws})
     torch.manual_seed(0)
     job = replace(
-        job,
+        toy_job(training=sampling),
         ranker=conditioned_ranker(config, 6),
         sampler=with_temperatures(dirichlet_weights(config.training, 2, 0), low, high, 0),
     )
-    loop = _Loop(job, cpu())
-    loop.epoch, loop.counts = 1, torch.tensor([3.0, 5.0])
-    group_batch = job.train.batches()[0]
-    draw = job.sampler(1, 0, len(group_batch.groups))
-    assert draw.temperatures is not None
-    assert draw.weights.shape == draw.temperatures.shape == (draws, len(group_batch.groups), 2)
-    assert (draw.temperatures >= low).all()
-    assert (draw.temperatures <= high).all()
-    assert np.ptp(draw.temperatures, axis=(0, 1)).min() > 0.5, "they are drawn"
-    w, betas = (torch.from_numpy(x).float() for x in (draw.weights, draw.temperatures))
-    batch = job.train.batch(group_batch)
-    with torch.no_grad():
-        scores = job.ranker(batch, w, betas)
-    expected = 0.0
-    for k in range(draws):
-        for g, mask in enumerate(batch.mask):
-            distance = (scores[k, g] - batch.base_scores[g])[mask]
-            for j in range(2):
-                if batch.signal[g, j]:
-                    cross_entropy = -(batch.targets[g, j][mask] * (betas[k, g, j] * distance).log_softmax(-1)).sum()
-                    expected += float(w[k, g, j] * cross_entropy) / (draws * (3.0, 5.0)[j])
-    assert float(loop._step(0, group_batch)) == pytest.approx(expected, rel=1e-5)
+    largest = max(job.train.num_items // 3, int(job.train.sizes.max()))
+    expected, with_signal = 0.0, np.asarray(job.train.signal).sum(0)
+    for step, group_batch in enumerate(shuffled_batches(job.train.sizes, largest, stream(job.seed, ORDER, 1))):
+        draw = job.sampler(1, step, len(group_batch.groups))
+        assert draw.temperatures is not None
+        assert draw.weights.shape == draw.temperatures.shape == (draws, len(group_batch.groups), 2)
+        assert (draw.temperatures >= low).all()
+        assert (draw.temperatures <= high).all()
+        assert len(group_batch.groups) < 3 or np.ptp(draw.temperatures, axis=(0, 1)).min() > 0.3, "they are drawn"
+        w, betas = (torch.from_numpy(x).float() for x in (draw.weights, draw.temperatures))
+        batch = job.train.batch(group_batch)
+        with torch.no_grad():
+            scores = job.ranker(batch, w, betas)
+        for k, (g, mask), j in product(range(draws), enumerate(batch.mask), range(2)):
+            if batch.signal[g, j]:
+                distance = betas[k, g, j] * (scores[k, g] - batch.base_scores[g])[mask]
+                cross_entropy = -(batch.targets[g, j][mask] * distance.log_softmax(-1)).sum()
+                expected += float(w[k, g, j] * cross_entropy) / (draws * with_signal[j])
+    assert train(job, cpu()).losses == pytest.approx([expected], rel=1e-5)
 
 
 def test_a_draw_depends_on_seed_epoch_and_step_alone():
@@ -485,15 +480,12 @@ def test_without_warm_up_the_learning_rate_starts_at_its_top():
     assert learning_rate(TrainingConfig(epochs=10, warmup=0, learning_rate=0.3), 0) == pytest.approx(0.3)
 
 
-def test_every_step_runs_at_the_scheduled_learning_rate():
+def test_every_step_runs_at_the_scheduled_learning_rate(rates):
     job = toy_job(training={"epochs": 3})
-    loop = training._Loop(job, cpu())
-    seen: list[float] = []
-    real = loop._step
-    loop._step = lambda *a: (seen.append(loop.optimizer.param_groups[0]["lr"]), real(*a))[1]
-    loop.run()
-    steps = len(seen) // 3
-    assert seen == [learning_rate(job.config, step / steps) for step in range(3 * steps)]
+    train(job, cpu())
+    steps = len(rates) // 3
+    assert steps > 1
+    assert rates == [learning_rate(job.config, step / steps) for step in range(3 * steps)]
 
 
 # --- the choice of the model
@@ -602,13 +594,14 @@ def test_features_streamed_from_the_table_train_the_same_weights_as_those_in_mem
     assert timeless(in_memory.metrics) == timeless(streamed.metrics)
 
 
-def test_the_batch_is_small_where_the_data_is_small():
+@pytest.mark.parametrize(("batch", "most"), [({"min_batches": 10}, None), ({"batch_items": 15}, 15)])
+def test_the_batch_is_small_where_the_data_is_small(rates, batch, most):
     """At least ``min_batches`` batches in an epoch, unless single groups are larger than that."""
-    job = toy_job(training={"min_batches": 10})
-    loop = training._Loop(job, cpu())
-    assert loop.budget == max(job.train.num_items // 10, int(job.train.sizes.max()))
-    many = training._Loop(toy_job(training={"batch_items": 15}), cpu())
-    assert many.budget == 15
+    job = toy_job(training={"epochs": 1, **batch})
+    train(job, cpu())
+    sizes = job.train.sizes
+    most = most or max(job.train.num_items // 10, int(sizes.max()))
+    assert len(rates) == len(shuffled_batches(sizes, most, np.random.default_rng(0)))
 
 
 # --- what is learned

@@ -26,7 +26,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tiny_base()
     base.save_pretrained(place / "base")
     words_tokenizer().save_pretrained(place / "base")
-    base.config._name_or_path = str(place / "base")
+    base.config.name_or_path = str(place / "base")
     tiny_model(base=base).save_pretrained(place / "adapter")
     return place / "adapter"
 

@@ -57,7 +57,7 @@ np.savez(out, **found)
 def exported(place: Path, base: Any, **config: Any) -> ConditionedLM:
     """The model; its base is in ``place/base`` and the adapter in ``place/out``."""
     base.save_pretrained(place / "base")
-    base.config._name_or_path = str(place / "base")
+    base.config.name_or_path = str(place / "base")
     model = tiny_model(base=base, **config)
     export_lm(model, tokenizer("bos"), WEIGHTS, place / "out", "peft")
     return model

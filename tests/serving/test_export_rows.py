@@ -8,7 +8,7 @@ from exported_models import WEIGHTS, leaning_base
 from tiny_models import tiny_base, tiny_model
 from torch import nn
 
-from hyperdpo.serving.export.rows import MARGIN, _low_row, add_rows
+from hyperdpo.serving.export.rows import MARGIN, add_rows, low_row
 
 NEW = [50, 51, 52]
 SHAPES = [(kind, tied) for kind in ("gpt2", "llama", "qwen2") for tied in (True, False)]
@@ -50,7 +50,7 @@ def test_behind_a_layer_norm_one_logit_serves_all_hidden_states():
     # (h - b) / g sums to 0, so that sum(h / g) is sum(b / g), whatever h is
     always = (torch.linspace(0, 2, 12, dtype=torch.float64) / gain).sum()
     assert torch.allclose(hidden @ (1 / gain), always)
-    row = _low_row(hidden, torch.full((400,), -3.0, dtype=torch.float64))
+    row = low_row(hidden, torch.full((400,), -3.0, dtype=torch.float64))
     assert row is not None
     assert (hidden @ row).max() <= -3 - MARGIN
     assert (hidden @ row).std() < 0.05 * (hidden @ row).mean().abs()
@@ -58,7 +58,7 @@ def test_behind_a_layer_norm_one_logit_serves_all_hidden_states():
 
 def test_hidden_states_on_all_sides_have_no_such_row():
     hidden = torch.cat((torch.eye(4), -torch.eye(4))).double()
-    assert _low_row(hidden, torch.zeros(8).double()) is None
+    assert low_row(hidden, torch.zeros(8).double()) is None
 
 
 def test_a_random_model_has_the_row_of_its_least_likely_token():

@@ -18,7 +18,8 @@ from hyperdpo.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_CHUNK_GROUPS = 1024  # handed to the tokenizer at a time
+#: Groups handed to the tokenizer at a time.
+CHUNK_GROUPS = 1024
 _NO_LIMIT = 10**9  # what transformers writes for "no limit" is above it
 
 
@@ -177,8 +178,8 @@ def _tokenized(
 
     A call of the tokenizer takes many groups.
     """
-    for start in range(0, len(preferences), _CHUNK_GROUPS):
-        groups = preferences.groups[start : start + _CHUNK_GROUPS]
+    for start in range(0, len(preferences), CHUNK_GROUPS):
+        groups = preferences.groups[start : start + CHUNK_GROUPS]
         chats = [not isinstance(group.prompt, str) for group in groups]
         if any(chats) and not tokenizer.chat_template:
             place = preferences.place(start + chats.index(True))

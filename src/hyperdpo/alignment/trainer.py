@@ -136,14 +136,12 @@ class HyperDPOTrainer(Trainer):
         if args.skip_invalid:
             self.limits["skip_invalid"] = True
         self.settings = args
-        self.train_groups = self._tokenized(train, processing_class)
+        self.train_groups = self.tokenized(train, processing_class)
         #: By name; one that has none is called "".
         self.eval_sets: dict[str, list[TokenGroup]] = {}
         if eval_dataset is not None:
             sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-            self.eval_sets = {
-                name: self._tokenized(preferences_of(one), processing_class) for name, one in sets.items()
-            }
+            self.eval_sets = {name: self.tokenized(preferences_of(one), processing_class) for name, one in sets.items()}
         strategy = IntervalStrategy(args.eval_strategy).value
         if not self.eval_sets and strategy != "no":
             raise InputError(
@@ -180,7 +178,8 @@ class HyperDPOTrainer(Trainer):
         """The m temperatures."""
         return tuple(o.beta for o in self.objectives)
 
-    def _tokenized(self, data: Preferences, tokenizer: PreTrainedTokenizerBase) -> list[TokenGroup]:
+    def tokenized(self, data: Preferences, tokenizer: PreTrainedTokenizerBase) -> list[TokenGroup]:
+        """The groups as tokens and targets, within the limits of this training."""
         return tokenize_groups(data, to_targets(data, self.objectives), tokenizer, **self.limits)
 
     def score_base(self) -> None:
@@ -227,7 +226,7 @@ class HyperDPOTrainer(Trainer):
         not by its own number of groups with signal, which may be 0 in a small batch.
         """
         targets, signal, mask, base = (inputs[k] for k in ("targets", "signal", "mask", "reference_logps"))
-        weights = self._draw(len(mask)).to(targets)  # (m,) or (G, m)
+        weights = self.draw_weights(len(mask)).to(targets)  # (m,) or (G, m)
         per_group = weights.expand(len(mask), -1) if weights.dim() == 1 else weights
         logps = row_logps(model, inputs, per_group[group_of_rows(inputs["rows"], mask)])
         scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
@@ -259,7 +258,7 @@ class HyperDPOTrainer(Trainer):
             batch[BATCH_GROUPS] = groups / len(batches)
         return batches, items
 
-    def _draw(self, groups: int) -> Tensor:
+    def draw_weights(self, groups: int) -> Tensor:
         """(m,) weights of a step or (G, m) of a batch's groups: they depend on seed, step, batch and process alone."""
         args = self.settings
         if self.fixed_weights is not None:
@@ -348,7 +347,7 @@ class HyperDPOTrainer(Trainer):
         else:
             tokenizer = cast(PreTrainedTokenizerBase, self.processing_class)
             sets = given if isinstance(given, dict) else {"": given}
-            found = {name: self._tokenized(preferences_of(one), tokenizer) for name, one in sets.items()}
+            found = {name: self.tokenized(preferences_of(one), tokenizer) for name, one in sets.items()}
         if not found:
             raise InputError("eval_dataset: found none; expected preferences to measure on")
         return found

@@ -226,7 +226,7 @@ def choose_point(
     placed = [(r, sample.names.index(r.name)) for r in requirements]
     k, sign = sample.names.index(goal), 1.0 if maximize else -1.0
     draws = _resamples(sample, confidence, seed, resamples)
-    pool = Pool(sample.measure, space, draws, placed, (k, sign), confidence if certain else None)
+    pool = Pool(sample.measure, space, draws, placed, (k, sign), confidence if certain else None, effort.block_numbers)
     searched(pool, effort, seed)
     position, met = pool.best(pool.thresholds)
     point = pool.points[position]

@@ -71,10 +71,20 @@ def larger_is_better(run: AlignRun) -> tuple[bool, ...]:
 
 
 def align_sample(
-    run: AlignRun, preferences: Preferences, *, device: str = "cpu", description: str = "", show: bool = False
+    run: AlignRun,
+    preferences: Preferences,
+    *,
+    device: str = "cpu",
+    description: str = "",
+    show: bool = False,
+    kept_bytes: int = KEPT_BYTES,
 ) -> Sample:
-    """Preferences as a sample; the metrics are those of :meth:`AlignRun.front`."""
-    measure = _Measure(run, preferences, device, show)
+    """Preferences as a sample; the metrics are those of :meth:`AlignRun.front`.
+
+    Args:
+        kept_bytes: how much of the scores of the weightings used last is kept.
+    """
+    measure = _Measure(run, preferences, device, show, kept_bytes)
     return Sample(
         names=metric_names(run),
         larger_is_better=larger_is_better(run),
@@ -88,11 +98,11 @@ def align_sample(
 class _Measure:
     """(P, 2 m + 1) points -> (P, 2 m, G) sums; temperatures are those of the run.
 
-    The scores of the weightings used last are kept, up to ``KEPT_BYTES``; others take another pass through the model.
+    The scores of the weightings used last are kept, up to ``kept_bytes``; others take another pass through the model.
     """
 
-    def __init__(self, run: AlignRun, preferences: Preferences, device: str, show: bool):
-        self.run, self.device, self.show = run, device, show
+    def __init__(self, run: AlignRun, preferences: Preferences, device: str, show: bool, kept_bytes: int):
+        self.run, self.device, self.show, self.kept_bytes = run, device, show, kept_bytes
         tokens = tokenize_groups(preferences, to_targets(preferences, run.objectives), run.tokenizer, **run.limits)
         self.tokens, self.pad = tokens, padding_token(run.tokenizer)
         run.model.to(device)
@@ -126,7 +136,7 @@ class _Measure:
             rows = conditioned_scores(self.run.model, self.tokens, grid, self.pad, self.device, name=name)
             found |= {key: self.groups.padded(row) for key, row in zip(new, rows, strict=True)}
         self._kept |= found  # the last ones used stand last; all are of one size
-        while len(self._kept) * next(iter(self._kept.values())).nbytes > KEPT_BYTES:
+        while len(self._kept) * next(iter(self._kept.values())).nbytes > self.kept_bytes:
             del self._kept[next(iter(self._kept))]
         return found
 

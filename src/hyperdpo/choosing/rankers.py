@@ -91,13 +91,15 @@ def rank_sample(
     device: torch.device | str = "cpu",
     description: str = "",
     settings: NdcgSettings | None = None,
+    kept_bytes: int = KEPT_BYTES,
 ) -> Sample:
     """The groups of :meth:`RankRun.examples` as a sample; the metrics are those of :meth:`RankRun.front`.
 
     Args:
         settings: another NDCG than the run's own.
+        kept_bytes: how much is kept of the layers below a conditioned head.
     """
-    measure = PointMeasure(run, examples, device, settings)
+    measure = PointMeasure(run, examples, device, settings, kept_bytes)
     names = metric_names(run) if examples.main_gains is not None else run.objectives
     return Sample(
         names=names,
@@ -113,7 +115,7 @@ class PointMeasure:
     """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none.
 
     The heads of a mixture do not depend on the point, nor do the layers below a conditioned head. They are computed
-    once for all calls (the latter up to ``KEPT_BYTES``, the rest once per call).
+    once for all calls (the latter up to ``kept_bytes``, the rest once per call).
 
     Args:
         settings: another NDCG than the run's own.
@@ -125,8 +127,9 @@ class PointMeasure:
         examples: Examples,
         device: torch.device | str = "cpu",
         settings: NdcgSettings | None = None,
+        kept_bytes: int = KEPT_BYTES,
     ):
-        self.run, self.examples, self.device = run, examples, device
+        self.run, self.examples, self.device, self.kept_bytes = run, examples, device, kept_bytes
         run.ranker.eval()
         self.settings = settings or run.config.metric
         self.gains = examples.measured_gains
@@ -200,7 +203,7 @@ class PointMeasure:
         hidden = scorer.before_conditions(batch.features, batch.mask)
         small = Batch(hidden.new_empty((*batch.mask.shape, 0)), batch.mask, batch.base_scores, hidden=hidden)
         self._hidden_bytes += hidden.nbytes
-        if self._hidden_bytes <= KEPT_BYTES:
+        if self._hidden_bytes <= self.kept_bytes:
             self._hidden[number] = small
         return small
 

@@ -28,7 +28,7 @@ DIGITS = 3
 VECTORS = 3
 #: A requirement that is missed by less counts as met, because of rounding.
 TOLERANCE = 1e-9
-#: The most sums that are held at once, in numbers of 8 bytes.
+#: See :attr:`Effort.block_numbers`.
 BLOCK_NUMBERS = 20_000_000
 #: Prices move a requirement by this share of its metric's range over the grid, rounded to one digit.
 PRICE_SHARE = 0.05
@@ -107,6 +107,7 @@ class Effort:
         starts: points that each round steps from.
         random: steps in random directions, each round and start. They share a few vectors of temperatures, since
             another vector costs as much as many weightings.
+        block_numbers: the most sums that are held at once, in numbers of 8 bytes.
     """
 
     points: int | None = None
@@ -114,6 +115,7 @@ class Effort:
     price_rounds: int = 4
     starts: int = 2
     random: int = 24
+    block_numbers: int = BLOCK_NUMBERS
 
     def grid_points(self, m: int) -> int:
         """Number of weightings in the grid over m objectives."""
@@ -164,6 +166,7 @@ class Pool:
         requirements: R of them, with the positions of their metrics.
         goal: position of the metric that is to be as good as possible, and 1 if more of it is better, else -1.
         certain: the confidence with which requirements have to be met; None: on average.
+        block_numbers: see :class:`Effort`.
     """
 
     def __init__(
@@ -174,9 +177,11 @@ class Pool:
         requirements: Sequence[tuple[Requirement, int]],
         goal: tuple[int, float],
         certain: float | None = None,
+        block_numbers: int = BLOCK_NUMBERS,
     ):
         self.measure, self.space, self.resamples, self.certain = measure, space, resamples, certain
         self.requirements, (self.goal, self.goal_sign) = list(requirements), goal
+        self.block_numbers = block_numbers
         k, m = len(resamples.counts), space.m
         self.points, self.means = np.empty((0, 2 * m + 1)), np.empty((0, k))
         self.judged = np.empty((0, len(self.requirements)))
@@ -199,7 +204,7 @@ class Pool:
         means = np.empty((len(points), self.means.shape[1]))
         judged = np.empty((len(points), len(self.requirements)))
         each = self.resamples.counts.size + (0 if self.certain is None else self.resamples.number)
-        m, size = self.space.m, max(BLOCK_NUMBERS // each, 1)
+        m, size = self.space.m, max(self.block_numbers // each, 1)
         # Points that differ in their scale alone come together: a measure scores them once.
         order = np.lexsort(np.concatenate([points[:, m : m + 1], points[:, :m], points[:, m + 1 :]], axis=1).T)
         for block in (order[start : start + size] for start in range(0, len(order), size)):

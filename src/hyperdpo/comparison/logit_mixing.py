@@ -29,18 +29,20 @@ class LogitMixture:
     Args:
         models: not conditioned on w, of one tokenizer.
         shares: (number of models,), a point of the simplex.
+        chunk_logits: the most logits that are held at once.
 
     Raises:
         InputError: a conditioned model, or wrong shares.
     """
 
-    def __init__(self, models: Sequence[ConditionedLM], shares: Sequence[float]):
+    def __init__(self, models: Sequence[ConditionedLM], shares: Sequence[float], *, chunk_logits: int = CHUNK_LOGITS):
         found = check_weights(shares, len(models))
         for number, model in enumerate(models):
             if model.conditioning.is_conditioned:
                 raise InputError(f"model {number} is conditioned on w; what is mixed are models that are not")
         self.models = [model for model, share in zip(models, found, strict=True) if share > 0]
         self.shares = [float(share) for share in found if share > 0]
+        self.chunk_logits = chunk_logits
 
     def row_logps(self, batch: dict[str, Tensor]) -> Tensor:
         """(B,) summed log-probabilities of the responses of a batch, as the collator makes it.
@@ -56,7 +58,7 @@ class LogitMixture:
         targets = ids[rows, places + 1]
         states = [model.hidden_states(ids, batch["attention_mask"])[rows, places] for model in self.models]  # (N, d)
         vocabulary = int(self.models[0].config.get_text_config().vocab_size)
-        size = max(1, CHUNK_LOGITS // (vocabulary * len(states)))
+        size = max(1, self.chunk_logits // (vocabulary * len(states)))
         values = [torch.zeros(0, device=ids.device)]
         # The logits of a few tokens at a time: those of a whole batch would be many GB for a real vocabulary.
         for some, *parts in zip(targets.split(size), *(one.split(size) for one in states), strict=True):

@@ -92,9 +92,9 @@ def find(
         with_texts=experiment.texts,
         cpu=cpu,
     )
-    column, told = _column(experiment, model)
+    column, told = figures_of(experiment, model)
     rows = table_rows(comparison, column)
-    _add_spans(rows, comparison)
+    add_spans(rows, comparison)
     groups = comparison["repeats"][0]["groups"]
     described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
     differs = generated or "pku" not in data.name.lower()
@@ -114,7 +114,7 @@ def find(
     )
 
 
-def _column(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
+def figures_of(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
     """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
     from transformers import AutoConfig
 
@@ -128,7 +128,7 @@ def _column(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Fi
     return column.figures, f" In the table: its figures of {column.model}, a model of this architecture ({kind})."
 
 
-def _add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
+def add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
     """Control over that of DPO-LS, and what texts say."""
     methods = comparison["methods"]
     reference = next((label for label, one in methods.items() if one["method"] == "dpo-ls"), None)

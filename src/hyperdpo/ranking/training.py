@@ -244,7 +244,7 @@ class _Loop:
 
     def _step(self, step: int, group_batch: GroupBatch) -> torch.Tensor:
         job = self.job
-        share, draw, idle = _share(
+        share, draw, idle = share_of_process(
             group_batch, job.sampler(self.epoch, step, len(group_batch.groups)), self.accelerator
         )
         batch = job.train.batch(share, self.device)
@@ -402,7 +402,7 @@ def array_sum(accelerator: Accelerator) -> ReduceArray | None:
     return lambda values: accelerator.reduce(torch.from_numpy(values).to(accelerator.device), "sum").cpu().numpy()
 
 
-def _share(group_batch: GroupBatch, draw: Draw, accelerator: Accelerator) -> tuple[GroupBatch, Draw, bool]:
+def share_of_process(group_batch: GroupBatch, draw: Draw, accelerator: Accelerator) -> tuple[GroupBatch, Draw, bool]:
     """The whole groups of a batch that this process trains on, their draw, and whether it idles.
 
     Groups stand in order of size: every n-th one gives each process about the same work. A batch with fewer groups

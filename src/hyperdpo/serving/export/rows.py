@@ -69,7 +69,7 @@ def add_rows(plain: Any, prefix: Tensor, ids: Sequence[int]) -> float | None:
     head: Any = plain.get_output_embeddings()
     bias = getattr(head, "bias", None)
     hidden, least, _, rare = _look(plain, ids, unused, CHOOSING, seed=0)
-    row = _low_row(hidden, least)
+    row = low_row(hidden, least)
     if row is not None:
         head.weight[unused] = row.to(head.weight)
         if bias is not None:
@@ -94,7 +94,7 @@ def _untie(plain: Any) -> None:
         plain.tie_weights()
 
 
-def _low_row(hidden: Tensor, least: Tensor) -> Tensor | None:
+def low_row(hidden: Tensor, least: Tensor) -> Tensor | None:
     """A row r of the head whose logit is below the least one by at least :data:`MARGIN` at all places.
 
     v h = 1 by least squares, and r = -K v.
