@@ -26,6 +26,7 @@ from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gbdt import GbdtModel
 from hyperdpo.ranking.oracle import attained, oracle_front
+from hyperdpo.ranking.parametrizations import Ranker
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
 
@@ -169,6 +170,9 @@ class RankMeasurements:
         result |= {"epochs": epochs, "epochs_allowed": max(allowed, default=None), "vertices": vertices(own)}
         held_out = front(on=trainings.validation)
         result["validation"] = {name: getattr(held_out, name) for name in VOLUMES} | spread_of_main(held_out)
+        for model in (one.model for one in trained):
+            if isinstance(model, Ranker) and model.takes_main_share:
+                result["details"] = {"chosen": model.chosen}
         views: dict[str, Front] = {}
         trees = [one.model for one in trained if isinstance(one.model, GbdtModel)]
         if trees:  # a scale moves scores towards the base, which trees do not start from
