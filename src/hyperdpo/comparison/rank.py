@@ -11,7 +11,17 @@ import numpy as np
 import torch
 
 from hyperdpo.comparison.entries import Entry
-from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Recipe, Trees
+from hyperdpo.comparison.methods import (
+    METHODS,
+    Conditioned,
+    Fixed,
+    Job,
+    Margin,
+    NetworkJob,
+    Recipe,
+    Trees,
+    needs_lightgbm,
+)
 from hyperdpo.comparison.rank_trees import TreeTrainings, lightgbm_base, tree_scores
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
@@ -260,18 +270,30 @@ class RankTrainings(Trainings[RankModel]):
 
     # --- answers
 
-    def score(self, entry: Entry, weights: np.ndarray, betas: Sequence[float], examples: Examples) -> ScoreBatch:
+    def score(
+        self,
+        entry: Entry,
+        weights: np.ndarray,
+        betas: Sequence[float],
+        examples: Examples,
+        *,
+        main_share: float | None = None,
+    ) -> ScoreBatch:
         """What scores examples at (P, m) weights.
 
         Args:
             betas: temperatures, for models that take them.
+            main_share: λ, for trees and for rankers that take one; None: their own.
         """
+        if main_share is not None and needs_lightgbm(entry.method):
+            jobs = [Trees(tuple(map(float, w)), main_share) for w in weights]
+            return _scores([self.trained(job, entry).model for job in jobs], examples)
         recipes = METHODS[entry.method](weights)
         if all(recipe.jobs == (Conditioned(),) for recipe in recipes):
             ranker = self.trained(Conditioned(), entry).model
             assert isinstance(ranker, Ranker)
             device = self.accelerator.device
-            score = ranker_scores(ranker, weights, betas, device)
+            score = ranker_scores(ranker, weights, betas, device, main_share)
             if ranker.trees is None:
                 return score
             own = replace(examples, trees=ranker.trees)
