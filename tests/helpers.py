@@ -7,8 +7,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -102,19 +103,30 @@ class Killed(BaseException):
     """Not caught by anything, as a signal would not be."""
 
 
-def raise_at(
-    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, error: type[BaseException] = Killed
+def raise_when(
+    monkeypatch: pytest.MonkeyPatch,
+    place: Any,
+    name: str,
+    when: Callable[[], bool],
+    error: type[BaseException] = Killed,
 ) -> None:
-    """Make the n-th call of a function the last thing that happens, as a signal at that moment would."""
-    real, calls = getattr(place, name), [0]
+    """Make a function of torch, accelerate, transformers or os fail from a moment on, as a signal then would."""
+    real = getattr(place, name)
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if when():
             raise error
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(place, name, counted)
+    monkeypatch.setattr(place, name, watched)
+
+
+def raise_at(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str, call: int, error: type[BaseException] = Killed
+) -> None:
+    """Make the n-th call of a function the last thing that happens."""
+    calls = count(1)
+    raise_when(monkeypatch, place, name, lambda: next(calls) == call, error)
 
 
 def stamps(directory: Path, pattern: str = "*") -> dict[Path, int]:

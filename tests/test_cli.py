@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import CLICKS, TINY_OPTIONS, letor_text, read, run_python, toy_settings, toy_table
+from accelerate import Accelerator
+from helpers import CLICKS, TINY_OPTIONS, letor_text, raise_when, read, run_python, stamps, toy_settings, toy_table
 
 from hyperdpo import __version__
 from hyperdpo.cli import cli, main
@@ -201,20 +202,14 @@ def test_a_file_of_base_scores_is_the_base(command, toy_files, tmp_path, suffix)
 
 
 def test_an_interrupted_fit_goes_on_and_says_so(command, generated, tmp_path, monkeypatch):
-    from hyperdpo.ranking import fitting
-
-    real = fitting.dirichlet_weights
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fitting, "dirichlet_weights", interrupt)
     arguments = ["rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu", *TINY_OPTIONS]
-    found = command(*arguments)
+    with monkeypatch.context() as patch:
+        base = tmp_path / "run" / "checkpoints" / "base.safetensors"  # written when its training ends
+        raise_when(patch, Accelerator, "backward", base.exists, KeyboardInterrupt)
+        found = command(*arguments)
     assert found.code == 130
     assert found.err.strip().startswith("hyperdpo: interrupted; run the same command again")
     assert command("rank", "front", tmp_path / "run", generated[0]).refused("training has not finished")
-    monkeypatch.setattr(fitting, "dirichlet_weights", real)
     found = command(*arguments)
     assert found.code == 0
     assert found.err.count("\n") == 1
@@ -338,19 +333,14 @@ def test_a_front_of_some_objectives_has_those_axes(command, fitted_five, generat
     assert [point["weights"] for point in found["points"]] == [[1, 0], [0.5, 0.5], [0, 1]]
 
 
-def test_the_base_scores_of_a_data_set_are_computed_once(command, fitted, generated, tmp_path, monkeypatch):
-
-    from hyperdpo.ranking import base_scores as base_scores_module
-
+def test_the_base_scores_of_a_data_set_are_computed_once(command, fitted, generated, tmp_path):
     run, data = shutil.copytree(fitted, tmp_path / "run"), shutil.copy(generated[0], tmp_path / "data.txt")
     shutil.rmtree(run / "base_scores")
     assert command("rank", "front", run, data, "--points", 2, "--cpu").code == 0
-
-    def fail(*_, **__):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(base_scores_module, "score_items", fail)
+    first = stamps(run / "base_scores")
+    assert len(first) == 1
     assert command("rank", "front", run, data, "--points", 2, "--cpu").code == 0
+    assert stamps(run / "base_scores") == first
 
 
 # --- score

@@ -20,8 +20,8 @@ def machine(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
 
     def of(cores, load):
-        monkeypatch.setattr(threads, "available_cores", lambda: cores)
-        monkeypatch.setattr(threads, "load_average", lambda: load)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+        monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load), raising=False)
 
     yield of
     torch.set_num_threads(before)

@@ -46,7 +46,18 @@ MOVED = {
     "hyperdpo.serving.export_peft": "hyperdpo.serving.export.peft",
     "hyperdpo.serving.export_rows": "hyperdpo.serving.export.rows",
     "hyperdpo.serving.export_tokens": "hyperdpo.serving.export.tokens",
+    "hyperdpo.serving.raw_ranker": "hyperdpo.serving.export.raw_ranker",
+    "hyperdpo.serving.points": "hyperdpo.core.point",
+    "hyperdpo.serving.serve": "hyperdpo.serving.server.commands",
+    "hyperdpo.alignment.plots": "hyperdpo.comparison.plots",
 }
+_PREFERENCE_DATA = ("cells", "columns", "file_rows", "pairs", "parts", "questions")
+_SERVERS = (
+    *("app", "chat_answers", "chat_api", "chat_schema", "errors", "lm_engine", "lm_source", "lm_text", "metrics"),
+    *("rank_api", "rank_body", "rank_engine", "rank_model", "rank_schema", "token_choice", "worker"),
+)
+MOVED |= {f"hyperdpo.alignment.{name}": f"hyperdpo.alignment.data.{name}" for name in _PREFERENCE_DATA}
+MOVED |= {f"hyperdpo.serving.{name}": f"hyperdpo.serving.server.{name}" for name in _SERVERS}
 
 
 class OldNames(MetaPathFinder, Loader):

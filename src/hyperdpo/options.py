@@ -177,7 +177,7 @@ def table_options(before: str = "") -> tuple[Callable[..., Any], ...]:
         click.option(
             "--sort",
             is_flag=True,
-            help=f"{before}bring rows of one query together that stand apart in DATA; else they are refused.",
+            help=f"{before}Bring rows of one query together that stand apart in DATA; else they are refused.",
         ),
         click.option(
             "--features-from-zero",

@@ -1,12 +1,21 @@
-"""How figures and pages are written for people."""
+"""How figures, tables and pages are written for people."""
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from rich.console import Console
+
+
+def console(width: int, **options: Any) -> Console:
+    """Standard output: as wide as the terminal, or ``width`` characters where there is none."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width, **options)
 
 
 def four_digits(value: float | None) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import is_one_line, read
+import transformers
+from helpers import is_one_line, raise_when, read
 
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
@@ -90,13 +91,19 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(place, tmp_
         "--out",
         tmp_path / "run",
         *QUICK[:-1],
-        "2",
+        "3",
     ]
     start += ["--set", "training.save_total_limit=2"]
     with monkeypatch.context() as patch:
-        patch.setattr(AlignRun, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        checkpoints = tmp_path / "run" / "checkpoints"
+        raise_when(
+            patch,
+            transformers.Trainer,
+            "training_step",
+            lambda: len(list(checkpoints.glob("checkpoint-*"))) == 2,
+            KeyboardInterrupt,
+        )
         assert command(*start).code == 130
-    checkpoints = tmp_path / "run" / "checkpoints"
     newest = Path(str(last_checkpoint(checkpoints)))
     (newest / "trainer_state.json").unlink()
     older = last_checkpoint(checkpoints)

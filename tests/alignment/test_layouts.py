@@ -313,7 +313,7 @@ def test_a_response_may_be_the_beginning_of_the_other():
         ({"chosen": transcript("p", "a"), "rejected": transcript("p", "")}, ["response 2 is empty"]),
         ({"prompt": "p", "chosen": "a", "rejected": " "}, ["response 2 is empty"]),
         ({"chosen": "Sky", "rejected": "Sky is"}, ["the beginning of the other", "a column with the prompt"]),
-        ({"chosen": [user("p"), assistant("a")], "rejected": [user("p")]}, ["goes on where the other ends"]),
+        ({"chosen": [user("p"), assistant("a")], "rejected": [user("p")]}, ["continues the other"]),
         ({"prompt": [user("p"), {"role": "user", "content": [{"type": "image", "url": "x"}]}], **TURNS},
          ["message 2, part 1", "'image'", "text only"]),
         ({"prompt": "p\udc80", **SIDES}, ["the prompt", "surrogate"]),

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import is_one_line, read
+import transformers
+from helpers import Killed, is_one_line, raise_at, read
 from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.evaluation import row_logps
-from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.comparison.align import AlignTrainings, Settings
 from hyperdpo.comparison.align_measures import AlignMeasurements, Texts, compare
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry
@@ -115,8 +115,7 @@ def test_every_method_is_measured_in_the_same_places(tmp_path):
 
 def test_what_is_finished_is_neither_trained_nor_measured_again(tmp_path, monkeypatch):
     first = compared(tmp_path)
-    monkeypatch.setattr(HyperDPOTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(AlignMeasurements, "_measure", lambda *_: pytest.fail("measured again"))
+    raise_at(monkeypatch, transformers.LlamaModel, "forward", 1)
     assert compared(tmp_path) == first
     assert first["methods"]["hyperdpo"]["hypervolume_sd"] is None  # of one repeat
 
@@ -133,18 +132,11 @@ def test_another_rate_of_conditioned_models_leaves_what_was_measured_of_the_othe
 
 def test_a_comparison_that_was_killed_goes_on_to_the_same_result(tmp_path, monkeypatch):
     whole = compared(tmp_path / "whole", ["hyperdpo", "mo-dpo"])
-    step, steps = HyperDPOTrainer.training_step, []
-
-    def killed(self, *arguments, **settings):
-        steps.append(1)
-        if len(steps) in (5, 14):  # in the middle of a training's second epoch, and of a later training
-            raise KeyboardInterrupt
-        return step(self, *arguments, **settings)
-
-    monkeypatch.setattr(HyperDPOTrainer, "training_step", killed)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            compared(tmp_path / "cut", ["hyperdpo", "mo-dpo"])
+    for step in (5, 9):  # in the middle of a training's second epoch, and of a later training
+        with monkeypatch.context() as patch:
+            raise_at(patch, transformers.Trainer, "training_step", step)
+            with pytest.raises(Killed):
+                compared(tmp_path / "cut", ["hyperdpo", "mo-dpo"])
     parts = compared(tmp_path / "cut", ["hyperdpo", "mo-dpo"])
     for name, one in whole["methods"].items():
         other = parts["methods"][name]

@@ -15,9 +15,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import CLICKS, TINY_OPTIONS, cpu, is_one_line, read, toy_config, toy_table
+from accelerate import Accelerator
+from helpers import (
+    CLICKS,
+    TINY_OPTIONS,
+    Killed,
+    cpu,
+    is_one_line,
+    raise_at,
+    raise_when,
+    read,
+    toy_config,
+    toy_table,
+)
 
-from hyperdpo.comparison import rank as rank_module
 from hyperdpo.comparison.entries import RANK_VARIANTS, Entry
 from hyperdpo.comparison.entries import parse_entry as parse
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Margin, jobs_of
@@ -165,31 +176,16 @@ def test_the_fronts_of_the_means_can_be_drawn(result, tmp_path):
 
 
 def test_a_finished_comparison_trains_nothing_again(result, directory, monkeypatch):
-    def fail(*_: Any, **__: Any) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(rank_module, "train", fail)
+    raise_at(monkeypatch, Accelerator, "backward", 1)
     again = run(directory)
     for name, one in again["methods"].items():
         assert one["hypervolume"] == result["methods"][name]["hypervolume"]
         assert one["train_seconds"] == result["methods"][name]["train_seconds"]
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_a_killed_comparison_goes_on_to_the_same_figures(result, tmp_path, monkeypatch):
-    real, calls = rank_module.train, [0]
-
-    def killed(*args: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise Killed
-        return real(*args)
-
     with monkeypatch.context() as patch:
-        patch.setattr(rank_module, "train", killed)
+        raise_when(patch, Accelerator, "backward", lambda: len(list(tmp_path.rglob("models/*.safetensors"))) == 2)
         with pytest.raises(Killed):
             run(tmp_path)
     done = {file: file.read_bytes() for file in tmp_path.rglob("models/*.safetensors")}
@@ -375,11 +371,11 @@ def test_a_penalty_is_for_the_methods_that_draw_weights(tmp_path):
 def test_settings_that_a_training_does_not_read_do_not_train_it_again(tmp_path, monkeypatch):
     methods = ["hyperdpo:scratch", "hyperdpo:mixture", "dpo-ls"]
     run(tmp_path, methods, count=1)
-    monkeypatch.setattr(rank_module, "train", None)
+    raise_at(monkeypatch, Accelerator, "backward", 1)
     run(tmp_path, methods, count=1, training={"checkpoint_seconds": 1.0})
     run(tmp_path, ["hyperdpo:scratch"], count=1, mixture={"power": 0.5}, temperatures={"low": 0.5})
     run(tmp_path, ["hyperdpo:mixture", "dpo-ls"], count=1, training={"alpha": 2.0, "vertex_share": 0.5})
-    with pytest.raises(TypeError):
+    with pytest.raises(Killed):
         run(tmp_path, ["hyperdpo:scratch"], count=1, training={"alpha": 2.0})
 
 

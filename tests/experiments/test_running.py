@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import is_one_line, letor_text, toy_table
+from accelerate import Accelerator
+from helpers import Killed, is_one_line, letor_text, raise_at, toy_table
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.synthetic import generate
@@ -95,14 +96,8 @@ def test_a_tiny_instance_of_every_experiment_writes_its_figures_and_a_page(
 def test_in_a_new_directory_every_experiment_gets_to_its_trainings(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Started(Exception):
-        pass
-
-    def start(*_: Any, **__: Any) -> None:
-        raise Started
-
-    monkeypatch.setattr("hyperdpo.experiments.running_rankers.compare", start)
-    with pytest.raises(Started):
+    raise_at(monkeypatch, Accelerator, "backward", 1)
+    with pytest.raises(Killed):
         tiny(name, tmp_path / "new" / "reports", queries=40)
     assert list((tmp_path / "new" / "reports" / "data").iterdir())
 
@@ -137,11 +132,7 @@ def test_markup_in_a_name_stays_text(out: Path, tmp_path: Path) -> None:
 
 def test_what_is_trained_already_is_not_trained_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tiny("figure2a", out)
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr("hyperdpo.comparison.rank.train", refuse)
+    raise_at(monkeypatch, Accelerator, "backward", 1)
     assert tiny("figure2a", out)["cases"] == first["cases"]
     # The scales of Figure 10a are of the same models.
     tiny("figure10a", out)

@@ -13,14 +13,15 @@ from helpers import cpu, fit_toy, is_one_line, read, same_tensors, toy_config, t
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, scalarise
+from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
-from hyperdpo.ranking import training
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import MixtureConfig, ScorerConfig, merged
 from hyperdpo.ranking.examples import LabelledBatch
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.training import CHOICE_POINTS, quality
 
 G, N, F, M = 3, 6, 4, 2
 CONFIG = ScorerConfig(width=8)
@@ -182,28 +183,23 @@ def test_several_draws_of_a_group_are_the_draws_one_by_one():
 # --- through a run
 
 
-def test_what_is_to_be_chosen_is_what_the_validation_front_is_best_with(tmp_path, monkeypatch):
+def test_what_is_to_be_chosen_is_what_the_validation_front_is_best_with(tmp_path):
     """The run answers with it, and so does the run that is read again; the configuration keeps what it was chosen
     from."""
-    seen: list[tuple[float, float, float]] = []
-    real = training.validation_front
-
-    def spy(ranker, *rest):
-        front = real(ranker, *rest)
-        if isinstance(ranker, MixtureRanker):
-            seen.append((ranker.smoothing, ranker.power, training.quality(front)))
-        return front
-
-    monkeypatch.setattr(training, "validation_front", spy)
     table = toy_table()
     run = fit_toy(table, out=tmp_path / "run", mixture={"smoothing": [0.0, 0.5, 1.0], "power": [0.5, 1.0]})
-    candidates = seen[-6:]
-    assert [c[:2] for c in candidates] == [(s, p) for s in (0.0, 0.5, 1.0) for p in (0.5, 1.0)]
-    best = max(candidates, key=lambda c: c[2])
-    assert (run.ranker.smoothing, run.ranker.power) == best[:2]
-    assert read(tmp_path / "run" / "run.json")["chosen"] == dict(zip(("smoothing", "power"), best[:2], strict=True))
+    examples, values = run.examples(run.part(table, "validation")[1]), {}
+    chosen = run.ranker.chosen
+    for candidate in run.ranker.candidates:
+        run.ranker.use(**candidate)
+        values[tuple(candidate.values())] = quality(run.front(examples, weight_grid(2, CHOICE_POINTS)))
+    assert set(values) == {(s, p) for s in (0.0, 0.5, 1.0) for p in (0.5, 1.0)}
+    best = max(values, key=lambda one: values[one])
+    run.ranker.use(**chosen)
+    assert (run.ranker.smoothing, run.ranker.power) == best
+    assert read(tmp_path / "run" / "run.json")["chosen"] == dict(zip(("smoothing", "power"), best, strict=True))
     loaded = RankRun.load(tmp_path / "run")
-    assert (loaded.ranker.smoothing, loaded.ranker.power) == best[:2]
+    assert (loaded.ranker.smoothing, loaded.ranker.power) == best
     assert (loaded.config.mixture.smoothing, loaded.config.mixture.power) == ((0.0, 0.5, 1.0), (0.5, 1.0))
     _, part = run.part(table)
     np.testing.assert_array_equal(loaded.score(part, [0.3, 0.7]), run.score(part, [0.3, 0.7]))

@@ -44,15 +44,15 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
-from hyperdpo.ranking import training
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import TrainingConfig, merged
 from hyperdpo.ranking.draws import Draw, dirichlet_weights, with_temperatures
+from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
 from hyperdpo.ranking.run import RankRun
-from hyperdpo.ranking.training import ORDER, Training, learning_rate, share_of_process, train
+from hyperdpo.ranking.training import ORDER, Training, learning_rate, quality, share_of_process, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")
 
@@ -491,53 +491,50 @@ def test_every_step_runs_at_the_scheduled_learning_rate(rates):
 # --- the choice of the model
 
 
-def with_validation(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[dict[str, torch.Tensor]]:
-    """Make the validation hypervolumes known; the weights at each evaluation are collected."""
+def judged(values: list[float], **settings: Any) -> tuple[Training, list[dict[str, torch.Tensor]], list[float]]:
+    """A job whose epochs are judged by these numbers; the weights and the main metric at each evaluation."""
     states: list[dict[str, torch.Tensor]] = []
+    mains: list[float] = []
 
-    def front(ranker: Ranker, *_: Any) -> Any:
-        states.append({k: v.clone() for k, v in ranker.state_dict().items()})
-        value = values[len(states) - 1]
-        return SimpleNamespace(hypervolume=value, hypervolume_with_main=value, main=np.array([0.5, 0.7]))
+    def choice(front: Front) -> float:
+        states.append({k: v.clone() for k, v in job.ranker.state_dict().items()})
+        mains.append(float(np.nanmean(front.main)))
+        return values[len(states) - 1]
 
-    monkeypatch.setattr(training, "validation_front", front)
-    return states
+    job = replace(toy_job(training=settings), choice=choice)
+    return job, states, mains
 
 
-def test_the_chosen_weights_are_those_of_the_best_validation_front(monkeypatch):
-    states = with_validation(monkeypatch, [0.1, 0.4, 0.2, 0.3])
-    job = toy_job(training={"epochs": 4, "evaluations": 4, "patience": 0})
+def test_the_chosen_weights_are_those_of_the_best_validation_front():
+    job, states, mains = judged([0.1, 0.4, 0.2, 0.3], epochs=4, evaluations=4, patience=0)
     history = train(job, cpu())
     assert history.validation == [0.1, 0.4, 0.2, 0.3]
     assert history.best == 1
-    assert history.main == [pytest.approx(0.6)] * 4
+    assert history.main == pytest.approx(mains)
     assert same_tensors(job.ranker.state_dict(), states[1])
     assert not same_tensors(states[1], states[3])
 
 
 def test_without_a_main_label_the_choice_goes_by_the_objectives_alone():
-    assert training.quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=None)) == 0.3
-    assert training.quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=0.2)) == 0.2
+    assert quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=None)) == 0.3
+    assert quality(SimpleNamespace(hypervolume=0.3, hypervolume_with_main=0.2)) == 0.2
 
 
-def test_of_equal_fronts_the_first_is_chosen(monkeypatch):
-    states = with_validation(monkeypatch, [0.4, 0.4, 0.4])
-    job = toy_job(training={"epochs": 3, "evaluations": 3, "patience": 0})
+def test_of_equal_fronts_the_first_is_chosen():
+    job, states, _ = judged([0.4, 0.4, 0.4], epochs=3, evaluations=3, patience=0)
     assert train(job, cpu()).best == 0
     assert same_tensors(job.ranker.state_dict(), states[0])
 
 
 @pytest.mark.parametrize(("patience", "evaluations"), [(1, 3), (2, 4), (0, 8)])
-def test_patience_ends_a_training_that_many_evaluations_after_the_best(monkeypatch, patience, evaluations):
-    states = with_validation(monkeypatch, [0.1, 0.4, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3])
-    job = toy_job(training={"epochs": 8, "evaluations": 8, "patience": patience})
+def test_patience_ends_a_training_that_many_evaluations_after_the_best(patience, evaluations):
+    job, states, _ = judged([0.1, 0.4, 0.2, 0.3, 0.3, 0.3, 0.3, 0.3], epochs=8, evaluations=8, patience=patience)
     history = train(job, cpu())
     assert history.epochs == list(range(1, evaluations + 1))
     assert same_tensors(job.ranker.state_dict(), states[1])
 
 
-def test_evaluations_are_spread_over_the_epochs_and_the_last_epoch_has_one(monkeypatch):
-    with_validation(monkeypatch, [0.1] * 9)
+def test_evaluations_are_spread_over_the_epochs_and_the_last_epoch_has_one():
     history = train(toy_job(training={"epochs": 9, "evaluations": 3, "patience": 0}), cpu())
     assert history.epochs == [3, 6, 9]
 

@@ -13,7 +13,7 @@ SMALL = {"training": {"num_train_epochs": 0.5, "use_cpu": True}, "conditioning":
 
 
 def test_the_demo_leaves_model_data_run_front_picture_and_report(tmp_path: Any, capsys: Any) -> None:
-    found = run_align_demo(tmp_path, prompts=16, steps=100, overrides=SMALL)
+    found = run_align_demo(tmp_path, prompts=16, steps=30, overrides=SMALL)
     assert {"lm", "data.jsonl", "run", "front.json", "front.png", "report.html"} <= {p.name for p in tmp_path.iterdir()}
     assert len(read(tmp_path / "front.json")["points"]) == 11
     assert [w[0] for w in found["weights"]] == [1, 0.75, 0.5, 0.25, 0]

@@ -181,7 +181,7 @@ def group_scores(
 
     Args:
         score: of the rows of a batch, as :class:`~hyperdpo.alignment.collation.Collator` makes it.
-        update: is told how many groups are done.
+        update: called with the number of groups that are done.
     """
     collate = Collator(pad_token_id, share_prompts=worth_sharing(groups))
     lengths = [group.length for group in groups]

@@ -33,7 +33,7 @@ BETA = 0.1
 SEED = 42
 #: Passes of `align fit` over the training groups.
 EPOCHS = 4
-#: What `align fit` sets unless it is told otherwise, beside the defaults of HyperDPOConfig.
+#: What `align fit` sets by default, beside the defaults of HyperDPOConfig (the learning rate is there).
 TRAINING: dict[str, Any] = {
     "num_train_epochs": EPOCHS,
     "per_device_train_batch_size": 8,
@@ -69,8 +69,8 @@ class ConditioningConfig:
     mask_start: Literal["one", "random"] = "one"
     """``one``: the mask is 1 + A(w) B(w). ``random``: A(w) B(w), as in the paper."""
     mask_spread: PositiveFloat | None = 1.0
-    """Standard deviation, over the vertices of the simplex, of the mask's entries when training starts: how strongly
-    the prompt depends on w from the start. null leaves the networks as PyTorch makes them."""
+    """Standard deviation of the mask's entries over the vertices of the simplex when training starts. It says how
+    strongly the prompt depends on w from the start. null leaves the networks as PyTorch makes them."""
     lora_rank: NonNegativeInt = 4
     """r of the adapter, for each objective if it is conditioned by objective; 0 for none. The paper has 4."""
     lora_alpha: PositiveFloat = 8.0
@@ -94,8 +94,8 @@ class ConditioningConfig:
     gate_spread: NonNegativeFloat = 1.0
     """Standard deviation, over the vertices, of the gates when training starts. They are 1 on average: with 1 and two
     objectives, an objective's components count twice at its vertex and not at all at the other. The second factor of
-    LoRA starts at 0, and so does the influence of w through the gates; but the gradients of the components differ by w
-    as much as the gates do, from the first step on."""
+    LoRA starts at 0, and so does the influence of w through the gates. The gradients of the components differ by w as
+    much as the gates do, from the first step on."""
 
     def __post_init__(self) -> None:
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):

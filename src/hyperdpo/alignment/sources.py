@@ -140,7 +140,7 @@ def told(reading: Reading) -> dict[str, Any]:
 
 
 def refuse_other_settings(path: Path, told: Mapping[str, Any]) -> None:
-    """An interrupted training goes on only as what it was.
+    """Refuse to resume a training with other settings.
 
     Raises:
         InputError: it was another one.

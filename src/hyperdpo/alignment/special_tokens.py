@@ -157,7 +157,7 @@ def bare_response(tokenizer: Any, response: str) -> str:
         if token and token in response and number in plain_ids(tokenizer, [response])[0]:
             raise RowError(
                 f"a response has {token!r}, the tokenizer's {name} token, in the middle ({shown(response, SHOWN)}); "
-                "expected it at the ends only, or another spelling",
+                "remove it, or write it in another way",
                 f"a response with {token!r} in the middle",
             )
     return response

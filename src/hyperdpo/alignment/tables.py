@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from hyperdpo.alignment.evaluation import AlignmentFront
-from hyperdpo.printing import four_digits
+from hyperdpo.printing import console, four_digits
 from hyperdpo.progress import note
 
 
@@ -32,7 +30,7 @@ def print_front(front: AlignmentFront, what: str) -> None:
             *(f"{accuracy:.1%}" for accuracy in front.accuracies[p]),
             f"{middle:.2f} ({high - low:.2f})",
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    console(140).print(table)
     reference = ", ".join(four_digits(r) for r in front.reference_point)
     line = f"hypervolume {four_digits(front.hypervolume)} (reference {reference})"
     spans = front.control_span if len(front.objectives) > 1 else {}
@@ -57,10 +55,10 @@ def print_generated(found: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="right", overflow="fold")
     for w, scores in zip(found["weights"], found["scores"], strict=True):
         table.add_row(",".join(f"{x:.2g}" for x in w), *(f"{score:.2f}" for score in scores))
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
+    terminal = console(140)
+    terminal.print(table)
     for prompt, texts in zip(found["prompts"], found["texts"], strict=True):
-        console.print(f"{prompt} ...", highlight=False, markup=False, style="bold")
+        terminal.print(f"{prompt} ...", highlight=False, markup=False, style="bold")
         for w, text in zip(found["weights"], texts, strict=True):
             shown = ",".join(f"{x:.2g}" for x in w)
-            console.print(f"  {shown:>9}  {' '.join(text.split())}", highlight=False, markup=False)
+            terminal.print(f"  {shown:>9}  {' '.join(text.split())}", highlight=False, markup=False)

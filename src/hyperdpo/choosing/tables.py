@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import sys
 
-from rich.console import Console
 from rich.table import Table
 
 from hyperdpo.choosing.bootstrap import FEWEST_GROUPS
 from hyperdpo.choosing.choice import Choice, Verdict
 from hyperdpo.choosing.prices import Slope
-from hyperdpo.printing import four_digits
+from hyperdpo.printing import console, four_digits
 
 
 def print_choice(choice: Choice) -> None:
     """Metrics with intervals, requirements with verdicts and prices, and how to use the point."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    terminal = console(140)
     level = (
         f"{choice.confidence:.0%}" if round(choice.confidence, 2) == choice.confidence else f"{choice.confidence:.3g}"
     )
@@ -47,10 +45,10 @@ def print_choice(choice: Choice) -> None:
                 value = choice.chosen_on["metrics"].get(name)
                 cells.append("-" if value is None else f"{value:.4f}")
             table.add_row(*cells)
-    console.print(table)
+    terminal.print(table)
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        terminal.print(line, highlight=False, markup=False, soft_wrap=True)
 
     weights = ", ".join(f"{name} {w:g}" for name, w in choice.weights.items())
     line = f"weights: {weights}; scale {choice.scale:g}"

@@ -87,10 +87,10 @@ def compare(
     Args:
         settings: what all trainings of a repeat share.
         base: a transformers causal LM.
-        out: directory of the trainings and measurements; a comparison that was stopped goes on there.
+        out: directory of the trainings and measurements; an interrupted comparison resumes there.
         points: weightings of each front.
         texts: how texts are sampled and scored at each of them; None: they are not.
-        say: is told what has been done, line by line.
+        say: called with each line of progress.
 
     Returns:
         The content of ``compare.json``.

@@ -15,7 +15,10 @@ from hyperdpo.options import PATH, cpu_option, names_of, ranker_data_options, se
 from hyperdpo.ranking.cli import SETTINGS, config_of, paper_option
 
 out_option = click.option(
-    "--out", type=PATH, required=True, help="Directory for trainings, compare.json and compare.png; goes on there."
+    "--out",
+    type=PATH,
+    required=True,
+    help="Directory for trainings, compare.json and compare.png; what it holds is not repeated.",
 )
 
 

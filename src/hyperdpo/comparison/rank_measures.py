@@ -56,10 +56,10 @@ def compare(
     """Train and measure every entry on every repeat.
 
     Args:
-        out: directory of the trainings; a comparison that was stopped goes on there.
+        out: directory of the trainings; an interrupted comparison resumes there.
         points: weightings of each front.
         main_levels: at so many mean main scores every method is measured, moved there by its own dial.
-        say: is told what has been done, line by line.
+        say: called with each line of progress.
 
     Returns:
         The content of ``compare.json``.

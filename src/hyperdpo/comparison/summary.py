@@ -42,7 +42,7 @@ def measure_all(
     Args:
         measurements: what measures a repeat.
         summary: an entry over all repeats, from what each repeat measured.
-        say: is told what has been done, line by line.
+        say: called with each line of progress.
 
     Returns:
         ``methods``, ``base`` and ``repeats`` of ``compare.json``.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from hyperdpo.comparison.spans import span_ratios
 from hyperdpo.errors import counted
-from hyperdpo.printing import four_digits
+from hyperdpo.printing import console, four_digits
 
 #: Headings, each with the cell of a method.
 Columns = list[tuple[str, Callable[[Mapping[str, Any]], str]]]
@@ -128,10 +126,10 @@ def _print(
         table.add_column(heading, justify="right", overflow="fold")
     for name, one in methods.items():
         table.add_row(name, *(cell(one) for _, cell in columns))
-    console = Console(width=None if sys.stdout.isatty() else width)
-    console.print(table)
+    terminal = console(width)
+    terminal.print(table)
     for line in lines:
-        console.print(line, highlight=False)
+        terminal.print(line, highlight=False)
 
 
 def _places(one: Mapping[str, Any], name: str, form: str = ".4f") -> str:

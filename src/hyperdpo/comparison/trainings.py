@@ -1,6 +1,6 @@
 """The one place where a comparison finds a finished training or trains it: each job once, for all methods that need it.
 
-A finished training is kept on disk and never run again; an unfinished one goes on from its checkpoint. What differs
+A finished training is kept on disk and never run again; an unfinished one resumes from its checkpoint. What differs
 between rankers and language models is in the subclasses of :class:`Trainings`.
 """
 
@@ -47,7 +47,7 @@ class Training(Generic[M]):
     Attributes:
         name: tells job, settings and data apart; part of the name of its file.
         load: reads the finished training; None where there is none.
-        train: trains it now, or goes on where it was interrupted, and writes it.
+        train: trains it now, or resumes it if it was interrupted, and writes it.
     """
 
     name: str

@@ -104,9 +104,9 @@ def listnet_dpo_loss(
 
         l_gj = - sum_i t_gji log softmax(beta_j (s_g - s_base,g))_i
 
-    With equal temperatures all objectives share one log-softmax: m times less work. Whether they are equal is seen on
-    a sequence of numbers or a CPU tensor; temperatures on another device, or with a gradient, take the general path,
-    because to look at them would wait for the device.
+    With equal temperatures all objectives share one log-softmax: m times less work. This is used for a sequence of
+    numbers or a CPU tensor. Temperatures on another device, or with a gradient, take the general path: comparing them
+    would wait for the device.
 
     >>> scores, base, mask = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool)
     >>> targets = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]])

@@ -8,15 +8,15 @@ With equal temperatures its minimiser satisfies softmax(β s') = sum_j w_j p_j: 
 targets. With unequal ones it is the solution of a small convex problem, found here by Newton's method.
 
 The training's loss is the mean of F over groups where every group has every label, or lacks it by chance alone. Each
-objective's loss is a mean over its groups with signal, so in general the weight of objective j in group x is
-w_j π_j(x), with π_j(x) = P(signal_j | x) / P(signal_j), and the minimiser is
+objective's loss is a mean over its groups with signal. So in general the weight of objective j in group x is w_j
+π_j(x), with π_j(x) = P(signal_j | x) / P(signal_j). The minimiser is then
 
     softmax(β s') = sum_j w_j π_j p_j / sum_j w_j π_j
 
 with p_j the expectation over groups with signal. Weights w_j π_j(x) / sum_k w_k π_k(x) of each group's own give it.
 
-The cross-entropy is one of a family of divergences whose weighted sums are minimised by power means of the p_j (Amari,
-Integration of stochastic models by minimizing α-divergence, 2007); the mean is the member with power 1.
+The cross-entropy is one of a family of divergences. Power means of the p_j minimise their weighted sums (Amari,
+Integration of stochastic models by minimizing α-divergence, 2007). The mean is the member with power 1.
 """
 
 from __future__ import annotations
@@ -64,16 +64,16 @@ def mixture_scores(
     finite for every power, and 0 on padding, where there is no signal, and for mass that the floor replaces.
 
     The minimiser is defined up to a shift per group; it is the one with sum_j w_j logsumexp(β_j (s - s_base)) = 0.
-    That makes it continuous in weights and temperatures (for equal β it is the formula above, for w = e_j it is
-    log p_j / β_j) and exactly inversely proportional to the scale of β.
+    That makes it continuous in weights and temperatures, and exactly inversely proportional to the scale of β. For
+    equal β it is the formula above; for w = e_j it is log p_j / β_j.
 
     Objectives without signal in a group leave their weight to the others; where no weight remains, s = s_base. Mass
     below 1e-9 of sum_j v_j p_j, v_j proportional to w_j β_j, counts as 1e-9, so that all scores are finite. For power
     0, where one p_j without mass would leave the mean none, the floor is on each p_j, too.
 
     With another ``power`` ρ, the normalised power mean (sum_j v_j p_j^ρ)^(1/ρ) stands for the mean of the targets. With
-    equal temperatures it minimises sum_j w_j D(p_j, q) with D(p, q) = (1 - sum_i p_i^ρ q_i^(1 - ρ)) / (ρ (1 - ρ)): the
-    cross-entropy in the limit of ρ = 1; in that of 0 the divergence KL(q, p), whose minimiser is the normalised
+    equal temperatures it minimises sum_j w_j D(p_j, q) with D(p, q) = (1 - sum_i p_i^ρ q_i^(1 - ρ)) / (ρ (1 - ρ)). In
+    the limit of ρ = 1 that is the cross-entropy. In the limit of 0 it is KL(q, p); its minimiser is the normalised
     geometric mean, as in a mixture of log-probabilities. All of them agree at the vertices.
 
     >>> targets = torch.tensor([[[0.8, 0.2], [0.4, 0.6]]])

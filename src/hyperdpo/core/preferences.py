@@ -46,9 +46,9 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 def weight_grid(num_objectives: int, points: int = 11, seed: int = 0) -> np.ndarray:
     """Weights spread over the simplex, vertices first; the same ones at every call.
 
-    One objective: the single row (1,). Two: evenly spaced from (1, 0) to (0, 1). More: the vertices, then the layers
-    of Das and Dennis (all weights that are multiples of 1/2, then 1/3, ...; without what is there already) while a
-    whole layer fits, then points drawn uniformly from the inside.
+    One objective: the single row (1,). Two: evenly spaced from (1, 0) to (0, 1). More: first the vertices. Then the
+    layers of Das and Dennis while a whole layer fits: all weights that are multiples of 1/2, then 1/3, and so on,
+    without repetitions. Then points drawn uniformly from the inside.
 
     >>> weight_grid(2, 3)
     array([[1. , 0. ],

@@ -92,8 +92,8 @@ def sample_weights(
         alpha: m concentrations > 0.
         count: number of rows.
         rng: see :func:`hyperdpo.core.preferences.stream`.
-        vertex_share: from 0 to 1. Each row is a vertex with this probability, each objective's as likely; stratified,
-            the share is exact but for rounding (at random, right on average) and the objectives' shares are equal
+        vertex_share: from 0 to 1. Each row is a vertex with this probability, each objective's as likely. Stratified,
+            the share is exact but for a random rounding that is right on average. The objectives' shares are then equal
             but for one row.
         stratified: see above.
 
@@ -173,11 +173,11 @@ def _concentrations(alpha: Sequence[float] | np.ndarray) -> np.ndarray:
 def _even_dirichlet(concentration: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """(count, m): each row Dirichlet(α), all of them spread evenly.
 
-    Stick-breaking: w_1 ~ Beta(α_1, α_2 + ... + α_m), w_2 is such a share of what w_1 leaves, and so on: quantiles of
-    m - 1 numbers, each of which falls once into each of ``count`` equal intervals (for two objectives, w_1 is so
-    spread). Together they follow a lattice of multiples of powers of a generalised golden ratio, shifted at random on
-    the torus, which makes each row uniform on the cube. Against independent rows the standard deviation of the mean
-    of 34 rows is 0.14 times as large for m = 3, 0.28 for m = 5 (0.34 and 0.38 without the lattice; α = 0.5).
+    Stick-breaking: w_1 ~ Beta(α_1, α_2 + ... + α_m), w_2 is such a share of what w_1 leaves, and so on. The shares are
+    quantiles of m - 1 numbers, and each number falls once into each of ``count`` equal intervals. Together they follow
+    a lattice of multiples of powers of a generalised golden ratio, shifted at random on the torus, which makes each row
+    uniform on the cube. The standard deviation of the mean of 34 rows is 0.14 times that of independent rows for m = 3,
+    and 0.28 times for m = 5 (α = 0.5). Without the lattice it is 0.34 and 0.38.
     """
     from scipy.special import betaincinv
 

@@ -59,8 +59,8 @@ def l1_targets(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         mask: bool, broadcastable to ``labels``; True = a real item.
 
     Returns:
-        targets (..., n), which sum to 1 over the real items and are 0 on padding; signal (...), False for groups of
-        fewer than 2 real items and for groups whose labels are all 0: their targets are all 0.
+        targets (..., n), which sum to 1 over the real items and are 0 on padding; signal (...), False for groups
+        without a signal: fewer than 2 real items, or all labels 0. Their targets are all 0.
 
     Raises:
         InputError: a label of a real item is negative or not finite.

@@ -84,7 +84,7 @@ class GroupedTable:
             raise InputError(f"{self.source}: no column {name!r}; the columns are {abridged(self.columns)}") from None
 
     def column_indices(self, names: Sequence[str]) -> np.ndarray:
-        """Positions (k,) of columns; -1 for a LETOR feature above all that the file mentions, which is 0 in every row.
+        """Positions (k,) of columns; -1 for a LETOR feature beyond the file's highest, which is 0 in every row.
 
         Raises:
             InputError: there is no such column.
@@ -94,7 +94,7 @@ class GroupedTable:
         return np.array([-1 if name in beyond else self.column_index(name) for name in names], dtype=np.int64)
 
     def features_beyond(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that are LETOR features above all that the file mentions, and so 0 in every row."""
+        """Those of the names that are LETOR features beyond the file's highest, and so 0 in every row."""
         return [name for name, index in zip(names, self.column_indices(names), strict=True) if index < 0]
 
     def take(self, rows: np.ndarray, indices: np.ndarray, origins: np.ndarray | None = None) -> np.ndarray:

@@ -148,7 +148,7 @@ class _Conversion:
             raise InputError(f"{path}: column {twice!r} occurs twice; expected distinct names")
         if qid_column not in names:
             raise InputError(
-                f"{path}: no column {qid_column!r} with the query id; expected it, or its name as qid_column in the "
+                f"{path}: no column {qid_column!r} with the query id; rename one, or name it as qid_column in the "
                 f"configuration file; the columns are {abridged(names)}"
             )
         self._file, self._plan, self._qid_column = file, plan, qid_column

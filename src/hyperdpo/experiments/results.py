@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.errors import counted
 from hyperdpo.experiments.experiment import Figures
+from hyperdpo.printing import console
 
 #: Queries of MSLR-WEB10K, and feature columns.
 PAPER_GROUPS, PAPER_FEATURES = 10_000, 136
@@ -192,11 +192,10 @@ def missing(case: Mapping[str, Any]) -> list[str]:
 
 def print_result(result: Mapping[str, Any]) -> None:
     """The tables, on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(f"{result['title']}\n{facts(result)}", highlight=False)
+    terminal = console(120)
+    terminal.print(f"{result['title']}\n{facts(result)}", highlight=False)
     for case in result["cases"]:
         found = table(result, case)
         labels = found[0][1]
@@ -207,11 +206,11 @@ def print_result(result: Mapping[str, Any]) -> None:
             shown.add_column(label, justify="right", overflow="fold")
         for heading, cells in found[1:]:
             shown.add_row(heading, *cells)
-        console.print(shown)
+        terminal.print(shown)
         for line in missing(case):
-            console.print(line, highlight=False)
+            terminal.print(line, highlight=False)
     if result["data"]["differs"]:
-        console.print(result["data"]["differs"], highlight=False)
+        terminal.print(result["data"]["differs"], highlight=False)
 
 
 def facts(result: Mapping[str, Any]) -> str:

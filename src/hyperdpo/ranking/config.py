@@ -51,8 +51,8 @@ class ScorerConfig:
     """Hidden dimension of a block's feed-forward part. Default: half the width, which gives the paper's parameter
     count at the paper's sizes."""
     conditioning: Literal["input", "modulation", "head"] = "head"
-    """Where w enters a ranker that takes it: ``input``, concatenated to the features (the paper's); ``modulation``,
-    there and as a scale and shift of the features before each block; ``head``, after the blocks only, so that several
+    """Where w enters a ranker that takes it. ``input``: concatenated to the features (the paper's). ``modulation``:
+    there, and as a scale and shift of the features before each block. ``head``: after the blocks only, so that several
     w of a group share them. With four draws ``head`` is as good on validation groups as ``modulation``, in about two
     thirds of the time."""
 
@@ -70,8 +70,8 @@ class TrainingConfig:
     epochs: PositiveInt = 16
     """The most epochs; early stopping may end before."""
     sampling_factor: PositiveFloat = 1.0
-    """A ranker that is trained with sampled weights (every parametrisation but ``mixture``) takes so many times the
-    epochs: each epoch shows it a group at few of the weights it has to answer for. ``--paper``: 1.75."""
+    """Factor of the epochs for a ranker that is trained with sampled weights: every parametrisation but ``mixture``.
+    Each epoch shows it a group at few of the weights it has to answer for. ``--paper``: 1.75."""
     batch_items: PositiveInt = 4096
     """Items per batch, padding included. Groups are never cut."""
     min_batches: PositiveInt = 16
@@ -87,7 +87,8 @@ class TrainingConfig:
     alpha: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
     """Dirichlet(α) from which w is drawn; one number, or one per objective."""
     weights_per: Literal["group", "batch"] = "group"
-    """``group`` draws one w per group (better fronts in trials), ``batch`` one per batch, as printed in Algorithm 1."""
+    """``group`` draws w for each group, ``draws`` of them (better fronts in trials). ``batch`` draws one w per batch, as
+    printed in Algorithm 1."""
     vertex_share: Fraction = 0.0
     """Part of the draws that is a vertex of the simplex instead: the ends of the front."""
     stratified: bool = False
@@ -104,8 +105,8 @@ class TrainingConfig:
     """Points of the fixed grid of weights on which it is measured; at least two more than objectives are used, so that
     the grid holds more than the vertices."""
     validation_items: PositiveInt = 10_000
-    """It is measured on at most so many items, or a tenth of the training items where that is more, in whole groups
-    drawn with the seed; so it costs a few percent of the training."""
+    """The most items on which it is measured, or a tenth of the training items where that is more. Whole groups are
+    drawn with the seed. So it costs a few percent of the training."""
     patience: NonNegativeInt = 3
     """Evaluations without a better validation front after which training stops; 0: never."""
     precision: Literal["auto", "no", "bf16"] = "auto"
@@ -157,7 +158,7 @@ class TemperatureConfig:
     high: PositiveFloat | tuple[PositiveFloat, ...] = 1.5
     """The largest β of that box; one number, or one per objective."""
     parametrization: Literal["scratch", "augmentation"] = "augmentation"
-    """Of the network that sees w and β/|β|_1: ``augmentation`` (the paper's) or ``scratch``."""
+    """The form of the network that sees w and β/|β|_1: ``augmentation`` (the paper's) or ``scratch``."""
 
     def box(self, num_objectives: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The least and the largest temperatures, m numbers each.
@@ -188,8 +189,8 @@ class MixtureConfig:
     """The closed form.
 
     With m heads u_j, the scores at w and β minimise the scalarised loss exactly for the targets p_j = softmax(u_j) if
-    γ = 0. With smoothing γ > 0 they do so for the smoothed targets p_j = softmax(u_j + β_j γ (u_0 - s_base)), β_j being
-    that of the training: exact for these p_j, but no longer the minimiser that starts from the given base.
+    γ = 0. With smoothing γ > 0 they do so for the smoothed targets p_j = softmax(u_j + β_j γ (u_0 - s_base)), where β_j
+    is that of the training. That is exact for these p_j, but no longer the minimiser that starts from the given base.
 
     Where several numbers are given, the one with the best validation front is taken after the training. The losses do
     not depend on them; while training the one in the middle stands in where the epoch is chosen. The configuration of a
@@ -259,8 +260,8 @@ class RankConfig:
     main: Label | None = Label(**MAIN_LABEL)
     """The label that the base ranker is good at; its metric is reported beside the front. null: none."""
     parametrization: Parametrization = "mixture"
-    """``scratch`` is a network of its own; ``augmentation`` adds to the base score and starts exactly at the base;
-    ``mixture`` learns the objectives' targets and answers for any weights and temperatures in closed form;
+    """``scratch`` is a network of its own. ``augmentation`` adds to the base score and starts exactly at the base.
+    ``mixture`` learns the objectives' targets and answers for any weights and temperatures in closed form.
     ``temperature`` is the temperature hypernetwork."""
     temperatures: TemperatureConfig = TemperatureConfig()
     """Only for a ``temperature`` ranker."""

@@ -44,9 +44,9 @@ class HyperRanker(BaseEstimator):
     >>> ranker.predict(X, qid=qid, weights=[0.3, 0.7], scale=2.0)
 
     Args:
-        objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`; of one
-            without a target, :meth:`fit` chooses it by the values: l1 where most are 0 and none is negative, else
-            softmax. None: one for each label given to :meth:`fit`.
+        objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`. Where one has no
+            target, :meth:`fit` chooses it by the values: l1 where most are 0 and none is negative, else softmax. None:
+            one for each label given to :meth:`fit`.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
         mixture, temperatures, scorer, training, base_scorer, base_training, metric, main: settings of
             :class:`RankConfig`, as mappings.

@@ -234,9 +234,9 @@ def choose_main_share(
 ) -> tuple[float, list[tuple[float, float]]]:
     """The smallest share λ in [0, 1) of the main label whose mean main score reaches the target, as far as was tried.
 
-    A score reaches the target from ``tolerance`` below it, and the search ends at one that is not more than that
-    above: both sides of a comparison then have the same main score. It halves the interval down to 1/8, then
-    interpolates: halving alone was 0.02 beyond the target after six tries on generated data.
+    A score reaches the target from ``tolerance`` below it, and the search ends at one that is at most that far above.
+    Both sides of a comparison then have the same main score. It halves the interval down to 1/8, then interpolates:
+    halving alone was 0.02 beyond the target after six tries on generated data.
 
     Args:
         mean_main: the mean main score of a few weightings at a share, on the validation split.
@@ -364,5 +364,5 @@ def _lightgbm() -> Any:
     try:
         import lightgbm
     except (ImportError, OSError) as error:  # OSError: no OpenMP library
-        raise InputError(f"lightgbm cannot be used ({error}); expected it from: pip install 'hyperdpo[gbdt]'") from None
+        raise InputError(f"lightgbm cannot be used ({error}); run: pip install 'hyperdpo[gbdt]'") from None
     return lightgbm

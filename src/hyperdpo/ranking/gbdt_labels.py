@@ -19,11 +19,10 @@ TAIL = 0.001
 class LabelScale:
     """One label's gains as numbers in [0, 1].
 
-    A dense label is scaled linearly. A sparse one (target l1) without a transform of its own goes through
-    log(1 + z / unit), the unit being its median positive value: on a linear scale that reaches to the largest of
-    heavy-tailed counts nearly all positive ones would fall into grade 0, whatever they are counted in. The scale ends
-    half its length beyond the 0.1% quantiles, or at the largest value if that is nearer: one huge value is clipped,
-    the rare top of a graded label is not.
+    A dense label is scaled linearly. A sparse one (target l1) without a transform of its own goes through log(1 + z /
+    unit), where the unit is its median positive value. Counts have a heavy tail: on a linear scale nearly all positive
+    ones would fall into grade 0. The scale ends half its length beyond the 0.1% quantiles, or at the largest value if
+    that is nearer. So one huge value is clipped, and the rare top of a graded label is not.
     """
 
     label: Label

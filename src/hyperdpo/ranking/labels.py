@@ -152,7 +152,7 @@ def refuse_labels_among(part: Part, config: RankConfig, columns: tuple[str, ...]
         i, j = (int(k) for k in np.argwhere(suspects)[0])
         raise InputError(
             f"{part.table.source}: feature {columns[i]!r} is a copy of {_called(labels[j], part.table)}; "
-            "expected it in excluded_columns, or taken out of the features"
+            "name it in excluded_columns, or remove it from the data"
         )
 
 

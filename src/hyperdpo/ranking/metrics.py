@@ -157,8 +157,8 @@ def _expected_dcg(scores: Tensor, gains: Tensor, k: int | None) -> Tensor:
     """Expected DCG under random tie-breaking, without a sort of the whole list.
 
     Items of equal score share the mean discount of the places they fill together; without a tie that is the discount
-    of the place itself. Only the last such class can reach beyond place k: every item of that score, found by
-    comparison, is then as likely as any other to stand within the first k.
+    of the place itself. Only the last such class can reach beyond place k. Its items are found by comparison; each is
+    as likely as the others to stand within the first k.
 
     Args:
         scores: (..., G, n), -inf on padding.

@@ -162,9 +162,9 @@ class ConditionedHead(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention over the list, then a feed-forward part; normalised first, no positions.
 
-    Without positions the block is permutation-equivariant. The linear maps have no bias (the norms before them do),
-    which at d = 64, 2 layers, F = 131 gives 50,112 parameters, and 50,432 with m = 5 weights: the
-    numbers the paper reports.
+    Without positions the block is permutation-equivariant. The linear maps have no bias; the norms before them do. With
+    d = 64, 2 layers and F = 131 that gives 50,112 parameters, and 50,432 with m = 5 weights: the numbers that the paper
+    reports.
     """
 
     def __init__(self, config: ScorerConfig):

@@ -1,9 +1,9 @@
 """A saved run: everything that scores new data, loadable without the training data.
 
-A run directory holds ``run.json`` (format, versions, seed, data, columns, what was chosen after the training),
-``config.json`` (the resolved configuration, from which the run can be repeated), ``metrics.json`` (what training
-measured), ``model.safetensors`` (ranker, base, feature transform) and ``base_scores/`` (one file per data set that was
-scored).
+A run directory holds ``run.json``: format, versions, seed, data, columns, and what was chosen after the training.
+``config.json`` is the resolved configuration, from which the run can be repeated. ``metrics.json`` is what training
+measured. ``model.safetensors`` holds ranker, base and feature transform, and ``base_scores/`` one file per data set
+that was scored.
 """
 
 from __future__ import annotations

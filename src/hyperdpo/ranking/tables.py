@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from hyperdpo.core.point import SUM_TOLERANCE
 from hyperdpo.errors import counted
-from hyperdpo.printing import four_digits
+from hyperdpo.printing import console, four_digits
 from hyperdpo.ranking.data_report import FeatureReport
 from hyperdpo.ranking.run import RankRun
 
@@ -35,9 +33,9 @@ def print_front(result: Mapping[str, Any]) -> None:
     for point in result["points"]:
         share = (f"{point['main_share']:g}" for _ in shares)
         row(point, written_weights(point["weights"]), *share, f"{point['scale']:g}")
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
-    console.print(
+    terminal = console(120)
+    terminal.print(table)
+    terminal.print(
         f"hypervolume {four_digits(result['hypervolume'])}, with main {four_digits(result['hypervolume_with_main'])} "
         f"(reference {result['reference_point']}); {result['parameters']:,} parameters, "
         f"trained in {result['train_seconds']:.1f} s",
@@ -45,7 +43,7 @@ def print_front(result: Mapping[str, Any]) -> None:
     )
     if "oracle" in result:
         oracle = result["oracle"]
-        console.print(
+        terminal.print(
             f"of the attainable front: {_percent(oracle['fraction'])}, with main "
             f"{_percent(oracle['fraction_with_main'])} "
             f"(oracle hypervolume {four_digits(oracle['hypervolume'])}, with main "
@@ -74,9 +72,9 @@ def _percent(value: float | None) -> str:
 
 def print_data(lines: Sequence[str]) -> None:
     """What is known of the data before a training, on stdout."""
-    console = Console(width=None if sys.stdout.isatty() else 120, soft_wrap=True)
+    terminal = console(120, soft_wrap=True)
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        terminal.print(line, highlight=False, markup=False)
 
 
 def print_features(reports: Sequence[FeatureReport]) -> None:
@@ -84,7 +82,7 @@ def print_features(reports: Sequence[FeatureReport]) -> None:
     table = Table("feature", "values", "missing", "scaling")
     for one in reports:
         table.add_row(one.name, one.kind, f"{one.missing:.1%}" if one.missing else "", one.scaling)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console(120).print(table)
 
 
 def print_fit(run: RankRun, out: Path) -> None:
@@ -101,22 +99,22 @@ def print_fit(run: RankRun, out: Path) -> None:
             f"{history['seconds']:.1f}",
             _figure(best),
         )
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    terminal = console(120)
+    terminal.print(table)
     m, main = len(run.objectives), run.config.main
     if any(history["validation"][history["best"]] is not None for history in metrics["history"].values()):
-        console.print("validation: what the best epoch was chosen by; see docs/ranking.md", highlight=False)
+        terminal.print("validation: what the best epoch was chosen by; see docs/ranking.md", highlight=False)
     described = (
         f"{counted(len(run.transform.columns), 'feature')}, {counted(m, 'objective')}: {', '.join(run.objectives)}"
     )
-    console.print(
+    terminal.print(
         f"{described}; base: {run.base_source.kind}, on {main.name if main else 'no main label'}", highlight=False
     )
     if front := metrics.get("validation_front"):
-        console.print(
+        terminal.print(
             f"validation hypervolume at {counted(len(front['points']), 'weighting')}: "
             f"{four_digits(front['hypervolume'])}, "
             f"with main {four_digits(front['hypervolume_with_main'])}; {front['metric']['description']}",
             highlight=False,
         )
-    console.print(f"run: {out}", highlight=False)
+    terminal.print(f"run: {out}", highlight=False)

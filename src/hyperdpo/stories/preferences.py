@@ -67,7 +67,7 @@ def sample_preferences(
     _at_least(responses, batch_size=batch_size)
     _at_least(1, prompts=prompts)
     how: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "progress": progress}
-    # A few more: after an odd beginning ("The at") nearly every response goes on with the last word.
+    # A few more: after an odd beginning ("The at") nearly every response continues the last word.
     beginnings = sample_prompts(model, tokenizer, prompts + 2 + prompts // 20, tokens=prompt_tokens, **how)
     completions = sample_responses(
         model, tokenizer, beginnings, responses=responses, tokens=response_tokens, enough=prompts, **how

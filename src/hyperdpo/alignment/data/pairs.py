@@ -98,9 +98,9 @@ def _conversation(chosen: _Messages, rejected: _Messages) -> tuple[Prompt, _Mess
         raise RowError(_APART, "no prompt that both conversations begin with")
     if cut in (len(chosen), len(rejected)):
         raise RowError(
-            "no column 'prompt', and one of chosen and rejected goes on where the other ends, after "
+            "no column 'prompt', and one of chosen and rejected continues the other, after "
             f"{counted(cut, 'message')}; expected conversations that end with different answers to the same",
-            "conversations of which one goes on where the other ends",
+            "conversations of which one continues the other",
         )
     return chosen[:cut], chosen[cut:], rejected[cut:]
 

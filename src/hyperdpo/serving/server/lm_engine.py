@@ -33,7 +33,7 @@ class TextRequest:
         choice: how tokens are chosen.
         stops: strings that end the text.
         streaming: pieces are wanted as they come, not the whole at the end.
-        continued: the text goes on from the prompt's (its first space counts), instead of standing alone.
+        continued: the text continues the prompt (its first space counts), instead of standing alone.
     """
 
     prompt: tuple[int, ...]
@@ -91,7 +91,7 @@ class Generation:
 
 
 class LMEngine(Worker):
-    """The decoder thread and what waits for it.
+    """The decoder thread and its queue.
 
     Args:
         model: a :class:`~hyperdpo.alignment.model.ConditionedLM`, which this engine alone uses.
@@ -160,7 +160,7 @@ class LMEngine(Worker):
                 new = self._admitting = self._taken()
             try:
                 self._round(new)
-            except Exception as error:  # whatever the model raises: these requests fail, the server goes on
+            except Exception as error:  # whatever the model raises: these requests fail, the server stays up
                 failed = list(dict.fromkeys([*self._active, *new]))
                 self._active = []
                 self._admitting = []

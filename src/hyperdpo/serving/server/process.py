@@ -1,8 +1,8 @@
 """An app as a process: uvicorn, and an end that loses nothing.
 
-On TERM or INT the server first says so (``/readyz`` is 503, answers close their connections) and goes on taking
-requests for a moment, so that what is on its way arrives; then it takes no more, finishes what is under way, and ends.
-What is not done in time is refused with 503, and counted.
+On TERM or INT the server first says so: ``/readyz`` is 503, and answers close their connections. For a moment it still
+accepts requests, so that those on their way arrive. Then it accepts no more, finishes the running ones, and ends.
+Requests that are not finished in time are refused with 503, and counted.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from hyperdpo.serving.server.app import Server
 #: For which requests are still taken after the signal.
 LAME_DUCK_SECONDS = 0.5
 
-#: Within which the request of a connection that was accepted last has to arrive.
+#: Time for the request of the connection that was accepted last to arrive.
 SETTLE_SECONDS = 0.3
 
-#: For those who are refused at the end to be told so; and after a second signal.
+#: Time to answer those who are refused at the end; and the same after a second signal.
 TELLING_SECONDS, HURRY_SECONDS = 5, 0.3
 
 

@@ -43,7 +43,7 @@ _Done = tuple[asyncio.Future[list[np.ndarray]], list[np.ndarray], Refusal | None
 
 
 class RankEngine(Worker):
-    """A thread that scores what waits.
+    """Worker thread that scores queued lists.
 
     Args:
         score: lists -> their scores.
@@ -149,7 +149,7 @@ class RankEngine(Worker):
         failure = None
         try:
             scores = self._score(lists)
-        except Exception as error:  # whatever the ranker raises: these requests fail, the server goes on
+        except Exception as error:  # whatever the ranker raises: these requests fail, the server stays up
             failure = Refusal(500, f"scoring failed: {' '.join(str(error).split()) or type(error).__name__}")
         done, start = [], 0
         for job in jobs:

@@ -35,7 +35,7 @@ class Worker:
             self._thread.join()
 
     def abort(self) -> int:
-        """Give up what waits and what is under way, as far as it can be stopped: those who wait are refused with 503.
+        """Give up queued requests, and running ones where they can be stopped. They are refused with 503.
 
         Returns:
             how many lists or texts were given up.
