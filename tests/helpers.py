@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -17,8 +18,10 @@ import numpy as np
 import pytest
 import torch
 
+from hyperdpo.cli import main
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.groups import GroupedTable
+from hyperdpo.files import read_tensors
 from hyperdpo.ranking.config import RankConfig, merged, parse_config
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
@@ -210,3 +213,31 @@ def launch(processes: int, arguments: list[str]) -> Outcome:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def weights_of(run: RankRun) -> dict[str, torch.Tensor]:
+    return run.ranker.state_dict()
+
+
+def model_of(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(run / "model.safetensors")[0]
+
+
+def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Histories without the seconds."""
+    return {name: {k: v for k, v in h.items() if k != "seconds"} for name, h in metrics["history"].items()}
+
+
+def run_command(arguments: list[str]) -> None:
+    """In a child process."""
+    torch.set_num_threads(1)
+    sys.exit(main(arguments))
+
+
+def start(arguments: list[str]) -> Any:
+    """The command in a process of its own, forked from one that has imported everything already: quick to start."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel"])
+    process = context.Process(target=run_command, args=(arguments,))
+    process.start()
+    return process

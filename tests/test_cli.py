@@ -292,7 +292,7 @@ def test_the_picture_is_a_png(front):
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".pdf", b"%PDF"), (".svg", b"<?xml")])
 def test_the_picture_may_be_a_drawing(command, fitted_five, generated, tmp_path, suffix, magic):
-    """Of five objectives: a panel for each pair."""
+    """Five objectives have a panel for each pair."""
     plot = tmp_path / f"front{suffix}"
     arguments = ["rank", "front", fitted_five, generated[0], "--points", 5, "--plot", plot, "--cpu"]
     assert command(*arguments).code == 0

@@ -26,13 +26,21 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
 
 
-def trainer(out: Path, **settings: Any) -> HyperDPOTrainer:
+class SlowBase(HyperDPOTrainer):
+    """Scoring the base took 100 seconds."""
+
+    def score_base(self) -> None:
+        super().score_base()
+        self.base_seconds = 100.0
+
+
+def trainer(out: Path, kind: type[HyperDPOTrainer] = HyperDPOTrainer, **settings: Any) -> HyperDPOTrainer:
     args = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "num_train_epochs": 2}
     args |= {"per_device_train_batch_size": 4, "logging_steps": 5}
     sizes: dict[str, Any] = {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4}
     conditioning = ConditioningConfig(("low", "high"), **sizes)
     config = HyperDPOConfig(str(out), **{**args, **settings})
-    return HyperDPOTrainer(tiny_base(), config, rows(42), rows(5), words_tokenizer(), conditioning=conditioning)
+    return kind(tiny_base(), config, rows(42), rows(5), words_tokenizer(), conditioning=conditioning)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +63,9 @@ def test_before_it_starts_it_says_what_it_will_do(tmp_path, capsys, settings, st
     assert job.state.global_step == steps
 
 
-def test_steps_and_base_scores_are_told_line_by_line_with_the_time_left(tmp_path, capsys, ticking, monkeypatch):
+def test_steps_and_base_scores_are_told_line_by_line_with_the_time_left(tmp_path, capsys, ticking):
     job = trainer(tmp_path)
     report_steps(job, "train")
-    monkeypatch.setattr("hyperdpo.alignment.evaluation.PASS_TOKENS", 64)
     job.train()
     found = capsys.readouterr()
     lines = [line for line in found.err.splitlines() if line.startswith("hyperdpo: train: ")]
@@ -69,16 +76,9 @@ def test_steps_and_base_scores_are_told_line_by_line_with_the_time_left(tmp_path
     assert "'loss'" not in found.out, "the trainer's own prints are left out"
 
 
-def test_the_time_of_the_base_scores_is_an_estimate_of_the_steps(tmp_path, capsys, monkeypatch):
-    job = trainer(tmp_path)
+def test_the_time_of_the_base_scores_is_an_estimate_of_the_steps(tmp_path, capsys):
+    job = trainer(tmp_path, SlowBase)
     report_steps(job, "train")
-    score = job.score_base
-
-    def slow() -> None:
-        score()
-        job.base_seconds = 100.0
-
-    monkeypatch.setattr(job, "score_base", slow)
     job.train()
     assert "hyperdpo: train: 22 steps, about 10 min 00 s" in capsys.readouterr().err
 

@@ -110,7 +110,7 @@ def test_judging_on_the_groups_of_the_choice_is_said_to_flatter(capsys):
 
 
 def test_a_share_is_never_rounded_up_to_the_confidence(capsys):
-    """Of 2,000 resamples at a confidence of 0.95, 1,899 are not enough."""
+    """At a confidence of 0.95, 1,899 of 2,000 resamples are not enough."""
     values = np.random.default_rng(6).normal(size=(2, 60))
     drawn = np.sort(Resamples(np.ones((2, 60)), 0).resampled(values[1:], 1)[0])
     between = (drawn[100] + drawn[101]) / 2  # 1,899 lie above

@@ -40,7 +40,7 @@ ALL = ("hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo", "logit-mixing")
 
 
 def share_of_low_words(prompts: Any, texts: Any) -> np.ndarray:
-    """Of the toy's two objectives."""
+    """The toy's two objectives."""
     low = [np.mean([int(w[1:]) < 26 for w in t.split() if w[1:].isdigit()] or [0.5]) for t in texts]
     return np.stack([low, 1 - np.array(low)], 1)
 
@@ -230,7 +230,11 @@ def test_every_variant_has_settings_that_exist(tmp_path, text):
     if entry.one_shot:
         conditioning, training, _ = bench_of(tmp_path).described(Conditioned(), entry.overrides)
         assert conditioning.is_conditioned
-        bench_of(tmp_path).arguments(training, tmp_path)
+        arguments = bench_of(tmp_path).arguments(training, tmp_path)
+        for name, value in entry.overrides.get("conditioning", {}).items():
+            assert getattr(conditioning, name) == value
+        for name, value in entry.overrides.get("training", {}).items():
+            assert name == "learning_rate_factor" or getattr(arguments, name) == value
 
 
 def test_text_measures_are_found_by_the_objectives_names():

@@ -206,8 +206,8 @@ def test_rows_are_sorted_in_pieces_that_fit_into_memory(
     rng = np.random.default_rng(rows)
     source.write_text("".join(f"{i % 3} qid:{rng.integers(60)} 1:{i} {rng.integers(2, 5)}:1\n" for i in range(1000)))
     whole = read_table(source, cache_dir=root / "whole", sort=True)
-    monkeypatch.setattr(storage, "_COPY_BYTES", 4 * 5 * rows)
-    monkeypatch.setattr(storage, "_BUCKET_BYTES", 4 * 5 * 3 * rows)
+    monkeypatch.setattr(storage, "COPY_BYTES", 4 * 5 * rows)
+    monkeypatch.setattr(storage, "BUCKET_BYTES", 4 * 5 * 3 * rows)
     pieces = read_table(source, cache_dir=root / "pieces", sort=True)
     np.testing.assert_array_equal(pieces.values, whole.values)
     assert pieces.fingerprint == whole.fingerprint

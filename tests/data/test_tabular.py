@@ -106,7 +106,7 @@ def test_groups_go_on_over_batches(name: str, size: int, tmp_path: Path, monkeyp
     sizes = rng.integers(1, 9, 60)
     columns = {"qid": np.repeat(np.arange(60), sizes), "x": rng.normal(size=sizes.sum()), "y": np.arange(sizes.sum())}
     path = write(tmp_path / name, columns)
-    monkeypatch.setattr(table_files, "_BATCH_VALUES", 3 * size)
+    monkeypatch.setattr(table_files, "BATCH_VALUES", 3 * size)
     if name.endswith("csv"):
         convert_table(path, tmp_path, block_bytes=max(40, 10 * size))
         table = open_stored(tmp_path, "x")

@@ -25,7 +25,7 @@ def never_served(monkeypatch):
     def serve(*_, **__):
         pytest.fail("a server was started")
 
-    monkeypatch.setattr("hyperdpo.explorer.commands.serve", serve)
+    monkeypatch.setattr("nicegui.ui.run", serve)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_run_of_another_format_version_is_refused_with_both_versions(run):
     (run.path / "run.json").write_text(json.dumps({**about, "format_version": FORMAT_VERSION + 41}))
     message = refusal(lambda: RankRun.load(run.path))
     assert f"version {FORMAT_VERSION + 41}" in message
-    assert f"version 2 to {FORMAT_VERSION} " in message
+    assert f"versions 2 to {FORMAT_VERSION} " in message
     assert "run.json" in message
 
 

@@ -270,7 +270,7 @@ async def ask(app: Any, path: str, body: bytes, kind: bytes) -> tuple[int, bytes
 
 
 def statuses(app: FastAPI, paths: dict[str, dict[str, Any]], count: int) -> Counter[int]:
-    """Of so many broken requests; then a good one must still be answered."""
+    """The statuses of so many broken requests; a good one must still be answered afterwards."""
     rng = random.Random(0)
     found: Counter[int] = Counter()
 

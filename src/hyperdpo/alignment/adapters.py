@@ -79,7 +79,7 @@ def load_adapter(
     path = directory / CONFIG
     saved = read_json(path)
     if not isinstance(saved, dict) or "format_version" not in saved:
-        raise InputError(f"{path}: no format_version, expected a file that save_pretrained wrote")
+        raise InputError(f"{path}: no format_version; expected a file that save_pretrained wrote")
     if saved["format_version"] != FORMAT_VERSION:
         raise InputError(
             f"{path}: format_version is {saved['format_version']!r}; hyperdpo {__version__} reads {FORMAT_VERSION} only"
@@ -92,7 +92,9 @@ def load_adapter(
         raise InputError(f"{path}: {error}") from None
     state, header = read_tensors(directory / TENSORS)
     if not isinstance(header, dict) or header.get("conditioning") != saved["conditioning"]:
-        raise InputError(f"{directory / TENSORS}: written with another configuration than {CONFIG} beside it")
+        raise InputError(
+            f"{directory / TENSORS}: written with another configuration than {CONFIG}; copy both from one save"
+        )
     if base_model is None and not saved.get("base_model"):
         raise InputError(f"{path}: the base model had no name when this was saved; pass base_model")
     base = load_base(saved["base_model"] if base_model is None else base_model, **model_settings)

@@ -85,8 +85,8 @@ class HyperDPOConfig(TrainingArguments):
 
     A batch of ``per_device_train_batch_size`` groups has all their responses. With ``weights_per="group"`` the n
     responses of a prompt share a w; with ``"batch"`` an optimiser step does, whatever its batches and processes. Texts
-    that are too long are refused, unless ``truncate`` cuts them (the prompt's end and the response's start are kept) or
-    ``skip_invalid`` leaves their groups out, with those that the chat template refuses, counted by reason.
+    that are too long are refused. ``truncate`` cuts them instead, and keeps the prompt's end and the response's start.
+    ``skip_invalid`` leaves out their groups and those that the chat template refuses, counted by reason.
     """
 
     beta: float = field(default=BETA, metadata=_help("β of the objectives that do not bring their own."))

@@ -145,7 +145,9 @@ def control_spans(weights: np.ndarray, metrics: np.ndarray) -> np.ndarray:
     """
     m, rows = weights.shape[1], vertex_rows(weights)
     if rows is None:
-        raise InputError("control span: the weights do not hold all vertices of the simplex")
+        raise InputError(
+            "control span: the weights do not hold all vertices of the simplex; add the missing unit vectors"
+        )
     ends = metrics[rows]  # (m, ..., m): row i is at w = e_i
     if m == 1:
         return np.zeros(metrics.shape[1:])

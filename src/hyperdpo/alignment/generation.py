@@ -42,10 +42,10 @@ def generate(
 ) -> Any:
     """Continue prompts, each at weights and a scale of its own.
 
-    Where c = 1 for all rows, a token takes one forward pass. Otherwise the base model (prompt and LoRA left out)
-    decodes the rows with another c too, in the same batch, and the next token is drawn from
-    (1 - 1/c) log p_base + (1/c) log p, normalised: :func:`~hyperdpo.core.control.linear_transformation`. That holds for
-    whole responses; token by token it is an approximation, as in decoding-time realignment.
+    Where c = 1 for all rows, a token takes one forward pass. Otherwise the base model (without prompt and LoRA) decodes
+    the rows with another c too, in the same batch. The next token is drawn from (1 - 1/c) log p_base + (1/c) log p,
+    normalised: :func:`~hyperdpo.core.control.linear_transformation`. That holds for whole responses; token by token it
+    is an approximation, as in decoding-time realignment.
 
     Args:
         model: the model.
@@ -89,9 +89,9 @@ def generate(
 class ConditionedForward:
     """The forward method that ``generate`` sees: N rows in, logits of N rows out, whatever is computed in between.
 
-    The batch that is computed has the N rows at w first, then the E rows of the base model: virtual tokens masked
-    out, positions that do not count them, gates of 0. The cache has N + E rows, and k places more than ``generate``
-    knows of.
+    The computed batch has the N rows at w first, then the E rows of the base model. Those have the virtual tokens
+    masked out, positions that do not count them, and gates of 0. The cache has N + E rows, and k places more than
+    ``generate`` knows of.
     """
 
     def __init__(self, model: ConditionedLM, condition: Condition, scales: Tensor):
@@ -160,7 +160,9 @@ def prompt_rows(model: ConditionedLM, input_ids: Any, mask: Tensor | None) -> tu
     if mask is None:
         # The end of a text may serve as padding, so that ids alone do not tell what is padding.
         if len(ids) > 1 and pad is not None and bool((ids == pad).any()):
-            raise InputError("attention_mask is missing; the prompts contain padding")
+            raise InputError(
+                "attention_mask is missing; the prompts contain padding: pass the tokenizer's attention_mask"
+            )
         return ids, torch.ones_like(ids)
     mask = mask.to(model.device)
     if mask.shape != ids.shape:

@@ -28,8 +28,8 @@ def sequence_logps(
     """log p(response | prompt), the sum over the response's tokens, for each row.
 
     Logits are computed for response tokens only, a few at a time. The gradient with respect to the hidden states is
-    computed in the same pass (a token's log-probability does not depend on what the loss will make of it), so that the
-    backward pass neither keeps logits nor computes them again. The head gets no gradient: it is frozen, as in a
+    computed in the same pass, since a token's log-probability does not depend on the loss. So the backward pass neither
+    keeps logits nor computes them again. The head gets no gradient: it is frozen, as in a
     :class:`~hyperdpo.alignment.model.ConditionedLM`.
 
     Args:

@@ -362,8 +362,8 @@ class ConditionedLM(BaseInterface):
     def merge(self, weights: Weights | None = None, *, share_weights: bool = False) -> tuple[Any, Tensor | None]:
         """The model at one w, as a plain transformers model and a prompt.
 
-        The gates are folded into LoRA, and LoRA into the weights: but for rounding, and with the prompt's embeddings
-        before those of the text, it computes what this model computes at w.
+        The gates are folded into LoRA, and LoRA into the weights. With the prompt's embeddings before those of the
+        text, it computes what this model computes at w, up to rounding.
 
         Args:
             weights: (m,); None if nothing is conditioned.
@@ -378,7 +378,7 @@ class ConditionedLM(BaseInterface):
                 is left out at the moment (:meth:`base_only`).
         """
         if self._base_only:
-            raise InputError("merge inside base_only: everything that would be merged is left out")
+            raise InputError("merge inside base_only would merge nothing; call it outside")
         with torch.no_grad():
             condition = self.condition(weights, 1)
         plain = self.plain_base(share_weights=share_weights, fold=True, gates=condition.gates)

@@ -71,8 +71,8 @@ class AlignRun:
     ) -> Preferences:
         """Preferences with the labels that this run was trained on; of a directory in parts, its test part.
 
-        What is left out is read as for the training: prompt column, ignored columns, whether rows that cannot be used
-        are left out, and, for a source of the same name, the format.
+        Options that are not given are those of the training: prompt column, ignored columns, and whether unusable rows
+        are left out. For a source of the same name the format is, too.
 
         Args:
             source, format, prompt_column, ignore_columns, skip_invalid: as of

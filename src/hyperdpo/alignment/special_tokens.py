@@ -1,5 +1,5 @@
-"""Beginning and end of a text in tokens: one beginning-of-sequence token (BOS) where the model wants one, none of the
-tokens that a tokenizer puts at the end of its own accord, and one end-of-sequence token (EOS) after a response.
+"""Beginning and end of a text in tokens. There is one beginning-of-sequence token (BOS) where the model wants one, and
+one end-of-sequence token (EOS) after a response. Tokens that a tokenizer itself puts at the end are removed.
 
 Everything that turns prompts and responses into tokens goes through here: training, measuring, generation, the server.
 A text is tokenised without the tokenizer's own additions; what the tokenizer puts before a text is put before it here,

@@ -1,7 +1,7 @@
 """HyperDPO for causal language models as a `transformers` trainer: one run for all weightings of the objectives.
 
 A batch is G groups (prompts) of n responses: B rows. All m losses of a response come from its one score, the summed
-log-probability; the base's scores do not depend on w, so they are computed once, before the first step.
+log-probability. The base's scores do not depend on w, so they are computed once, before the first step.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class HyperDPOTrainer(Trainer):
     >>> inputs = tokenizer(["Hello"], return_tensors="pt")
     >>> trainer.model.generate(**inputs, weights=[0.3, 0.7], scale=2.0, max_new_tokens=64)
 
-    Logs what users of TRL's DPO trainer expect, and the same per objective, as means over the groups of all processes
-    since the last log; an evaluation logs the same with ``eval_`` before it, as means over its weightings:
+    Logs the metrics of TRL's DPO trainer, and the same per objective, as means over the groups of all processes since
+    the last log. An evaluation logs means over its weightings, with the prefix ``eval_``:
 
     - ``rewards/chosen``, ``rewards/rejected``: β (s - s_base) of a group's best and worst response by the weighted
       targets, where β is the weighted temperature; ``rewards/margins``, their difference; ``rewards/accuracies``, how
@@ -222,8 +222,8 @@ class HyperDPOTrainer(Trainer):
     ) -> Any:
         """The loss of one batch, such that the mean over an epoch's groups is the loss of all of them together.
 
-        An objective's sum is divided by the share of the training groups that have its label, times the batch's groups:
-        not by its own number of groups with signal, which may be 0 in a small batch.
+        An objective's sum is divided by the share of the training groups that have its label, times the batch's groups.
+        Its own number of groups with signal may be 0 in a small batch.
         """
         targets, signal, mask, base = (inputs[k] for k in ("targets", "signal", "mask", "reference_logps"))
         weights = self.draw_weights(len(mask)).to(targets)  # (m,) or (G, m)
@@ -246,8 +246,8 @@ class HyperDPOTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The batches of one step, each with how many groups they have on average, over all processes.
 
-        The trainer takes the mean of their losses: with this every group of a step weighs the same, however the step is
-        divided into batches, and also where its last batch is smaller.
+        The trainer takes the mean of their losses. With this factor every group of a step weighs the same, however the
+        step is divided into batches.
         """
         batches, items = super().get_batch_samples(*args, **kwargs)
         self._step = None  # a step that is run again, with smaller batches, draws the same weights

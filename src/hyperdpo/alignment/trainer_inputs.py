@@ -31,7 +31,7 @@ def objectives_of(given: Sequence[str | Objective] | None, train: Preferences, b
     else:
         for one in given:
             if isinstance(one, str) and one not in known:
-                raise InputError(f"objectives: no label {one!r}; found {', '.join(known)}")
+                raise InputError(f"objectives: no label {one!r}; choose from {', '.join(known)}")
         chosen = [known[one] if isinstance(one, str) else one for one in given]
     return fit_objectives(train, chosen)
 

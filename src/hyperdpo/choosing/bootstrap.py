@@ -1,7 +1,7 @@
 """Means over groups and their confidence: percentile bootstrap, with the same resamples for everything compared.
 
-A metric of a sample is a ratio of sums over its groups, sum_g s_g / sum_g n_g: n is 1 for groups that have the metric
-and 0 for others, or the number of pairs where the metric is a share of pairs.
+A metric of a sample is a ratio of sums over its groups, sum_g s_g / sum_g n_g. n is 1 for groups that have the metric
+and 0 for others; for a share of pairs it is the number of pairs.
 
 A threshold is met with confidence if the share of all resamples that meet it is at least the confidence. A resample in
 which no group has the metric meets none. A bound is the largest threshold that is met with confidence.

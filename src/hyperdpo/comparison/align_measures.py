@@ -1,7 +1,7 @@
 """Language models compared: what each repeat measures, and what ``compare.json`` of ``align compare`` holds.
 
-Every method is asked for the same weights at the same temperatures, on the same held-out groups, from the same base:
-for its cross-entropy errors, and, where a scorer is known, for texts that it samples.
+All methods have the same weights, temperatures, held-out groups and base. Measured are their cross-entropy errors and,
+where a scorer is known, texts that they sample.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class LogitMixture:
         found = check_weights(shares, len(models))
         for number, model in enumerate(models):
             if model.conditioning.is_conditioned:
-                raise InputError(f"model {number} is conditioned on w; what is mixed are models that are not")
+                raise InputError(f"model {number} is conditioned on w; mix models that are trained for one w each")
         self.models = [model for model, share in zip(models, found, strict=True) if share > 0]
         self.shares = [float(share) for share in found if share > 0]
         self.chunk_logits = chunk_logits

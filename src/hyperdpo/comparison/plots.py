@@ -14,7 +14,7 @@ from hyperdpo.plots import COLOURS, draw_pair, new_figure, pairs_of, save_figure
 
 def plot_language_models(result: Mapping[str, Any], path: Path) -> None:
     """Fronts of all methods in cross-entropy error, with the spread of the log-likelihood's deviation from the base as
-    an inset (Figure 4 of the paper), and, where texts were sampled, fronts of their mean scores below it.
+    an inset (Figure 4 of the paper). Where texts were sampled, fronts of their mean scores stand below.
 
     Args:
         result: the content of ``compare.json``.

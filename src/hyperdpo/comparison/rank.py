@@ -115,7 +115,9 @@ class RankTrainings(Trainings[RankModel]):
             # Always from scratch, the experts too: an augmentation would need them wherever it is used.
             config = replace(config, parametrization="scratch")
         if (config.objectives, config.main) != (self.prepared.config.objectives, self.prepared.config.main):
-            raise InputError(f"{entry.label}: objectives and main label are shared by all entries of a comparison")
+            raise InputError(
+                f"{entry.label}: entries of a comparison share objectives and main label; remove them from its settings"
+            )
         return config
 
     # --- trainings
@@ -148,7 +150,9 @@ class RankTrainings(Trainings[RankModel]):
                     start.ranker.trees = TreeColumns.of(values["trees"], transform.columns, origins)
                 start.ranker.to(self.accelerator.device)
             except (KeyError, TypeError, RuntimeError) as error:
-                raise InputError(f"{path}: not a finished training ({str(error).splitlines()[0]})") from None
+                raise InputError(
+                    f"{path}: not a finished training ({str(error).splitlines()[0]}); delete it to train again"
+                ) from None
             return trained(history)
 
         def run() -> Trained[RankModel]:

@@ -86,9 +86,9 @@ def rank_repeats(
 ) -> list[RankRepeat]:
     """The repeats of a comparison: seeds ``config.seed`` and up.
 
-    A file is split once, for all seeds, with ``config.split``; with ``folds`` K its groups are cut into K parts, and
-    repeat r tests on part r, validates on part r + 1 and trains on the others (r modulo K). A directory with
-    train, vali and test files is one split; of a directory of Fold1 to Fold5, repeat r takes fold r.
+    A file is split once, for all seeds, with ``config.split``. With ``folds`` K its groups are cut into K parts; repeat
+    r tests on part r, validates on part r + 1 and trains on the others (r modulo K). A directory with train, vali and
+    test files is one split; of a directory of Fold1 to Fold5, repeat r takes fold r.
 
     Args:
         source: a data file, or a directory.

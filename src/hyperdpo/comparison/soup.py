@@ -47,7 +47,7 @@ def soup(
     for number, model in enumerate(models):
         config = model.conditioning
         if config.is_conditioned:
-            raise InputError(f"model {number} is conditioned on w; a soup is made of models that are not")
+            raise InputError(f"model {number} is conditioned on w; average models that are trained for one w each")
         same = (config.prompt_tokens, config.lora_rank) == (first.prompt_tokens, first.lora_rank)
         if not same or model.lora_names != models[0].lora_names:
             raise InputError(

@@ -21,8 +21,9 @@ class SpanRatio(NamedTuple):
 def span_ratios(result: Mapping[str, Any], of: str, to: str) -> dict[str, SpanRatio]:
     """One entry's control span over another's, averaged over objectives, then over repeats.
 
-    There is a ratio only where every span of the other entry, of each objective in each repeat, is larger than its
-    standard error over the groups (over the prompts, in texts). A ratio to a span that may as well be 0 says nothing.
+    There is a ratio only where every span of the other entry is larger than its standard error, for each objective in
+    each repeat. The error is over groups, and in texts over prompts. A ratio to a span that may as well be 0 says
+    nothing.
 
     Args:
         result: the content of ``compare.json``.

@@ -160,7 +160,7 @@ def check_weights(weights: ArrayLike, num_objectives: int) -> np.ndarray:
     if bad.any():
         row = array[bad][0] if array.ndim > 1 else array
         values = ", ".join(f"{value:g}" for value in row)
-        raise InputError(f"weights {values} (sum {row.sum():g}), expected finite numbers >= 0 that sum to 1")
+        raise InputError(f"weights {values} (sum {row.sum():g}); expected finite numbers >= 0 that sum to 1")
     return array / sums[..., None]
 
 

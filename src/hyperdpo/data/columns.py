@@ -274,7 +274,7 @@ def says_nothing(name: str) -> bool:
 
 def numbering(columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """Columns that do nothing but number the rows: different whole numbers under the name of an index, or all whole
-    numbers from 0 or 1 on, in any order, under a name that says nothing.
+    numbers from 0 or 1 on, in any order, under a generic name.
 
     Args:
         columns: name -> (N,) float64.

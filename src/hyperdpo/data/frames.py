@@ -195,7 +195,9 @@ def group_rows(qid: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     if names.shape != (rows,):
         raise InputError(f"qid: found shape {names.shape}; expected ({rows},), one per row of X")
     if names.dtype.kind == "f" and not np.isfinite(names).all():
-        raise InputError(f"qid: row {int(np.flatnonzero(~np.isfinite(names))[0])} is {names[~np.isfinite(names)][0]}")
+        raise InputError(
+            f"qid: row {int(np.flatnonzero(~np.isfinite(names))[0])} is {names[~np.isfinite(names)][0]}; expected an id"
+        )
     if names.dtype.kind == "O":
         whole = all(isinstance(name, int | np.integer) for name in names.flat)
         names = names.astype(np.int64 if whole else str)

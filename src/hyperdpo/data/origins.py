@@ -19,9 +19,9 @@ def may_need_origin(lowest: float, highest: float) -> bool:
 def origin_of(values: np.ndarray) -> float | None:
     """The number to subtract from a column, or None where 32 bits hold it well enough.
 
-    There is one where float32 cannot hold all whole numbers of the column (time stamps, dates as numbers such as
-    20240131, large identifiers), or makes different fractions equal, and holds more of them after the subtraction.
-    Values far from most of the large ones, such as a 0 that stands for a missing time stamp, have no say.
+    There is one where float32 cannot hold the column's whole numbers or makes different fractions equal, and holds more
+    of them after the subtraction. Examples are time stamps, dates such as 20240131, and large identifiers. Values far
+    from most of the large ones, such as a 0 that stands for a missing time stamp, have no say.
 
     Args:
         values: (N,) float64; NaN where a value is missing.

@@ -23,8 +23,8 @@ FORMAT_VERSION = 4
 
 _VALUES, _OFFSETS, _QIDS, _ORDER, _META = "values.npy", "offsets.npy", "qids.npy", "order.npy", "meta.json"
 _HEADER_BYTES = 128
-_COPY_BYTES = 4 << 20
-_BUCKET_BYTES = 32 << 20
+#: Sorting: bytes of rows that are copied at a time, and of a bucket that is sorted in memory.
+COPY_BYTES, BUCKET_BYTES = 4 << 20, 32 << 20
 
 
 class DamagedTableError(Exception):
@@ -276,7 +276,7 @@ class TableWriter:
     def _permute(self, order: np.ndarray) -> None:
         """Put row ``order[i]`` into row i. On disk, in two passes: into buckets, and each bucket into its order."""
         width, count = self.width, len(order)
-        bucket_rows = max(1, _BUCKET_BYTES // (4 * width))
+        bucket_rows = max(1, BUCKET_BYTES // (4 * width))
         bucket = np.empty(count, dtype=np.int64)
         bucket[order] = np.arange(count) // bucket_rows
         filled = np.arange(0, count, bucket_rows)  # the next free row of each bucket
@@ -317,7 +317,7 @@ class TableWriter:
 
 def _chunks(file: BinaryIO, count: int, width: int) -> Iterator[tuple[int, np.ndarray]]:
     """The next `count` rows of a file, a few at a time: the first one's position and (n, width) float32."""
-    most = max(1, _COPY_BYTES // (4 * width))
+    most = max(1, COPY_BYTES // (4 * width))
     for first in range(0, count, most):
         n = min(most, count - first)
         yield first, np.fromfile(file, np.float32, n * width).reshape(n, width)

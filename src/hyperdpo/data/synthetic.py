@@ -1,9 +1,9 @@
 """Generated ranking data whose attainable front is known: MSLR-format text and an oracle file.
 
 Every document has a hidden vector h. Relevance and the five labels follow from utilities of h that pull in different
-directions (:data:`CORRELATIONS`), bent so that no linear model gets all of it; the 131 features are noisy, mostly
-monotone views of h on MSLR's many scales, beside query-level and pure noise features. The oracle holds the labels'
-expectations given h: what a perfect model would know.
+directions (:data:`CORRELATIONS`), bent so that no linear model gets all of it. The 131 features are noisy, mostly
+monotone views of h on MSLR's many scales. Some describe only the query, and some are pure noise. The oracle holds the
+labels' expectations given h: what a perfect model would know.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ BLOCK_BYTES = 4 << 20
 #: What may stand between the columns of CSV.
 SEPARATORS = (",", ";", "\t", "|")
 
-_BATCH_VALUES = 1 << 20  # values of Parquet converted at a time
+#: Values of Parquet that are converted at a time.
+BATCH_VALUES = 1 << 20
 _ROW_IN_MESSAGE = re.compile(r"Row #(\d+): *(.*)", re.DOTALL)
 _UNCONVERTIBLE = re.compile(r"In CSV column #(\d+): .*conversion error", re.DOTALL)
 
@@ -68,7 +69,7 @@ class ParquetFile:
         import pyarrow.parquet as pq
 
         done, total = 0, self.path.stat().st_size
-        batch_rows = max(1, min(65_536, _BATCH_VALUES // (1 + len(columns))))
+        batch_rows = max(1, min(65_536, BATCH_VALUES // (1 + len(columns))))
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
                 yield batch

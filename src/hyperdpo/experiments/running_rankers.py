@@ -119,7 +119,7 @@ class Case:
 
     name: str
     value: int | None
-    """Of what the cases differ in."""
+    """The number by which the cases differ."""
     config: RankConfig
     repeats: Sequence[RankRepeat]
 

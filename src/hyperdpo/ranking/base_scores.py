@@ -114,7 +114,7 @@ def read_scores(path: str | Path) -> np.ndarray:
     except InputError:
         raise
     except (ValueError, TypeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not an array of numbers ({error})") from None
+        raise InputError(f"{path}: not an array of numbers ({error}); expected one number per row") from None
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise InputError(f"{path}:{row + 1}: found {scores[row]}; expected a finite score")

@@ -87,8 +87,8 @@ class TrainingConfig:
     alpha: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
     """Dirichlet(α) from which w is drawn; one number, or one per objective."""
     weights_per: Literal["group", "batch"] = "group"
-    """``group`` draws ``draws`` weightings for each group (better fronts in trials). ``batch`` draws one w per batch,
-    as printed in Algorithm 1."""
+    """``group`` draws ``draws`` weightings for each group (better fronts in trials). ``batch`` draws one per batch, as
+    in the printed Algorithm 1."""
     vertex_share: Fraction = 0.0
     """Part of the draws that is a vertex of the simplex instead: the ends of the front."""
     stratified: bool = False

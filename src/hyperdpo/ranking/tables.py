@@ -70,13 +70,6 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def print_data(lines: Sequence[str]) -> None:
-    """What is known of the data before a training, on stdout."""
-    terminal = console(120, soft_wrap=True)
-    for line in lines:
-        terminal.print(line, highlight=False, markup=False)
-
-
 def print_features(reports: Sequence[FeatureReport]) -> None:
     """Every feature as a row of a table on stdout."""
     table = Table("feature", "values", "missing", "scaling")

@@ -144,9 +144,9 @@ def sample_responses(
 
     Args:
         selected: sample again what cannot serve as training data: an empty response, broken bytes, one that the prompt
-            has already, and one that goes on with the prompt's last word (:func:`sample_prompts` cuts off after a
-            word, so it is no continuation, and prompt and response would not be tokenized alike together and apart).
-            False keeps all as sampled, in one round, to measure a model's own distribution.
+            has already, and one that continues the prompt's last word. (:func:`sample_prompts` cuts off after a word.
+            Such a response would be tokenized differently together with the prompt and alone.) False keeps all as
+            sampled, in one round, to measure a model's own distribution.
         enough: stop once so many prompts have all their responses, and leave the others with fewer; None: all prompts.
         generate: used instead of ``model.generate``, for example with weights: ``partial(model.generate,
             weights=(0.3, 0.7))``.

@@ -29,10 +29,10 @@ ALSO = (
 def from_pair(row: Row, columns: Columns | None = None) -> Parts:
     """TRL's preference form, ``prompt``, ``chosen``, ``rejected``: one objective with the labels 1 and 0.
 
-    Texts or conversations. Without a column for the prompt, it stands at the beginning of both: it is the messages that
-    both have, the text up to the last shared turn of the assistant ("Assistant:"), or the longest common beginning, as
-    TRL has it. Conversations that begin with the messages of an explicit prompt lose them; beside an assistant's
-    message alone, a prompt that is a text is the user's message.
+    Texts or conversations. Without a column for the prompt, it stands at the beginning of both: the shared messages,
+    the text up to the last shared turn of the assistant ("Assistant:"), or the longest common beginning, as in TRL.
+    Conversations that begin with the messages of an explicit prompt lose them; beside an assistant's message alone, a
+    prompt that is a text is the user's message.
 
     Args:
         columns: the columns of all rows; None: the prompt is in ``prompt`` if this row has it.

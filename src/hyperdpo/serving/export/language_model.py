@@ -1,8 +1,8 @@
 """A conditioned language model at one point of the simplex, as files that are loaded without this package.
 
 ``merged``: a transformers checkpoint, LoRA folded into the weights. ``peft``: an adapter that stock PEFT loads. In
-both, the k virtual tokens of a run with LoRA are k more tokens of the vocabulary, which the tokenizer puts before every
-text and the chat template before every conversation.
+both, the k virtual tokens of a run with LoRA are k more tokens of the vocabulary. The tokenizer puts them before every
+text, and the chat template before every conversation.
 """
 
 from __future__ import annotations

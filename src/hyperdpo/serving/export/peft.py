@@ -145,8 +145,8 @@ def _lora(
 def _token_rows(bare: Any, full: Any, ids: list[int], known: int) -> dict[str, dict[int, Tensor]]:
     """Rows (d,) by layer and id: of the embeddings, for virtual tokens; of the head, for all that no text has.
 
-    Where the head shares the embeddings' weights, PEFT takes the embeddings' rows for both unless other ids are named
-    for the head: so the head has one more, of a token that keeps its row.
+    Where the head shares the embeddings' weights, PEFT takes the embeddings' rows for both, unless other ids are named
+    for the head. So the head has one more id, of a token that keeps its row.
 
     Args:
         bare: the base with rows for them.

@@ -37,8 +37,8 @@ def add_rows(plain: Any, prefix: Tensor, ids: Sequence[int]) -> float | None:
 
     Their rows of the input embeddings are the prompt. The head is untied from the embeddings, where such a row would
     give the token any logit. A hidden state h has the logit r h there. If a v has v h > 0 for all h by some margin,
-    r = -K v puts the logit below all others, for K large enough. Trained models that were looked at have such a v; and
-    behind a LayerNorm with gains g and biases b, v = 1 / g has the same product with all h, the sum of b / g.
+    r = -K v puts the logit below all others, for K large enough. The trained models that were examined have such a v.
+    Behind a LayerNorm with gains g and biases b, v = 1 / g has the same product with all h, the sum of b / g.
 
     Where no such v is found (the weights are random, say), r is that of the token which the model finds least likely.
     ``generate`` suppresses virtual tokens in any case.

@@ -1,9 +1,9 @@
 """The JSON of a request to a ranker, with rows of features as an array where they are one.
 
-Making a list of 16,000 numbers into Python objects and those into an array takes longer than anything else that a
-server does for it, so simdjson writes them into an array at once. It is trusted with bodies that are as they should be,
-and only with the numbers of ``features``; whatever is unusual is read by orjson, and what is wrong with it is said
-elsewhere.
+Turning 16,000 numbers into Python objects, and those into an array, takes longer than anything else in a request. So
+simdjson writes them into an array directly. It reads well-formed bodies only, and of those only the numbers of
+``features``. Everything unusual is read by orjson; :mod:`hyperdpo.serving.server.rank_schema` says what is wrong with
+it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dynamic batching: lists that arrive while others are scored are scored together, next. Nobody waits for company.
 
-A request that is alone is scored at once by the event loop itself: handing it to a thread and back can take longer than
-scoring it, where other processes want the cores.
+A request that is alone is scored at once by the event loop itself. On busy cores, handing it to a thread and back can
+take longer than scoring it.
 """
 
 from __future__ import annotations
