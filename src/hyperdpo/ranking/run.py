@@ -29,14 +29,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.files import (
-    read_json,
-    read_tensors,
-    with_prefix,
-    without_prefix,
-    write_json,
-    write_tensors,
-)
+from hyperdpo.files import read_json, read_tensors, with_prefix, without_prefix, write_json, write_tensors
 from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
