@@ -15,8 +15,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-from hyperdpo.alignment.arguments import BOUNDS, WITHOUT_EFFECT, HyperDPOConfig
 from hyperdpo.alignment.settings import TRAINING, AlignSettings, ConditioningConfig
+from hyperdpo.alignment.training_config import BOUNDS, WITHOUT_EFFECT, HyperDPOConfig
 from hyperdpo.comparison.align_settings import EPOCHS
 from hyperdpo.objectives import Objective
 from hyperdpo.ranking.config import RankConfig

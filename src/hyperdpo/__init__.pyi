@@ -1,8 +1,8 @@
 from hyperdpo._version import __version__ as __version__
-from hyperdpo.alignment.arguments import HyperDPOConfig as HyperDPOConfig
 from hyperdpo.alignment.model import ConditionedLM as ConditionedLM
 from hyperdpo.alignment.run import AlignRun as AlignRun
 from hyperdpo.alignment.trainer import HyperDPOTrainer as HyperDPOTrainer
+from hyperdpo.alignment.training_config import HyperDPOConfig as HyperDPOConfig
 from hyperdpo.choosing.commands import choose as choose
 from hyperdpo.errors import InputError as InputError
 from hyperdpo.objectives import Objective as Objective

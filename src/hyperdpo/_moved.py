@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "hyperdpo.alignment.arguments": "hyperdpo.alignment.training_config",
     "hyperdpo.ranking.ranker": "hyperdpo.ranking.estimator",
     "hyperdpo.ranking.rankers": "hyperdpo.ranking.parametrizations",
     "hyperdpo.ranking.scorers": "hyperdpo.ranking.network",

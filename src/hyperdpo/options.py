@@ -206,6 +206,12 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
             "--base-scores", metavar="COLUMN|FILE", help="For a ranker on given scores: a column, or one per row."
         ),
         click.option(
+            "--main-share",
+            type=float,
+            metavar="L",
+            help="For a ranker of mixture.form gain: λ, the main label's share.  [default: the run's]",
+        ),
+        click.option(
             "--format",
             type=click.Choice(PREFERENCE_FORMATS),
             default="auto",

@@ -18,6 +18,7 @@ def rank_command(run: str | Path, data: str | Path, point: Point, base_scores: s
     """
     command = ["hyperdpo", "rank", "score", str(run), str(data), *_options(point)]
     command += ["--beta", _numbers(point.temperatures)] if point.temperatures else []
+    command += [] if point.main_share is None else ["--main-share", f"{point.main_share:g}"]
     return shlex.join([*command, *([] if base_scores is None else ["--base-scores", base_scores])])
 
 
@@ -28,6 +29,7 @@ def rank_call(point: Point, *, with_base: bool = False) -> str:
         with_base: the run needs ``base_scores``.
     """
     more = f", temperatures={list(point.temperatures)}" if point.temperatures else ""
+    more += "" if point.main_share is None else f", main_share={point.main_share:g}"
     more += ", base_scores=base_scores" if with_base else ""
     return f"predict(X, qid=qid, weights={list(point.weights)}, scale={point.scale:g}{more})"
 

@@ -13,10 +13,10 @@ from helpers import is_one_line
 from tiny_models import randomise, tiny_base
 from toy_preferences import rows, words_tokenizer
 
-from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_config import HyperDPOConfig
 from hyperdpo.alignment.training_metrics import means, reward_sums
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective

@@ -12,10 +12,10 @@ from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo import progress
-from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_config import HyperDPOConfig
 
 
 @pytest.fixture

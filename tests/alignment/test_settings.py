@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from helpers import is_one_line
 
-from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.settings import BETA, SEED, AlignSettings, settings_of
+from hyperdpo.alignment.training_config import HyperDPOConfig
 from hyperdpo.errors import InputError
 
 

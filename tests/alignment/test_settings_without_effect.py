@@ -11,8 +11,8 @@ from helpers import is_one_line
 from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
-from hyperdpo.alignment.arguments import WITHOUT_EFFECT, HyperDPOConfig, training_arguments
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_config import WITHOUT_EFFECT, HyperDPOConfig, training_arguments
 from hyperdpo.errors import InputError
 
 OTHER: dict[str, Any] = {

@@ -19,7 +19,6 @@ from helpers import is_one_line, launch, raise_at, read, run_python
 from tiny_models import PLAIN, randomise, tiny_base
 from toy_preferences import rows, text, words_tokenizer
 
-from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
@@ -32,6 +31,7 @@ from hyperdpo.alignment.evaluation import (
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.training_metrics import best_and_worst, group_of_rows
 from hyperdpo.errors import InputError
 

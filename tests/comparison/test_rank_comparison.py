@@ -557,3 +557,19 @@ def test_a_model_at_any_temperature_is_scored_from_the_command_line(generated, t
 
 def test_the_grid_of_a_comparison_holds_the_vertices():
     assert (weight_grid(5, 11).max(1) == 1).sum() == 5
+
+
+def test_expected_gains_are_compared_and_their_trees_are_kept(tmp_path, monkeypatch):
+    methods = ["hyperdpo:gain", "hyperdpo:gbdt", "hyperdpo:blend"]
+    settings = {"gbdt": {"trees": 4, "threads": 1}, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}}
+    first = run(tmp_path, methods, count=1, **settings)
+    for name, one in first["methods"].items():
+        assert one["models"] == 1
+        chosen = one["seeds"][0]["details"]["chosen"]
+        assert 0 < chosen["main_share"] < 1
+        assert ("tree_weight" in chosen) == (name != "hyperdpo:gain")
+    monkeypatch.setattr("lightgbm.train", lambda *_, **__: pytest.fail("trained again"))
+    again = run(tmp_path, methods, count=1, **settings)
+    for name, one in first["methods"].items():
+        assert one["points"] == again["methods"][name]["points"]
+    assert not list(tmp_path.rglob("*.trees.json")), "what an interrupted training keeps goes with its end"

@@ -190,7 +190,7 @@ def test_what_is_to_be_chosen_is_what_the_validation_front_is_best_with(tmp_path
     run = fit_toy(table, out=tmp_path / "run", mixture={"smoothing": [0.0, 0.5, 1.0], "power": [0.5, 1.0]})
     examples, values = run.examples(run.part(table, "validation")[1]), {}
     chosen = run.ranker.chosen
-    for candidate in run.ranker.candidates:
+    for candidate in run.ranker.candidates[0]:
         run.ranker.use(**candidate)
         values[tuple(candidate.values())] = quality(run.front(examples, weight_grid(2, CHOICE_POINTS)))
     assert set(values) == {(s, p) for s in (0.0, 0.5, 1.0) for p in (0.5, 1.0)}
@@ -210,7 +210,7 @@ def test_a_run_can_be_repeated_from_its_directory(tmp_path):
     first = fit_toy(table, out=tmp_path / "run", mixture={"power": [0.5, 1.0]})
     config = RankRun.load(tmp_path / "run").config
     again = fit_run(config, split_table(table, config), cpu())
-    assert len(again.ranker.candidates) == 6
+    assert len(again.ranker.candidates[0]) == 6
     assert again.ranker.chosen == first.ranker.chosen
     assert same_tensors(again.ranker.state_dict(), first.ranker.state_dict())
 

@@ -15,7 +15,6 @@ from typing import Any, cast
 import click
 import numpy as np
 
-from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
@@ -26,6 +25,7 @@ from hyperdpo.alignment.settings import TRAINING, settings_of
 from hyperdpo.alignment.sources import prepared, reading_of, refuse_other_settings
 from hyperdpo.alignment.tables import print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer
+from hyperdpo.alignment.training_config import training_arguments
 from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device

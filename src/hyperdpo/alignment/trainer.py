@@ -24,7 +24,6 @@ from transformers import (
 from transformers.trainer_utils import IntervalStrategy
 
 from hyperdpo.alignment.adapters import TENSORS
-from hyperdpo.alignment.arguments import HyperDPOConfig
 from hyperdpo.alignment.bases import longest_text, tokenizer_of
 from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.data.groups import Preferences
@@ -40,6 +39,7 @@ from hyperdpo.alignment.hub import model_card, push_checkpoint
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.trainer_inputs import conditioned_model, objectives_of, preferences_of
+from hyperdpo.alignment.training_config import HyperDPOConfig
 from hyperdpo.alignment.training_metrics import (
     add_sums,
     evaluation_metrics,

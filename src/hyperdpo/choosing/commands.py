@@ -54,6 +54,7 @@ def choose(
     scales: Sequence[float] = SCALES,
     points: int | None = None,
     fixed_temperatures: bool = False,
+    main_share: float | None = None,
     base_scores: str | np.ndarray | None = None,
     sort: bool = False,
     features_from_zero: bool = False,
@@ -126,7 +127,7 @@ def choose(
     if isinstance(run, RankRun) or (path is not None and run_kind(path) != "align"):
         _refuse({**reading, "model": model}, "a ranker, which has none")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
-        ranker.read_files(sort=sort, features_from_zero=features_from_zero)
+        ranker.read_files(sort=sort, features_from_zero=features_from_zero).use_share(main_share)
         requirements = [replace(r, name=_main_name(ranker, r.name)) for r in requirements]
         goal, names = _main_name(ranker, goal), rank_metrics(ranker)
         check(names, [True] * len(names))
@@ -145,7 +146,12 @@ def choose(
     from hyperdpo.choosing.language import align_effort, align_space, larger_is_better
     from hyperdpo.choosing.language import metric_names as align_metrics
 
-    foreign = {"base_scores": base_scores, "sort": sort, "features_from_zero": features_from_zero}
+    foreign = {
+        "base_scores": base_scores,
+        "main_share": main_share,
+        "sort": sort,
+        "features_from_zero": features_from_zero,
+    }
     _refuse(foreign, "a language model, where it has no meaning")
     disable_progress_bars_without_tty()
     aligned = AlignRun.load(path, model) if path is not None else run
@@ -308,14 +314,15 @@ def _share(holdout: Any) -> float | None:
 
 def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
     betas = tuple(choice.temperatures.values())
-    point = Point(tuple(choice.weights.values()), choice.scale, () if betas == tuple(run.betas) else betas)
+    share = run.ranker.chosen.get("main_share")
+    point = Point(tuple(choice.weights.values()), choice.scale, () if betas == tuple(run.betas) else betas, share)
     with_base = run.base_source.kind == "given"
-    call = rank_call(point, with_base=with_base)
+    call, told = rank_call(point, with_base=with_base), {} if share is None else {"main_share": share}
     if path is None:
-        return {"command": None, "python": f"ranker.{call}"}
+        return {**told, "command": None, "python": f"ranker.{call}"}
     column = base_scores if isinstance(base_scores, str) else "SCORES" if with_base else None
     command = rank_command(path, "DATA", point, column)
-    return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
+    return {**told, "command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
 
 
 def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from hyperdpo import hashing
-from hyperdpo.alignment.arguments import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.groups import Preferences
@@ -32,6 +31,7 @@ from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
 from hyperdpo.alignment.run import fingerprint, last_checkpoint
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
+from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.entries import PLAIN, Entry
 from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Trees
@@ -58,7 +58,7 @@ class Settings:
     Attributes:
         model: name or path of the base, for messages and file names.
         objectives: with targets and temperatures, fitted on the training groups.
-        training: arguments of :class:`~hyperdpo.alignment.arguments.HyperDPOConfig`; epochs of models for one w.
+        training: arguments of :class:`~hyperdpo.alignment.training_config.HyperDPOConfig`; epochs of models for one w.
         conditioning: of conditioned models; models for one w take its prompt and LoRA.
         sampling_factor: conditioned models train for this many times the epochs.
         learning_rate_factor: conditioned models have this many times the learning rate.

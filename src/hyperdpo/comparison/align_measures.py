@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from scipy.stats import spearmanr
 
 from hyperdpo import hashing
 from hyperdpo.alignment.evaluation import AlignmentFront, control_spans, front_of_scores, span_errors

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.settings import TRAINING, settings_of
 from hyperdpo.alignment.sources import objectives_of, reading_of
 from hyperdpo.alignment.trainer import tokenizer_of
+from hyperdpo.alignment.training_config import training_arguments
 from hyperdpo.comparison.align import Settings
 from hyperdpo.comparison.align_measures import Texts, compare
 from hyperdpo.comparison.entries import Entry

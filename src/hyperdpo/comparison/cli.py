@@ -43,6 +43,14 @@ def methods_option(default: str, variants: Variants, *, example: str, page: str)
     "--seeds", type=int, help="Repeats, each with a seed of its own.  [default: one per fold; 3 of one split]"
 )
 @click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option(
+    "--main-levels",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Also compare at N equal mean main scores, to each of which every method is moved by its share or scale.",
+)
 @click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
 @click.option("--seed", type=int, help="The first seed.")
 @settings_option("Any setting, of all methods but those that have it of their own (a note says so).")

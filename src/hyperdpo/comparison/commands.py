@@ -31,6 +31,7 @@ def rank_compare_command(
     points: int = 11,
     seeds: int | None = None,
     folds: int = 0,
+    main_levels: int = 0,
     oracle: Path | None = None,
     base_scores: str | None = None,
     cpu: bool = False,
@@ -40,6 +41,7 @@ def rank_compare_command(
 
     Args:
         seeds: None: as many as there are folds, 3 of one split.
+        main_levels: compare at so many equal main scores, too.
         given: the settings that the user gave; a note says which of them a method replaces.
     """
     entries = [parse_entry(method, RANK_VARIANTS) for method in methods]
@@ -51,7 +53,8 @@ def rank_compare_command(
     accelerator = make_accelerator(config.training.precision, cpu=cpu)
     use_free_cores()
     started = time.monotonic()
-    result = compare(config, repeats, entries, accelerator, out, points=points, say=click.echo)
+    how: dict[str, Any] = {"points": points, "main_levels": main_levels, "say": click.echo}
+    result = compare(config, repeats, entries, accelerator, out, **how)
     result["data"] = {"source": source.name, "folds": folds}
     write_json(out / "compare.json", result)
     plot_fronts(result["methods"], out / "compare.png", result["base"])

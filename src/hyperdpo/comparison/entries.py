@@ -14,6 +14,7 @@ from hyperdpo.ranking.paper import PAPER
 Variants = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 #: Trained without sampled weights, and so without the penalty on them.
+GAIN: dict[str, Any] = {"parametrization": "mixture", "mixture": {"form": "gain"}, "training": {"penalty": 0.0}}
 MIXTURE: dict[str, Any] = {"parametrization": "mixture", "training": {"penalty": 0.0}}
 #: Models for one w take only the parametrisations that do not take w.
 _FIXED: dict[str, Any] = {
@@ -27,6 +28,9 @@ RANK_VARIANTS: Variants = {
         "mixture": MIXTURE,
         "exact": {**MIXTURE, "mixture": {"smoothing": 0.0, "power": 1.0}},
         "power": {**MIXTURE, "mixture": {"power": (0.25, 0.5, 1.0)}},
+        "gain": GAIN,
+        "gbdt": {**GAIN, "scorer": {"kind": "gbdt"}},
+        "blend": {**GAIN, "scorer": {"kind": "blend"}},
         "scratch": {"parametrization": "scratch"},
         "augmentation": {"parametrization": "augmentation"},
         "temperature": {"parametrization": "temperature"},

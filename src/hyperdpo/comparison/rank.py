@@ -11,7 +11,17 @@ import numpy as np
 import torch
 
 from hyperdpo.comparison.entries import Entry
-from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Recipe, Trees
+from hyperdpo.comparison.methods import (
+    METHODS,
+    Conditioned,
+    Fixed,
+    Job,
+    Margin,
+    NetworkJob,
+    Recipe,
+    Trees,
+    needs_lightgbm,
+)
 from hyperdpo.comparison.rank_trees import TreeTrainings, lightgbm_base, tree_scores
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
@@ -26,10 +36,12 @@ from hyperdpo.ranking.draws import fixed_weights
 from hyperdpo.ranking.evaluation import Front, ScoreBatch, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
+from hyperdpo.ranking.gains import trees_beside
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
 from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
 from hyperdpo.ranking.training import History, train
 from hyperdpo.ranking.training import Training as RankerTraining
+from hyperdpo.ranking.tree_columns import TreeColumns
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -132,6 +144,10 @@ class RankTrainings(Trainings[RankModel]):
                 start.ranker.load_state_dict(tensors)
                 history = History(**values["history"])
                 start.ranker.use(**history.chosen)
+                if "trees" in values:
+                    transform = self.prepared.transform
+                    origins = transform.origins.tolist()
+                    start.ranker.trees = TreeColumns.of(values["trees"], transform.columns, origins)
                 start.ranker.to(self.accelerator.device)
             except (KeyError, TypeError, RuntimeError) as error:
                 raise InputError(
@@ -143,8 +159,12 @@ class RankTrainings(Trainings[RankModel]):
             checkpoint = path.with_suffix(".partial.safetensors")
             whole = self.on_margin(start, job, entry) if isinstance(job, Margin) else start
             history = train(replace(whole, checkpoint=checkpoint), self.accelerator)
-            write_tensors(path, start.ranker.state_dict(), {"job": job.name, "history": asdict(history)})
-            checkpoint.unlink(missing_ok=True)
+            values = {"job": job.name, "history": asdict(history)}
+            if start.ranker.trees is not None:
+                values["trees"] = start.ranker.trees.texts
+            write_tensors(path, start.ranker.state_dict(), values)
+            for kept in (checkpoint, trees_beside(checkpoint)):
+                kept.unlink(missing_ok=True)
             return trained(history)
 
         return Training(name, load, run)
@@ -254,17 +274,34 @@ class RankTrainings(Trainings[RankModel]):
 
     # --- answers
 
-    def score(self, entry: Entry, weights: np.ndarray, betas: Sequence[float], examples: Examples) -> ScoreBatch:
+    def score(
+        self,
+        entry: Entry,
+        weights: np.ndarray,
+        betas: Sequence[float],
+        examples: Examples,
+        *,
+        main_share: float | None = None,
+    ) -> ScoreBatch:
         """What scores examples at (P, m) weights.
 
         Args:
             betas: temperatures, for models that take them.
+            main_share: λ, for trees and for rankers that take one; None: their own.
         """
+        if main_share is not None and needs_lightgbm(entry.method):
+            jobs = [Trees(tuple(map(float, w)), main_share) for w in weights]
+            return _scores([self.trained(job, entry).model for job in jobs], examples)
         recipes = METHODS[entry.method](weights)
         if all(recipe.jobs == (Conditioned(),) for recipe in recipes):
             ranker = self.trained(Conditioned(), entry).model
             assert isinstance(ranker, Ranker)
-            return ranker_scores(ranker, weights, betas, self.accelerator.device)
+            device = self.accelerator.device
+            score = ranker_scores(ranker, weights, betas, device, main_share)
+            if ranker.trees is None:
+                return score
+            own = replace(examples, trees=ranker.trees)
+            return lambda group_batch, _: score(group_batch, own.batch(group_batch, device))
         return _scores([self.answering(recipe, entry) for recipe in recipes], examples)
 
     def answering(self, recipe: Recipe, entry: Entry) -> RankModel:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hyperdpo.comparison.entries import Entry, check_labels
+from hyperdpo.comparison.main_levels import MainLevels
 from hyperdpo.comparison.methods import needs_lightgbm
 from hyperdpo.comparison.rank import RankTrainings, spread_of_main
 from hyperdpo.comparison.repeats import RankRepeat
@@ -26,6 +27,7 @@ from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gbdt import GbdtModel
 from hyperdpo.ranking.oracle import attained, oracle_front
+from hyperdpo.ranking.parametrizations import Ranker
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
 
@@ -48,6 +50,7 @@ def compare(
     out: Path,
     *,
     points: int = 11,
+    main_levels: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train and measure every entry on every repeat.
@@ -55,6 +58,7 @@ def compare(
     Args:
         out: directory of the trainings; an interrupted comparison resumes there.
         points: weightings of each front.
+        main_levels: at so many mean main scores every method is measured, moved there by its own dial.
         say: called with each line of progress.
 
     Returns:
@@ -85,7 +89,9 @@ def compare(
     oracles: list[Any] = []
 
     def measurements(repeat: RankRepeat) -> RankMeasurements:
-        found = RankMeasurements(RankTrainings(repeat, config, out / repeat.name, accelerator, reference), grid)
+        trainings = RankTrainings(repeat, config, out / repeat.name, accelerator, reference)
+        levels = MainLevels(trainings, entries, main_levels) if main_levels else None
+        found = RankMeasurements(trainings, grid, levels)
         if found.attainable is not None:
             oracles.append(found.attainable.to_dict()["points"])
         return found
@@ -119,10 +125,11 @@ class RankMeasurements:
     Args:
         trainings: of the repeat.
         grid: (P, m), the weights of every front.
+        levels: the main scores at which all methods are measured; None: at none.
     """
 
-    def __init__(self, trainings: RankTrainings, grid: np.ndarray):
-        self.trainings, self.grid, self.test = trainings, grid, trainings.test()
+    def __init__(self, trainings: RankTrainings, grid: np.ndarray, levels: MainLevels | None = None):
+        self.trainings, self.grid, self.levels, self.test = trainings, grid, levels, trainings.test()
         self.betas, self.metric = trainings.prepared.betas, trainings.prepared.config.metric
         m, oracle = len(self.betas), trainings.repeat.oracle
         base = evaluate_front(
@@ -169,6 +176,9 @@ class RankMeasurements:
         result |= {"epochs": epochs, "epochs_allowed": max(allowed, default=None), "vertices": vertices(own)}
         held_out = front(on=trainings.validation)
         result["validation"] = {name: getattr(held_out, name) for name in VOLUMES} | spread_of_main(held_out)
+        for model in (one.model for one in trained):
+            if isinstance(model, Ranker) and model.takes_main_share:
+                result["details"] = {"chosen": model.chosen}
         views: dict[str, Front] = {}
         trees = [one.model for one in trained if isinstance(one.model, GbdtModel)]
         if trees:  # a scale moves scores towards the base, which trees do not start from
@@ -187,6 +197,7 @@ class RankMeasurements:
         result["views"] = {name: {key: view.to_dict()[key] for key in kept} for name, view in views.items()}
         if self.attainable is not None:
             result["oracle"] = attained(own, self.attainable)
+        result["main_levels"] = [] if self.levels is None else self.levels.measured(entry, grid, self.test)
         return result
 
 
@@ -210,7 +221,15 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         | means(epochs, "epochs")
         | {"epochs_allowed": seeds[0]["epochs_allowed"]}
         | means(seeds, "vertices", "validation", *(["oracle"] if "oracle" in seeds[0] else []))
+        | {"main_levels": _mean_levels([seed["main_levels"] for seed in seeds])}
     )
+
+
+def _mean_levels(repeats: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Each level over the repeats; none where a repeat has none."""
+    if not all(repeats):
+        return []
+    return [averages(levels, *levels[0]) for levels in zip(*repeats, strict=True)]
 
 
 def mean_points(fronts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def print_rankers(result: Mapping[str, Any]) -> None:
     known = ", ".join(f"{name} {_figure(value)}" for name, value in base["metrics"].items())
     lines = [f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}"]
     for name, one in methods.items():
-        searches = [seed["details"]["search_seconds"] for seed in one["seeds"] if "details" in seed]
+        searches = [seed.get("details", {}).get("search_seconds", 0.0) for seed in one["seeds"]]
         if any(searches):
             lines.append(f"{name}: {sum(searches) / len(searches):.1f} s more to find the main label's share")
     for name, one in methods.items():
@@ -46,6 +46,14 @@ def print_rankers(result: Mapping[str, Any]) -> None:
         ]
         if views:
             lines.append(f"{name}, without another training: {'; '.join(views)}")
+    for name, one in methods.items():
+        levels = [
+            f"{four_digits(level['hypervolume_with_main'])} at {level['main']:.3f}"
+            for level in one["main_levels"]
+            if level["main"] is not None
+        ]
+        if levels:
+            lines.append(f"{name}, hypervolume with main at a mean main score: {'; '.join(levels)}")
     if result["chosen"] is not None:
         lines.append(f"best one-shot entry on validation groups: {result['chosen']}")
     _print(result, ("train", "validation", "test"), columns, lines, width=140)

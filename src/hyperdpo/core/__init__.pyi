@@ -2,6 +2,10 @@ from hyperdpo.core.control import linear_transformation as linear_transformation
 from hyperdpo.core.control import normalised_temperatures as normalised_temperatures
 from hyperdpo.core.control import proportional_scale as proportional_scale
 from hyperdpo.core.control import temperature_transformation as temperature_transformation
+from hyperdpo.core.gains import gain_loss as gain_loss
+from hyperdpo.core.gains import gain_scores as gain_scores
+from hyperdpo.core.gains import gain_weights as gain_weights
+from hyperdpo.core.gains import total_loss as total_loss
 from hyperdpo.core.losses import average_counts as average_counts
 from hyperdpo.core.losses import cosine_penalty as cosine_penalty
 from hyperdpo.core.losses import hypernet_loss as hypernet_loss

@@ -34,16 +34,19 @@ class Point:
         weights: the m numbers of w, on the simplex; empty where a model is not conditioned, or w is not known yet.
         scale: c > 0. Above 1 the scores are nearer to the base's, below 1 farther from them.
         temperatures: the m numbers of β, before the scale; empty for those of the training.
+        main_share: λ, the main label's share, of a ranker that takes one; None for its own.
     """
 
     weights: tuple[float, ...] = ()
     scale: float = 1.0
     temperatures: tuple[float, ...] = ()
+    main_share: float | None = None
 
     def to_dict(self, objectives: Sequence[str]) -> dict[str, Any]:
         """For JSON, weights and temperatures by the names of the m objectives."""
         betas = {"temperatures": _named(objectives, self.temperatures)} if self.temperatures else {}
-        return {"weights": _named(objectives, self.weights), "scale": self.scale, **betas}
+        share = {} if self.main_share is None else {"main_share": self.main_share}
+        return {"weights": _named(objectives, self.weights), "scale": self.scale, **betas, **share}
 
     def row(self) -> np.ndarray:
         """(2 m + 1,) numbers: w, c, β."""
@@ -52,7 +55,8 @@ class Point:
     def describe(self, objectives: Sequence[str]) -> str:
         """In words, without the temperatures."""
         named = ", ".join(f"{name} {w:g}" for name, w in _named(objectives, self.weights).items())
-        return f"{named}; c = {self.scale:g}"
+        share = "" if self.main_share is None else f"; main {self.main_share:g}"
+        return f"{named}{share}; c = {self.scale:g}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class PointReader:
     """Reads points from plain values, such as those of a request in JSON.
 
     >>> PointReader(("clicks", "quality")).read({"quality": 1}, scale=2)
-    Point(weights=(0.0, 1.0), scale=2.0, temperatures=())
+    Point(weights=(0.0, 1.0), scale=2.0, temperatures=(), main_share=None)
 
     Attributes:
         names: the m objectives, in the order of the weights.
@@ -70,7 +74,15 @@ class PointReader:
     names: tuple[str, ...]
     default: Point = Point()
 
-    def read(self, weights: Any = None, scale: Any = None, temperatures: Any = None, where: str = "") -> Point:
+    def read(
+        self,
+        weights: Any = None,
+        scale: Any = None,
+        temperatures: Any = None,
+        where: str = "",
+        *,
+        main_share: Any = None,
+    ) -> Point:
         """A point; None stands for what is left out.
 
         Args:
@@ -78,6 +90,7 @@ class PointReader:
             scale: c, a number.
             temperatures: a list of m numbers.
             where: what messages begin with, such as ``groups[3].``.
+            main_share: λ, a number from 0 to below 1.
 
         Raises:
             InputError: weights off the simplex, an unknown name, or a number out of its range.
@@ -97,7 +110,10 @@ class PointReader:
         c = self.default.scale if scale is None else scale
         if isinstance(c, bool) or not isinstance(c, int | float) or not RANGE[0] <= c <= RANGE[1]:
             raise InputError(f"{where}scale: found {brief(c)}; expected a number from {RANGE[0]:g} to {RANGE[1]:g}")
-        return Point(w, float(c), betas)
+        share = self.default.main_share if main_share is None else main_share
+        if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1):
+            raise InputError(f"{where}main_share: found {brief(share)}; expected a number from 0 to below 1")
+        return Point(w, float(c), betas, None if share is None else float(share))
 
     def missing(self, where: str = "") -> InputError:
         """The error for a request that needs weights and has none."""
@@ -161,15 +177,41 @@ def check_scales(scale: ArrayLike | Tensor, rows: int) -> np.ndarray:
     Raises:
         InputError: not numbers, another shape, not finite, or not > 0.
     """
-    try:
-        array = np.asarray(_on_cpu(scale), dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(f"scale: found {shown(scale)}; expected one number or ({rows},) numbers") from None
-    if array.shape not in ((), (rows,)):
-        raise InputError(f"scale: found shape {array.shape}; expected one number or ({rows},) numbers")
+    array = _per_row("scale", scale, rows)
     wrong = array[~(np.isfinite(array) & (array > 0))]
     if wrong.size:
         raise InputError(f"scale {wrong.flat[0]:g}, expected finite numbers > 0")
+    return array
+
+
+def check_shares(main_share: ArrayLike | Tensor, rows: int) -> np.ndarray:
+    """One share λ of the main label for all groups, or one for each.
+
+    Args:
+        main_share: λ, a number from 0 to below 1, or (rows,) of them.
+        rows: the number of groups.
+
+    Returns:
+        () or (rows,) float64.
+
+    Raises:
+        InputError: not numbers, another shape, or out of range.
+    """
+    array = _per_row("main share", main_share, rows)
+    wrong = array[~((array >= 0) & (array < 1))]
+    if wrong.size:
+        raise InputError(f"main share {wrong.flat[0]:g}, expected numbers from 0 to below 1")
+    return array
+
+
+def _per_row(what: str, values: ArrayLike | Tensor, rows: int) -> np.ndarray:
+    """() or (rows,) float64."""
+    try:
+        array = np.asarray(_on_cpu(values), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{what}: found {shown(values)}; expected one number or ({rows},) numbers") from None
+    if array.shape not in ((), (rows,)):
+        raise InputError(f"{what}: found shape {array.shape}; expected one number or ({rows},) numbers")
     return array
 
 

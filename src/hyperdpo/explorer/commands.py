@@ -33,6 +33,7 @@ def explore_command(
     browser: bool = True,
     split: str = "auto",
     base_scores: str | None = None,
+    main_share: float | None = None,
     sort: bool = False,
     features_from_zero: bool = False,
     format: str = "auto",
@@ -58,12 +59,13 @@ def explore_command(
     reading |= {"ignore_columns": ignore_columns, "skip_invalid": skip_invalid}
     if kind == "align" and source is None and (told := _given(split=split, **reading)):
         raise InputError(f"{told[0]}: is about DATA; expected DATA as well")
-    foreign = _given(**reading, model=model) if kind == "rank" else _given(base_scores=base_scores, **files)
+    ranker_only = {"base_scores": base_scores, "main_share": main_share, **files}
+    foreign = _given(**reading, model=model) if kind == "rank" else _given(**ranker_only)
     if foreign:
         raise InputError(f"{foreign[0]}: {run_path} is {what[kind]}, which has none; leave it out")
     check_port(host, port)
     if kind == "rank":
-        page = _rank_page(run_path, source, compare, split, best_device(cpu), base_scores, **files)
+        page = _rank_page(run_path, source, compare, split, best_device(cpu), base_scores, main_share, **files)
     else:
         page = _align_page(run_path, source, compare, split, best_device(cpu), model, **reading)
     serve(page, f"{run_path.name} – hyperdpo explore", host, port, browser=browser)
@@ -84,13 +86,20 @@ def _fronts(explorers: Sequence[Explorer], groups: int, name: str) -> list[Front
 
 
 def _rank_page(
-    path: Path, source: Path | None, compare: Path | None, split: str, device: str, base: str | None, **files: Any
+    path: Path,
+    source: Path | None,
+    compare: Path | None,
+    split: str,
+    device: str,
+    base: str | None,
+    main_share: float | None,
+    **files: Any,
 ) -> Callable[[], object]:
     if source is None:
         raise InputError(
             f"DATA: missing; {path} is a ranker, whose run does not hold its data: expected a labelled file"
         )
-    run = RankRun.load(path).read_files(**files)
+    run = RankRun.load(path).read_files(**files).use_share(main_share)
     name, part = rank_part(run, source, split)
     given = given_base(base, run, part.table)
     explorers = [RankExplorer(run, path, part, name, base_scores=given, device=device)]

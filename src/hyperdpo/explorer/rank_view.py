@@ -112,9 +112,10 @@ class RankView:
 
     def _changed(self) -> None:
         point = self._controls.point
+        shared = replace(point, main_share=self.first.run.ranker.chosen.get("main_share"))
         base = self._base_option
         self._snippets.show(
-            rank_snippets(self.first.path, self._data, self.first.objectives, point, self.first.betas, base)
+            rank_snippets(self.first.path, self._data, self.first.objectives, shared, self.first.betas, base)
         )
         self._end_note.set_text(self.first.at_trained_end(point))
         self._ask()

@@ -40,6 +40,12 @@ run_beta_option = beta_option(
     "β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
     "others.  [default: the run's]"
 )
+main_share_option = click.option(
+    "--main-share",
+    type=float,
+    metavar="L",
+    help="λ, the main label's share, for a run of mixture.form gain.  [default: the run's]",
+)
 
 
 def config_of(options: dict[str, Any], overrides: dict[str, Any]) -> RankConfig:
@@ -96,6 +102,7 @@ def rank_fit(**options: Any) -> None:
     help="Scales c: above 1 is nearer to the base.",
 )
 @run_beta_option
+@main_share_option
 @click.option("--out", type=PATH, help="FRONT.json to write.")
 @click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
 @click.option(
@@ -126,17 +133,22 @@ def rank_front(**options: Any) -> None:
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.argument("source", metavar="DATA", type=PATH)
 @click.option(
-    "--weights",
-    required=True,
-    metavar="W,W",
-    help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0).",
+    "--weights", metavar="W,W", help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0)."
+)
+@click.option(
+    "--components",
+    type=PATH,
+    metavar="OUT",
+    help="Write one column per objective instead, whose weighted sum ranks as the run does at any weights: .parquet, "
+    ".csv or .npy.",
 )
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
 @run_beta_option
+@main_share_option
 @click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
 @ranker_data_options
 def rank_score(**options: Any) -> None:
-    """Score all rows of DATA at one weighting, scale and temperature."""
+    """Score all rows of DATA at one weighting, scale and temperature; or write columns for all weightings."""
     from hyperdpo.ranking.commands import score_command
 
     score_command(**options)

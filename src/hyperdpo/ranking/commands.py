@@ -23,12 +23,14 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.plots import plot_fronts
+from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
+from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.oracle import attained, oracle_front
-from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, RankRun
+from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
@@ -83,6 +85,7 @@ def front_command(
     points: int = 11,
     scales: Sequence[float] = (1.0,),
     temperatures: Sequence[float] | None = None,
+    main_share: float | None = None,
     out: Path | None = None,
     plot: Path | None = None,
     oracle: Path | None = None,
@@ -114,9 +117,8 @@ def front_command(
     grid[:, chosen] = weight_grid(len(chosen), points)
     use_free_cores()
     examples = run.examples(part, base_scores=given, device=device)
-    front = run.front(
-        examples, grid, list(scales), metric=settings, temperatures=temperatures, device=device, show=True
-    )
+    asked: dict[str, Any] = {"temperatures": temperatures, "main_share": main_share}
+    front = run.front(examples, grid, list(scales), metric=settings, **asked, device=device, show=True)
     note_unmeasured(front, table.source)
     betas = front.temperatures[0].tolist()
     front = front.only(chosen)
@@ -193,9 +195,11 @@ def score_command(
     run_path: Path,
     source: Path,
     *,
-    weights: str,
+    weights: str | None = None,
+    components: Path | None = None,
     scale: float = 1.0,
     temperatures: Sequence[float] | None = None,
+    main_share: float | None = None,
     out: Path | None = None,
     preset: str | None = None,
     config_file: Path | None = None,
@@ -205,17 +209,38 @@ def score_command(
     features_from_zero: bool = False,
     cpu: bool = False,
 ) -> np.ndarray:
-    """``hyperdpo rank score``: (N,) scores in the file's order."""
+    """``hyperdpo rank score``: (N,) scores in the file's order, or (N, k) components.
+
+    Args:
+        components: write these instead of scores; weights are then not needed.
+    """
     run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
-    w = parse_weights(weights, run.objectives, chosen)
+    if components is not None:
+        foreign = {"--weights": weights, "--main-share": main_share, "--beta": temperatures, "--out": out}
+        for name in (name for name, value in foreign.items() if value is not None):
+            raise InputError(f"{name}: --components writes columns for all weights, to their own file; leave it out")
+        if components.suffix not in SUFFIXES:  # now, not after the scoring
+            expected = ", ".join(SUFFIXES)
+            raise InputError(f"--components: found {components.name!r}; expected a name ending in {expected}")
+        names = component_names(run)
+    elif weights is None:
+        raise InputError("--weights: missing; expected one per objective, such as .3,.7 (or --components OUT)")
+    else:
+        w = parse_weights(weights, run.objectives, chosen)
     device = best_device(cpu)
     run.to(device)
     table = read(source, run.config, origins=run.origins)
     note_other_columns(table, run, base_scores)
     given = given_base(base_scores, run, table)
     use_free_cores()
-    scores = run.score(Part.whole(table), w, scale, temperatures=temperatures, base_scores=given, device=device)
+    if components is not None:
+        values = find_components(run, Part.whole(table), scale, base_scores=given, device=device)
+        write_components(components, table, names, values)
+        click.echo(f"{components}: {len(values):,} rows, {', '.join(names)}; rank by the sum of weight times column")
+        return values
+    asked: dict[str, Any] = {"temperatures": temperatures, "main_share": main_share}
+    scores = run.score(Part.whole(table), w, scale, **asked, base_scores=given, device=device)
     scores = table.source_order(scores)
     if out is not None and out.suffix == ".npy":
         import io
@@ -251,7 +276,7 @@ def _clear_directory(out: Path) -> None:
     """Remove the run that is overwritten. Called once the data for the new run have been read."""
     for name in (RUN, CONFIG, METRICS, MODEL):
         (out / name).unlink(missing_ok=True)
-    for name in (BASE_SCORES, "checkpoints", "logs"):
+    for name in (BASE_SCORES, TREES, "checkpoints", "logs"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 

@@ -13,12 +13,13 @@ from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.gbdt_config import WITH_TREES as WITH_TREES
+from hyperdpo.ranking.gbdt_config import GbdtConfig as GbdtConfig
 from hyperdpo.ranking.paper import PAPER
 from hyperdpo.ranking.presets import MAIN_LABEL, PRESETS
 from hyperdpo.validation import (
     Float,
     Fraction,
-    Int,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -37,8 +38,9 @@ PARAMETRIZATIONS: tuple[str, ...] = get_args(Parametrization)
 class ScorerConfig:
     """The network that scores the items of a group."""
 
-    kind: Literal["transformer", "mlp"] = "transformer"
-    """``transformer`` attends over the list (the paper's); ``mlp`` scores one item at a time."""
+    kind: Literal["transformer", "mlp", "gbdt", "blend"] = "transformer"
+    """``transformer`` attends over the list (the paper's); ``mlp`` scores one item at a time. Only with ``mixture.form:
+    gain``: ``gbdt``, LightGBM models on raw features; ``blend``, a weighted mean of a transformer and these."""
     width: PositiveInt = 64
     """d, the hidden dimension."""
     layers: PositiveInt = 2
@@ -176,6 +178,8 @@ class TemperatureConfig:
         return low, high
 
 
+#: A share λ of the main label. With 1, no weighting would differ from another.
+Share = Annotated[Float, Field(ge=0, lt=1)]
 #: A power of a power mean.
 Power = Annotated[Float, Field(ge=0, le=LARGEST_POWER)]
 
@@ -205,38 +209,27 @@ class MixtureConfig:
     power: Power | tuple[Power, ...] = 1.0
     """ρ of the power mean; 1 is linear scalarisation. Choosing among several values needs validation groups; otherwise
     1 is used if it is one of them, else the first."""
+    form: Literal["product", "gain"] = "product"
+    """``product``: the base, multiplied by the weighted sum of the targets. ``gain``: the weighted sum of expected
+    gains, the main label's among them; β, targets, transforms, distillation, smoothing and power have no effect."""
+    main_share: Share | None = None
+    """Only form ``gain``: λ, the share of the main label where none is asked for. null: the one with the best
+    validation front, or 0.25 without validation groups or main label."""
+    learned_main: Fraction | tuple[Fraction, ...] = (0.0, 0.5, 1.0)
+    """Only form ``gain``: γ. The main label's column is (1 - γ) of the base and γ of what is learned. Choosing among
+    several values needs validation groups; otherwise the middle one is used."""
 
     def __post_init__(self) -> None:
-        for name in ("smoothing", "power"):
+        for name in ("smoothing", "power", "learned_main"):
             if getattr(self, name) == ():
                 raise InputError(f"{name} is an empty list; expected at least one number")
         if not self.distillation and any(self.choices("smoothing")):
             object.__setattr__(self, "smoothing", 0.0)  # there is nothing to start from but the base
 
-    def choices(self, name: Literal["smoothing", "power"]) -> tuple[float, ...]:
+    def choices(self, name: Literal["smoothing", "power", "learned_main"]) -> tuple[float, ...]:
         """The numbers to choose from."""
         value: float | tuple[float, ...] = getattr(self, name)
         return value if isinstance(value, tuple) else (value,)
-
-
-@settings()
-class GbdtConfig:
-    """How LambdaMART is trained: ``lightgbm-ls`` and a LightGBM base."""
-
-    trees: PositiveInt = 300
-    """The most trees; early stopping may end before."""
-    learning_rate: PositiveFloat = 0.1
-    """Learning rate of a tree."""
-    leaves: Annotated[Int, Field(ge=2)] = 31
-    """The most leaves of a tree."""
-    min_items_in_leaf: PositiveInt = 20
-    """The fewest training items in a leaf."""
-    patience: NonNegativeInt = 30
-    """Trees without a better NDCG of the validation groups after which training stops; 0: never."""
-    levels: Annotated[Int, Field(ge=2)] = 31
-    """Grades that a scalarised label is cut into."""
-    threads: NonNegativeInt = 0
-    """0 for all cores. The model does not depend on it."""
 
 
 @settings()
@@ -307,9 +300,8 @@ class RankConfig:
     def __post_init__(self) -> None:
         if not self.objectives:
             raise InputError("objectives: found none; expected at least one")
-        names = [*self.names, *(() if self.main is None else (self.main.name,))]
-        for name in names:
-            if names.count(name) > 1:
+        for name in self.label_names:
+            if self.label_names.count(name) > 1:
                 raise InputError(f"objectives: the name {name!r} is used more than once (the main label counts too)")
         self.training.alphas(len(self.objectives))
         self.temperatures.box(len(self.objectives))
@@ -318,8 +310,12 @@ class RankConfig:
         """Refuse settings that the parametrisation has no use for. Not with the rest: a comparison replaces some.
 
         Raises:
-            InputError: a penalty, of a mixture.
+            InputError: a penalty, of a mixture; trees, where there are no expected gains.
         """
+        if self.scorer.kind in WITH_TREES and (self.parametrization, self.mixture.form) != ("mixture", "gain"):
+            raise InputError(f"scorer.kind is {self.scorer.kind}; it needs a mixture with mixture.form gain")
+        if self.base_scorer.kind in WITH_TREES:
+            raise InputError(f"base_scorer.kind is {self.base_scorer.kind}; expected a network: transformer or mlp")
         if self.parametrization == "mixture" and self.training.penalty:
             raise InputError(
                 f"training.penalty is {self.training.penalty}, but a mixture is trained without weights; expected 0"
@@ -329,6 +325,11 @@ class RankConfig:
     def names(self) -> tuple[str, ...]:
         """The objectives' names, in order."""
         return tuple(o.name for o in self.objectives)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The objectives' names, and the main label's where there is one."""
+        return self.names if self.main is None else (*self.names, self.main.name)
 
     def selecting(self, names: Sequence[str]) -> RankConfig:
         """The same run with some of its objectives, in the order given; the columns of the others stay out of the

@@ -157,6 +157,7 @@ class HyperRanker(BaseEstimator):
         weights: ArrayLike | Mapping[str, float] | None = None,
         scale: ArrayLike = 1.0,
         temperatures: ArrayLike | None = None,
+        main_share: ArrayLike | None = None,
         base_scores: Any = None,
     ) -> np.ndarray:
         """Scores (N,) float32, in the order of the rows; larger is better within a group.
@@ -171,6 +172,8 @@ class HyperRanker(BaseEstimator):
             scale: c, one number or (g,): above 1 is nearer to the base.
             temperatures: m numbers β, one per objective; None: those of the objectives. ``mixture`` and ``temperature``
                 answer at any, the others at multiples of their own.
+            main_share: λ of the main label, one number or (g,), where ``mixture`` has ``form: gain``; None: what the
+                training has chosen.
             base_scores: (N,), needed where the ranker was fitted with given base scores, unless it is ``scratch`` and
                 ``scale`` is 1.
 
@@ -186,6 +189,7 @@ class HyperRanker(BaseEstimator):
             self._weights(weights),
             scale,
             temperatures=temperatures,
+            main_share=main_share,
             base_scores=base,
             device=self._device(),
         )

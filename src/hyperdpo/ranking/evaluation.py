@@ -47,6 +47,8 @@ class Front:
     groups_counted: np.ndarray
     """(m,): groups that have a positive label for the objective."""
     settings: NdcgSettings
+    main_shares: np.ndarray | None = None
+    """(P,): λ, the main label's share; None for a model that takes none."""
 
     @property
     def hypervolume(self) -> float:
@@ -84,6 +86,7 @@ class Front:
         return replace(
             first,
             main=main,
+            main_shares=None if first.main_shares is None else column("main_shares"),
             weights=column("weights"),
             scales=column("scales"),
             temperatures=column("temperatures"),
@@ -97,6 +100,7 @@ class Front:
         names = self.objectives
         points = [
             {
+                **({} if self.main_shares is None else {"main_share": float(self.main_shares[p])}),
                 "metrics": named(names, self.metrics[p]),
                 "main": None if self.main is None or np.isnan(self.main[p]) else float(self.main[p]),
                 "mrr": named(names, self.mrr[p]),
@@ -128,6 +132,7 @@ def score_items(
     temperatures: Sequence[float],
     device: torch.device | str = "cpu",
     *,
+    main_share: np.ndarray | None = None,
     batches: list[GroupBatch] | None = None,
     reduce: ReduceArray | None = None,
 ) -> np.ndarray:
@@ -136,6 +141,7 @@ def score_items(
     Args:
         weights: (g, m), one row per group, or None for a ranker that knows none.
         temperatures: m numbers.
+        main_share: (g,) λ of each group, for a ranker that takes one; None: its own.
         batches: only these groups (a process's share); the others score 0 here.
         reduce: sums over processes.
     """
@@ -146,16 +152,26 @@ def score_items(
         if weights is None:
             found = ranker(batch)
         else:
-            found = ranker.scores(batch, _tensor(weights[group_batch.groups], device).unsqueeze(0), temperatures)[0]
+            w = _tensor(weights[group_batch.groups], device).unsqueeze(0)
+            share = None if main_share is None else _tensor(main_share[group_batch.groups], device).unsqueeze(0)
+            found = ranker.scores(batch, w, temperatures, share)[0]
         rows, mask = items.index(group_batch)
         scores[rows[mask]] = found.float().cpu().numpy()[mask]
     return scores if reduce is None else reduce(scores)
 
 
 def ranker_scores(
-    ranker: Ranker, weights: np.ndarray, temperatures: Sequence[float], device: torch.device | str = "cpu"
+    ranker: Ranker,
+    weights: np.ndarray,
+    temperatures: Sequence[float],
+    device: torch.device | str = "cpu",
+    main_share: float | None = None,
 ) -> ScoreBatch:
-    """The (P, G, n) scores of a ranker at (P, m) weights; a ranker that knows no weights scores once."""
+    """The (P, G, n) scores of a ranker at (P, m) weights; a ranker that knows no weights scores once.
+
+    Args:
+        main_share: λ, for a ranker that takes one; None: its own.
+    """
     grid = _tensor(weights, device).unsqueeze(1)
 
     def score(_: GroupBatch, batch: Batch) -> torch.Tensor:
@@ -166,7 +182,10 @@ def ranker_scores(
         if ranker.scorer.shares_blocks and batch.hidden is None:  # once for all passes
             batch = replace(batch, hidden=ranker.scorer.before_conditions(batch.features, batch.mask))
         return torch.cat(
-            [ranker.scores(batch, part.expand(-1, groups, -1), temperatures) for part in grid.split(per_pass)]
+            [
+                ranker.scores(batch, part.expand(-1, groups, -1), temperatures, main_share)
+                for part in grid.split(per_pass)
+            ]
         )
 
     return score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -78,6 +78,8 @@ class Batch:
     """(G, n) float32, 0 on padding."""
     hidden: torch.Tensor | None = field(default=None, kw_only=True)
     """(G, n, d): what a scorer makes of the features before it sees conditions, where that is known."""
+    tree_columns: torch.Tensor | None = field(default=None, kw_only=True)
+    """(G, M, n): the expected gains that trees predict, where a ranker has trees."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Items:
     features: Features
     base_scores: np.ndarray
     """(N,) float32; zeros where there is no base (as for the base itself)."""
+    trees: Callable[[Part], np.ndarray] | None = None
+    """For a ranker with trees: (N, M) float32 expected gains of the part's rows."""
 
     @property
     def sizes(self) -> np.ndarray:
@@ -126,7 +130,19 @@ class Items:
             self.features(rows, group_batch.groups).to(device, non_blocking=True),
             torch.from_numpy(mask).to(device, non_blocking=True),
             torch.from_numpy(np.where(mask, self.base_scores[rows], 0)).to(device, non_blocking=True),
+            tree_columns=self._tree_batch(rows, device),
         )
+
+    def _tree_batch(self, rows: np.ndarray, device: torch.device | str) -> torch.Tensor | None:
+        """(G, M, n) of (G, n) rows."""
+        if self._tree_columns is None:
+            return None
+        columns = np.ascontiguousarray(np.moveaxis(self._tree_columns[rows], -1, 1))
+        return torch.from_numpy(columns).to(device, non_blocking=True)
+
+    @functools.cached_property
+    def _tree_columns(self) -> np.ndarray | None:
+        return None if self.trees is None else self.trees(self.part)
 
     def batches(self, groups: np.ndarray | None = None) -> list[GroupBatch]:
         """All groups (or these) once, in batches of similar sizes, for scoring."""
@@ -167,6 +183,7 @@ class Examples(Items):
             targets.to(device, non_blocking=True),
             signal.to(device, non_blocking=True),
             judged=judged,
+            tree_columns=plain.tree_columns,
         )
 
     @functools.cached_property

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.hashing import digest, fingerprint
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
-from hyperdpo.ranking.config import RankConfig
+from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
+from hyperdpo.ranking.gains import choose_totals, gain_examples, prepare_ranker, train_trees
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
-from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker, conditioned_ranker
+from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker, conditioned_ranker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import History, Training, array_sum, quality, train, validation_front
 
@@ -208,7 +210,22 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     evaluations = max(round(training.evaluations * min(factor, 1.0)), 1)  # as far apart as in the others' trainings
     training = replace(training, epochs=max(round(training.epochs * factor), 1), evaluations=evaluations)
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
-    if isinstance(ranker, MixtureRanker):
+    begin: Callable[[Path | None], float] | None = None
+    settle: Callable[[torch.device], None] | None = None
+    print_ = fingerprint([prepared.fingerprint, conditioned_settings(config)])
+    train_on, validation = prepared.examples["train"], prepared.examples.get("validation")
+    if isinstance(ranker, GainRanker):
+        train_on = gain_examples(train_on, config.main, config.metric)
+        held_out = None if validation is None else gain_examples(validation, config.main, config.metric)
+        prepare_ranker(ranker, train_on, held_out, config.metric)
+        sampler = fixed_weights(np.full(ranker.num_columns, 1 / ranker.num_columns))
+        if config.scorer.kind in WITH_TREES:
+            columns, origins = prepared.transform.columns, prepared.transform.origins.tolist()
+            begin = partial(train_trees, ranker, train_on, held_out, columns, origins, config, print_)
+            validation = None if validation is None else replace(validation, trees=ranker.tree_columns)
+        if held_out is not None and ranker.has_network:
+            settle = partial(choose_totals, ranker, held_out)
+    elif isinstance(ranker, MixtureRanker):
         ranker.base_spread.fill_(_base_spread(prepared.examples["train"]) or 1.0)
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
     elif config.parametrization == "temperature":
@@ -218,8 +235,8 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     return Training(
         name="ranker",
         ranker=ranker,
-        train=prepared.examples["train"],
-        validation=prepared.examples.get("validation"),
+        train=train_on,
+        validation=validation,
         sampler=sampler,
         betas=prepared.betas,
         config=training,
@@ -228,8 +245,10 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
         choice=quality,
         validation_betas=validation_betas,
         checkpoint=checkpoint,
-        fingerprint=fingerprint([prepared.fingerprint, conditioned_settings(config)]),
+        fingerprint=print_,
         first_step=0 if prepared.base is None else config.base_training.epochs,
+        begin=begin,
+        settle=settle,
     )
 
 
@@ -240,7 +259,15 @@ def conditioned_settings(config: RankConfig) -> dict[str, Any]:
     known = {name: settings[name] for name in ("scorer", "parametrization", "seed")}
     known["training"] = {name: value for name, value in settings["training"].items() if name not in unread}
     section = {"mixture": "mixture", "temperature": "temperatures"}.get(config.parametrization)
-    return known if section is None else known | {section: settings[section]}
+    if section is None:
+        return known
+    read = settings[section]
+    if section == "mixture":  # each form has settings of its own
+        others = GAIN_ONLY if config.mixture.form == "product" else PRODUCT_ONLY
+        read = {name: value for name, value in read.items() if name not in others}
+    if config.scorer.kind in WITH_TREES:
+        known["gbdt"] = {name: value for name, value in settings["gbdt"].items() if name not in ("levels", "threads")}
+    return known | {section: read}
 
 
 def fit_run(
@@ -319,10 +346,10 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
         "weights_per": job.config.weights_per,
         "history": {name: asdict(one) for name, one in histories.items()},
     }
-    if "validation" in prepared.examples:
+    if job.validation is not None:
         m = len(prepared.betas)
         front = validation_front(
-            job.ranker, prepared.examples["validation"], weight_grid(m, max(11, m)), job.betas, job.metric, accelerator
+            job.ranker, job.validation, weight_grid(m, max(11, m)), job.betas, job.metric, accelerator
         )
         metrics["validation_front"] = front.to_dict()
     return metrics
@@ -330,6 +357,8 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
 
 #: Settings of a training that say how w is drawn and what follows from it: nothing to one without sampled w.
 SAMPLING = {"alpha", "weights_per", "vertex_share", "stratified", "draws", "penalty", "sampling_factor"}
+#: Settings of a mixture that only one form reads.
+GAIN_ONLY, PRODUCT_ONLY = {"form", "main_share", "learned_main"}, {"distillation", "smoothing", "power"}
 #: Settings of a training that no result depends on.
 UNREAD = {"checkpoint_seconds"}
 

@@ -9,7 +9,7 @@ table of gains is valid for any label. The rows are put into bins once and share
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +163,7 @@ class GbdtData:
         if with_base not in self._rows:
             parts = [examples.part for examples in self._splits]
             base = [examples.base_scores for examples in self._splits] if with_base else None
-            self._rows[with_base] = _binned(parts, self.columns, self.origins, base, self.config, self.seed)
+            self._rows[with_base] = binned(parts, self.columns, self.origins, base, self.config, self.seed)
         return self._rows[with_base]
 
     def labels(self, weights: np.ndarray, main_share: float) -> list[np.ndarray]:
@@ -186,7 +186,8 @@ def train_lambdamart(data: GbdtData, weights: np.ndarray, main_share: float, *, 
         InputError: weights or share that are out of range, a feature column that is missing.
     """
     labels = data.labels(weights, main_share)
-    text = _boost(data.rows(with_base), labels, np.arange(data.config.levels), data.config, data.metric, data.seed)
+    own = _lambdarank(np.arange(data.config.levels), data.metric)
+    text = boost(data.rows(with_base), labels, own, data.config, data.seed)
     return GbdtModel(text, data.columns, with_base, data.config.threads, data.origins)
 
 
@@ -223,8 +224,8 @@ def train_gbdt_base(
         table = np.arange(config.levels)
     for part in parts:
         _check_sizes(part)
-    rows = _binned(parts, tuple(columns), tuple(origins), None, config, seed)
-    text = _boost(rows, labels, table, config, metric, seed)
+    rows = binned(parts, tuple(columns), tuple(origins), None, config, seed)
+    text = boost(rows, labels, _lambdarank(table, metric), config, seed)
     return GbdtModel(text, tuple(columns), False, config.threads, tuple(origins))
 
 
@@ -269,7 +270,7 @@ def choose_main_share(
 # --- LightGBM
 
 
-def _binned(
+def binned(
     parts: Sequence[Part],
     columns: tuple[str, ...],
     origins: tuple[float, ...],
@@ -295,31 +296,30 @@ def _binned(
     return datasets
 
 
-def _boost(
-    datasets: list[Any],
-    labels: Sequence[np.ndarray],
-    gains: np.ndarray,
-    config: GbdtConfig,
-    metric: NdcgSettings,
-    seed: int,
+def _lambdarank(gains: np.ndarray, metric: NdcgSettings) -> dict[str, Any]:
+    """LightGBM's settings of LambdaMART.
+
+    Args:
+        gains: (levels,) the gain of each grade.
+    """
+    table, places = [int(gain) for gain in gains], [metric.k or LARGEST_GROUP]
+    return {"objective": "lambdarank", "label_gain": table, "metric": "ndcg", "eval_at": places}
+
+
+def boost(
+    datasets: list[Any], labels: Sequence[np.ndarray], own: Mapping[str, Any], config: GbdtConfig, seed: int
 ) -> str:
     """A model's text.
 
     Args:
-        labels: (N,) grades of each data set's rows.
-        gains: (levels,) the gain of each grade.
+        datasets: from :func:`binned`.
+        labels: (N,) of each data set's rows.
+        own: LightGBM's settings of the objective and its metric.
     """
     lightgbm = _lightgbm()
     for dataset, label in zip(datasets, labels, strict=True):
         dataset.set_label(label)
-    settings = _settings(config, seed) | {
-        "objective": "lambdarank",
-        "label_gain": [int(gain) for gain in gains],
-        "learning_rate": config.learning_rate,
-        "num_leaves": config.leaves,
-        "metric": "ndcg",
-        "eval_at": [metric.k or LARGEST_GROUP],
-    }
+    settings = _settings(config, seed) | {"learning_rate": config.learning_rate, "num_leaves": config.leaves, **own}
     stops_early = len(datasets) > 1 and config.patience > 0
     stops = [lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else []
     try:

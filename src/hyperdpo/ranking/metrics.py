@@ -83,6 +83,26 @@ def ideal_dcg(labels: Tensor, mask: Tensor, settings: NdcgSettings = PAPER_NDCG)
     return best @ _discounts(best).to(best.dtype)
 
 
+def relative_gains(labels: Tensor, mask: Tensor, settings: NdcgSettings = PAPER_NDCG) -> Tensor:
+    """What one item adds to NDCG where its discount is 1: its gain, divided by the ideal DCG.
+
+    NDCG is the sum of these over the first k places, each divided by log2(1 + place).
+
+    Args:
+        labels: (..., G, n).
+        mask: (G, n), or (..., G, n) where labels are known for different items.
+        settings: which NDCG.
+
+    Returns:
+        (..., G, n), from 0 to 1; 0 on padding and in groups without a positive label.
+
+    Raises:
+        InputError: as :func:`ndcg`, for the labels.
+    """
+    ideal = ideal_dcg(labels, mask, settings).unsqueeze(-1)
+    return torch.where(ideal > 0, _gains(labels, mask, settings) / ideal, 0)
+
+
 def mrr(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Reciprocal rank of the first item with a positive label, of each group.
 

@@ -23,28 +23,22 @@ from numpy.typing import ArrayLike
 
 from hyperdpo._version import __version__
 from hyperdpo.core.control import linear_transformation, proportional_scale
-from hyperdpo.core.point import check_scales, check_temperatures, check_weights
+from hyperdpo.core.point import check_scales, check_shares, check_temperatures, check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.files import (
-    read_json,
-    read_tensors,
-    with_prefix,
-    without_prefix,
-    write_json,
-    write_tensors,
-)
+from hyperdpo.files import read_json, read_tensors, with_prefix, without_prefix, write_json, write_tensors
 from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
-from hyperdpo.ranking.config import RankConfig, parse_config
+from hyperdpo.ranking.config import WITH_TREES, RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
+from hyperdpo.ranking.tree_columns import TreeColumns
 from hyperdpo.runs import METRICS, RUN, read_run
 
 #: Raised whenever runs hold something that an older version would not understand.
@@ -52,7 +46,7 @@ FORMAT_VERSION = 3
 #: Versions that are read: 2 knows neither missing values nor origins of features.
 READABLE_VERSIONS = (2, FORMAT_VERSION)
 
-CONFIG, MODEL, BASE_SCORES = "config.json", "model.safetensors", "base_scores"
+CONFIG, MODEL, BASE_SCORES, TREES = "config.json", "model.safetensors", "base_scores", "trees"
 
 
 @dataclass
@@ -119,6 +113,7 @@ class RankRun:
         scale: ArrayLike = 1.0,
         *,
         temperatures: ArrayLike | None = None,
+        main_share: ArrayLike | None = None,
         base_scores: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> np.ndarray:
@@ -128,6 +123,7 @@ class RankRun:
             weights: (m,), or (g, m) with one row per group.
             scale: c of :func:`~hyperdpo.core.control.linear_transformation`, one number, or (g,) with one per group.
             temperatures: m numbers β, before the scale; None: those of the run. See :meth:`answering`.
+            main_share: λ, one number, or (g,) with one per group; None: that of the run. See :meth:`share`.
             base_scores: (N of the table,), where the run cannot compute them itself.
 
         Raises:
@@ -142,12 +138,15 @@ class RankRun:
                 f"or ({groups}, {len(self.objectives)})"
             )
         c = check_scales(scale, groups) * factor
+        share = self.share(main_share, groups)
         needs_base = self.ranker.needs_base or not np.all(c == 1)
         base = np.zeros(int(part.sizes.sum()), np.float32)
         if needs_base or base_scores is not None:
             base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        items = Items(part=part, features=self._features(part, resident=False), base_scores=base)
-        scores = score_items(self.ranker, items, np.broadcast_to(w, (groups, w.shape[-1])), betas, device)
+        features = self.features(part)
+        items = Items(part=part, features=features, base_scores=base, trees=self.ranker.trees)
+        w = np.broadcast_to(w, (groups, w.shape[-1]))
+        scores = score_items(self.ranker, items, w, betas, device, main_share=share)
         per_row: Any = float(c) if np.ndim(c) == 0 else np.repeat(c, part.sizes).astype(np.float32)
         return np.asarray(linear_transformation(scores, base, per_row), dtype=np.float32)
 
@@ -160,8 +159,9 @@ class RankRun:
         if main is not None and main.column not in part.table.label_columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        features, qid_column = self._features(part), self.config.qid_column
-        return build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
+        features, qid_column = self.features(part, resident=True), self.config.qid_column
+        found = build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
+        return replace(found, trees=self.ranker.trees)
 
     def front(
         self,
@@ -171,21 +171,27 @@ class RankRun:
         *,
         metric: NdcgSettings | None = None,
         temperatures: ArrayLike | None = None,
+        main_share: float | None = None,
         device: torch.device | str = "cpu",
         show: bool = False,
     ) -> Front:
-        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made; of temperatures as in
-        :meth:`score`."""
+        """Metrics at every pair of weights (P, m) and scale, on what :meth:`examples` made.
+
+        Args:
+            temperatures, main_share: as in :meth:`score`.
+        """
         grid = np.atleast_2d(check_weights(weights, len(self.objectives)))
         betas, factor = self.answering(temperatures)
         self.ranker.eval()
-        score = ranker_scores(self.ranker, grid, betas, device)
+        shares = self.share(main_share, len(grid) * len(scales))
+        score = ranker_scores(self.ranker, grid, betas, device, None if shares is None else float(shares[0]))
         scaled = [c * factor for c in scales]
         settings = metric or self.config.metric
         with progress_bar("front", examples.num_items, "items", show=show) as update:
             front = evaluate_front(score, examples, grid, scaled, betas, settings, device=device, update=update)
         wanted = np.asarray(betas) * factor
-        return replace(front, scales=front.scales / factor, temperatures=np.tile(wanted, (len(front.scales), 1)))
+        tiled = np.tile(wanted, (len(front.scales), 1))
+        return replace(front, scales=front.scales / factor, temperatures=tiled, main_shares=shares)
 
     def answering(self, temperatures: ArrayLike | None) -> tuple[list[float], float]:
         """At which temperatures the ranker is to be asked, and with which scale, to have the scores at others.
@@ -198,6 +204,8 @@ class RankRun:
         """
         if temperatures is None:
             return self.betas, 1.0
+        if self.ranker.takes_main_share:
+            raise InputError("temperatures: expected gains (mixture.form gain) have none; use a scale or a main share")
         wanted = check_temperatures(temperatures, len(self.objectives))
         if self.ranker.takes_temperatures:
             return [float(beta) for beta in wanted], 1.0
@@ -209,6 +217,33 @@ class RankRun:
                 "(mixture and temperature answer at any)"
             )
         return self.betas, factor
+
+    def share(self, main_share: ArrayLike | None, rows: int) -> np.ndarray | None:
+        """(rows,) λ, the main label's share: what is asked for, or the run's own. None for a run that takes none.
+
+        Args:
+            main_share: one number, or one for each row.
+
+        Raises:
+            InputError: a run that takes no share is asked for one, or not numbers from 0 to below 1.
+        """
+        if self.ranker.takes_main_share:
+            asked = self.ranker.chosen["main_share"] if main_share is None else main_share
+            return np.broadcast_to(check_shares(asked, rows), (rows,))
+        if main_share is not None:
+            raise InputError("main share: this run takes none; train one with mixture.form=gain, or use a scale")
+        return None
+
+    def use_share(self, main_share: float | None) -> RankRun:
+        """Answer with this share λ where none is asked for, from now on; None leaves it as it is.
+
+        Raises:
+            InputError: as :meth:`share`.
+        """
+        if main_share is not None:
+            self.share(main_share, 1)
+            self.ranker.use(main_share=main_share)
+        return self
 
     def base_front(self, examples: Examples, *, metric: NdcgSettings | None = None) -> Front:
         """The base as a front of one point."""
@@ -296,7 +331,8 @@ class RankRun:
     def save(self, path: Path) -> None:
         """Write the run directory; ``run.json`` goes first and comes last: a directory with one is complete."""
         (path / RUN).unlink(missing_ok=True)
-        shutil.rmtree(path / BASE_SCORES, ignore_errors=True)
+        for name in (BASE_SCORES, TREES):
+            shutil.rmtree(path / name, ignore_errors=True)
         tensors = with_prefix("ranker", self.ranker.state_dict())
         if self.base is not None:
             tensors |= with_prefix("base", self.base.state_dict())
@@ -305,6 +341,8 @@ class RankRun:
             for name in ("mean", "scale", "origins", "logs", "indicators")
         }
         write_tensors(path / MODEL, tensors)
+        if self.ranker.trees is not None:
+            self.ranker.trees.save(path / TREES, self.config.label_names)
         write_json(path / CONFIG, self.config.to_dict())
         write_json(path / METRICS, self.metrics)
         for name, scores in self._base_scores.items():
@@ -347,6 +385,10 @@ class RankRun:
                     base = Ranker(config.base_scorer, transform.width)
             ranker.load_state_dict(without_prefix("ranker", tensors))
             ranker.use(**run["chosen"])
+            if config.scorer.kind in WITH_TREES:
+                names = config.label_names
+                origins = transform.origins.tolist()
+                ranker.trees = TreeColumns.load(path / TREES, names, columns, origins, config.gbdt.threads)
             if base is not None:
                 base.load_state_dict(base_state)
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
@@ -355,7 +397,8 @@ class RankRun:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: its files do not belong together ({str(error).splitlines()[0]})") from None
 
-    def _features(self, part: Part, *, resident: bool = True) -> Features:
+    def features(self, part: Part, *, resident: bool = False) -> Features:
+        """Transformed features of a part's rows; in memory as a whole if ``resident`` and not too large."""
         return Features(part, self.transform, self.config.resident_gib * 2**30 if resident else 0)
 
     def _recalled(self, table: GroupedTable) -> np.ndarray | None:

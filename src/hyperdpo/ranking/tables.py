@@ -22,15 +22,17 @@ def print_front(result: Mapping[str, Any]) -> None:
     table = Table(
         title=f"{result['metric']['description']}, {data['split']} groups: {data['groups']}", title_justify="left"
     )
-    for heading in ("weights", "scale", *names, "main"):
+    shares = ["share"] if "main_share" in result["points"][0] else []
+    for heading in ("weights", *shares, "scale", *names, "main"):
         table.add_column(heading, justify="right", overflow="fold")
 
-    def row(weights: str, scale: str, point: Mapping[str, Any]) -> None:
-        table.add_row(weights, scale, *(_figure(point["metrics"][n]) for n in names), _figure(point["main"]))
+    def row(point: Mapping[str, Any], *where: str) -> None:
+        table.add_row(*where, *(_figure(point["metrics"][n]) for n in names), _figure(point["main"]))
 
-    row("base", "", result["base"])
+    row(result["base"], "base", *("" for _ in shares), "")
     for point in result["points"]:
-        row(written_weights(point["weights"]), f"{point['scale']:g}", point)
+        share = (f"{point['main_share']:g}" for _ in shares)
+        row(point, written_weights(point["weights"]), *share, f"{point['scale']:g}")
     terminal = console(120)
     terminal.print(table)
     terminal.print(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -81,6 +81,9 @@ class Training:
         checkpoint: file to resume from and to write to.
         fingerprint: what must agree for a checkpoint to be used.
         first_step: added to the epochs that trackers are told: they take rising numbers only.
+        begin: called with the checkpoint's path before the first epoch, for parts of the ranker that are not trained by
+            epochs; returns the seconds that they took.
+        settle: called with the chosen weights in place, before candidates are compared.
     """
 
     name: str
@@ -98,6 +101,8 @@ class Training:
     checkpoint: Path | None = None
     fingerprint: str = ""
     first_step: int = 0
+    begin: Callable[[Path | None], float] | None = None
+    settle: Callable[[torch.device], None] | None = None
 
 
 def make_accelerator(
@@ -137,10 +142,17 @@ def train(job: Training, accelerator: Accelerator) -> History:
     Raises:
         InputError: the loss is not finite, or the checkpoint belongs to another run.
     """
+    before = 0.0 if job.begin is None else job.begin(job.checkpoint)
     loop = _Loop(job, accelerator)
-    loop.resume()
-    loop.run()
+    if loop.optimizer is None:
+        loop.evaluate(0.0)
+    else:
+        loop.resume()
+        loop.run()
+    loop.history.seconds += before
     job.ranker.load_state_dict(loop.best)
+    if job.settle is not None:
+        job.settle(accelerator.device)
     loop.choose()
     return loop.history
 
@@ -154,10 +166,12 @@ class _Loop:
         self.epoch = 0
         self.best = _state(job.ranker)
         self.device = accelerator.device
-        optimizer = torch.optim.AdamW(
-            job.ranker.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.model, self.optimizer = accelerator.prepare(job.ranker, optimizer)
+        self.model: Any = job.ranker
+        self.optimizer: Any = None  # of a ranker without a network
+        if parameters := list(job.ranker.parameters()):
+            rate, decay = config.learning_rate, config.weight_decay
+            optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+            self.model, self.optimizer = accelerator.prepare(job.ranker, optimizer)
         self.reduce = sum_over_processes if accelerator.num_processes > 1 else None
         self.budget = min(
             config.batch_items, max(job.train.num_items // config.min_batches, int(job.train.sizes.max()))
@@ -188,7 +202,7 @@ class _Loop:
                 self.history.seconds = spent_before + time.monotonic() - started
                 log = {f"{self.job.name}/loss": loss}
                 if self.epoch in self.evaluate_after:
-                    log |= self._evaluate(loss)
+                    log |= self.evaluate(loss)
                 self.history.seconds = spent_before + time.monotonic() - started
                 self.accelerator.log(log, step=self.job.first_step + self.epoch)
                 if time.monotonic() - self.saved_at >= config.checkpoint_seconds:
@@ -255,7 +269,7 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
-    def _evaluate(self, loss: float) -> dict[str, float]:
+    def evaluate(self, loss: float) -> dict[str, float]:
         """Measure the validation front; keep the weights if it is the best so far."""
         job, history = self.job, self.history
         history.epochs.append(self.epoch)
@@ -286,16 +300,17 @@ class _Loop:
         job, started = self.job, time.monotonic()
         if job.validation is None or not job.ranker.candidates:
             return
-        values = []
         grid = weight_grid(len(job.betas), max(CHOICE_POINTS, len(job.betas) + 2))
-        for candidate in job.ranker.candidates:
-            job.ranker.use(**candidate)
-            front = validation_front(
-                job.ranker, job.validation, grid, job.betas, job.metric, self.accelerator, self.measured
-            )
-            values.append(job.choice(front))
-        self.history.chosen = dict(job.ranker.candidates[int(np.argmax(values))])
-        job.ranker.use(**self.history.chosen)
+        for candidates in job.ranker.candidates:
+            values = []
+            for candidate in candidates:
+                job.ranker.use(**candidate)
+                front = validation_front(
+                    job.ranker, job.validation, grid, job.betas, job.metric, self.accelerator, self.measured
+                )
+                values.append(job.choice(front))
+            self.history.chosen |= candidates[int(np.argmax(values))]
+            job.ranker.use(**self.history.chosen)
         self.history.seconds += time.monotonic() - started
 
     def save(self) -> None:

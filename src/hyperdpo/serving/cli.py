@@ -46,6 +46,7 @@ def export(**options: Any) -> None:
     "--scale", type=click.FloatRange(min=0, min_open=True), help="Scale for requests that name none.  [default: 1]"
 )
 @beta_option("A ranker's β for requests that name none.")
+@click.option("--main-share", type=float, metavar="L", help="A ranker's λ for requests that name none.")
 @click.option(
     "--api-key-env",
     metavar="NAME",

@@ -10,13 +10,13 @@ from typing import Any
 import click
 import numpy as np
 
-from hyperdpo.alignment.arguments import training_arguments
 from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import fit_command, front_command
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.tables import print_generated
 from hyperdpo.alignment.trainer import tokenizer_of
+from hyperdpo.alignment.training_config import training_arguments
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.files import write_atomically
 from hyperdpo.printing import page_of

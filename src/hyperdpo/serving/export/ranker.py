@@ -71,6 +71,8 @@ class ExportedRanker(RawRanker):
         if isinstance(run.ranker, TemperatureRanker) and temperatures is None:
             self.betas = None
             self.inputs["temperatures"] = ("batch", None)
+        if run.ranker.takes_main_share:
+            self.inputs["main_share"] = ("batch",)
         if isinstance(run.ranker, MixtureRanker) and len(set(self.betas or ())) > 1:
             found, equal = ", ".join(f"{b:g}" for b in self.betas or ()), ",".join("1" for _ in self.betas or ())
             raise InputError(
@@ -87,11 +89,12 @@ class ExportedRanker(RawRanker):
         scale: torch.Tensor,
         base_scores: torch.Tensor | None = None,
         temperatures: torch.Tensor | None = None,
+        main_share: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(B, n) scores, as :meth:`RawRanker.scores`; ``temperatures`` (B, m) > 0 where they are not frozen."""
         asked = self.betas if self.betas is not None else temperatures
         assert asked is not None
-        return self.scores(features, mask, weights, scale * self.factor, base_scores, asked)
+        return self.scores(features, mask, weights, scale * self.factor, base_scores, asked, main_share)
 
     def example(self, groups: int, items: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Inputs of the kind that the training saw, in order, with padding in all groups but the first."""
@@ -109,6 +112,7 @@ class ExportedRanker(RawRanker):
             "scale": 0.5 + 2 * torch.rand(groups, generator=rng),
             "base_scores": torch.randn(groups, items, generator=rng),
             "temperatures": 0.5 + torch.rand(groups, m, generator=rng),
+            "main_share": 0.9 * torch.rand(groups, generator=rng),
         }
         return tuple(values[name] for name in self.inputs)
 
@@ -242,6 +246,7 @@ def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, An
         "feature_type": str(module.feature_type).removeprefix("torch."),
         "parametrization": run.config.parametrization,
         "temperatures": frozen,
+        **({"main_share": run.ranker.chosen["main_share"]} if run.ranker.takes_main_share else {}),
         "base": {"kind": run.base_source.kind, "column": run.base_source.column},
         "padding_score": PADDING_SCORE,
         "versions": {"hyperdpo": __version__, **packages},

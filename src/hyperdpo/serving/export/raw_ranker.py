@@ -10,6 +10,7 @@ from torch import nn
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.data.transform import LINEAR, FeatureTransform
+from hyperdpo.errors import InputError
 from hyperdpo.ranking.examples import Batch
 from hyperdpo.ranking.parametrizations import Temperatures
 from hyperdpo.ranking.run import RankRun
@@ -26,6 +27,9 @@ class RawRanker(nn.Module):
 
     Attributes:
         feature_type: of the features: double precision where an origin is subtracted from one of them.
+
+    Raises:
+        InputError: the run has trees.
     """
 
     mean: torch.Tensor
@@ -36,6 +40,11 @@ class RawRanker(nn.Module):
 
     def __init__(self, run: RankRun):
         super().__init__()
+        if run.ranker.trees is not None:
+            raise InputError(
+                f"{run.path}: this run has trees (scorer.kind {run.config.scorer.kind}), which cannot be exported or "
+                "served yet; score files with `hyperdpo rank score`, or train with scorer.kind transformer or mlp"
+            )
         self.ranker, self.base = run.ranker, run.base
         self.register_buffer("mean", torch.from_numpy(run.transform.mean.copy()))
         self.register_buffer("deviation", torch.from_numpy(run.transform.scale.copy()))
@@ -56,6 +65,7 @@ class RawRanker(nn.Module):
         scale: torch.Tensor,
         base_scores: torch.Tensor | None,
         temperatures: Temperatures,
+        main_share: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(B, n) scores; :data:`PADDING_SCORE` on padding.
 
@@ -66,6 +76,7 @@ class RawRanker(nn.Module):
             scale: (B,), c > 0, at these temperatures.
             base_scores: (B, n), where the run has no base of its own; anything on padding.
             temperatures: m numbers that the ranker answers at, or (B, m) where it takes them.
+            main_share: (B,) λ, for a ranker that takes one; None: its own.
         """
         transformed = self._transformed(features.masked_fill(~mask.unsqueeze(-1), 0))
         batch = Batch(transformed, mask, torch.zeros_like(transformed[..., 0]))
@@ -75,7 +86,8 @@ class RawRanker(nn.Module):
             assert base_scores is not None
             base = base_scores
         batch = Batch(batch.features, mask, base.masked_fill(~mask, 0))
-        found = self.ranker.scores(batch, weights.unsqueeze(0), temperatures)[0]
+        share = None if main_share is None else main_share.unsqueeze(0)
+        found = self.ranker.scores(batch, weights.unsqueeze(0), temperatures, share)[0]
         scaled = linear_transformation(found, batch.base_scores, scale.unsqueeze(-1))
         return scaled.masked_fill(~mask, PADDING_SCORE)
 

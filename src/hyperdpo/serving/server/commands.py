@@ -34,7 +34,7 @@ MAX_BODY = {"rank": 16 * 2**20, "align": 2 * 2**20}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 #: Options that apply to one kind of run only.
-RANK_ONLY = ("temperatures", "backend", "max_items", "max_groups")
+RANK_ONLY = ("temperatures", "main_share", "backend", "max_items", "max_groups")
 ALIGN_ONLY = ("model", "max_tokens", "max_prompt")
 
 
@@ -115,7 +115,7 @@ def _rank_app(path: Path, server: Server, options: Mapping[str, Any]) -> FastAPI
 
     model = RankModel.load(path, options.get("backend"), options.get("threads") or 1)
     point = _point(model.objectives, options)
-    if point.temperatures:
+    if point.temperatures or point.main_share is not None:
         model.check(point)
     return rank_app(model, server, _limits(RankLimits, options), point)
 
@@ -139,9 +139,11 @@ def _point(names: Sequence[str], options: Mapping[str, Any]) -> Point:
     weights, betas = options.get("weights"), options.get("temperatures")
     given = None if weights is None else parse_weights(weights, names, range(len(names))).tolist()
     try:
-        return PointReader(tuple(names)).read(given, options.get("scale"), betas, where="--")
+        share = options.get("main_share")
+        return PointReader(tuple(names)).read(given, options.get("scale"), betas, where="--", main_share=share)
     except InputError as error:
-        raise InputError(str(error).replace("--temperatures:", "--beta:", 1)) from None
+        told = str(error).replace("--temperatures:", "--beta:", 1).replace("--main_share:", "--main-share:", 1)
+        raise InputError(told) from None
 
 
 def _limits(kind: type[Any], options: Mapping[str, Any]) -> Any:

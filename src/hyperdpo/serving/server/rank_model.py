@@ -40,6 +40,7 @@ class ListToScore:
         base_scores: (n,) float32; None where the ranker has a base of its own.
         temperatures: m numbers for the ranker; None where they are frozen.
         graph: whether the ONNX graph answers.
+        main_share: λ, for a ranker that takes one.
     """
 
     features: np.ndarray
@@ -48,6 +49,7 @@ class ListToScore:
     base_scores: np.ndarray | None
     temperatures: tuple[float, ...] | None
     graph: bool
+    main_share: float | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -71,6 +73,8 @@ class RankModel:
         self.feature_type = np.dtype(metadata.get("feature_type", "float32"))
         self.own_base = metadata["base"]["kind"] == "trained"
         self._frozen: list[float] | None = metadata["temperatures"]
+        #: λ of lists that name none; None for a ranker that takes none.
+        self.main_share: float | None = metadata.get("main_share")
         self._needs_base = metadata["parametrization"] != "scratch"
         self._proportional = metadata["parametrization"] in ("scratch", "augmentation")
         self._module: Any = None
@@ -109,6 +113,7 @@ class RankModel:
             "base": {"kind": run.base_source.kind if run.base is None else "trained"},
             "parametrization": run.config.parametrization,
             "temperatures": None,
+            "main_share": run.ranker.chosen.get("main_share"),
         }
         graph = None
         if backend != "torch":
@@ -125,12 +130,18 @@ class RankModel:
         return "torch" if self.graph is None else "onnx"
 
     def check(self, point: Point) -> None:
-        """Raise unless lists can be scored at these temperatures.
+        """Raise unless lists can be scored at these temperatures and this main share.
 
         Raises:
             InputError: they cannot.
         """
         self._answering(point.temperatures or None)
+        self._share(point)
+
+    def _share(self, point: Point) -> float | None:
+        if point.main_share is not None and self.main_share is None:
+            raise InputError("main_share: this ranker takes none (only mixture.form gain does); leave it out")
+        return self.main_share if point.main_share is None else point.main_share
 
     def prepare(self, features: np.ndarray, point: Point, base_scores: np.ndarray | None) -> ListToScore:
         """A list, and what it needs to be scored at a point.
@@ -140,8 +151,9 @@ class RankModel:
             base_scores: (n,) float32 or None.
 
         Raises:
-            InputError: temperatures that this ranker does not answer at, or base scores are missing or too much.
+            InputError: temperatures or a share that this ranker does not take, or base scores are missing or too much.
         """
+        share = self._share(point)
         betas, factor, graph = self._answering(point.temperatures or None)
         scale = point.scale * factor
         if self.own_base and base_scores is not None:
@@ -150,7 +162,7 @@ class RankModel:
             if self._needs_base or scale != 1:
                 raise InputError("base_scores: missing; expected one per item")
             base_scores = np.zeros(len(features), np.float32)
-        return ListToScore(features, np.array(point.weights, np.float32), scale, base_scores, betas, graph)
+        return ListToScore(features, np.array(point.weights, np.float32), scale, base_scores, betas, graph, share)
 
     def _answering(self, temperatures: Sequence[float] | None) -> tuple[tuple[float, ...] | None, float, bool]:
         """What the ranker is asked at, the factor of the scale, and whether the graph answers."""
@@ -229,6 +241,8 @@ def padded(lists: Sequence[ListToScore]) -> dict[str, np.ndarray]:
         "weights": np.stack([one.weights for one in lists]),
         "scale": np.array([one.scale for one in lists], np.float32),
     }
+    if lists[0].main_share is not None:
+        inputs["main_share"] = np.array([one.main_share for one in lists], np.float32)
     given = lists[0].base_scores is not None
     if len(lists) == 1:
         inputs |= {"features": lists[0].features[None], "mask": np.ones((1, items), bool)}

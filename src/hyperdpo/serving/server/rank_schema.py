@@ -64,6 +64,9 @@ class RankGroup(BaseModel):
     )
     scale: float | None = Field(None, gt=0, description="c: above 1 is nearer to the base. 1 if left out.")
     temperatures: list[float] | None = Field(None, description="β, one per objective; the run's if left out.")
+    main_share: float | None = Field(
+        None, ge=0, lt=1, description="λ, the main label's share, for mixture.form gain; the run's if left out."
+    )
     base_scores: list[float] | None = Field(None, description="One per item, where the run has no base of its own.")
     ids: list[str | int] | None = Field(None, description="What items are called in the ranking; else 0, 1, ...")
 
@@ -83,6 +86,7 @@ class RankedGroup(BaseModel):
     ranking: list[str | int] = Field(description="Items, best first: their ids, or their places in the request.")
     weights: dict[str, float] = Field(description="That were used.")
     scale: float = Field(description="That was used.")
+    main_share: float | None = Field(None, description="That was used, by a ranker that takes one.")
 
 
 class RankAnswer(BaseModel):
@@ -183,7 +187,8 @@ def _group(
         features = _unpacked(packed, width, f"{where}features_base64", limits.max_items, model.feature_type)
     if group.get("feature_names") is not None:
         features = features[:, _order(group["feature_names"], model.features, f"{where}feature_names")]
-    point = points.read(group.get("weights"), group.get("scale"), group.get("temperatures"), where)
+    asked = (group.get("weights"), group.get("scale"), group.get("temperatures"))
+    point = points.read(*asked, where, main_share=group.get("main_share"))
     if not point.weights:
         raise points.missing(where)
     base, ids = group.get("base_scores"), group.get("ids")
@@ -304,6 +309,7 @@ def written(asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[s
                 "ranking": order if group.ids is None else [group.ids[i] for i in order.tolist()],
                 "weights": dict(zip(names, group.point.weights, strict=True)),
                 "scale": group.point.scale,
+                **({} if group.work.main_share is None else {"main_share": group.work.main_share}),
             }
         )
     return orjson.dumps({"groups": groups}, option=orjson.OPT_SERIALIZE_NUMPY)

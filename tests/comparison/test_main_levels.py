@@ -1,0 +1,85 @@
+"""Methods at equal main scores: every method is moved to each level by its own dial, chosen on validation groups."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_rank_comparison import cpu, parse_entry, repeats, toy_config
+
+from hyperdpo.comparison.main_levels import MainLevels, common_levels
+from hyperdpo.comparison.methods import Trees
+from hyperdpo.comparison.rank import RankTrainings
+from hyperdpo.comparison.rank_measures import compare
+from hyperdpo.comparison.rank_trees import tree_scores
+from hyperdpo.comparison.tables import print_rankers
+from hyperdpo.ranking.evaluation import evaluate_front
+from hyperdpo.ranking.metrics import NdcgSettings
+
+METHODS = ["hyperdpo:gain", "hyperdpo:mixture", "dpo-soup"]
+SPLIT = {"train": 0.5, "validation": 0.25, "test": 0.25}
+SETTINGS = {"gbdt": {"trees": 20, "leaves": 4, "min_items_in_leaf": 2, "threads": 1}, "split": SPLIT}
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    entries = [parse_entry(method) for method in METHODS]
+    out = tmp_path_factory.mktemp("levels")
+    return compare(toy_config(**SETTINGS), repeats(1), entries, cpu(), out, points=3, main_levels=2)
+
+
+def test_all_methods_have_the_same_targets_each_with_its_dial(result):
+    levels = {name: one["seeds"][0]["main_levels"] for name, one in result["methods"].items()}
+    targets = [[level["target_main"] for level in found] for found in levels.values()]
+    assert len(targets[0]) == 2
+    assert targets[0][0] < targets[0][1]
+    assert all(found == targets[0] for found in targets)
+    for name, found in levels.items():
+        by_share = name == "hyperdpo:gain"
+        for level in found:
+            assert (level["main_share"] is not None, level["scale"] is not None) == (by_share, not by_share)
+        dials = [level["main_share"] if by_share else level["scale"] for level in found]
+        assert dials[0] <= dials[1], "more of the dial, more of the main label"
+        for level in found:
+            assert 0 <= level["hypervolume_with_main"] <= level["hypervolume"] <= 1
+
+
+def test_a_network_is_at_the_target_on_validation_groups(result, tmp_path):
+    entries = [parse_entry(method) for method in METHODS[:2]]
+    trainings = RankTrainings(repeats(1)[0], toy_config(**SETTINGS), tmp_path, cpu(), entries[0])
+    levels = MainLevels(trainings, entries, 3)
+    assert len(levels.targets) == 3
+    for entry in entries:
+        for level in levels.measured(entry, np.eye(2), trainings.validation):
+            dial = level["main_share"] if level["scale"] is None else level["scale"]
+            step = max(0.02, 0.02 * dial)
+            around = [levels.main(entry, value) for value in (max(dial - step, 0), dial + step)]
+            assert around[0] - 0.02 <= level["target_main"] <= around[1] + 0.02
+
+
+def test_lightgbm_gets_a_share_for_each_level(tmp_path):
+    entries = [parse_entry("hyperdpo:gbdt"), parse_entry("lightgbm-ls")]
+    trainings = RankTrainings(repeats(1)[0], toy_config(**SETTINGS), tmp_path, cpu(), entries[0])
+    levels = MainLevels(trainings, entries, 1)
+    low, high = (levels.main(entries[1], share) for share in (0.0, 0.95))
+    assert low < levels.targets[0] < high
+    (found,) = levels.measured(entries[1], np.eye(2), trainings.validation)
+    assert 0 < found["main_share"] < 0.95
+    assert levels.main(entries[1], found["main_share"]) > low
+    models = [trainings.trained(Trees(w, found["main_share"]), entries[1]).model for w in ((1.0, 0.0), (0.0, 1.0))]
+    front = evaluate_front(
+        tree_scores(models, trainings.validation), trainings.validation, np.eye(2), [1.0], (1.0, 1.0), NdcgSettings()
+    )
+    assert found["hypervolume_with_main"] == pytest.approx(front.hypervolume_with_main)
+
+
+def test_levels_lie_strictly_inside_what_all_methods_reach():
+    assert common_levels([(0.2, 0.9), (0.5, 0.8), (0.1, 0.6)], 3) == pytest.approx([0.525, 0.55, 0.575])
+    assert common_levels([(0.2, 0.4), (0.5, 0.8)], 3) == []
+    assert common_levels([(np.nan, np.nan)], 3) == []
+
+
+def test_the_table_has_a_line_for_each_method(result, capsys):
+    print_rankers(result)
+    printed = capsys.readouterr().out
+    for name in METHODS:
+        assert f"{name}, hypervolume with main at a mean main score: " in printed

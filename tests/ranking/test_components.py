@@ -1,0 +1,118 @@
+"""Components: the weighted sum of their columns ranks every list as the run does, at any weights, share and scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from hyperdpo.data.cache import read_table
+from hyperdpo.data.splits import Part
+from hyperdpo.data.synthetic import generate
+from hyperdpo.errors import InputError
+from hyperdpo.ranking.components import component_names, components
+from hyperdpo.ranking.config import build_config
+from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.training import make_accelerator
+
+KINDS = {
+    "product": {},
+    "gain": {"mixture": {"form": "gain"}},
+    "blend": {"mixture": {"form": "gain"}, "scorer": {"kind": "blend", "width": 8}, "gbdt": {"trees": 5, "threads": 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("components") / "data.txt"
+    generate(path, 30, seed=8)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path) -> dict[str, RankRun]:
+    found = {}
+    for kind, own in KINDS.items():
+        quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}}
+        quick |= {"training": {"epochs": 2}, "base_training": {"epochs": 1}}
+        settings = build_config(preset="mslr", objectives=["query_url_clicks", "quality"], overrides={**quick, **own})
+        found[kind] = fit_run(settings, split_table(read_table(data), settings), make_accelerator("no", cpu=True))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 8.0])
+def test_the_weighted_sum_ranks_as_the_run_does_at_any_point(runs, data, kind, scale) -> None:
+    run, part = runs[kind], Part.whole(read_table(data))
+    columns = components(run, part, scale)
+    assert columns.shape == (part.table.num_rows, len(component_names(run)))
+    assert (columns >= 0).all()
+    ends = np.cumsum(part.sizes)
+    assert [columns[a:b].max() for a, b in zip(ends - part.sizes, ends, strict=True)] == [1.0] * len(ends)
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        w, share = rng.dirichlet([0.5, 0.5]), float(rng.uniform(0, 0.95))
+        if kind == "product":
+            v, scores = w, run.score(part, w, scale)
+        else:
+            v, scores = np.append((1 - share) * w, share), run.score(part, w, scale, main_share=share)
+        summed = columns.astype(np.float64) @ v
+        for a, b in zip(ends - part.sizes, ends, strict=True):
+            # Sorted by the sum, the run's scores never rise by more than rounding.
+            falling = scores[a:b][np.argsort(-summed[a:b], kind="stable")]
+            kept = -np.sort(-summed[a:b]) > 1e-6
+            assert np.diff(falling[kept]).max(initial=-np.inf) < 1e-4 * max(1, np.ptp(scores[a:b]))
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "npy"])
+def test_the_command_writes_columns_beside_query_and_row(runs, data, tmp_path, command, suffix) -> None:
+    runs["gain"].save(tmp_path / "run")
+    out = tmp_path / f"columns.{suffix}"
+    done = command("rank", "score", tmp_path / "run", data, "--components", out, "--scale", 2, "--cpu")
+    assert done.code == 0, done.err
+    table = read_table(data)
+    expected = components(RankRun.load(tmp_path / "run"), Part.whole(table), 2.0)
+    if suffix == "npy":
+        np.testing.assert_array_equal(np.load(out), expected)
+        return
+    read = pyarrow.parquet.read_table(out) if suffix == "parquet" else pyarrow.csv.read_csv(out)
+    assert read.column_names == ["qid", "row", "query_url_clicks", "quality", "main"]
+    assert read["row"].to_pylist() == list(range(table.num_rows))
+    assert [str(q) for q in read["qid"].to_pylist()] == [str(q) for q in np.repeat(table.qids, table.group_sizes)]
+    for j, name in enumerate(component_names(runs["gain"])):
+        np.testing.assert_allclose(read[name].to_numpy(), expected[:, j], rtol=1e-6)
+
+
+def test_a_ranking_that_is_no_weighted_sum_is_refused_by_name(runs, data) -> None:
+    run = runs["product"]
+    objectives = (run.config.objectives[0], replace(run.config.objectives[1], beta=0.5))
+    unequal = replace(run, config=replace(run.config, objectives=objectives))
+    with pytest.raises(InputError, match=r"β 1, 0\.5; only equal β"):
+        component_names(unequal)
+    power = run.ranker.power
+    run.ranker.use(power=0.5)
+    try:
+        with pytest.raises(InputError, match=r"power 0\.5; only power 1"):
+            component_names(run)
+    finally:
+        run.ranker.use(power=power)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--components", "x.parquet", "--weights", "1,0"], "--weights: --components writes columns for all weights"),
+        (["--components", "x.txt"], "--components: found 'x.txt'; expected a name ending in .parquet, .csv, .npy"),
+        ([], "--weights: missing; expected one per objective"),
+    ],
+)
+def test_mistakes_get_one_line(runs, data, tmp_path, command, arguments, message) -> None:
+    runs["gain"].save(tmp_path / "run")
+    done = command("rank", "score", tmp_path / "run", data, *arguments)
+    assert done.code == 2
+    assert message in done.err
