@@ -81,7 +81,10 @@ MISTAKES = [
     ),
     ("rank fit DATA --out NEW --preset mslr --set training.alpha=x", "training.alpha is 'x'|expected a number"),
     ("rank fit DATA --out NEW --preset mslr --set training=5", "training is 5|expected settings such as {epochs: 16}"),
-    ("rank fit DATA --out NEW --preset mslr --set scorer.kind=cnn", "scorer.kind is 'cnn'|expected transformer or mlp"),
+    (
+        "rank fit DATA --out NEW --preset mslr --set scorer.kind=cnn",
+        "scorer.kind is 'cnn'|expected transformer, mlp, gbdt or blend",
+    ),
     ("rank fit DATA --out NEW --preset mslr --set objectives.0.unjudged=-1", "objectives.0.unjudged|list|--config"),
     ("rank fit DATA --out NEW --config T/misspelt", "misspelt|did you mean objectives?"),
     (
