@@ -152,7 +152,7 @@ def test_a_file_that_is_missing_or_not_text_is_refused(tmp_path):
         ({"objectives": "clicks"}, ["objectives"]),
         ({"objectives": [{"column": "3"}]}, ["objectives.0", "name"]),
         ({"objectives": [{"name": "a", "weight": 3}]}, ["weight", "not a setting"]),
-        ({"objectives": [{"name": "a", "colum": 3}]}, ["objectives.0.colum", "did you mean objectives.column?"]),
+        ({"objectives": [{"name": "a", "colum": 3}]}, ["objectives.0.colum", "did you mean objectives.0.column?"]),
         ({"objectives": [{"name": "a"}, {"name": "a"}]}, ["'a'", "more than once"]),
         ({"objectives": [{"name": "relevance"}]}, ["'relevance'", "more than once"]),
         ({"objectives": [{"name": "a", "target": "l2"}]}, ["target", "'l2'"]),

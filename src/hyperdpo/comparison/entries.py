@@ -13,7 +13,7 @@ from hyperdpo.ranking.paper import PAPER
 #: Method, variant: the settings in which it differs from the comparison's own.
 Variants = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
-#: Trained without sampled weights, and so without the penalty on them.
+#: Mixtures are trained without sampled weights, and so without the penalty on them.
 GAIN: dict[str, Any] = {"parametrization": "mixture", "mixture": {"form": "gain"}, "training": {"penalty": 0.0}}
 MIXTURE: dict[str, Any] = {"parametrization": "mixture", "training": {"penalty": 0.0}}
 #: Models for one w take only the parametrisations that do not take w.
@@ -22,7 +22,7 @@ _FIXED: dict[str, Any] = {
     "augmentation": {"parametrization": "augmentation"},
 }
 
-#: Of ``rank compare``.
+#: Variants for ``rank compare``.
 RANK_VARIANTS: Variants = {
     "hyperdpo": {
         "mixture": MIXTURE,
@@ -46,7 +46,7 @@ RANK_VARIANTS: Variants = {
 #: The paper's baselines: prompt tuning and LoRA that are not conditioned on w.
 PLAIN: dict[str, Any] = {"conditioning": {"prompt_conditioned": False, "lora_conditioned": False}}
 
-#: Of ``align compare``.
+#: Variants for ``align compare``.
 ALIGN_VARIANTS: Variants = {
     "hyperdpo": {
         # Its LoRA works at every w, as that of a model for one w does: the same learning rate.

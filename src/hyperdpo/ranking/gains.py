@@ -114,7 +114,8 @@ def prepare_ranker(ranker: GainRanker, train: Examples, validation: Examples | N
     slope_on = validation if validation is not None else train
     ranker.base_slope.fill_(fit_base_slope(slope_on, slope_on.targets[:, -1] if ranker.learns_main else None))
     if metric.empty == "skip":
-        ranker.signal_shares.copy_(torch.from_numpy(train.signal.mean(0)))
+        least = 1 / max(len(train.sizes), 1)  # a label without signal has a column of zeros, not of infinities
+        ranker.signal_shares.copy_(torch.from_numpy(np.maximum(train.signal.mean(0), least)))
 
 
 def train_trees(
