@@ -252,3 +252,22 @@ def test_choose_searches_at_a_share_and_says_how_to_use_it(run, data, tmp_path, 
         assert f"--main-share {share}" in found[share]["command"]
         assert f"main_share={share}" in found[share]["python"]
     assert found[0.7]["metrics"]["main"]["value"] > found[0.05]["metrics"]["main"]["value"]
+
+
+def test_settings_without_effect_on_the_form_are_refused(data, tmp_path, command) -> None:
+    config = tmp_path / "labels.yaml"
+    config.write_text("objectives: [{name: clicks, column: 134, target: l1, beta: 2}]\n")
+    fit = ("rank", "fit", data, "--config", config, "--out", tmp_path / "fit", "--set")
+    done = command(*fit, "mixture.main_share=0.2")
+    assert done.code == 2
+    assert "mixture.main_share applies only to mixture.form gain" in done.err
+    done = command(*fit, "mixture.form=gain")
+    assert done.code == 2
+    assert "objective 'clicks': beta is 2, but expected gains (mixture.form gain) have none" in done.err
+
+
+def test_an_oracle_is_refused_whose_front_is_that_of_the_other_form(run, data, tmp_path, command) -> None:
+    run.save(tmp_path / "run")
+    done = command("rank", "front", tmp_path / "run", data, "--oracle", data, "--split", "test")
+    assert done.code == 2
+    assert "--oracle: the attainable front of expected gains is not known" in done.err

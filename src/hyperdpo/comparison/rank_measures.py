@@ -176,9 +176,9 @@ class RankMeasurements:
         result |= {"epochs": epochs, "epochs_allowed": max(allowed, default=None), "vertices": vertices(own)}
         held_out = front(on=trainings.validation)
         result["validation"] = {name: getattr(held_out, name) for name in VOLUMES} | spread_of_main(held_out)
-        for model in (one.model for one in trained):
-            if isinstance(model, Ranker) and model.takes_main_share:
-                result["details"] = {"chosen": model.chosen}
+        gains = [one.model for one in trained if isinstance(one.model, Ranker) and one.model.takes_main_share]
+        for model in gains:
+            result["details"] = {"chosen": model.chosen}
         views: dict[str, Front] = {}
         trees = [one.model for one in trained if isinstance(one.model, GbdtModel)]
         if trees:  # a scale moves scores towards the base, which trees do not start from
@@ -195,7 +195,7 @@ class RankMeasurements:
             views["temperature " + ",".join(f"{b:g}" for b in temperatures)] = front(at=temperatures)
         kept = ("points", *VOLUMES)
         result["views"] = {name: {key: view.to_dict()[key] for key in kept} for name, view in views.items()}
-        if self.attainable is not None:
+        if self.attainable is not None and not gains:  # what is attainable is known for the form product only
             result["oracle"] = attained(own, self.attainable)
         result["main_levels"] = [] if self.levels is None else self.levels.measured(entry, grid, self.test)
         return result

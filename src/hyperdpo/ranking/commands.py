@@ -106,6 +106,8 @@ def front_command(
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
+    if oracle is not None and run.ranker.takes_main_share:
+        raise InputError("--oracle: the attainable front of expected gains is not known; leave --oracle out")
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)

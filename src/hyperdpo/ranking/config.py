@@ -316,6 +316,8 @@ class RankConfig:
             raise InputError(f"scorer.kind is {self.scorer.kind}; it needs a mixture with mixture.form gain")
         if self.base_scorer.kind in WITH_TREES:
             raise InputError(f"base_scorer.kind is {self.base_scorer.kind}; expected a network: transformer or mlp")
+        if self.mixture.form == "product" and self.mixture.main_share is not None:
+            raise InputError("mixture.main_share applies only to mixture.form gain; remove it, or set that form")
         if self.parametrization == "mixture" and self.training.penalty:
             raise InputError(
                 f"training.penalty is {self.training.penalty}, but a mixture is trained without weights; expected 0"

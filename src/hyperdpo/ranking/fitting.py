@@ -288,6 +288,13 @@ def fit_run(
     Otherwise as :func:`prepare`.
     """
     config.check_trainable()
+    if config.parametrization == "mixture" and config.mixture.form == "gain":
+        for objective in config.objectives:
+            if objective.beta != 1:
+                raise InputError(
+                    f"objective {objective.name!r}: beta is {objective.beta:g}, but expected gains (mixture.form gain) "
+                    "have none; remove it"
+                )
     started = time.monotonic()
     prepared = prepare(
         config,
