@@ -146,6 +146,21 @@ def rank_front(**options: Any) -> None:
 @run_beta_option
 @main_share_option
 @click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="dask: DATA is a directory of Parquet files, and --out or --components a directory of as many or more.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of Dask, such as tcp://host:8786.  [default: this machine]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes of --engine dask.  [default: one per free core]")
+@click.option(
+    "--partition-rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rows that a worker of --engine dask holds at a time, rounded up to whole groups.  [default: 1,000,000]",
+)
 @ranker_data_options
 def rank_score(**options: Any) -> None:
     """Score all rows of DATA at one weighting, scale and temperature; or write columns for all weightings."""
