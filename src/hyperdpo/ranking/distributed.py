@@ -238,6 +238,7 @@ def score_partition(job: Job, partition: Partition) -> tuple[int, list[str]]:
             raise.
     """
     import pyarrow.parquet
+    from distributed import get_worker
 
     if job.version != __version__:
         raise InputError(f"a worker has hyperdpo {__version__}, this command {job.version}; install the same there")
@@ -245,7 +246,8 @@ def score_partition(job: Job, partition: Partition) -> tuple[int, list[str]]:
     with (
         _ONE_AT_A_TIME,
         warnings.catch_warnings(record=True) as noted,
-        tempfile.TemporaryDirectory(prefix="hyperdpo-", ignore_cleanup_errors=True) as directory,
+        # Dask removes what a killed worker leaves there.
+        tempfile.TemporaryDirectory(dir=get_worker().local_directory, ignore_cleanup_errors=True) as directory,
     ):
         warnings.simplefilter("always", UserWarning)
         run = _loaded(job.run, job.run_print, job.settings, job.cpu)
@@ -345,7 +347,7 @@ def _client(scheduler: str | None, workers: int | None) -> Iterator[Any]:
             LocalCluster(
                 n_workers=workers or free_cores(),
                 threads_per_worker=1,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
                 env={VARIABLE: "1"},
             ) as cluster,
