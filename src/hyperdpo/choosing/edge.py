@@ -15,10 +15,8 @@ import torch
 
 from hyperdpo.choosing.search import WEIGHT_PARTS, Pool
 
-#: (R,) lists and as many parts, w = part / 10,000 -> (L, R) numbers of :func:`order_keys`.
-Keys = Callable[[np.ndarray, np.ndarray], np.ndarray]
-#: The same -> (K, R) metrics.
-Metrics = Callable[[np.ndarray, np.ndarray], np.ndarray]
+#: (R,) lists and as many parts, w = part / 10,000 -> (L, R) numbers of :func:`order_keys`, or (K, R) metrics.
+AtParts = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 #: So many of the best weights are measured once more, as all points are.
 CONFIRMED = 32
@@ -49,7 +47,17 @@ def order_keys(scores: torch.Tensor, mask: torch.Tensor, k: int | None) -> torch
     return above + first[..., -1] * (marks * (known == last)).sum(-1)
 
 
-def pieces(keys: Keys, lists: int, parts: int = WEIGHT_PARTS) -> tuple[np.ndarray, np.ndarray]:
+def in_blocks(function: AtParts, size: int) -> AtParts:
+    """The same, called for so many lists at once."""
+
+    def blocks(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
+        starts = range(0, max(len(rows), 1), size)
+        return np.hstack([function(rows[i : i + size], parts[i : i + size]) for i in starts])
+
+    return blocks
+
+
+def pieces(keys: AtParts, lists: int, parts: int = WEIGHT_PARTS) -> tuple[np.ndarray, np.ndarray]:
     """The pieces of the edge on which the first places of a list stay the same.
 
     Returns:
@@ -76,7 +84,7 @@ def pieces(keys: Keys, lists: int, parts: int = WEIGHT_PARTS) -> tuple[np.ndarra
     return rows[order], begins[order]
 
 
-def edge_sums(keys: Keys, metrics: Metrics, lists: int, parts: int = WEIGHT_PARTS) -> np.ndarray:
+def edge_sums(keys: AtParts, metrics: AtParts, lists: int, parts: int = WEIGHT_PARTS) -> np.ndarray:
     """(K, parts + 1) sums over the lists of K metrics, at the weights 0, 1 / parts, ..., 1 of the first objective."""
     rows, begins = pieces(keys, lists, parts)
     values = metrics(rows, begins)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hyperdpo.choosing.choice import Sample
-from hyperdpo.choosing.edge import Keys, Metrics, edge_sums, order_keys
+from hyperdpo.choosing.edge import AtParts, edge_sums, in_blocks, order_keys
 from hyperdpo.choosing.scales import SHARES
 from hyperdpo.choosing.search import WEIGHT_PARTS, Box, Space, written_box
 from hyperdpo.core.control import linear_transformation
@@ -274,7 +274,7 @@ class PointMeasure:
             total += edge_sums(keys, metrics, len(group_batch.groups))
         return total
 
-    def _along_edge(self, number: int, group_batch: GroupBatch, point: np.ndarray) -> tuple[Keys, Metrics]:
+    def _along_edge(self, number: int, group_batch: GroupBatch, point: np.ndarray) -> tuple[AtParts, AtParts]:
         """The orders and the metrics of the lists of a batch, as :func:`edge_sums` takes them."""
         m = len(self.run.objectives)
         labels, mask = self._labels(group_batch)
@@ -295,7 +295,8 @@ class PointMeasure:
             found = ndcg(scores(rows, parts), labels[:, rows], known, self.settings, ideal[:, rows])
             return found.double().nan_to_num(0.0).cpu().numpy()
 
-        return keys, metrics
+        size = max(PASS_SCORES // mask.shape[-1], 1)
+        return in_blocks(keys, size), in_blocks(metrics, size)
 
     def _base(self, group_batch: GroupBatch) -> torch.Tensor:
         """(G, n) scores of the base, 0 where there is no item."""
