@@ -15,7 +15,7 @@ import numpy as np
 from hyperdpo.comparison.entries import Entry, check_labels
 from hyperdpo.comparison.main_levels import MainLevels
 from hyperdpo.comparison.methods import needs_lightgbm
-from hyperdpo.comparison.rank import RankTrainings, spread_of_main
+from hyperdpo.comparison.rank import DENSE_POINTS, VOLUMES, RankTrainings, spread_of_main
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
 from hyperdpo.comparison.trainings import cost
@@ -34,12 +34,9 @@ from hyperdpo.ranking.training import quality
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Weightings of the dense view of a method that answers any w at no cost.
-DENSE_POINTS = 101
 #: Scales among which a method's best is chosen on validation groups, for a view of all methods, each at the distance
 #: from the base that suits it.
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
-VOLUMES = ("hypervolume", "hypervolume_with_main")
 
 
 def compare(
@@ -197,7 +194,10 @@ class RankMeasurements:
         result["views"] = {name: {key: view.to_dict()[key] for key in kept} for name, view in views.items()}
         if self.attainable is not None and not gains:  # what is attainable is known for the form product only
             result["oracle"] = attained(own, self.attainable)
-        result["main_levels"] = [] if self.levels is None else self.levels.measured(entry, grid, self.test)
+        result["main_levels"] = []
+        if self.levels is not None:
+            result["main_levels"] = self.levels.measured(entry, grid, self.test)
+            result["ends"] = vertices(self.levels.freest(entry, self.test))
         return result
 
 
@@ -220,7 +220,7 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         summary_of(entry, seeds, mean_points, VOLUMES)
         | means(epochs, "epochs")
         | {"epochs_allowed": seeds[0]["epochs_allowed"]}
-        | means(seeds, "vertices", "validation", *(["oracle"] if "oracle" in seeds[0] else []))
+        | means(seeds, "vertices", "validation", *(name for name in ("oracle", "ends") if name in seeds[0]))
         | {"main_levels": _mean_levels([seed["main_levels"] for seed in seeds])}
     )
 
