@@ -27,12 +27,13 @@ from hyperdpo.ranking.components import SUFFIXES, component_names, write_compone
 from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
+from hyperdpo.ranking.explain import Explanation, explain, group_of
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.oracle import attained, oracle_front
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
-from hyperdpo.ranking.tables import print_fit, print_front
+from hyperdpo.ranking.tables import print_explanation, print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
 from hyperdpo.threads import use_free_cores
 
@@ -257,6 +258,54 @@ def score_command(
         else:
             write_atomically(out, text.encode())
     return scores
+
+
+def explain_command(
+    run_path: Path,
+    source: Path,
+    query: str,
+    *,
+    weights: str | None = None,
+    scale: float = 1.0,
+    main_share: float | None = None,
+    top: int = 10,
+    out: Path | None = None,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    objectives: Sequence[str] | None = None,
+    base_scores: str | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
+    cpu: bool = False,
+) -> Explanation:
+    """``hyperdpo rank explain``.
+
+    Args:
+        query: its id, as text.
+        weights: None: the same for each objective.
+        top: documents that are printed; ``out`` gets them all.
+    """
+    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
+    chosen = _chosen_objectives(run, preset, config_file, objectives)
+    component_names(run)  # refuses a run without components before the data are read
+    if weights is None:
+        w = np.zeros(len(run.objectives))
+        w[chosen] = 1 / len(chosen)
+    else:
+        w = parse_weights(weights, run.objectives, chosen)
+    device = best_device(cpu)
+    run.to(device)
+    table = read(source, run.config, origins=run.origins)
+    note_other_columns(table, run, base_scores)
+    part, given = group_of(table, query), given_base(base_scores, run, table)
+    use_free_cores()
+    found = explain(run, part, w, scale, main_share=main_share, base_scores=given, device=device)
+    if out is not None:
+        write_json(out, found.to_dict())
+    print_explanation(found, top)
+    if out is not None:
+        click.echo(f"explanation: {out}")
+    return found
 
 
 def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_from_zero: bool) -> RankRun:

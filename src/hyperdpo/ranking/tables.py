@@ -12,7 +12,11 @@ from hyperdpo.core.point import SUM_TOLERANCE
 from hyperdpo.errors import counted
 from hyperdpo.printing import console, four_digits
 from hyperdpo.ranking.data_report import FeatureReport
+from hyperdpo.ranking.explain import Explanation
 from hyperdpo.ranking.run import RankRun
+
+#: Features that are printed for each column and pair of documents.
+MOST_FEATURES = 3
 
 
 def print_front(result: Mapping[str, Any]) -> None:
@@ -52,6 +56,47 @@ def print_front(result: Mapping[str, Any]) -> None:
         )
 
 
+def print_explanation(found: Explanation, top: int) -> None:
+    """Two rows for each of the first documents: what its sum is made of, and its lead over the next."""
+    documents = found.to_dict(MOST_FEATURES)["documents"]
+    share = "" if found.main_share is None else f", main share {found.main_share:g}"
+    point = ", ".join(f"{name} {w:g}" for name, w in zip(found.objectives, found.weights.tolist(), strict=True))
+    title = f"query {found.query}, {counted(len(documents), 'document')}: {point}{share}, scale {found.scale:g}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("#", "row", "", *found.names):
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+    table.add_column("swaps with the next at", overflow="fold")
+    if found.trees is not None:
+        table.add_column(f"features ({', '.join(sorted(set(found.trees.spaces.values())))})", overflow="fold")
+    for one in documents[:top]:
+        table.add_row(str(one["place"]), str(one["row"]), "sum", *(_whole_percent(p) for p in one["parts"].values()))
+        if (pair := one.get("over_next")) is not None:
+            swaps = ", ".join(f"{name} {w:.3g}" for name, w in pair["swaps"].items() if w is not None) or "never"
+            parts = (_whole_percent(p) for p in pair["parts"].values())
+            table.add_row("", "", "lead", *parts, swaps, *([] if found.trees is None else [_features(pair)]))
+    terminal = console(120)
+    terminal.print(table)
+    legend = (
+        "sum: each objective's part of the document's score; lead: its part of the lead over the next document, "
+        "negative where it speaks for the next; swaps: as the weight of one objective grows to this, the others "
+        "shrinking in proportion"
+    )
+    if found.trees is not None:
+        legend += "; features: TreeSHAP of the lead; network: the neural heads' part of the lead"
+    terminal.print(legend, highlight=False)
+
+
+def _features(pair: Mapping[str, Any]) -> str:
+    """A line for each column: the features that lead, and the network's part."""
+    lines = []
+    for name, leading in pair["features"].items():
+        found = [f"{feature} {value:+.2g}" for feature, value in leading.items()]
+        if "neural" in pair["sources"]:
+            found.append(f"network {_whole_percent(pair['sources']['neural'][name])}")
+        lines.append(f"{name}: {', '.join(found)}")
+    return "\n".join(lines)
+
+
 def written_weights(weights: Sequence[float]) -> str:
     """Weights as ``--weights`` takes them: two digits where those sum to 1, else as many as it needs."""
     text: list[str] = []
@@ -64,6 +109,10 @@ def written_weights(weights: Sequence[float]) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _whole_percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _percent(value: float | None) -> str:
