@@ -23,6 +23,8 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.plots import plot_fronts
+from hyperdpo.objectives import MAIN
+from hyperdpo.ranking.calibration import calibration
 from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
 from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
@@ -137,6 +139,9 @@ def front_command(
         },
     }
     del result["base"]["weights"], result["base"]["scale"]
+    if (calibrated := calibration(run, examples, device)) is not None:
+        names = (*front.objectives, MAIN)
+        result["calibration"] = {name: calibrated[name] for name in names if name in calibrated}
     attainable = None
     if oracle is not None:
         truth = read_table(oracle)

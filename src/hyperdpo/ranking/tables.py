@@ -54,6 +54,19 @@ def print_front(result: Mapping[str, Any]) -> None:
             f"{four_digits(oracle['hypervolume_with_main'])})",
             highlight=False,
         )
+    if "calibration" in result:
+        _print_calibration(result["calibration"])
+
+
+def _print_calibration(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Predicted and observed gain of the tenths of the items."""
+    title = "mean gain, predicted and observed, by tenths of the prediction"
+    table = Table("", *found, title=title, title_justify="left")
+    for number in range(max(map(len, found.values()), default=0)):
+        rows = (one[number] if number < len(one) else None for one in found.values())
+        cells = ("" if row is None else f"{row['predicted']:.4f} {row['observed']:.4f}" for row in rows)
+        table.add_row(str(number + 1), *cells)
+    console(120).print(table)
 
 
 def print_explanation(found: Explanation, top: int) -> None:
