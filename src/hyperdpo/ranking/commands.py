@@ -22,8 +22,8 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
-from hyperdpo.plots import plot_fronts
 from hyperdpo.objectives import MAIN
+from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.calibration import calibration
 from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
 from hyperdpo.ranking.components import components as find_components
