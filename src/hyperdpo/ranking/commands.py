@@ -32,7 +32,8 @@ from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.explain import Explanation, explain, group_of
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.labels import all_labels
-from hyperdpo.ranking.oracle import attained, oracle_front
+from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
+from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
 from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_explanation, print_fit, print_front
@@ -109,8 +110,6 @@ def front_command(
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
-    if oracle is not None and run.ranker.takes_main_share:
-        raise InputError("--oracle: the attainable front of expected gains is not known; leave --oracle out")
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)
@@ -145,12 +144,18 @@ def front_command(
     attainable = None
     if oracle is not None:
         truth = read_table(oracle)
-        attainable = oracle_front(examples, truth, grid, list(scales), betas, settings).only(chosen)
-        result["oracle"] = attained(front, attainable)
+        where: Any = (examples, truth, grid, list(scales), betas, settings)
+        if isinstance(run.ranker, GainRanker):
+            label = None if examples.main_gains is None else run.config.main
+            share = float(result["points"][0]["main_share"])
+            attainable = gain_oracle_front(run.ranker, *where, main=label, main_share=share)
+        else:
+            attainable = oracle_front(*where)
+        result["oracle"] = attained(front, attainable.only(chosen))
     if out is not None:
         write_json(out, result)
     if plot is not None:
-        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.to_dict()})
+        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.only(chosen).to_dict()})
         plot_fronts(shown, plot, base=result["base"])
     print_front(result)
     for what, written in (("front", out), ("plot", plot)):
