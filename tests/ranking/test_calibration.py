@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_observed_gains_are_labels_over_the_ideal_dcg_in_every_group(gain_run, g
     labels = [table.column(one.column) for one in run.config.objectives] + [table.column(run.config.main.column)]
     for name, label in zip(found, labels, strict=True):
         gains = []
-        for a, b in zip(table.offsets[:-1], table.offsets[1:], strict=True):
+        for a, b in pairwise(table.offsets):
             best = np.sort(label[a:b])[::-1][:k]
             ideal = (best / np.log2(np.arange(2, len(best) + 2))).sum()
             gains.extend(label[a:b] / ideal if ideal > 0 else 0 * label[a:b])

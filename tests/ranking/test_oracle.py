@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -132,7 +133,7 @@ def one_click_lists(groups: int) -> tuple[Examples, GroupedTable, np.ndarray]:
     sizes = rng.integers(3, 12, groups)
     offsets = np.append(0, np.cumsum(sizes))
     clicks, chances = np.zeros(offsets[-1], np.float32), np.zeros(offsets[-1])
-    for a, b in zip(offsets[:-1], offsets[1:], strict=True):
+    for a, b in itertools.pairwise(offsets):
         chances[a:b] = rng.dirichlet(np.ones(b - a)) * rng.uniform(0.2, 0.9)
         clicked = rng.choice(b - a + 1, p=[*chances[a:b], 1 - chances[a:b].sum()])
         if clicked < b - a:
@@ -181,7 +182,7 @@ def test_the_oracle_of_gains_is_the_front_of_an_actual_order(gain_run, examples,
     columns = expected_gains(examples, truth, gain_run.config.main, gain_run.config.metric)
     v = np.append(0.7 * GRID[1], 0.3)
     values, found = examples.measured_gains, []
-    for a, b in zip(examples.part.table.offsets[:-1], examples.part.table.offsets[1:], strict=True):
+    for a, b in itertools.pairwise(examples.part.table.offsets):
         label = values[a:b, 0][np.argsort(-(columns[a:b] @ v), kind="stable")][:10]
         best = np.sort(values[a:b, 0])[::-1][:10]
         discounts = 1 / np.log2(np.arange(2, len(best) + 2))
