@@ -71,7 +71,7 @@ def _print_calibration(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None
 
 def print_explanation(found: Explanation, top: int) -> None:
     """Two rows for each of the first documents: what its sum is made of, and its lead over the next."""
-    documents = found.to_dict(MOST_FEATURES)["documents"]
+    documents = found.to_dict()["documents"]
     share = "" if found.main_share is None else f", main share {found.main_share:g}"
     point = ", ".join(f"{name} {w:g}" for name, w in zip(found.objectives, found.weights.tolist(), strict=True))
     title = f"query {found.query}, {counted(len(documents), 'document')}: {point}{share}, scale {found.scale:g}"
@@ -82,11 +82,11 @@ def print_explanation(found: Explanation, top: int) -> None:
     if found.trees is not None:
         table.add_column(f"features ({', '.join(sorted(set(found.trees.spaces.values())))})", overflow="fold")
     for one in documents[:top]:
-        table.add_row(str(one["place"]), str(one["row"]), "sum", *(_whole_percent(p) for p in one["parts"].values()))
+        table.add_row(str(one["place"]), str(one["row"]), "sum", *(whole_percent(p) for p in one["parts"].values()))
         if (pair := one.get("over_next")) is not None:
-            swaps = ", ".join(f"{name} {w:.3g}" for name, w in pair["swaps"].items() if w is not None) or "never"
-            parts = (_whole_percent(p) for p in pair["parts"].values())
-            table.add_row("", "", "lead", *parts, swaps, *([] if found.trees is None else [_features(pair)]))
+            parts = (whole_percent(p) for p in pair["parts"].values())
+            features = [] if found.trees is None else ["\n".join(feature_lines(pair))]
+            table.add_row("", "", "lead", *parts, written_swaps(pair), *features)
     terminal = console(120)
     terminal.print(table)
     legend = (
@@ -99,15 +99,20 @@ def print_explanation(found: Explanation, top: int) -> None:
     terminal.print(legend, highlight=False)
 
 
-def _features(pair: Mapping[str, Any]) -> str:
-    """A line for each column: the features that lead, and the network's part."""
+def written_swaps(pair: Mapping[str, Any]) -> str:
+    """At which weights a pair of documents swaps, in words."""
+    return ", ".join(f"{name} {w:.3g}" for name, w in pair["swaps"].items() if w is not None) or "never"
+
+
+def feature_lines(pair: Mapping[str, Any]) -> list[str]:
+    """A line for each column that trees have a part in: the features that lead, and the network's part."""
     lines = []
-    for name, leading in pair["features"].items():
-        found = [f"{feature} {value:+.2g}" for feature, value in leading.items()]
+    for name, leading in pair.get("features", {}).items():
+        found = [f"{feature} {value:+.2g}" for feature, value in list(leading.items())[:MOST_FEATURES]]
         if "neural" in pair["sources"]:
-            found.append(f"network {_whole_percent(pair['sources']['neural'][name])}")
+            found.append(f"network {whole_percent(pair['sources']['neural'][name])}")
         lines.append(f"{name}: {', '.join(found)}")
-    return "\n".join(lines)
+    return lines
 
 
 def written_weights(weights: Sequence[float]) -> str:
@@ -124,7 +129,8 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _whole_percent(value: float | None) -> str:
+def whole_percent(value: float | None) -> str:
+    """A part without decimals; a dash where it is not defined."""
     return "-" if value is None else f"{value:.0%}"
 
 
