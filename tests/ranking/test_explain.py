@@ -16,7 +16,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import read_json
 from hyperdpo.ranking.components import components
 from hyperdpo.ranking.config import build_config
-from hyperdpo.ranking.explain import Explanation, explain, group_of
+from hyperdpo.ranking.explain import explain, group_of
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import TREES, RankRun
 from hyperdpo.ranking.training import make_accelerator

@@ -24,7 +24,8 @@ from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import label_values
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.state import Explorer, measured_on
-from hyperdpo.ranking.explain import Explanation, explain
+from hyperdpo.ranking.explain import explain
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.run import RankRun
 

@@ -24,7 +24,7 @@ from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox, card, head
 from hyperdpo.explorer.rank_state import RankExplorer, Row, clipped, shared_range
 from hyperdpo.explorer.snippets import rank_snippets
 from hyperdpo.explorer.tables import explanation_table, list_table, metric_table
-from hyperdpo.ranking.explain import Explanation
+from hyperdpo.ranking.explanation import Explanation
 
 #: The most queries that a list offers; among more, the visitor searches by name.
 MOST_QUERIES = 300

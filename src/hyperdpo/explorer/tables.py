@@ -8,7 +8,7 @@ import numpy as np
 
 from hyperdpo.explorer.rank_state import Row
 from hyperdpo.printing import page_of
-from hyperdpo.ranking.explain import Explanation
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.tables import feature_lines, whole_percent, written_swaps
 
 

@@ -29,7 +29,8 @@ from hyperdpo.ranking.components import SUFFIXES, component_names, write_compone
 from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
-from hyperdpo.ranking.explain import Explanation, explain, group_of
+from hyperdpo.ranking.explain import explain, group_of
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front

@@ -12,7 +12,7 @@ from hyperdpo.core.point import SUM_TOLERANCE
 from hyperdpo.errors import counted
 from hyperdpo.printing import console, four_digits
 from hyperdpo.ranking.data_report import FeatureReport
-from hyperdpo.ranking.explain import Explanation
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.run import RankRun
 
 #: Features that are printed for each column and pair of documents.
