@@ -22,6 +22,9 @@ COUNT = click.IntRange(min=1)
 @beta_option(
     "Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]"
 )
+@click.option(
+    "--main-share", type=float, metavar="L", help="Ranker: λ of lists that name none, for the file's metadata."
+)
 @click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
