@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import lightgbm
@@ -215,6 +216,49 @@ def test_runs_with_trees_are_served_as_their_graph(runs) -> None:
         columns = client.post("/components", json={"features": body}).json()["groups"][0]["components"]
     np.testing.assert_allclose(ranked["scores"], run.score(part, [0.5, 0.5], main_share=0.3), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(np.stack(list(columns.values()), 1), components(run, part), rtol=1e-4, atol=1e-6)
+
+
+def test_lightgbms_own_files_and_their_description_make_the_ranking(runs, command, tmp_path) -> None:
+    """By what the JSON says, with LightGBM and numpy alone."""
+    run, part = RankRun.load(runs["gbdt"].path), part_of([5])
+    for learned in (0.5, 1.0):
+        run.ranker.use(learned_main=learned)
+        run.save(tmp_path / "run")
+        out = tmp_path / f"trees-{learned}"
+        done = command("export", run.path, "--out", out, "--format", "lightgbm", "--main-share", "0.15")
+        assert done.code == 0, done.err
+        told = json.loads((out / "ranker.json").read_text())
+        assert told["main_share"] == 0.15
+        assert [column["name"] for column in told["columns"]] == ["a", "b", "main"]
+        x = raw(run, part)
+        origins = np.array([told["origins"].get(name, 0.0) for name in told["features"]])
+        rows = (x - origins).astype(np.float32)
+        slope = told["base"]["slope"]
+        base = run.base_scores(part.table)[part.rows()].astype(float)
+        columns = []
+        for column in told["columns"]:
+            own, total = np.zeros(len(rows)), 1.0
+            if column["file"]:
+                booster = lightgbm.Booster(model_file=str(out / column["file"]))
+                own = booster.predict(rows) / column["divide_by"]
+                total = own.sum()
+            softmax = np.exp(slope * (base - base.max()))
+            share = softmax / softmax.sum()
+            assert column["per_document"] == (column["learned"] == 1)
+            columns.append(column["learned"] * own + (1 - column["learned"]) * total * share)
+        v = np.array([0.85 * 0.4, 0.85 * 0.6, 0.15])
+        for scale in (1.0, 3.0):
+            summed = (np.stack(columns, 1) @ v) * np.exp((scale - 1) * slope * base)
+            scores = run.score(part, [0.4, 0.6], scale, main_share=0.15)
+            np.testing.assert_allclose(np.log(summed) / (slope * scale), scores, rtol=1e-4, atol=1e-4)
+    assert command("export", run.path, "--out", out, "--format", "lightgbm").refused("holds an export", "--overwrite")
+    done = command("export", run.path, "--out", out, "--format", "lightgbm", "--overwrite")
+    assert done.code == 0, done.err
+
+
+def test_a_blend_is_no_lightgbm_model(runs, command, tmp_path) -> None:
+    done = command("export", runs["blend"].path, "--out", tmp_path / "trees", "--format", "lightgbm")
+    assert done.refused("--format lightgbm", "weight 0.5", "use --format onnx")
 
 
 def test_a_torch_program_and_categorical_columns_are_refused(runs, command, tmp_path) -> None:

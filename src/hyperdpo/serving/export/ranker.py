@@ -30,8 +30,6 @@ from hyperdpo.ranking.run import RankRun
 from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
 from hyperdpo.serving.export.trees import OUTPUT, ExportedTrees
 
-FORMATS = ("onnx", "torch")
-
 #: Of the metadata. Raised whenever inputs or outputs change.
 FORMAT_VERSION = 3
 
