@@ -17,7 +17,7 @@ from hyperdpo.runs import run_kind
 #: What tells an adapter's directory (no run) from others.
 ADAPTER_FILE = "hyperdpo_config.json"
 
-RANKER_FORMATS, LM_FORMATS = ("onnx", "torch"), ("merged", "peft")
+RANKER_FORMATS, LM_FORMATS = ("onnx", "torch", "lightgbm"), ("merged", "peft")
 
 
 def kind_of(path: Path) -> str:
@@ -84,6 +84,15 @@ def _export_ranker(
     from hyperdpo.serving.export.ranker import export_ranker
 
     run = RankRun.load(path).use_share(main_share)
+    if format == "lightgbm":
+        if temperatures is not None:
+            raise InputError("--beta: expected gains have no β; leave it out")
+        from hyperdpo.serving.export.tree_files import DESCRIPTION, export_trees
+
+        columns = export_trees(run, out, overwrite=overwrite)["columns"]
+        listed = ", ".join(f"{column['name']} ({column['file'] or 'base scores'})" for column in columns)
+        click.echo(f"{out}: {listed}; {DESCRIPTION} says how they make a ranking")
+        return
     written = export_ranker(run, out, format, temperatures=temperatures, overwrite=overwrite)
     if written.difference is None:
         tried = "not tried: onnxruntime is not installed"

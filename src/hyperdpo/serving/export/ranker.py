@@ -28,8 +28,7 @@ from hyperdpo.ranking.components import component_names, why_none
 from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
-
-FORMATS = ("onnx", "torch")
+from hyperdpo.serving.export.trees import OUTPUT, ExportedTrees
 
 #: Of the metadata. Raised whenever inputs or outputs change.
 FORMAT_VERSION = 3
@@ -57,7 +56,8 @@ class ExportedRanker(RawRanker):
         with_components: whether :meth:`forward` gives components, too, where the run has some.
 
     Raises:
-        InputError: temperatures that the run cannot answer at, or that are different in a mixture.
+        InputError: temperatures that the run cannot answer at, or that are different in a mixture; trees that a graph
+            cannot hold.
     """
 
     def __init__(self, run: RankRun, temperatures: ArrayLike | None = None, *, with_components: bool = True):
@@ -85,6 +85,9 @@ class ExportedRanker(RawRanker):
                 f"expected equal ones, such as --beta {equal}, which rank in another way (`hyperdpo choose "
                 "--fixed-temperatures` finds a point; `hyperdpo serve` takes any)"
             )
+        self.trees = ExportedTrees.of(run)
+        #: As :attr:`inputs`, of :meth:`forward`: with trees, the graph computes one of them.
+        self.taken = self.inputs | ({OUTPUT: ("batch", None, "items")} if self.trees else {})
         #: Names of the components' columns; none where there are no components.
         self.columns: tuple[str, ...] = ()
         if with_components and why_none(run, self.betas) is None:
@@ -103,23 +106,25 @@ class ExportedRanker(RawRanker):
         base_scores: torch.Tensor | None = None,
         temperatures: torch.Tensor | None = None,
         main_share: torch.Tensor | None = None,
+        tree_columns: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """(B, n) scores, as :meth:`RawRanker.scores`, and (B, n, k) components where there are :attr:`columns`.
 
         Args:
             temperatures: (B, m) > 0, where they are not frozen.
+            tree_columns: (B, M, n), what the trees predict, where there are some.
         """
         asked = self.betas if self.betas is not None else temperatures
         assert asked is not None
-        batch = self.batch(features, mask, base_scores)
+        batch = self.batch(features, mask, base_scores, tree_columns)
         scores = self.scores(batch, weights, scale * self.factor, asked, main_share)
         if not self.columns:
             return scores
         assert self.betas is not None
         return scores, self.components(batch, scale, self.betas)
 
-    def example(self, groups: int, items: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
-        """Inputs of the kind that the training saw, in order, with padding in all groups but the first."""
+    def example(self, groups: int, items: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Inputs of the kind that the training saw, by name, with padding in all groups but the first."""
         rng = torch.Generator().manual_seed(seed)
         m = self.ranker.num_weights
         spread = torch.where(self.deviation > 0, 1 / self.deviation.clamp_min(1e-6), 0)
@@ -136,7 +141,13 @@ class ExportedRanker(RawRanker):
             "temperatures": 0.5 + torch.rand(groups, m, generator=rng),
             "main_share": 0.9 * torch.rand(groups, generator=rng),
         }
-        return tuple(values[name] for name in self.inputs)
+        return self._with_trees({name: values[name] for name in self.inputs})
+
+    def _with_trees(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The inputs, and what LightGBM predicts from their features."""
+        if self.trees is None:
+            return given
+        return given | {OUTPUT: torch.from_numpy(self.trees.columns(given["features"].numpy()))}
 
     def as_scores(self, components: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """(B, n, k) components on the scale of the scores, up to a number per list: log C / (c β), or log C / (c a)."""
@@ -146,7 +157,7 @@ class ExportedRanker(RawRanker):
     def trial(self, groups: int, items: int, seed: int) -> dict[str, torch.Tensor]:
         """Inputs by name as of :meth:`example`, and what is rarer: corners of the simplex, small and large scales, all
         magnitudes of base scores, a tenth of the features at :data:`EXTREMES`, and some missing."""
-        given = dict(zip(self.inputs, self.example(groups, items, seed), strict=True))
+        given = self.example(groups, items, seed)
         rng = torch.Generator().manual_seed(seed)
 
         def some(share: float, *shape: int) -> torch.Tensor:
@@ -165,18 +176,17 @@ class ExportedRanker(RawRanker):
         given["features"] = given["features"].masked_fill(some(0.05, *shape), torch.nan)
         if "base_scores" in given:
             given["base_scores"] = given["base_scores"] * 10 ** (4 * torch.rand(groups, 1, generator=rng) - 2)
-        return given
+        return self._with_trees(given)
 
     def program(self) -> torch.export.ExportedProgram:
         """The graph, for any number of groups and items."""
         dims = {name: torch.export.Dim(name, min=1) for name in ("batch", "items")}
         shapes = {
             name: {axis: dims[called] for axis, called in enumerate(axes) if called is not None}
-            for name, axes in self.inputs.items()
+            for name, axes in self.taken.items()
         }
-        given = dict(zip(self.inputs, self.example(2, 5), strict=True))
         with torch.no_grad():
-            return torch.export.export(self, (), given, dynamic_shapes=shapes)
+            return torch.export.export(self, (), self.example(2, 5), dynamic_shapes=shapes)
 
 
 @dataclass(frozen=True)
@@ -226,6 +236,8 @@ def exported_ranker(
     """
     if format == "onnx":
         require("serve", "onnx", "onnxscript")
+    if format == "torch" and run.ranker.trees is not None:
+        raise InputError(f"--format torch: {run.path} has trees, which a torch program cannot hold; use --format onnx")
     # A torch program answers with one tensor, as it always has.
     module = ExportedRanker(run.to("cpu"), temperatures, with_components=format == "onnx")
     metadata = _metadata(run, module, format)
@@ -296,12 +308,14 @@ def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadat
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that it could use, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, to itself
-        names, outputs = list(module.inputs), list(module.outputs)
+        names, outputs = list(module.taken), list(module.outputs)
         made = torch.onnx.export(
             program, dynamo=True, input_names=names, output_names=outputs, optimize=True, verbose=False
         )
     assert made is not None
     proto = made.model_proto
+    if module.trees is not None:
+        module.trees.insert(proto)
     _name_axes(proto.graph, module)
     proto.producer_name, proto.producer_version = "hyperdpo", __version__
     onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
@@ -335,7 +349,7 @@ def _difference(content: bytes, module: ExportedRanker, format: str) -> float | 
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
         def answer(given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-            found = session.run(list(module.outputs), {k: v.numpy() for k, v in given.items()})
+            found = session.run(list(module.outputs), {name: given[name].numpy() for name in module.inputs})
             return [torch.from_numpy(one) for one in found]
     else:
         loaded = torch.export.load(io.BytesIO(content)).module()

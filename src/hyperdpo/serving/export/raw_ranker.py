@@ -12,7 +12,6 @@ from torch import nn
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.data.transform import LINEAR, FeatureTransform
-from hyperdpo.errors import InputError
 from hyperdpo.ranking.components import list_components
 from hyperdpo.ranking.examples import Batch
 from hyperdpo.ranking.parametrizations import Temperatures
@@ -30,9 +29,6 @@ class RawRanker(nn.Module):
 
     Attributes:
         feature_type: of the features: double precision where an origin is subtracted from one of them.
-
-    Raises:
-        InputError: the run has trees.
     """
 
     mean: torch.Tensor
@@ -43,11 +39,6 @@ class RawRanker(nn.Module):
 
     def __init__(self, run: RankRun):
         super().__init__()
-        if run.ranker.trees is not None:
-            raise InputError(
-                f"{run.path}: this run has trees (scorer.kind {run.config.scorer.kind}), which cannot be exported or "
-                "served yet; score files with `hyperdpo rank score`, or train with scorer.kind transformer or mlp"
-            )
         self.ranker, self.base = run.ranker, run.base
         self.register_buffer("mean", torch.from_numpy(run.transform.mean.copy()))
         self.register_buffer("deviation", torch.from_numpy(run.transform.scale.copy()))
@@ -60,13 +51,20 @@ class RawRanker(nn.Module):
         self._some_linear = not run.transform.logs.all()
         self.eval()
 
-    def batch(self, features: torch.Tensor, mask: torch.Tensor, base_scores: torch.Tensor | None = None) -> Batch:
+    def batch(
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor,
+        base_scores: torch.Tensor | None = None,
+        tree_columns: torch.Tensor | None = None,
+    ) -> Batch:
         """What the ranker sees of B lists.
 
         Args:
             features: (B, n, F) raw, of :attr:`feature_type`; NaN where a value is missing; anything on padding.
             mask: (B, n) bool, True for items.
             base_scores: (B, n), where the run has no base of its own; anything on padding.
+            tree_columns: (B, M, n), what the trees predict, where the run answers with some.
         """
         transformed = self._transformed(features.masked_fill(~mask.unsqueeze(-1), 0))
         batch = Batch(transformed, mask, torch.zeros_like(transformed[..., 0]))
@@ -75,7 +73,7 @@ class RawRanker(nn.Module):
         else:
             assert base_scores is not None
             base = base_scores
-        return Batch(transformed, mask, base.masked_fill(~mask, 0))
+        return Batch(transformed, mask, base.masked_fill(~mask, 0), tree_columns=tree_columns)
 
     def scores(
         self,

@@ -122,8 +122,11 @@ class RankModel:
             "components": () if why_none(run, run.betas) else component_names(run),
         }
         graph = None
+        has_trees = run.ranker.trees is not None
+        if backend == "torch" and has_trees:
+            raise InputError(f"--backend torch: {path} has trees, which are served as a graph; use --backend onnx")
         if backend != "torch":
-            graph, described["temperatures"] = _graph_of(run, threads, required=backend == "onnx")
+            graph, described["temperatures"] = _graph_of(run, threads, required=has_trees or backend == "onnx")
         if graph is None:
             import torch
 
