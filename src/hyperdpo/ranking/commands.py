@@ -21,16 +21,21 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
+from hyperdpo.objectives import MAIN
 from hyperdpo.plots import plot_fronts
-from hyperdpo.ranking.components import SUFFIXES, write_components
+from hyperdpo.ranking.calibration import calibration
+from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
+from hyperdpo.ranking.explain import explain, group_of
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run
-from hyperdpo.ranking.oracle import attained, oracle_front
+from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
+from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
 from hyperdpo.ranking.scoring import ScoreRequest
 from hyperdpo.ranking.sources import base_of, given_base, note_other_columns, read, read_data, read_parts
-from hyperdpo.ranking.tables import print_fit, print_front
+from hyperdpo.ranking.tables import print_explanation, print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
 from hyperdpo.threads import use_free_cores
 
@@ -106,8 +111,6 @@ def front_command(
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
-    if oracle is not None and run.ranker.takes_main_share:
-        raise InputError("--oracle: the attainable front of expected gains is not known; leave --oracle out")
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)
@@ -136,15 +139,24 @@ def front_command(
         },
     }
     del result["base"]["weights"], result["base"]["scale"]
+    if (calibrated := calibration(run, examples, device)) is not None:
+        names = (*front.objectives, MAIN)
+        result["calibration"] = {name: calibrated[name] for name in names if name in calibrated}
     attainable = None
     if oracle is not None:
         truth = read_table(oracle)
-        attainable = oracle_front(examples, truth, grid, list(scales), betas, settings).only(chosen)
-        result["oracle"] = attained(front, attainable)
+        where: Any = (examples, truth, grid, list(scales), betas, settings)
+        if isinstance(run.ranker, GainRanker):
+            label = None if examples.main_gains is None else run.config.main
+            share = float(result["points"][0]["main_share"])
+            attainable = gain_oracle_front(run.ranker, *where, main=label, main_share=share)
+        else:
+            attainable = oracle_front(*where)
+        result["oracle"] = attained(front, attainable.only(chosen))
     if out is not None:
         write_json(out, result)
     if plot is not None:
-        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.to_dict()})
+        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.only(chosen).to_dict()})
         plot_fronts(shown, plot, base=result["base"])
     print_front(result)
     for what, written in (("front", out), ("plot", plot)):
@@ -275,6 +287,54 @@ def _score_with_dask(
     kept = f", {done['kept']:,} of them kept from before" if done["kept"] else ""
     what = ", ".join(done["columns"]) + ("" if request.weights else f"; {WEIGHTED_SUM}")
     click.echo(f"{out}: {done['rows']:,} rows in {counted(done['parts'], 'part')}{kept}; {what}")
+
+
+def explain_command(
+    run_path: Path,
+    source: Path,
+    query: str,
+    *,
+    weights: str | None = None,
+    scale: float = 1.0,
+    main_share: float | None = None,
+    top: int = 10,
+    out: Path | None = None,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    objectives: Sequence[str] | None = None,
+    base_scores: str | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
+    cpu: bool = False,
+) -> Explanation:
+    """``hyperdpo rank explain``.
+
+    Args:
+        query: its id, as text.
+        weights: None: the same for each objective.
+        top: documents that are printed; ``out`` gets them all.
+    """
+    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
+    chosen = _chosen_objectives(run, preset, config_file, objectives)
+    component_names(run)  # refuses a run without components before the data are read
+    if weights is None:
+        w = np.zeros(len(run.objectives))
+        w[chosen] = 1 / len(chosen)
+    else:
+        w = parse_weights(weights, run.objectives, chosen)
+    device = best_device(cpu)
+    run.to(device)
+    table = read(source, run.config, origins=run.origins)
+    note_other_columns(table, run, base_scores)
+    part, given = group_of(table, query), given_base(base_scores, run, table)
+    use_free_cores()
+    found = explain(run, part, w, scale, main_share=main_share, base_scores=given, device=device)
+    if out is not None:
+        write_json(out, found.to_dict())
+    print_explanation(found, top)
+    if out is not None:
+        click.echo(f"explanation: {out}")
+    return found
 
 
 def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_from_zero: bool) -> RankRun:

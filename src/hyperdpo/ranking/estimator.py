@@ -228,10 +228,10 @@ class HyperRanker(BaseEstimator):
         base_scores: Any = None,
         **settings: Any,
     ) -> Choice:
-        """The weights and scale (and temperatures) that are best in one metric and meet requirements on others.
+        """The weights and scale (temperatures, main share) that are best in one metric under requirements on others.
 
         >>> choice = ranker.choose(X, y, ["main>=0.45"], maximize="clicks", qid=qid, labels=labels)
-        >>> ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)
+        >>> choice.to_dict()["python"]  # the call of predict that scores at this point
 
         Args:
             X, y, qid, labels, base_scores: labelled data that were not trained on, as in :meth:`fit`.
