@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Batch, Items
 from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker
 from hyperdpo.ranking.run import RankRun
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Endings of the files that :func:`write_components` writes.
 SUFFIXES = (".parquet", ".csv", ".npy")
@@ -127,20 +131,33 @@ def write_components(out: Path, table: GroupedTable, names: tuple[str, ...], val
     Raises:
         InputError: the file cannot be written.
     """
-    values = table.source_order(values)
     buffer = io.BytesIO()
     if out.suffix == ".npy":
-        np.save(buffer, values, allow_pickle=False)
+        np.save(buffer, table.source_order(values), allow_pickle=False)
     else:
-        import pyarrow as pa
         import pyarrow.csv
         import pyarrow.parquet
 
-        qids = table.source_order(np.repeat(table.qids, table.group_sizes))
-        columns: dict[str, ArrayLike] = {"qid": qids, "row": np.arange(len(values))}
-        written = pa.table({**columns, **dict(zip(names, values.T, strict=True))})
+        written = with_rows(table, names, values)
         if out.suffix == ".parquet":
             pyarrow.parquet.write_table(written, buffer)
         else:
             pyarrow.csv.write_csv(written, buffer)
     write_atomically(out, buffer.getvalue())
+
+
+def with_rows(table: GroupedTable, names: tuple[str, ...], values: np.ndarray, first_row: int = 0) -> pa.Table:
+    """Columns beside their query id and row number, in the order of the source.
+
+    Args:
+        values: (N, k), by the table's rows.
+        first_row: the number of the first row.
+
+    Returns:
+        The columns ``qid``, ``row`` and one per name.
+    """
+    import pyarrow as pa
+
+    qids = table.source_order(np.repeat(table.qids, table.group_sizes))
+    columns: dict[str, ArrayLike] = {"qid": qids, "row": np.arange(first_row, first_row + len(values))}
+    return pa.table({**columns, **dict(zip(names, table.source_order(values).T, strict=True))})

@@ -14,6 +14,7 @@ from hyperdpo.core.point import Point, PointReader, even_weights
 from hyperdpo.serving.server.app import Server, body_of, build_app, check_json, error_responses, possible_errors
 from hyperdpo.serving.server.errors import Refusal
 from hyperdpo.serving.server.rank_engine import RankEngine
+from hyperdpo.serving.server.rank_explained import explanations
 from hyperdpo.serving.server.rank_model import RankModel
 from hyperdpo.serving.server.rank_schema import (
     AskedGroup,
@@ -62,11 +63,12 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     at_weights = {**example, "weights": even_weights(len(model.objectives))}
 
     async def answer(request: Request, kind: type[ComponentsGroup]) -> tuple[list[AskedGroup], list[np.ndarray]]:
-        """The lists of a request, and their scores or components."""
+        """The lists of a request, and their scores or components; then components for explanations."""
         check_json(request)
         engine.check_room()
         asked = read_groups(await request.body(), model, points, limits, kind)
-        found = await engine.submit([group.work for group in asked])
+        columns = [group.columns for group in asked if group.columns is not None]
+        found = await engine.submit([*(group.work for group in asked), *columns])
         for number, values in enumerate(found):
             if not np.isfinite(values).all():  # JSON has no words for it
                 raise Refusal(422, f"group {number}: scores beyond single precision; expected smaller numbers")
@@ -82,8 +84,10 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
         tags=["ranking"],
     )
     async def rank(request: Request) -> Response:
-        asked, scores = await answer(request, RankGroup)
-        return Response(written(asked, scores, model.objectives), media_type="application/json")
+        asked, found = await answer(request, RankGroup)
+        scores, columns = found[: len(asked)], found[len(asked) :]
+        why = explanations(asked, columns, model)
+        return Response(written(asked, scores, model.objectives, why), media_type="application/json")
 
     @app.post(
         "/components",

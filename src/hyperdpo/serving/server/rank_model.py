@@ -185,7 +185,7 @@ class RankModel:
                 "and equal β, exported anew"
             )
         if len(set(point.temperatures)) > 1:
-            raise InputError("components: the server's own --beta differ; only equal β give a weighted sum")
+            raise InputError("components: β differ, in the request or in --beta; only equal β give a weighted sum")
         even = replace(point, weights=tuple(even_weights(len(self.objectives))))
         return replace(self.prepare(features, even, base_scores), components=True)
 

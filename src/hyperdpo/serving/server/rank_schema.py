@@ -74,6 +74,11 @@ class RankGroup(ComponentsGroup):
     main_share: float | None = Field(
         None, ge=0, lt=1, description="λ, the main label's share, for mixture.form gain; the run's if left out."
     )
+    explain: bool | None = Field(
+        None,
+        description="Whether to say why items are where they are. Only where /info names components. The features that "
+        "trees looked at are named by `hyperdpo rank explain` only.",
+    )
 
 
 class RankBatch(BaseModel):
@@ -117,6 +122,13 @@ class RankedGroup(BaseModel):
     weights: dict[str, float] = Field(description="That were used.")
     scale: float = Field(description="That was used.")
     main_share: float | None = Field(None, description="That was used, by a ranker that takes one.")
+    explanation: list[dict[str, Any]] | None = Field(
+        None,
+        description="With explain: of each item, best first, its `place` and `id`, the `parts` that objectives (and "
+        "main) have in its `sum`, and `over_next`: the `parts` of its `lead` over the next item (negative ones favour "
+        "the next), and the weight of each objective at which the two swap while the others shrink in proportion; "
+        "null: at none.",
+    )
 
 
 class RankAnswer(BaseModel):
@@ -151,6 +163,8 @@ class AskedGroup:
     work: ListToScore
     point: Point
     ids: list[str | int] | None
+    columns: ListToScore | None = None
+    """The same list for its components, where an explanation is asked for."""
 
 
 def read_groups(
@@ -246,11 +260,15 @@ def _group(
             raise InputError(f"{where}ids: found {found}; expected {len(features)}, one per item")
         if any(isinstance(one, bool) or not isinstance(one, str | int) for one in ids):
             raise InputError(f"{where}ids: expected texts or integers")
+    why = group.get("explain")
+    if why is not None and not isinstance(why, bool):
+        raise InputError(f"{where}explain: found {brief(why)}; expected true or false")
     try:
         work = (model.prepare if kind is RankGroup else model.prepare_components)(features, point, base)
+        columns = model.prepare_components(features, point, base) if why else None
     except InputError as error:
         raise InputError(where + str(error)) from None
-    return AskedGroup(work, point, ids)
+    return AskedGroup(work, point, ids, columns)
 
 
 def _order(names: Any, features: Sequence[str], where: str) -> list[int]:
@@ -354,10 +372,17 @@ def written_components(asked: list[AskedGroup], found: list[np.ndarray], names: 
     return orjson.dumps({"groups": groups}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def written(asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[str]) -> bytes:
-    """The body of the answer; names of the m objectives."""
+def written(
+    asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[str], explanations: list[dict[str, Any]]
+) -> bytes:
+    """The body of the answer.
+
+    Args:
+        names: of the m objectives.
+        explanations: fields of each list, from :func:`~hyperdpo.serving.server.rank_explained.explanations`.
+    """
     groups: list[Mapping[str, Any]] = []
-    for group, row in zip(asked, scores, strict=True):
+    for group, row, explanation in zip(asked, scores, explanations, strict=True):
         order = np.argsort(-row, kind="stable")
         groups.append(
             {
@@ -366,6 +391,7 @@ def written(asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[s
                 "weights": dict(zip(names, group.point.weights, strict=True)),
                 "scale": group.point.scale,
                 **({} if group.work.main_share is None else {"main_share": group.work.main_share}),
+                **explanation,
             }
         )
     return orjson.dumps({"groups": groups}, option=orjson.OPT_SERIALIZE_NUMPY)
