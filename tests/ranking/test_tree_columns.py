@@ -16,8 +16,8 @@ from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.gain_ranker import TREE_WEIGHTS
 from hyperdpo.ranking.gains import gain_examples
-from hyperdpo.ranking.parametrizations import TREE_WEIGHTS
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 

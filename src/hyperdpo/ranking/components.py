@@ -19,7 +19,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Batch, Items
-from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker
+from hyperdpo.ranking.gain_ranker import GainRanker
+from hyperdpo.ranking.parametrizations import MixtureRanker
 from hyperdpo.ranking.run import RankRun
 
 #: Endings of the files that :func:`write_components` writes.
