@@ -118,9 +118,11 @@ class RankTrainings(Trainings[RankModel]):
         if entry.method == "mo-dpo":
             # Always from scratch, the experts too: an augmentation would need them wherever it is used.
             config = replace(config, parametrization="scratch")
-        if (config.objectives, config.main) != (self.prepared.config.objectives, self.prepared.config.main):
+        shared = self.prepared.config
+        if (config.objectives, config.beta, config.main) != (shared.objectives, shared.beta, shared.main):
             raise InputError(
-                f"{entry.label}: entries of a comparison share objectives and main label; remove them from its settings"
+                f"{entry.label}: entries of a comparison share objectives, β and main label; remove them from its "
+                "settings"
             )
         return config
 

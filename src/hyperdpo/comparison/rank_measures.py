@@ -25,9 +25,9 @@ from hyperdpo.extras import require
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gbdt import GbdtModel
-from hyperdpo.ranking.oracle import attained, oracle_front
-from hyperdpo.ranking.parametrizations import Ranker
+from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
 
@@ -146,6 +146,13 @@ class RankMeasurements:
         if oracle is not None:
             self.attainable = oracle_front(self.test, oracle, grid, [1.0], list(self.betas), self.metric)
 
+    def gains_attainable(self, ranker: GainRanker) -> Front:
+        """The front of the expected gains that the oracle knows, at the share of a ranker."""
+        oracle, main = self.trainings.repeat.oracle, self.trainings.prepared.config.main
+        assert oracle is not None
+        where = (self.test, oracle, self.grid, [1.0], list(self.betas), self.metric)
+        return gain_oracle_front(ranker, *where, main=main, main_share=ranker.main_share)
+
     def measured(self, entry: Entry) -> dict[str, Any]:
         """Everything that the repeat says about an entry.
 
@@ -173,7 +180,7 @@ class RankMeasurements:
         result |= {"epochs": epochs, "epochs_allowed": max(allowed, default=None), "vertices": vertices(own)}
         held_out = front(on=trainings.validation)
         result["validation"] = {name: getattr(held_out, name) for name in VOLUMES} | spread_of_main(held_out)
-        gains = [one.model for one in trained if isinstance(one.model, Ranker) and one.model.takes_main_share]
+        gains = [one.model for one in trained if isinstance(one.model, GainRanker)]
         for model in gains:
             result["details"] = {"chosen": model.chosen}
         views: dict[str, Front] = {}
@@ -192,8 +199,9 @@ class RankMeasurements:
             views["temperature " + ",".join(f"{b:g}" for b in temperatures)] = front(at=temperatures)
         kept = ("points", *VOLUMES)
         result["views"] = {name: {key: view.to_dict()[key] for key in kept} for name, view in views.items()}
-        if self.attainable is not None and not gains:  # what is attainable is known for the form product only
-            result["oracle"] = attained(own, self.attainable)
+        if self.attainable is not None:
+            attainable = self.gains_attainable(gains[0]) if gains else self.attainable
+            result["oracle"] = attained(own, attainable)
         result["main_levels"] = []
         if self.levels is not None:
             result["main_levels"] = self.levels.measured(entry, grid, self.test)

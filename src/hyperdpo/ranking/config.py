@@ -13,6 +13,7 @@ from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.betas import with_beta_of_objectives
 from hyperdpo.ranking.gbdt_config import WITH_TREES as WITH_TREES
 from hyperdpo.ranking.gbdt_config import GbdtConfig as GbdtConfig
 from hyperdpo.ranking.paper import PAPER
@@ -215,8 +216,9 @@ class MixtureConfig:
     main_share: Share | None = None
     """Only form ``gain``: λ, the share of the main label where none is asked for. null: the one with the best
     validation front, or 0.25 without validation groups or main label."""
-    members: PositiveInt = 2
-    """Only form ``gain``: networks that are trained side by side; their mean counts. Each takes a training's time."""
+    members: PositiveInt | None = None
+    """Only form ``gain``: networks that are trained side by side, each for the time of one; their mean counts. null: 4
+    for up to 10,000 training items, else 2."""
     learned_main: Fraction | tuple[Fraction, ...] = (0.0, 0.5, 1.0)
     """Only form ``gain``: γ. The main label's column is (1 - γ) of the base and γ of what is learned. Choosing among
     several values needs validation groups, whose loss decides; otherwise the middle one is used."""
@@ -261,6 +263,10 @@ class RankConfig:
     """The m auxiliary objectives."""
     main: Label | None = Label(**MAIN_LABEL)
     """The label that the base ranker is good at; its metric is reported beside the front. null: none."""
+    beta: Literal["auto"] | None = None
+    """``auto`` divides every objective's β by the standard deviation of the base's scores within training groups, so
+    that the width of these scores does not decide how near the ranker stays to them. The run keeps the numbers. Not for
+    ``mixture.form: gain`` or a ``temperature`` ranker."""
     parametrization: Parametrization = "mixture"
     """``scratch`` is a network of its own. ``augmentation`` adds to the base score and starts exactly at the base.
     ``mixture`` learns the objectives' targets and answers for any weights and temperatures in closed form.
@@ -427,7 +433,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> RankConfig:
     Raises:
         InputError: an unknown key, a wrong type, a value out of bounds.
     """
-    return parsed(RankConfig, values, where)
+    return parsed(RankConfig, with_beta_of_objectives(values, where), where)
 
 
 def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConfig:

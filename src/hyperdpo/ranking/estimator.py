@@ -47,6 +47,7 @@ class HyperRanker(BaseEstimator):
         objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`. Where one has no
             target, :meth:`fit` chooses it by the values: l1 where most are 0 and none is negative, else softmax. None:
             one for each label given to :meth:`fit`.
+        beta: ``auto`` divides every objective's β by the base's spread within groups.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
         mixture, temperatures, scorer, training, base_scorer, base_training, metric, main: settings of
             :class:`RankConfig`, as mappings.
@@ -65,6 +66,7 @@ class HyperRanker(BaseEstimator):
         self,
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
+        beta: str | None = None,
         parametrization: str = RankConfig.parametrization,
         mixture: Mapping[str, Any] | None = None,
         temperatures: Mapping[str, Any] | None = None,
@@ -80,6 +82,7 @@ class HyperRanker(BaseEstimator):
         device: str = "auto",
     ):
         self.objectives = objectives
+        self.beta = beta
         self.parametrization = parametrization
         self.mixture = mixture
         self.temperatures = temperatures
@@ -225,10 +228,10 @@ class HyperRanker(BaseEstimator):
         base_scores: Any = None,
         **settings: Any,
     ) -> Choice:
-        """The weights and scale (and temperatures) that are best in one metric and meet requirements on others.
+        """The weights and scale (temperatures, main share) that are best in one metric under requirements on others.
 
         >>> choice = ranker.choose(X, y, ["main>=0.45"], maximize="clicks", qid=qid, labels=labels)
-        >>> ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)
+        >>> choice.to_dict()["python"]  # the call of predict that scores at this point
 
         Args:
             X, y, qid, labels, base_scores: labelled data that were not trained on, as in :meth:`fit`.
@@ -294,6 +297,7 @@ class HyperRanker(BaseEstimator):
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
         settings: dict[str, Any] = {
             "objectives": list(objectives),
+            "beta": self.beta,
             "main": {**MAIN_LABEL, **(self.main or {}), **self._main_names()} if has_main else None,
             "parametrization": self.parametrization,
             "keep_row_numbers": self.keep_row_numbers,

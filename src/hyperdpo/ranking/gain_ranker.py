@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: λ while epochs are compared, and where nothing can choose it.
 USUAL_SHARE = 0.25
+#: Networks where no number is given: on small data, of so many training items at most, chance counts for more.
+MEMBERS, MEMBERS_OF_SMALL, SMALL_ITEMS = 2, 4, 10_000
 #: The trees' part of a blend that are compared on validation groups.
 TREE_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 #: Shares λ that are compared on validation groups.
@@ -88,7 +90,7 @@ class GainRanker(Ranker):
         #: The other networks.
         self.members = nn.ModuleList()
         if self.has_network:
-            for _ in range(settings.members - 1):
+            for _ in range((settings.members or MEMBERS) - 1):
                 self.members.append(self._scorer(config, num_features))
             # What a list's features add to log κ; 0 at the start.
             self.totals = nn.Linear(config.width, self.num_columns)

@@ -118,6 +118,19 @@ class GbdtModel:
             done = rows.stop
         return scores
 
+    @property
+    def raw_space(self) -> str:
+        """What :meth:`contributions` are measured in: ``log-odds`` of a cross-entropy, otherwise ``gain``."""
+        return "log-odds" if "\nobjective=cross_entropy" in self.text else "gain"
+
+    def contributions(self, part: Part) -> np.ndarray:
+        """(N, F + 1) float64 TreeSHAP of a part's rows; each row sums to the raw prediction, before any link.
+
+        The last entry is the mean prediction, the same for all rows.
+        """
+        values = column_values(part, self.columns, np.array(self.origins) if self.origins else None)
+        return np.asarray(self._booster.predict(values, pred_contrib=True, num_threads=self.threads))
+
 
 class GbdtData:
     """One repeat's rows in LightGBM's bins, with and without the base score as a feature.
