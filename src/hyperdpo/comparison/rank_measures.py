@@ -25,9 +25,9 @@ from hyperdpo.extras import require
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gbdt import GbdtModel
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
-from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
 

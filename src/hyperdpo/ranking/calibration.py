@@ -9,8 +9,8 @@ import torch
 
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Examples, Items
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gains import gain_examples
-from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import RankRun
 
 #: Parts of equal size that predictions are cut into.
