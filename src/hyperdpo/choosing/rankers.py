@@ -112,7 +112,7 @@ def rank_sample(
 
 
 class PointMeasure:
-    """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none.
+    """(P, 2 m + 1) points -> (P, K, G) NDCG times the group's weight, 0 where a group has none.
 
     The heads of a mixture do not depend on the point, nor do the layers below a conditioned head. They are computed
     once for all calls (the latter up to ``kept_bytes``, the rest once per call).
@@ -142,6 +142,9 @@ class PointMeasure:
             self._ideal.append(ideal)
             counted = ideal > 0 if self.settings.empty == "skip" else torch.ones_like(ideal, dtype=torch.bool)
             self.counts[:, group_batch.groups] = counted.cpu().numpy()
+        #: (K, G), or 1: how much a group counts in the mean of a metric.
+        self.weights = 1.0 if examples.label_weights is None else examples.label_weights.T
+        self.counts *= self.weights
         self._heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._hidden: dict[int, Batch] = {}
         self._hidden_bytes = 0
@@ -170,7 +173,7 @@ class PointMeasure:
                     scaled = linear_transformation(raw[which.reshape(-1)[part]], base, scales[:, None, None])
                     found = self._ndcg(number, group_batch, scaled)
                     sums[np.ix_(chosen[part], np.arange(len(self.counts)), group_batch.groups)] = found
-        return sums
+        return sums * self.weights
 
     @torch.inference_mode()
     def at(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -239,4 +242,4 @@ class PointMeasure:
         for number, group_batch in enumerate(self.batches):
             scores = self._base(group_batch).to(self.device).unsqueeze(0)
             sums[:, group_batch.groups] = self._ndcg(number, group_batch, scores)[0]
-        return sums
+        return sums * self.weights

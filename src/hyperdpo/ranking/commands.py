@@ -23,10 +23,12 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
 from hyperdpo.plots import plot_fronts
+from hyperdpo.ranking.clicks import correction_line
 from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
 from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
+from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.oracle import attained, oracle_front
@@ -133,6 +135,8 @@ def front_command(
             "split": name,
             "groups": len(part.groups),
             "items": int(part.sizes.sum()),
+            "corrected": corrected_labels(examples, run.config),
+            "weight": None if examples.group_weights is None else run.config.weight,
         },
     }
     del result["base"]["weights"], result["base"]["scale"]
@@ -181,6 +185,13 @@ def note_other_columns(table: GroupedTable, run: RankRun, base_scores: str | Non
             f"{table.source}: columns that the run was not trained with, and does not use: {abridged(extra)}",
             stacklevel=2,
         )
+
+
+def corrected_labels(examples: Examples, config: RankConfig) -> dict[str, str]:
+    """Labels that are measured on corrected clicks -> how they are corrected."""
+    main = [] if config.main is None or examples.main_gains is None else [config.main]
+    known = {label.name: correction_line(label) for label in (*examples.labels, *main)}
+    return {name: line for name, line in known.items() if line}
 
 
 def note_unmeasured(front: Front, source: str) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hyperdpo.choosing.choice import Choice
 
 #: Settings of :class:`RankConfig` that are settings of a :class:`HyperRanker` too, as mappings.
-SECTIONS = ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "metric")
+SECTIONS = ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "gbdt", "metric")
 
 
 class HyperRanker(BaseEstimator):
@@ -48,8 +48,9 @@ class HyperRanker(BaseEstimator):
             target, :meth:`fit` chooses it by the values: l1 where most are 0 and none is negative, else softmax. None:
             one for each label given to :meth:`fit`.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
-        mixture, temperatures, scorer, training, base_scorer, base_training, metric, main: settings of
+        mixture, temperatures, scorer, training, base_scorer, base_training, gbdt, metric, main: settings of
             :class:`RankConfig`, as mappings.
+        weight: the name of the groups' weights. They stand among the labels given to :meth:`fit`, as propensities do.
         keep_row_numbers: keep columns of a frame that only number the rows, such as an index, as features.
         validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
         seed: of split, initialisation, order and sampled weights.
@@ -72,8 +73,10 @@ class HyperRanker(BaseEstimator):
         training: Mapping[str, Any] | None = None,
         base_scorer: Mapping[str, Any] | None = None,
         base_training: Mapping[str, Any] | None = None,
+        gbdt: Mapping[str, Any] | None = None,
         metric: Mapping[str, Any] | None = None,
         main: Mapping[str, Any] | None = None,
+        weight: str | None = None,
         keep_row_numbers: bool = RankConfig.keep_row_numbers,
         validation_fraction: float = SplitConfig.validation,
         seed: int = RankConfig.seed,
@@ -87,8 +90,10 @@ class HyperRanker(BaseEstimator):
         self.training = training
         self.base_scorer = base_scorer
         self.base_training = base_training
+        self.gbdt = gbdt
         self.metric = metric
         self.main = main
+        self.weight = weight
         self.keep_row_numbers = keep_row_numbers
         self.validation_fraction = validation_fraction
         self.seed = seed
@@ -264,6 +269,7 @@ class HyperRanker(BaseEstimator):
             parametrization=config.parametrization,
             **sections,
             main=None if config.main is None else asdict(config.main),
+            weight=config.weight,
             keep_row_numbers=config.keep_row_numbers,
             validation_fraction=config.split.validation,
             seed=config.seed,
@@ -296,6 +302,7 @@ class HyperRanker(BaseEstimator):
             "objectives": list(objectives),
             "main": {**MAIN_LABEL, **(self.main or {}), **self._main_names()} if has_main else None,
             "parametrization": self.parametrization,
+            "weight": self.weight,
             "keep_row_numbers": self.keep_row_numbers,
             "split": {
                 "train": 1 - self.validation_fraction,
@@ -324,9 +331,10 @@ class HyperRanker(BaseEstimator):
         if given.left_out:
             name, reason = next(iter(given.left_out.items()))
             raise InputError(f"labels: column {name!r} is {reason}; expected numbers")
-        objectives = self._objectives(given.names, named=given.named)
+        beside_main = {self.weight, *(dict(self.main or {}).get(role) for role in ("propensity", "position"))}
+        objectives = self._objectives([n for n in given.names if n not in beside_main], named=given.named)
         values = {name: given.values[:, j] + given.origins.get(name, 0.0) for j, name in enumerate(given.names)}
-        used = {objective["column"] for objective in objectives}
+        used = {one.get(role) for one in objectives for role in ("column", "propensity", "position")} | beside_main
         beside = {name: column for name, column in values.items() if name in used}
         check_rows("labels", len(given.values), rows)
         if y is not None:
