@@ -101,7 +101,7 @@ def test_settings_that_would_bias_a_correction_are_refused(settings, message) ->
 def test_exponential_gain_is_refused() -> None:
     config = toy_config(objectives=[{"name": "z", "propensity": "p"}], main=None, metric={"gain": "exponential"})
     part = Part.whole(table_of([2], z=[1, 0], p=[1, 1], f=[1, 2]))
-    with pytest.raises(InputError, match="need metric.gain linear"):
+    with pytest.raises(InputError, match=r"need metric\.gain linear"):
         fit_labels(config, {"train": part}, main_is_trained=False)
 
 
