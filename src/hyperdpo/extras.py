@@ -9,6 +9,7 @@ from hyperdpo.errors import InputError
 #: Extra -> the modules that its commands need to start.
 EXTRAS = {
     "align": ("transformers", "peft"),
+    "dask": ("dask", "distributed"),
     "explore": ("nicegui", "plotly"),
     "experiments": ("plotly",),
     "gbdt": ("lightgbm",),

@@ -187,11 +187,12 @@ def table_options(before: str = "") -> tuple[Callable[..., Any], ...]:
     )
 
 
-def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def run_data_options(purpose: str, share: str = "the run's") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """What commands take that look at labelled data with a run of either kind.
 
     Args:
         purpose: what the groups are for, after "Groups to".
+        share: what the main label's share is where it is not given.
     """
     options = (
         click.option(
@@ -209,7 +210,7 @@ def run_data_options(purpose: str) -> Callable[[Callable[..., Any]], Callable[..
             "--main-share",
             type=float,
             metavar="L",
-            help="For a ranker of mixture.form gain: λ, the main label's share.  [default: the run's]",
+            help=f"For a ranker of mixture.form gain: λ, the main label's share.  [default: {share}]",
         ),
         click.option(
             "--format",

@@ -72,6 +72,36 @@ def test_lightgbm_gets_a_share_for_each_level(tmp_path):
     assert found["hypervolume_with_main"] == pytest.approx(front.hypervolume_with_main)
 
 
+def test_lightgbm_as_a_mean_averages_two_models_that_differ(tmp_path):
+    entries = [parse_entry("hyperdpo:gbdt"), parse_entry("lightgbm-ls:mean")]
+    trainings = RankTrainings(repeats(1)[0], toy_config(**SETTINGS), tmp_path, cpu(), entries[0])
+    validation = trainings.validation
+    jobs = [Trees((0.3, 0.7), 0.2, member) for member in (0, 1)]
+    one, other = (trainings.trained(job, entries[1]).model.scores(validation) for job in jobs)
+    assert not np.array_equal(one, other)
+    score = trainings.score(entries[1], np.array([[0.3, 0.7]]), (1.0, 1.0), validation, main_share=0.2)
+    group_batch = validation.batches()[0]
+    rows, mask = validation.index(group_batch)
+    found = score(group_batch, validation.batch(group_batch, "cpu"))[0].numpy()
+    assert found[mask] == pytest.approx(((one + other) / 2)[rows[mask]], rel=1e-5)
+
+
+def test_ends_are_each_objective_alone_where_the_main_label_counts_least(result, tmp_path):
+    entry = parse_entry("hyperdpo:gain")
+    trainings = RankTrainings(repeats(1)[0], toy_config(**SETTINGS), tmp_path, cpu(), entry)
+    score = trainings.score(entry, np.eye(2), (1.0, 1.0), trainings.test(), main_share=0.0)
+    front = evaluate_front(score, trainings.test(), np.eye(2), [1.0], (1.0, 1.0), NdcgSettings())
+    ends = result["methods"]["hyperdpo:gain"]["ends"]
+    assert list(ends.values()) == pytest.approx(np.diag(front.metrics), abs=1e-6)
+
+
+def test_more_weightings_only_where_they_need_no_trainings(result):
+    for name, one in result["methods"].items():
+        for level in one["seeds"][0]["main_levels"]:
+            assert level["dense"]["hypervolume"] >= level["hypervolume"] - 1e-9, name
+    assert "dense" in one["main_levels"][0]
+
+
 def test_levels_lie_strictly_inside_what_all_methods_reach():
     assert common_levels([(0.2, 0.9), (0.5, 0.8), (0.1, 0.6)], 3) == pytest.approx([0.525, 0.55, 0.575])
     assert common_levels([(0.2, 0.4), (0.5, 0.8)], 3) == []

@@ -454,7 +454,15 @@ def test_lightgbm_alone_has_no_main_score_to_match(tmp_path):
 
 def test_the_command_writes_a_comparison_and_a_picture(generated, tmp_path, command):
     arguments = ["rank", "compare", generated[0], "--preset", "mslr", "--objectives", "query_url_clicks,url_clicks"]
-    arguments += ["--methods", "hyperdpo,hyperdpo:paper,dpo-ls,lightgbm-ls", "--points", "3", "--seeds", "2", "--cpu"]
+    arguments += [
+        "--methods",
+        "hyperdpo,hyperdpo:paper,hyperdpo:gain,dpo-ls,lightgbm-ls",
+        "--points",
+        "3",
+        "--seeds",
+        "2",
+        "--cpu",
+    ]
     arguments += ["--set", "gbdt.trees=10"]
     done = command(*arguments, "--oracle", generated[1], "--out", tmp_path / "c", *TINY_OPTIONS)
     assert done.code == 0, done.err

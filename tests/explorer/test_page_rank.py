@@ -15,6 +15,7 @@ from pages import Looked, looking, wait_until
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
+from hyperdpo.ranking.explain import explain
 from hyperdpo.ranking.run import RankRun
 
 TRACE = "document.querySelector('.plot').data"
@@ -283,3 +284,25 @@ def test_two_runs_are_compared(browser, compared_url, offline, scratch_run, fitt
         wait_until(lambda: not page.locator("[data-part=list0]").is_visible(), "the second run's list only")
         assert looked.errors == []
         assert looked.strangers == []
+
+
+def test_a_clicked_document_says_why_it_is_there(rank_page, offline):
+    page = rank_page.page
+    run, part = offline
+    one = Part(part.table, part.groups[[0]])
+    wait_until(lambda: len(order(page)) == part.sizes[0], "the first list")
+    chosen = order(page)[2]
+    page.locator(f'[data-part=list0] tr[data-row="{chosen}"]').click()
+    why = page.locator("table.why")
+    for weights in ([0.5, 0.5], [0.9, 0.1]):
+        number(page, f"weight of {CLICKS[0]}").fill(str(weights[0]))
+        page.keyboard.press("Tab")
+        found = explain(run, one, weights)
+        place = found.rows.tolist().index(chosen - 1)
+        text = f"row {chosen} at place {place + 1}"
+        wait_until(lambda text=text: why.count() and text in why.inner_text(), f"the explanation at {weights}")
+        cells = page.locator("tr[data-why=sum] td.n").all_inner_texts()
+        assert cells == [f"{part:.0%}" for part in found.parts[place]]
+    page.locator("[data-part=list0] tr[data-row]").first.focus()
+    page.keyboard.press("Enter")
+    wait_until(lambda: "at place 1" in why.inner_text(), "the first document, by the keyboard")

@@ -12,8 +12,9 @@ from helpers import CLICKS, fit_toy, toy_table
 from hyperdpo.core.point import Point
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
+from hyperdpo.errors import InputError
 from hyperdpo.explorer.rank_state import KEPT_LISTS, RankExplorer, ranking, shared_range, trained_on
-from hyperdpo.explorer.tables import list_table, metric_table
+from hyperdpo.explorer.tables import explanation_table, list_table, metric_table
 from hyperdpo.ranking.run import RankRun
 
 POINTS = [((1.0, 0.0), 1.0, None), ((0.3, 0.7), 2.5, None), ((0.5, 0.5), 0.5, (0.7, 1.6))]
@@ -155,3 +156,69 @@ def test_tables_are_html_that_names_cannot_break(explorer):
     assert "<b>" not in metrics
     nan = np.full(3, np.nan)
     assert metric_table(names, (nan, base), (here, base), "NDCG", "base").count("–") == 3
+
+
+@pytest.fixture(scope="module")
+def trees() -> RankExplorer:
+    pytest.importorskip("lightgbm")
+    run = fit_toy(
+        mixture={"form": "gain"}, scorer={"kind": "blend"}, gbdt={"trees": 5, "threads": 1, "min_items_in_leaf": 5}
+    )
+    run.ranker.use(tree_weight=0.5, learned_main=0.5)
+    return RankExplorer(run, Path("trees"), run.part(toy_table())[1], "test")
+
+
+def test_a_run_with_trees_is_explored_as_it_scores(trees):
+    for point in points_of(trees):
+        part = Part(trees.part.table, trees.part.groups[[1]])
+        rows, here, _ = trees.list_view(1, point, None)
+        scores = trees.run.score(part, point.weights, point.scale)
+        assert [row.score for row in rows] == pytest.approx(np.sort(scores)[::-1], abs=1e-4)
+        front = trees.run.front(trees.run.examples(part), point.weights, [point.scale])
+        assert here == pytest.approx([*front.metrics[0], front.main[0]], abs=1e-5, nan_ok=True)
+    assert trees.temperature_range is None
+    assert trees.front().values.shape == (21, 3)
+
+
+def test_an_explanation_names_neighbours_parts_and_features(trees):
+    point, longest = trees.start(), int(trees.part.sizes.argmax())
+    found = trees.explanation(longest, point)
+    assert trees.explanation(longest, point) is found
+    rows, _, _ = trees.list_view(longest, point, None)
+    assert [row.document - 1 for row in rows] == found.rows.tolist()
+    html = explanation_table(found, rows[1].document)
+    assert f"the lead of row {rows[0].document} over it" in html
+    assert f"its lead over row {rows[2].document}" in html
+    for name, part in zip(("a", "b", "main"), found.parts[1], strict=True):
+        assert f">{name}</th>" in html
+        assert f'<td class="n">{part:.0%}</td>' in html
+    assert html.count("network") == 6, "three columns, two neighbours"
+    assert "features in log-odds" in html
+    assert "the lead of row" not in explanation_table(found, rows[0].document)
+    assert "its lead over" not in explanation_table(found, rows[-1].document)
+
+
+def test_equal_temperatures_are_explained_as_the_scale_that_they_are():
+    run = fit_toy(parametrization="mixture")
+    part = run.part(toy_table())[1]
+    explorer = RankExplorer(run, Path("toy"), part, "test")
+    point = Point((0.3, 0.7), 1.5, (2.0, 2.0))
+    rows, _, _ = explorer.list_view(0, point, None)
+    found = explorer.explanation(0, point)
+    assert [row.document - 1 for row in rows] == found.rows.tolist()
+    assert found.scale == 3.0
+    with pytest.raises(InputError, match="only equal β"):
+        explorer.explanation(0, replace(point, temperatures=(1.0, 2.0)))
+    scratch = RankExplorer(fit_toy(parametrization="scratch"), Path("toy"), part, "test")
+    with pytest.raises(InputError, match="a ranker of parametrization scratch has none"):
+        scratch.explanation(0, scratch.start())
+
+
+def test_documents_of_a_sorted_file_keep_their_row(trees):
+    table = toy_table()
+    backwards = replace(table, order=np.arange(table.num_rows)[::-1].copy())
+    explorer = RankExplorer(trees.run, Path("toy"), Part(backwards, trees.part.groups), "test")
+    rows, _, _ = explorer.list_view(0, explorer.start(), None)
+    inside = Part(backwards, trees.part.groups[[0]]).rows()
+    assert sorted(row.document for row in rows) == sorted(table.num_rows - inside)
+    assert [row.document - 1 for row in rows] == explorer.explanation(0, explorer.start()).rows.tolist()

@@ -264,10 +264,3 @@ def test_settings_without_effect_on_the_form_are_refused(data, tmp_path, command
     done = command(*fit, "mixture.form=gain")
     assert done.code == 2
     assert "objective 'clicks': beta is 2, but expected gains (mixture.form gain) have none" in done.err
-
-
-def test_an_oracle_is_refused_whose_front_is_that_of_the_other_form(run, data, tmp_path, command) -> None:
-    run.save(tmp_path / "run")
-    done = command("rank", "front", tmp_path / "run", data, "--oracle", data, "--split", "test")
-    assert done.code == 2
-    assert "--oracle: the attainable front of expected gains is not known" in done.err

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers import is_one_line
+from helpers import CLICKS, TINY_OPTIONS, is_one_line
 
+from hyperdpo.cli import main as cli
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
+from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json
+from hyperdpo.objectives import Label
 from hyperdpo.ranking.evaluation import Front, evaluate_front
-from hyperdpo.ranking.examples import Batch, Examples
-from hyperdpo.ranking.oracle import oracle_front
+from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
+from hyperdpo.ranking.metrics import NdcgSettings
+from hyperdpo.ranking.oracle import expected_gains, gain_oracle_front, oracle_front
 from hyperdpo.ranking.run import RankRun
 
 GRID = weight_grid(2, 5)
@@ -102,3 +108,98 @@ def test_the_oracle_of_different_temperatures_leaves_the_vertices_where_they_are
     far = [oracle_front(examples, truth, GRID, [1e-6], betas, run.config.metric) for betas in ([1.0, 1.0], [1.0, 2.0])]
     np.testing.assert_allclose(far[1].metrics[[0, -1]], far[0].metrics[[0, -1]], atol=1e-9)
     assert not np.allclose(far[1].metrics[1:-1], far[0].metrics[1:-1])
+
+
+# --- expected gains
+
+
+@pytest.fixture(scope="module")
+def gain_run(generated, tmp_path_factory) -> RankRun:
+    path = tmp_path_factory.mktemp("oracle") / "gains"
+    arguments = ["rank", "fit", str(generated[0]), "--out", str(path), "--preset", "mslr", "--cpu"]
+    arguments += ["--objectives", ",".join(CLICKS), "--set", "mixture.form=gain", *TINY_OPTIONS]
+    assert cli(arguments) == 0
+    return RankRun.load(path)
+
+
+def gain_front_of(examples: Examples, oracle: GroupedTable, run: RankRun, share: float) -> Front:
+    where = (examples, oracle, GRID, [1.0], run.betas, run.config.metric)
+    return gain_oracle_front(run.ranker, *where, main=run.config.main, main_share=share)
+
+
+def one_click_lists(groups: int) -> tuple[Examples, GroupedTable, np.ndarray]:
+    """Lists in which one item at most is clicked, so that the gain is the click and its expectation is known."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(3, 12, groups)
+    offsets = np.append(0, np.cumsum(sizes))
+    clicks, chances = np.zeros(offsets[-1], np.float32), np.zeros(offsets[-1])
+    for a, b in itertools.pairwise(offsets):
+        chances[a:b] = rng.dirichlet(np.ones(b - a)) * rng.uniform(0.2, 0.9)
+        clicked = rng.choice(b - a + 1, p=[*chances[a:b], 1 - chances[a:b].sum()])
+        if clicked < b - a:
+            clicks[a + clicked] = 1
+    table, oracle = (
+        GroupedTable(values[:, None].astype(np.float32), ("clicks",), np.arange(groups), offsets)
+        for values in (clicks, chances)
+    )
+    part, label = Part.whole(table), Label(name="clicks", target="l1", transform="none")
+    features = Features(part, FeatureTransform((), np.zeros(0, np.float32), np.ones(0, np.float32)), 0)
+    return build_examples(part, [label], None, features=features), oracle, chances
+
+
+@pytest.mark.parametrize("empty", ["skip", "zero"])
+def test_gains_of_lists_with_one_click_at_most_are_the_chances(empty):
+    examples, oracle, chances = one_click_lists(3000)
+    found = expected_gains(examples, oracle, None, NdcgSettings(empty=empty))
+    expected = chances / examples.signal.mean() if empty == "skip" else chances
+    np.testing.assert_allclose(found[:, 0], expected, rtol=0.12)
+    assert found.sum() == pytest.approx(expected.sum(), rel=0.03)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_no_ranker_of_gains_attains_more_at_its_share(gain_run, generated, truth, share):
+    table = read_table(generated[0])
+    _, part = gain_run.part(table)
+    examples = gain_run.examples(part)
+    attainable = gain_front_of(examples, truth, gain_run, share)
+    trained = gain_run.front(examples, GRID, main_share=share)
+    assert trained.hypervolume < attainable.hypervolume
+    assert trained.hypervolume_with_main < attainable.hypervolume_with_main
+
+
+def test_the_share_of_the_oracle_trades_objectives_for_main(gain_run, examples, truth):
+    fronts = [gain_front_of(examples, truth, gain_run, share) for share in (0.0, 0.2, 0.5, 0.9)]
+    assert (np.diff([front.main.mean() for front in fronts]) > 0).all()
+    assert (np.diff([front.metrics[0, 0] for front in fronts]) < 0).all()
+    mains, objectives = ([getattr(front, name).max() for front in fronts] for name in ("main", "metrics"))
+    assert mains[-1] < 0.999, "it holds expectations"
+    assert objectives[0] < 0.999
+
+
+def test_the_oracle_of_gains_is_the_front_of_an_actual_order(gain_run, examples, truth):
+    """NDCG of the lists sorted by sum_j v_j E[g_j], written out, for one weighting."""
+    front = gain_front_of(examples, truth, gain_run, 0.3)
+    columns = expected_gains(examples, truth, gain_run.config.main, gain_run.config.metric)
+    v = np.append(0.7 * GRID[1], 0.3)
+    values, found = examples.measured_gains, []
+    for a, b in itertools.pairwise(examples.part.table.offsets):
+        label = values[a:b, 0][np.argsort(-(columns[a:b] @ v), kind="stable")][:10]
+        best = np.sort(values[a:b, 0])[::-1][:10]
+        discounts = 1 / np.log2(np.arange(2, len(best) + 2))
+        if best[0] > 0:
+            found.append(label @ discounts / (best @ discounts))
+    assert front.metrics[1, 0] == pytest.approx(np.mean(found), abs=1e-6)
+
+
+def test_the_command_says_what_a_run_of_gains_attains(gain_run, generated, tmp_path, command):
+    out = tmp_path / "front.json"
+    arguments = ["--oracle", generated[1], "--main-share", "0.4", "--points", "5", "--out", out, "--cpu"]
+    done = command("rank", "front", gain_run.path, generated[0], *arguments)
+    assert done.code == 0, done.err
+    assert "of the attainable front" in done.out
+    table = read_table(generated[0])
+    _, part = gain_run.part(table)
+    attainable = gain_front_of(gain_run.examples(part), read_table(generated[1]), gain_run, 0.4)
+    written = read_json(out)["oracle"]
+    assert written["hypervolume_with_main"] == pytest.approx(attainable.hypervolume_with_main)
+    assert 0 < written["fraction"] < 1

@@ -47,8 +47,10 @@ def test_a_language_model_refuses(command, adapter, tmp_path, options, words):
     ("options", "words"),
     [
         (["--weights", ".3,.7"], ("--weights", "inputs")),
-        (["--format", "merged"], ("--format", "onnx or torch")),
+        (["--format", "merged"], ("--format", "onnx or torch or lightgbm")),
         (["--format", "tflite"], ("--format", "'tflite'")),
+        (["--format", "lightgbm"], ("--format lightgbm", "has no trees")),
+        (["--main-share", ".3"], ("main share", "takes none")),
         (["--beta", "1,2"], ("--beta",)),
         (["--temperature", "1"], ("temperatures",)),
         (["--model", "gpt2"], ("--model",)),

@@ -196,7 +196,7 @@ def test_the_file_says_what_it_takes(table, tmp_path):
     assert json.loads(inside["objectives"]) == ["a", "b"]
     shapes = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
     assert shapes == beside["inputs"]
-    assert [o.name for o in model.graph.output] == ["scores"]
+    assert [o.name for o in model.graph.output] == ["scores", "components"]
 
 
 ALONE = """

@@ -62,12 +62,12 @@ def test_lists_of_one_batch_have_shares_of_their_own(place, backend) -> None:
 
 def test_the_share_is_an_input_of_the_graph_and_its_default_in_the_metadata(place, command, tmp_path) -> None:
     out = tmp_path / "ranker.onnx"
-    done = command("export", place / "gain", "--out", out)
+    done = command("export", place / "gain", "--out", out, "--main-share", "0.35")
     assert done.code == 0, done.err
     metadata = json.loads((tmp_path / "ranker.onnx.json").read_text())
     run = RankRun.load(place / "gain")
     assert metadata["inputs"]["main_share"] == ["batch"]
-    assert metadata["main_share"] == run.ranker.chosen["main_share"]
+    assert metadata["main_share"] == 0.35 != run.ranker.chosen["main_share"]
     features = lists(place, run, 1)[0]
     given = {
         "features": features[None],
@@ -81,7 +81,14 @@ def test_the_share_is_an_input_of_the_graph_and_its_default_in_the_metadata(plac
     np.testing.assert_allclose(scores, run.score(part, [0.5, 0.5], main_share=0.4), rtol=1e-4, atol=1e-4)
     exported = RankModel.load(out)
     default = exported.score([exported.prepare(features, Point((0.5, 0.5)), None)])[0]
-    np.testing.assert_allclose(default, run.score(part, [0.5, 0.5]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(default, run.score(part, [0.5, 0.5], main_share=0.35), rtol=1e-4, atol=1e-4)
+
+
+def test_a_share_that_an_export_cannot_have_is_refused(place, command, tmp_path) -> None:
+    out = tmp_path / "ranker.onnx"
+    assert command("export", place / "product", "--out", out, "--main-share", "0.3").refused("main share", "takes none")
+    assert command("export", place / "gain", "--out", out, "--main-share", "1").refused("main share 1", "below 1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_ranker_that_takes_no_share_refuses_one(place) -> None:

@@ -5,13 +5,14 @@ Nothing here knows files or models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from hyperdpo.choosing.bootstrap import FEWEST_GROUPS, Resamples, bound, number_of_resamples
+from hyperdpo.choosing.edge import take_best_weight
 from hyperdpo.choosing.prices import Slope, loosening, tightening
 from hyperdpo.choosing.requirements import Requirement, check_metrics
 from hyperdpo.choosing.search import Effort, Measure, Pool, Space, searched
@@ -31,6 +32,8 @@ class Sample:
         counts: (K, G), see :mod:`hyperdpo.choosing.bootstrap`.
         measure: gives (P, K, G) sums of points.
         base: (K, G) sums of the base.
+        edge: of two objectives, the (K, 10,001) sums over groups at all weights in steps of 1/10,000, from a point that
+            gives all else; None where the ranking there is not that of a weighted sum.
     """
 
     names: tuple[str, ...]
@@ -39,6 +42,7 @@ class Sample:
     measure: Measure
     base: np.ndarray
     description: str = ""
+    edge: Callable[[np.ndarray], np.ndarray | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,10 @@ class Choice:
     """Those ends are what the run was trained on."""
     scale_at_end: bool = False
     """The scale lies at an end of the grid: one beyond it may be better."""
+    main_share: float | None = None
+    """λ, the main label's share; None for a model that takes none."""
+    best_of_all_weights: bool = False
+    """No weight in steps of 1/10,000 is better at this share, scale and temperature."""
     details: dict[str, Any] = field(default_factory=dict)
     """What a command adds: how to use the point."""
 
@@ -157,6 +165,7 @@ class Choice:
         return {
             "weights": self.weights,
             "scale": self.scale,
+            **({} if self.main_share is None else {"main_share": self.main_share}),
             "temperature": list(self.temperatures.values()),
             "met": self.met,
             "goal": {"metric": self.goal, "direction": "maximize" if self.maximize else "minimize"},
@@ -172,6 +181,7 @@ class Choice:
             "chosen_on": self.chosen_on,
             "reported_on": self.reported_on,
             "points_measured": self.points_measured,
+            "best_of_all_weights": self.best_of_all_weights,
             "resamples": self.resamples,
             "temperatures_searched": self.temperatures_searched,
             "temperatures_at_end": self.temperatures_at_end,
@@ -228,9 +238,10 @@ def choose_point(
     draws = _resamples(sample, confidence, seed, resamples)
     pool = Pool(sample.measure, space, draws, placed, (k, sign), confidence if certain else None, effort.block_numbers)
     searched(pool, effort, seed)
+    of_all = not certain and sample.edge is not None and take_best_weight(pool, sample.edge)
     position, met = pool.best(pool.thresholds)
     point = pool.points[position]
-    m = space.m
+    m, scales = space.m, pool.space.scales
 
     report_draws = draws if holdout is None else _resamples(reported, confidence, seed, resamples)
     sums = reported.measure(point[None])
@@ -264,7 +275,8 @@ def choose_point(
     return Choice(
         weights=dict(zip(objectives, map(float, point[:m]), strict=True)),
         scale=float(point[m]),
-        temperatures=dict(zip(objectives, map(float, point[m + 1 :]), strict=True)),
+        temperatures=dict(zip(objectives, map(float, point[m + 1 : 2 * m + 1]), strict=True)),
+        main_share=float(point[-1]) if space.shares else None,
         met=met,
         goal=goal,
         maximize=maximize,
@@ -280,7 +292,8 @@ def choose_point(
         resamples=report_draws.number,
         temperature_ends=dict(zip(objectives, space.box, strict=True)) if space.box and space.free else {},
         temperatures_trained=space.trained,
-        scale_at_end=len(space.scales) > 1 and float(point[m]) in (space.scales[0], space.scales[-1]),
+        scale_at_end=len(scales) > 1 and float(point[m]) in (scales[0], scales[-1]),
+        best_of_all_weights=of_all,
     )
 
 

@@ -47,15 +47,18 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
 @click.option(
     "--fixed-temperatures", is_flag=True, help="Keep β; by default that of a mixture or temperature run is searched."
 )
-@run_data_options("choose on")
+@run_data_options("choose on", share="searched")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resamples and steps.")
 @cpu_option
 def choose(**options: Any) -> int:
-    """Find the weights and scale of RUN that are best in one metric and meet requirements on others, on labelled DATA.
+    """Find the point of RUN that is best in one metric and meets requirements on others, on labelled DATA.
 
-    Nothing is trained: the run's front is searched. The metrics of a ranker are NDCG of main and of every objective, by
-    name. Those of a language model are each objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1:
-    the requirements cannot be met, and the nearest point is shown.
+    Nothing is trained: the run's front is searched over weights, scales and temperatures. With mixture.form gain it is
+    searched over weights and the main label's share, and over scales only where requirements cannot be met at scale 1.
+
+    The metrics of a ranker are NDCG of main and of every objective, by name. Those of a language model are each
+    objective's cross-entropy error, by name, and accuracy:NAME. Exit code 1: the requirements cannot be met, and the
+    nearest point is shown.
     """
     from hyperdpo.choosing.commands import choose_command
 

@@ -67,10 +67,10 @@ def choose(
     resamples: int | None = None,
     cpu: bool = False,
 ) -> Choice:
-    """The weights and scale (and temperatures) of a run that make one metric best under requirements on others.
+    """The weights and scale (temperatures, main share) of a run that make one metric best under requirements on others.
 
     >>> choice = hyperdpo.choose("run", "train.txt", ["main>=0.45"], maximize="url_clicks")
-    >>> choice.weights, choice.scale, choice.requirements[0].price
+    >>> choice.weights, choice.main_share, choice.scale, choice.requirements[0].price
 
     Args:
         run: a run directory of ``rank fit`` or ``align fit``, or a run that was loaded.
@@ -89,6 +89,8 @@ def choose(
         points: number of weightings in the grid.
         fixed_temperatures: leave β as it is, also where the ranker answers at others. Otherwise a mixture's are
             searched from half the run's to twice it, and those of a ``temperature`` run where it was trained.
+        main_share: the only share λ of the main label, for expected gains (``mixture.form: gain``). None: it is
+            searched. Other scales than 1 are searched only where requirements cannot be met at 1.
         base_scores: base scores for a ranker that has none of its own for the data: a column, a file or an array.
         sort, features_from_zero: how a ranker's data are read, besides what it was trained with; see
             :func:`~hyperdpo.data.cache.read_table`.
@@ -127,13 +129,13 @@ def choose(
     if isinstance(run, RankRun) or (path is not None and run_kind(path) != "align"):
         _refuse({**reading, "model": model}, "a ranker, which has none")
         ranker = run if isinstance(run, RankRun) else RankRun.load(str(path))
-        ranker.read_files(sort=sort, features_from_zero=features_from_zero).use_share(main_share)
+        ranker.read_files(sort=sort, features_from_zero=features_from_zero)
         requirements = [replace(r, name=_main_name(ranker, r.name)) for r in requirements]
         goal, names = _main_name(ranker, goal), rank_metrics(ranker)
         check(names, [True] * len(names))
+        space = rank_space(ranker, grid, fixed_temperatures=fixed_temperatures, main_share=main_share)
         ranker.to(device)
         chosen, reported = _rank_samples(ranker, data, split, holdout, base_scores, seed, device)
-        space = rank_space(ranker, grid, fixed_temperatures=fixed_temperatures)
         with progress_bar("choose", None, "points") as update:
             told = replace(chosen, measure=_telling(chosen.measure, update))
             how |= {"holdout": reported, "effort": Effort(points=points)}
@@ -314,15 +316,15 @@ def _share(holdout: Any) -> float | None:
 
 def _rank_use(choice: Choice, run: RankRun, path: Path | None, base_scores: str | np.ndarray | None) -> dict[str, Any]:
     betas = tuple(choice.temperatures.values())
-    share = run.ranker.chosen.get("main_share")
-    point = Point(tuple(choice.weights.values()), choice.scale, () if betas == tuple(run.betas) else betas, share)
+    own = () if betas == tuple(run.betas) else betas
+    point = Point(tuple(choice.weights.values()), choice.scale, own, choice.main_share)
     with_base = run.base_source.kind == "given"
-    call, told = rank_call(point, with_base=with_base), {} if share is None else {"main_share": share}
+    call = rank_call(point, with_base=with_base)
     if path is None:
-        return {**told, "command": None, "python": f"ranker.{call}"}
+        return {"command": None, "python": f"ranker.{call}"}
     column = base_scores if isinstance(base_scores, str) else "SCORES" if with_base else None
     command = rank_command(path, "DATA", point, column)
-    return {**told, "command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
+    return {"command": command, "python": f"HyperRanker.load({str(path)!r}).{call}"}
 
 
 def _align_use(choice: Choice, path: Path | None) -> dict[str, Any]:

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 
 from hyperdpo.choosing.choice import Sample
-from hyperdpo.choosing.search import Box, Space, written_box
+from hyperdpo.choosing.edge import AtParts, edge_sums, in_blocks, order_keys
+from hyperdpo.choosing.scales import SHARES
+from hyperdpo.choosing.search import WEIGHT_PARTS, Box, Space, written_box
 from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.gains import gain_scores, gain_weights
 from hyperdpo.core.mixture import mixture_scores
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.splits import Part
@@ -18,7 +21,7 @@ from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.evaluation import ranker_scores
 from hyperdpo.ranking.examples import Batch, Examples, Items
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, ndcg
-from hyperdpo.ranking.parametrizations import MixtureRanker
+from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import read_data
 
@@ -40,13 +43,25 @@ def trained_box(run: RankRun) -> Box | None:
     return written_box(*run.config.temperatures.box(len(run.objectives)))
 
 
-def rank_space(run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: bool = False) -> Space:
+def rank_space(
+    run: RankRun, scales: tuple[float, ...], *, fixed_temperatures: bool = False, main_share: float | None = None
+) -> Space:
     """Where the points of a run may lie.
 
     A mixture answers at any temperatures; each is searched from half the run's to twice it. A temperature ranker is
-    searched where it was trained, see :func:`trained_box`.
+    searched where it was trained, see :func:`trained_box`. For expected gains the share λ is searched.
+
+    Args:
+        main_share: the only λ, for expected gains.
+
+    Raises:
+        InputError: a share that is out of range, or for a run that takes none.
     """
     betas, box = tuple(run.betas), trained_box(run)
+    if main_share is not None:
+        run.share(main_share, 1)
+    if run.ranker.takes_main_share:
+        return Space(betas, scales, shares=SHARES if main_share is None else (float(main_share),))
     if fixed_temperatures or not run.ranker.takes_temperatures:
         return Space(betas, scales)
     if box is not None:
@@ -108,14 +123,16 @@ def rank_sample(
         measure=measure,
         base=measure.base(),
         description=description,
+        edge=measure.edge if len(run.objectives) == 2 else None,
     )
 
 
 class PointMeasure:
-    """(P, 2 m + 1) points -> (P, K, G) NDCG times the group's weight, 0 where a group has none.
+    """(P, 2 m + 1) points -> (P, K, G) NDCG times the group's weight, 0 where a group has none. One more number is the
+    share λ.
 
-    The heads of a mixture do not depend on the point, nor do the layers below a conditioned head. They are computed
-    once for all calls (the latter up to ``kept_bytes``, the rest once per call).
+    The heads of a mixture and expected gains do not depend on the point, nor do the layers below a conditioned head.
+    They are computed once for all calls (the last up to ``kept_bytes``, the rest once per call).
 
     Args:
         settings: another NDCG than the run's own.
@@ -145,7 +162,7 @@ class PointMeasure:
         #: (K, G), or 1: how much a group counts in the mean of a metric.
         self.weights = 1.0 if examples.label_weights is None else examples.label_weights.T
         self.counts *= self.weights
-        self._heads: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._columns: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._hidden: dict[int, Batch] = {}
         self._hidden_bytes = 0
 
@@ -157,14 +174,15 @@ class PointMeasure:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         m = len(self.run.objectives)
         sums = np.zeros((len(points), *self.counts.shape))
-        vectors, of_point = np.unique(points[:, m + 1 :], axis=0, return_inverse=True)
+        dials = self._dials(points)
+        vectors, of_point = np.unique(points[:, m + 1 : 2 * m + 1], axis=0, return_inverse=True)
         for number, group_batch in enumerate(self.batches):
             batch: Batch | None = None
             for v, betas in enumerate(vectors):
                 chosen = np.flatnonzero(of_point.reshape(-1) == v)
-                weights, which = np.unique(points[chosen, :m], axis=0, return_inverse=True)
+                asked, which = np.unique(dials[chosen], axis=0, return_inverse=True)
                 batch = batch or self._batch(number, group_batch)
-                raw = self._scores(number, group_batch, batch, weights, betas)
+                raw = self._scores(number, group_batch, batch, asked, betas)
                 base = self._base(group_batch).to(raw)
                 size = max(PASS_SCORES // max(raw[0].numel() * len(self.gains[0]), 1), 1)
                 for start in range(0, len(chosen), size):
@@ -177,7 +195,7 @@ class PointMeasure:
 
     @torch.inference_mode()
     def at(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) float32 scores at one point (2 m + 1,), as :meth:`RankRun.score`, and their (K, G) NDCG.
+        """(N,) float32 scores at one point, as :meth:`RankRun.score`, and their (K, G) NDCG.
 
         Scores are in the order of the examples' rows.
         """
@@ -186,7 +204,7 @@ class PointMeasure:
         found = np.zeros(self.counts.shape)
         for number, group_batch in enumerate(self.batches):
             batch = self._batch(number, group_batch)
-            raw = self._scores(number, group_batch, batch, point[None, :m], point[m + 1 :])
+            raw = self._scores(number, group_batch, batch, self._dials(point[None]), point[m + 1 : 2 * m + 1])
             base = self._base(group_batch).to(raw)
             scaled = linear_transformation(raw, base, float(point[m]))
             found[:, group_batch.groups] = self._ndcg(number, group_batch, scaled)[0]
@@ -195,8 +213,8 @@ class PointMeasure:
         return scores, found
 
     def _batch(self, number: int, group_batch: GroupBatch) -> Batch | None:
-        """The items to score; None where the heads of a mixture are known."""
-        if number in self._heads:
+        """The items to score; None where their columns are known."""
+        if number in self._columns:
             return None
         if number in self._hidden:
             return self._hidden[number]
@@ -210,21 +228,79 @@ class PointMeasure:
             self._hidden[number] = small
         return small
 
+    def _dials(self, points: np.ndarray) -> np.ndarray:
+        """(P, m) weights of points, or (P, m + 1) with their shares."""
+        m = len(self.run.objectives)
+        return np.delete(points, np.s_[m : 2 * m + 1], axis=1)
+
     def _scores(
-        self, number: int, group_batch: GroupBatch, batch: Batch | None, weights: np.ndarray, betas: np.ndarray
+        self, number: int, group_batch: GroupBatch, batch: Batch | None, dials: np.ndarray, betas: np.ndarray
     ) -> torch.Tensor:
         """(P, G, n) scores before any scale."""
         ranker = self.run.ranker
-        if not isinstance(ranker, MixtureRanker):
-            assert batch is not None
-            return ranker_scores(ranker, weights, betas.tolist(), self.device)(group_batch, batch).float()
-        if number not in self._heads:
-            assert batch is not None
-            self._heads[number] = (ranker.log_targets(batch), batch.mask)
-        heads, mask = self._heads[number]
-        base = self._base(group_batch).to(heads)
-        w = torch.as_tensor(weights, dtype=torch.float32, device=heads.device)
-        return mixture_scores(heads, mask, base, w, betas.tolist(), power=ranker.power).float()
+        if isinstance(ranker, GainRanker | MixtureRanker):
+            if number not in self._columns:
+                assert batch is not None
+                found = ranker.columns(batch) if isinstance(ranker, GainRanker) else ranker.log_targets(batch)
+                self._columns[number] = found, batch.mask, self._base(group_batch).to(found)
+            return self._mixed(number, dials[:, None], betas)
+        assert batch is not None
+        return ranker_scores(ranker, dials, betas.tolist(), self.device)(group_batch, batch).float()
+
+    def _mixed(
+        self, number: int, dials: np.ndarray, betas: np.ndarray, rows: np.ndarray | slice = np.s_[:]
+    ) -> torch.Tensor:
+        """(P, R, n) scores of lists of a batch whose columns are known, at (P, R or 1, ...) weights and shares."""
+        ranker, m = self.run.ranker, len(self.run.objectives)
+        columns, mask, base = (one[rows] for one in self._columns[number])
+        asked = torch.as_tensor(dials, dtype=torch.float32, device=columns.device).expand(-1, len(columns), -1)
+        if isinstance(ranker, GainRanker):
+            share = asked[..., m] if asked.shape[-1] > m else ranker.main_share
+            return (gain_scores(columns, gain_weights(asked[..., :m], share)) / ranker.base_slope).float()
+        assert isinstance(ranker, MixtureRanker)
+        return mixture_scores(columns, mask, base, asked, betas.tolist(), power=ranker.power).float()
+
+    @torch.inference_mode()
+    def edge(self, point: np.ndarray) -> np.ndarray | None:
+        """(K, 10,001) sums of NDCG over all lists: at every weight w = (i, 10,000 - i) / 10,000, else as at a point.
+
+        None: the ranking there is not that of a weighted sum.
+        """
+        m, ranker = len(self.run.objectives), self.run.ranker
+        betas = point[m + 1 : 2 * m + 1]
+        alike = isinstance(ranker, MixtureRanker) and ranker.power == 1 and len(set(betas.tolist())) == 1
+        if not (alike or isinstance(ranker, GainRanker)):
+            return None
+        total = np.zeros((len(self.counts), WEIGHT_PARTS + 1))
+        for number, group_batch in enumerate(self.batches):
+            self._scores(number, group_batch, self._batch(number, group_batch), self._dials(point[None]), betas)
+            keys, metrics = self._along_edge(number, group_batch, point)
+            total += edge_sums(keys, metrics, len(group_batch.groups))
+        return total
+
+    def _along_edge(self, number: int, group_batch: GroupBatch, point: np.ndarray) -> tuple[AtParts, AtParts]:
+        """The orders and the metrics of the lists of a batch, as :func:`edge_sums` takes them."""
+        m = len(self.run.objectives)
+        labels, mask = self._labels(group_batch)
+        base, ideal = self._columns[number][2], self._ideal[number]
+
+        def scores(rows: np.ndarray, parts: np.ndarray) -> torch.Tensor:
+            dials = np.tile(self._dials(point[None]), (1, len(rows), 1))
+            dials[0, :, 0] = parts / WEIGHT_PARTS
+            dials[0, :, 1] = 1 - dials[0, :, 0]
+            raw = self._mixed(number, dials, point[m + 1 : 2 * m + 1], rows)[0]
+            return linear_transformation(raw, base[rows], float(point[m]))
+
+        def keys(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
+            return order_keys(scores(rows, parts), mask[..., rows, :], self.settings.k).cpu().numpy()
+
+        def metrics(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
+            known = mask[..., rows, :]
+            found = ndcg(scores(rows, parts), labels[:, rows], known, self.settings, ideal[:, rows])
+            return found.double().nan_to_num(0.0).cpu().numpy()
+
+        size = max(PASS_SCORES // mask.shape[-1], 1)
+        return in_blocks(keys, size), in_blocks(metrics, size)
 
     def _base(self, group_batch: GroupBatch) -> torch.Tensor:
         """(G, n) scores of the base, 0 where there is no item."""

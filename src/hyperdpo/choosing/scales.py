@@ -1,4 +1,4 @@
-"""How far the scale c goes wherever it is searched or moved: ``choose`` and the explorer."""
+"""How far the scale c and the share λ go wherever they are searched or moved: ``choose`` and the explorer."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ from __future__ import annotations
 SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0)
 #: The least and the largest.
 SCALE_ENDS = SCALES[0], SCALES[-1]
+#: Grid of the main label's share, for expected gains.
+SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)

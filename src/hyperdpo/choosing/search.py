@@ -1,15 +1,16 @@
-"""The search for a point of the front: a grid over weights, scales and temperatures, then ever smaller steps.
+"""The search for a point of the front: a grid over weights, scales, temperatures and shares, then ever smaller steps.
 
 Metrics of rankings are step functions of the point, so nothing here needs a gradient. A point is a row of 2 m + 1
-numbers, (w, c, β): weights, scale and temperatures. All points ever measured stay in a pool, and every question (what
-is best, what is it at another threshold) is answered from the pool.
+numbers, (w, c, β): weights, scale and temperatures; with λ, 2 m + 2, for a ranker that takes the main label's share.
+All points ever measured stay in a pool, and every question (what is best, what is it at another threshold) is answered
+from the pool.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,12 +18,12 @@ from hyperdpo.choosing.bootstrap import Resamples, bound
 from hyperdpo.choosing.requirements import Requirement
 from hyperdpo.core.preferences import stream, weight_grid
 
-#: (P, 2 m + 1) points -> (P, K, G): of every metric the sums whose total, over that of its counts, is the metric.
+#: (P, 2 m + 1 or 2) points -> (P, K, G): of every metric the sums whose total, over that of its counts, is the metric.
 Measure = Callable[[np.ndarray], np.ndarray]
 
 #: Weights are multiples of one over this, so that a command line repeats a point exactly.
 WEIGHT_PARTS = 10_000
-#: Significant digits of scales and temperatures.
+#: Significant digits of scales and temperatures, and decimals of shares.
 DIGITS = 3
 #: Random vectors of temperatures per round and start.
 VECTORS = 3
@@ -49,16 +50,23 @@ class Space:
         box: the ends of the temperatures; None: they stay as they are. Within the box, steps keep their geometric mean:
             a common factor is left to the scale.
         trained: whether the box is what the run was trained on, not only what is searched.
+        shares: the grid of shares λ; the search stays between its ends. Empty: points have none.
     """
 
     betas: tuple[float, ...]
     scales: tuple[float, ...]
     box: Box | None = None
     trained: bool = False
+    shares: tuple[float, ...] = ()
 
     @property
     def m(self) -> int:
         return len(self.betas)
+
+    @property
+    def at_one_scale(self) -> Space:
+        """The same with only the scale that is nearest to 1."""
+        return replace(self, scales=(min(max(1.0, self.scales[0]), self.scales[-1]),))
 
     @property
     def free(self) -> bool:
@@ -133,28 +141,35 @@ def whole_parts(exact: np.ndarray, total: int) -> np.ndarray:
 
 
 def rounded(points: np.ndarray, space: Space) -> np.ndarray:
-    """Points as they can be written down: weights in 1/10,000 that sum to 1, three digits of scale and temperatures."""
+    """Points as they can be written down: weights in 1/10,000 that sum to 1, three digits of all else."""
     m = space.m
     parts = whole_parts(points[:, :m] * WEIGHT_PARTS, WEIGHT_PARTS)
-    digits = np.array([[float(f"{x:.{DIGITS}g}") for x in row] for row in points[:, m:]]).reshape(len(points), m + 1)
+    numbers, shares = points[:, m : 2 * m + 1], points[:, 2 * m + 1 :].round(DIGITS)
+    digits = np.array([[float(f"{x:.{DIGITS}g}") for x in row] for row in numbers]).reshape(numbers.shape)
     digits[:, 0] = np.clip(digits[:, 0], space.scales[0], space.scales[-1])
     digits[:, 1:] = space.boxed(digits[:, 1:])
-    return np.concatenate([parts / WEIGHT_PARTS, digits], axis=1)
+    if space.shares:
+        shares = shares.clip(space.shares[0], space.shares[-1])
+    return np.concatenate([parts / WEIGHT_PARTS, digits, shares], axis=1)
 
 
 def grid(space: Space, points: int) -> np.ndarray:
-    """Weights times scales at the run's temperatures, and fewer weights with one temperature moved up or down."""
+    """Weights times scales times shares at the run's temperatures; fewer weights with one temperature up or down.
+
+    Fewer weights, too, where both scales and shares are searched.
+    """
     m = space.m
     betas = space.boxed(np.array(space.betas))
     moves = space.reach * _turns(m) if space.free else np.empty((0, m))
     vectors = [betas, *space.boxed(betas * np.exp(moves))]
-    blocks = []
+    shares: list[tuple[float, ...]] = [(share,) for share in space.shares] or [()]
+    fewer = max(points // 4, m)
+    rows: list[list[float]] = []
     for number, vector in enumerate(vectors):
-        weights = weight_grid(m, points if number == 0 else max(points // 4, m))
-        tiled = np.tile(weights, (len(space.scales), 1))
-        scales = np.repeat(space.scales, len(weights))[:, None]
-        blocks.append(np.concatenate([tiled, scales, np.tile(vector, (len(tiled), 1))], axis=1))
-    return np.concatenate(blocks)
+        many = number == 0 and min(len(space.scales), len(shares)) == 1
+        weights = weight_grid(m, points if many else fewer)
+        rows += [[*w, c, *vector, *share] for share in shares for c in space.scales for w in weights]
+    return np.array(rows)
 
 
 class Pool:
@@ -183,7 +198,7 @@ class Pool:
         self.requirements, (self.goal, self.goal_sign) = list(requirements), goal
         self.block_numbers = block_numbers
         k, m = len(resamples.counts), space.m
-        self.points, self.means = np.empty((0, 2 * m + 1)), np.empty((0, k))
+        self.points, self.means = np.empty((0, 2 * m + 1 + bool(space.shares))), np.empty((0, k))
         self.judged = np.empty((0, len(self.requirements)))
         """(N, R): what is held against the thresholds, turned so that more is safer."""
         self._known: set[bytes] = set()
@@ -225,6 +240,10 @@ class Pool:
                 judged[:, r] = bound(self.resamples.turned(sums[:, metric], metric, requirement.sign), self.certain)
         return means, judged
 
+    def turned(self, means: np.ndarray) -> np.ndarray:
+        """(P, R) required metrics of (P, K) means, turned so that more is safer."""
+        return np.stack([r.sign * means[:, k] for r, k in self.requirements], 1) if self.requirements else means[:, :0]
+
     @property
     def thresholds(self) -> np.ndarray:
         """(R,), turned as :attr:`judged` is."""
@@ -235,10 +254,15 @@ class Pool:
         """(N,): the goal, turned so that more is better."""
         return np.asarray(self.goal_sign * self.means[:, self.goal])
 
-    def violations(self, thresholds: np.ndarray) -> np.ndarray:
-        """(N,) distances from the region where all requirements are met, in units of the metrics' ranges."""
+    def violations(self, thresholds: np.ndarray, judged: np.ndarray | None = None) -> np.ndarray:
+        """(N,) distances from the region where all requirements are met, in units of the metrics' ranges.
+
+        Args:
+            judged: (N, R) of other points than the pool's, as :attr:`judged`.
+        """
+        judged = self.judged if judged is None else judged
         asked = np.isfinite(thresholds)  # -inf asks for nothing, not even for a bound
-        short = np.maximum(thresholds[asked] - self.judged[:, asked] - TOLERANCE, 0) / self.norms[asked]
+        short = np.maximum(thresholds[asked] - judged[:, asked] - TOLERANCE, 0) / self.norms[asked]
         return np.asarray(np.sqrt((short**2).sum(1)))
 
     def order(self, thresholds: np.ndarray, instead: int | None = None) -> np.ndarray:
@@ -308,29 +332,31 @@ class Pool:
         return chosen
 
     def _steps(self, point: np.ndarray, step: float, effort: Effort, rng: np.random.Generator) -> np.ndarray:
-        """Neighbours of a point: along every axis together with the scale, and in random directions.
+        """Neighbours of a point: along every axis together with scale or share, and in random directions.
 
-        A step of 1 moves a fifth of the weight, and the scale and temperatures by a factor of 2.
+        A step of 1 moves a fifth of the weight, the share by a fifth, and the scale and temperatures by a factor of 2.
         """
-        m, free, scaled = self.space.m, self.space.free, len(self.space.scales) > 1
-        w, log_scale = point[:m], math.log(point[m])
-        offsets, factor = np.log(point[m + 1 :] / self.space.betas), step * math.log(2)
+        m, free, scaled, shared = self.space.m, self.space.free, len(self.space.scales) > 1, len(self.space.shares) > 1
+        w, log_scale, share = point[:m], math.log(point[m]), point[2 * m + 1 :]
+        offsets, factor = np.log(point[m + 1 : 2 * m + 1] / self.space.betas), step * math.log(2)
         moves = [(w, offsets)]
         moves += [(_moved(w, i, j, step / 5), offsets) for i in range(m) for j in range(m) if i != j and w[j] > 0]
         moves += [(w, offsets + move) for move in factor * _turns(m)] if free else []
-        shifts = [0.0, factor, -factor] if scaled else [0.0]
-        rows = [(weights, log_scale + shift, betas) for weights, betas in moves for shift in shifts]
+        shifts = [(0.0, 0.0), *([(factor, 0.0), (-factor, 0.0)] if scaled else [])]
+        shifts += [(0.0, step / 5), (0.0, -step / 5)] if shared else []
+        rows = [(weights, log_scale + c, betas, share + part) for weights, betas in moves for c, part in shifts]
         vectors = [offsets, *(offsets + _centred(rng.normal(size=m) * step / 2) for _ in range(VECTORS if free else 0))]
         for number in range(effort.random if m > 1 else 0):
             towards = rng.dirichlet(np.full(m, 0.5)) - rng.dirichlet(np.full(m, 0.5))
             weights = np.maximum(w + rng.random() * step / 5 * towards, 0)
             shift = rng.normal() * step / 2 if scaled else 0.0
-            rows.append((weights / weights.sum(), log_scale + shift, vectors[number % len(vectors)]))
+            part = rng.normal() * step / 10 if shared else 0.0
+            rows.append((weights / weights.sum(), log_scale + shift, vectors[number % len(vectors)], share + part))
         low, high = math.log(self.space.scales[0]), math.log(self.space.scales[-1])
         run = np.array(self.space.betas)
         found = [
-            [*weights, math.exp(min(max(scale, low), high)), *self.space.boxed(run * np.exp(betas))]
-            for weights, scale, betas in rows
+            [*weights, math.exp(min(max(scale, low), high)), *self.space.boxed(run * np.exp(betas)), *share]
+            for weights, scale, betas, share in rows
         ]
         return np.array(found)
 
@@ -356,8 +382,9 @@ def _turns(m: int) -> np.ndarray:
 def _distance(first: np.ndarray, second: np.ndarray, m: int) -> float:
     """The distance of two points in steps; see :meth:`Pool._steps`."""
     weights = 2.5 * float(np.abs(first[:m] - second[:m]).sum())
-    factors = float(np.abs(np.log(first[m:] / second[m:])).max()) / math.log(2)
-    return max(weights, factors)
+    factors = float(np.abs(np.log(first[m : 2 * m + 1] / second[m : 2 * m + 1])).max()) / math.log(2)
+    shares = 5 * float(np.abs(first[2 * m + 1 :] - second[2 * m + 1 :]).sum())
+    return max(weights, factors, shares)
 
 
 def without(thresholds: np.ndarray, r: int) -> np.ndarray:
@@ -366,7 +393,19 @@ def without(thresholds: np.ndarray, r: int) -> np.ndarray:
 
 
 def searched(pool: Pool, effort: Effort, seed: int) -> None:
-    """Fill the pool: the grid, refinement at the thresholds, and at each of them moved either way.
+    """Fill the pool. Where points have a share, other scales are searched only if requirements cannot be met at 1."""
+    space = pool.space
+    if space.shares and len(space.scales) > 1:
+        pool.space = space.at_one_scale
+        _search(pool, effort, seed)
+        if pool.best(pool.thresholds)[1]:
+            return
+        pool.space = space
+    _search(pool, effort, seed)
+
+
+def _search(pool: Pool, effort: Effort, seed: int) -> None:
+    """The grid, refinement at the thresholds, and at each of them moved either way.
 
     Where a threshold cannot be met or raised, its metric is made as good as possible while the others are met.
     """

@@ -9,6 +9,7 @@ from rich.table import Table
 from hyperdpo.choosing.bootstrap import FEWEST_GROUPS
 from hyperdpo.choosing.choice import Choice, Verdict
 from hyperdpo.choosing.prices import Slope
+from hyperdpo.choosing.search import WEIGHT_PARTS
 from hyperdpo.printing import console, four_digits
 
 
@@ -52,11 +53,15 @@ def print_choice(choice: Choice) -> None:
 
     weights = ", ".join(f"{name} {w:g}" for name, w in choice.weights.items())
     line = f"weights: {weights}; scale {choice.scale:g}"
+    line += "" if choice.main_share is None else f"; main share {choice.main_share:g}"
     if choice.temperatures_searched:
         line += f"; temperatures {', '.join(f'{b:g}' for b in choice.temperatures.values())}"
     say(line)
     if len(set(choice.temperatures.values())) > 1 and choice.temperatures_searched and not choice.temperatures_trained:
         say("at different temperatures the point can be served, not exported: --fixed-temperatures finds one that can")
+    if choice.best_of_all_weights:
+        alike = "scale" if choice.main_share is None else "main share and scale"
+        say(f"best of all weights in steps of 1/{WEIGHT_PARTS:,} at this {alike}")
     if choice.scale_at_end:
         say("the scale lies at an end of the grid: --scales can reach further")
     kind = "the run was trained on" if choice.temperatures_trained else "is searched"

@@ -46,7 +46,7 @@ def methods_option(default: str, variants: Variants, *, example: str, page: str)
 @click.option(
     "--main-levels",
     type=click.IntRange(min=0),
-    default=0,
+    default=3,
     show_default=True,
     metavar="N",
     help="Also compare at N equal mean main scores, to each of which every method is moved by its share or scale.",

@@ -31,7 +31,7 @@ def rank_compare_command(
     points: int = 11,
     seeds: int | None = None,
     folds: int = 0,
-    main_levels: int = 0,
+    main_levels: int = 3,
     oracle: Path | None = None,
     base_scores: str | None = None,
     cpu: bool = False,

@@ -39,8 +39,8 @@ RANK_VARIANTS: Variants = {
     "dpo-ls": _FIXED,
     "dpo-soup": _FIXED,
     "mo-dpo": {},
-    # The base score as a feature: an argument of its own, no setting.
-    "lightgbm-ls": {"base": {"with_base": True}},
+    # The base score as a feature; models per w, whose scores are averaged. Arguments of their own, no settings.
+    "lightgbm-ls": {"base": {"with_base": True}, "mean": {"models": 2}},
 }
 
 #: The paper's baselines: prompt tuning and LoRA that are not conditioned on w.

@@ -15,16 +15,20 @@ import numpy as np
 
 from hyperdpo.comparison.entries import Entry
 from hyperdpo.comparison.methods import Conditioned, needs_lightgbm
-from hyperdpo.comparison.rank import RankTrainings, few_weightings, spread_of_main
+from hyperdpo.comparison.rank import DENSE_POINTS, VOLUMES, RankTrainings, few_weightings, spread_of_main
+from hyperdpo.core.preferences import weight_grid
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
-from hyperdpo.ranking.gbdt import choose_main_share
 from hyperdpo.ranking.parametrizations import Ranker
 
 #: The ends of the dials.
 SHARES, SCALES = (0.0, 0.95), (0.25, 32.0)
-#: Halvings of the interval in which a network's dial is searched, and the shares that are tried for trees.
-HALVINGS, TREE_TRIALS = 12, 6
+#: Halvings of the interval in which a dial is searched that needs no trainings.
+HALVINGS = 12
+#: Shares at which trees are trained first; each level then gets two trainings more, at shares between them.
+TREE_SHARES, TREE_TRIALS = (SHARES[0], 0.25, 0.5, 0.75, SHARES[1]), 2
+#: Methods whose trainings do not depend on the weightings of their front.
+UNTRAINED = ("hyperdpo", "dpo-soup")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class MainLevels:
         self.trainings = trainings
         self.few = few_weightings(len(trainings.prepared.betas))
         self.dials = {entry.label: self._dial(entry) for entry in entries}
-        reached = [[self.main(entry, end) for end in self.dials[entry.label].ends] for entry in entries]
+        self._tried: dict[str, dict[float, float]] = {}
+        reached = [[self.main(entry, value) for value in self._first(entry)] for entry in entries]
         #: The mean main scores that are aimed at.
         self.targets = common_levels(reached, count)
 
@@ -71,12 +76,15 @@ class MainLevels:
 
         Returns:
             ``target_main``, on validation groups; ``main``, the mean on the test groups; ``hypervolume``,
-            ``hypervolume_with_main``; ``main_share`` and ``scale``, where one of them is None if it is not the dial.
+            ``hypervolume_with_main``; ``main_share`` and ``scale``, where one of them is None if it is not the dial;
+            ``dense``, the hypervolumes at 101 weightings, None where those are more trainings.
         """
         found = []
+        dense_grid = weight_grid(grid.shape[1], DENSE_POINTS) if entry.method in UNTRAINED else None
         for target in self.targets:
             value, dial = self._chosen(entry, target), self.dials[entry.label]
             front = self._front(entry, value, grid, test)
+            dense = self._front(entry, value, dense_grid, test) if dense_grid is not None else None
             found.append(
                 {
                     "target_main": target,
@@ -85,9 +93,15 @@ class MainLevels:
                     "hypervolume_with_main": front.hypervolume_with_main,
                     "main_share": value if dial.name == "main_share" else None,
                     "scale": value if dial.name == "scale" else None,
+                    "dense": dense and {name: getattr(dense, name) for name in VOLUMES},
                 }
             )
         return found
+
+    def freest(self, entry: Entry, test: Examples) -> Front:
+        """The front of single-objective weightings at the end of the dial that is farthest from the main label."""
+        weights = np.eye(self.few.shape[1])
+        return self._front(entry, self.dials[entry.label].ends[0], weights, test)
 
     def _dial(self, entry: Entry) -> Dial:
         if needs_lightgbm(entry.method):
@@ -98,6 +112,11 @@ class MainLevels:
             if ranker.takes_main_share:
                 return Dial("main_share", SHARES)
         return Dial("scale", SCALES)
+
+    def _first(self, entry: Entry) -> tuple[float, ...]:
+        """The values of the dial that are tried first, from end to end."""
+        dial = self.dials[entry.label]
+        return TREE_SHARES if dial.trains else dial.ends
 
     def _front(self, entry: Entry, value: float, weights: np.ndarray, on: Examples) -> Front:
         """The front at a value of the dial."""
@@ -116,13 +135,28 @@ class MainLevels:
         """The mean main score of a few weightings on validation groups, at a value of the dial; NaN without a main
         label."""
         found = spread_of_main(self._front(entry, value, self.few, self.trainings.validation))["main_mean"]
-        return float("nan") if found is None else found
+        main = float("nan") if found is None else found
+        self._tried.setdefault(entry.label, {})[value] = main
+        return main
+
+    def _interpolated(self, entry: Entry, target: float) -> float:
+        """The share at which the main score is a target, on straight lines between those that were tried.
+
+        A main score that falls where the share rises, by the noise of validation groups, is lifted to the largest
+        before it.
+        """
+        tried = self._tried[entry.label]
+        shares = sorted(tried)
+        mains = np.maximum.accumulate([tried[share] for share in shares])
+        return float(round(np.interp(target, mains, shares), 4))
 
     def _chosen(self, entry: Entry, target: float) -> float:
         """The value of the dial whose main score is at a target."""
         dial = self.dials[entry.label]
         if dial.trains:
-            return choose_main_share(lambda share: self.main(entry, share), target, most=TREE_TRIALS)[0]
+            for _ in range(TREE_TRIALS - 1):
+                self.main(entry, self._interpolated(entry, target))
+            return self._interpolated(entry, target)
         low, high = dial.ends
         for _ in range(HALVINGS):
             middle = dial.between(low, high)
@@ -134,8 +168,8 @@ def common_levels(reached: Sequence[Sequence[float]], count: int) -> list[float]
     """Evenly spaced numbers strictly inside what all methods reach; none where they reach no common ones.
 
     Args:
-        reached: the least and the largest score of each method; NaN where it is not known.
+        reached: scores of each method, from the least to the largest; NaN where they are not known.
         count: of levels.
     """
-    low, high = max(ends[0] for ends in reached), min(ends[1] for ends in reached)
+    low, high = max(ends[0] for ends in reached), min(ends[-1] for ends in reached)
     return np.linspace(low, high, count + 2)[1:-1].tolist() if low < high else []

@@ -57,6 +57,9 @@ class Trees:
     weights: tuple[float, ...]
     main_share: float | None = None
     """The main label's share in the sum; None: the share at which the main score matches HyperDPO's."""
+    member: int | None = None
+    """Its number among the models whose scores are averaged, each of which draws features with a seed of its own. None:
+    there is one model, which sees all features."""
 
 
 #: Trainings of neural networks.
@@ -119,9 +122,18 @@ def logit_mixing(weights: np.ndarray) -> list[Recipe]:
     return [Recipe(_experts(len(w)), _row(w), average="predictions") for w in weights]
 
 
-def lightgbm_ls(weights: np.ndarray) -> list[Recipe]:
-    """LightGBM-LS: one LambdaMART model for each w, at the main label's share that matches HyperDPO's main score."""
-    return [Recipe((Trees(_row(w)),)) for w in weights]
+def lightgbm_ls(weights: np.ndarray, main_share: float | None = None, models: int = 1) -> list[Recipe]:
+    """LightGBM-LS: one LambdaMART model for each w, or the mean of several.
+
+    Args:
+        main_share: see :class:`Trees`.
+        models: for each w.
+    """
+    members = [None] if models == 1 else range(models)
+    shares = (1 / models,) * models
+    return [
+        Recipe(tuple(Trees(_row(w), main_share, member) for member in members), shares, "predictions") for w in weights
+    ]
 
 
 #: By the names that the command line uses.

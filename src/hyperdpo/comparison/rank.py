@@ -12,7 +12,6 @@ import torch
 
 from hyperdpo.comparison.entries import Entry
 from hyperdpo.comparison.methods import (
-    METHODS,
     Conditioned,
     Fixed,
     Job,
@@ -20,13 +19,14 @@ from hyperdpo.comparison.methods import (
     NetworkJob,
     Recipe,
     Trees,
+    jobs_of,
+    lightgbm_ls,
     needs_lightgbm,
 )
 from hyperdpo.comparison.rank_trees import TreeTrainings, lightgbm_base, tree_scores
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
 from hyperdpo.core.preferences import weight_grid
-from hyperdpo.data.batching import GroupBatch
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
 from hyperdpo.hashing import fingerprint
@@ -34,7 +34,7 @@ from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.draws import fixed_weights
 from hyperdpo.ranking.evaluation import Front, ScoreBatch, evaluate_front, ranker_scores, score_items
-from hyperdpo.ranking.examples import Batch, Examples, Features, build_examples
+from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.gains import trees_beside
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 #: What answers for a w.
 RankModel: TypeAlias = Ranker | GbdtModel
+#: Weightings of the dense view of a method that answers any w at no cost.
+DENSE_POINTS = 101
+VOLUMES = ("hypervolume", "hypervolume_with_main")
 #: Random stream of a repeat for the initial weights that all models for one w share.
 FIXED_INIT = 13
 
@@ -90,7 +93,7 @@ class RankTrainings(Trainings[RankModel]):
         )
         self._expert_scores: dict[str, np.ndarray] = {}
         self._trees: dict[bool, TreeTrainings] = {}
-        self._shares: dict[bool, dict[str, Any]] = {}
+        self._shares: dict[str, dict[str, Any]] = {}
 
     @property
     def validation(self) -> Examples:
@@ -116,9 +119,11 @@ class RankTrainings(Trainings[RankModel]):
         if entry.method == "mo-dpo":
             # Always from scratch, the experts too: an augmentation would need them wherever it is used.
             config = replace(config, parametrization="scratch")
-        if (config.objectives, config.main) != (self.prepared.config.objectives, self.prepared.config.main):
+        shared = self.prepared.config
+        if (config.objectives, config.beta, config.main) != (shared.objectives, shared.beta, shared.main):
             raise InputError(
-                f"{entry.label}: entries of a comparison share objectives and main label; remove them from its settings"
+                f"{entry.label}: entries of a comparison share objectives, β and main label; remove them from its "
+                "settings"
             )
         return config
 
@@ -244,10 +249,9 @@ class RankTrainings(Trainings[RankModel]):
             ``main_shares_tried``, each with its score; ``search_seconds``, of the models of the search. Those at the
             chosen share count among the entry's models, too.
         """
-        with_base = bool(entry.overrides.get("with_base"))
-        if with_base not in self._shares:
-            self._shares[with_base] = self._found_share(entry)
-        return self._shares[with_base]
+        if entry.label not in self._shares:
+            self._shares[entry.label] = self._found_share(entry)
+        return self._shares[entry.label]
 
     def _found_share(self, entry: Entry) -> dict[str, Any]:
         assert self.reference is not None
@@ -260,9 +264,9 @@ class RankTrainings(Trainings[RankModel]):
 
         def at(share: float) -> float:
             nonlocal seconds
-            trained = [self.trained(Trees(tuple(map(float, w)), share), entry) for w in few]
-            seconds += sum(one.seconds for one in trained)
-            found = mean_main(_scores([one.model for one in trained], self.validation))
+            jobs = jobs_of(self.recipes(entry, few, share))
+            seconds += sum(self.trained(job, entry).seconds for job in jobs)
+            found = mean_main(self.score(entry, few, self.prepared.betas, self.validation, main_share=share))
             return float("nan") if found is None else found
 
         target = mean_main(self.score(self.reference, few, self.prepared.betas, self.validation))
@@ -291,10 +295,9 @@ class RankTrainings(Trainings[RankModel]):
             betas: temperatures, for models that take them.
             main_share: λ, for trees and for rankers that take one; None: their own.
         """
-        if main_share is not None and needs_lightgbm(entry.method):
-            jobs = [Trees(tuple(map(float, w)), main_share) for w in weights]
-            return _scores([self.trained(job, entry).model for job in jobs], examples)
-        recipes = METHODS[entry.method](weights)
+        recipes = self.recipes(entry, weights, main_share)
+        if needs_lightgbm(entry.method):
+            return self._tree_scores(entry, recipes, examples)
         if all(recipe.jobs == (Conditioned(),) for recipe in recipes):
             ranker = self.trained(Conditioned(), entry).model
             assert isinstance(ranker, Ranker)
@@ -304,14 +307,34 @@ class RankTrainings(Trainings[RankModel]):
                 return score
             own = replace(examples, trees=ranker.trees)
             return lambda group_batch, _: score(group_batch, own.batch(group_batch, device))
-        return _scores([self.answering(recipe, entry) for recipe in recipes], examples)
+        rankers = [self.answering(recipe, entry) for recipe in recipes]
+        return lambda _, batch: torch.stack([ranker(batch) for ranker in rankers])
 
-    def answering(self, recipe: Recipe, entry: Entry) -> RankModel:
-        """The model of a recipe, ready to score: of several, one with the average of their parameters."""
-        models = [self.trained(job, entry).model for job in recipe.jobs]
+    def recipes(self, entry: Entry, weights: np.ndarray, main_share: float | None = None) -> list[Recipe]:
+        """What answers at (P, m) weights.
+
+        Args:
+            main_share: of trees; None: the one at which their main score matches the reference's.
+        """
+        if needs_lightgbm(entry.method):
+            return lightgbm_ls(weights, main_share, entry.overrides.get("models", 1))
+        return super().recipes(entry, weights)
+
+    def _tree_scores(self, entry: Entry, recipes: Sequence[Recipe], examples: Examples) -> ScoreBatch:
+        """The scores of trees: the mean over the models of each recipe."""
+        members = zip(*(recipe.jobs for recipe in recipes), strict=True)
+        scores = []
+        for jobs in members:
+            models = [self.trained(job, entry).model for job in jobs]
+            scores.append(tree_scores([model for model in models if isinstance(model, GbdtModel)], examples))
+        return lambda *batch: torch.stack([score(*batch) for score in scores]).mean(0)
+
+    def answering(self, recipe: Recipe, entry: Entry) -> Ranker:
+        """The ranker of a recipe, ready to score: of several, one with the average of their parameters."""
+        models = [model for job in recipe.jobs if isinstance(model := self.trained(job, entry).model, Ranker)]
         if len(models) == 1:
-            return models[0].eval() if isinstance(models[0], Ranker) else models[0]
-        states = [model.state_dict() for model in models if isinstance(model, Ranker)]
+            return models[0].eval()
+        states = [model.state_dict() for model in models]
         average = self._new_ranker(self.config(entry))
         average.load_state_dict(
             {
@@ -335,16 +358,3 @@ def few_weightings(num_objectives: int) -> np.ndarray:
     """The weightings at which a share of the main label is tried: the vertices and points between them, one of two
     objectives and two of more."""
     return weight_grid(num_objectives, 3 if num_objectives <= 2 else num_objectives + 2)
-
-
-def _scores(models: Sequence[RankModel], examples: Examples) -> ScoreBatch:
-    """The (P, G, n) scores of one model for each of P weightings: all rankers, or all trees."""
-    trees = [model for model in models if isinstance(model, GbdtModel)]
-    if trees:
-        return tree_scores(trees, examples)
-    rankers = [model for model in models if isinstance(model, Ranker)]
-
-    def score(_: GroupBatch, batch: Batch) -> torch.Tensor:
-        return torch.stack([ranker(batch) for ranker in rankers])
-
-    return score

@@ -15,7 +15,7 @@ import numpy as np
 from hyperdpo.comparison.entries import Entry, check_labels
 from hyperdpo.comparison.main_levels import MainLevels
 from hyperdpo.comparison.methods import needs_lightgbm
-from hyperdpo.comparison.rank import RankTrainings, spread_of_main
+from hyperdpo.comparison.rank import DENSE_POINTS, VOLUMES, RankTrainings, spread_of_main
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
 from hyperdpo.comparison.trainings import cost
@@ -26,20 +26,17 @@ from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gbdt import GbdtModel
-from hyperdpo.ranking.oracle import attained, oracle_front
-from hyperdpo.ranking.parametrizations import Ranker
+from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
+from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Weightings of the dense view of a method that answers any w at no cost.
-DENSE_POINTS = 101
 #: Scales among which a method's best is chosen on validation groups, for a view of all methods, each at the distance
 #: from the base that suits it.
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
-VOLUMES = ("hypervolume", "hypervolume_with_main")
 
 
 def compare(
@@ -149,6 +146,13 @@ class RankMeasurements:
         if oracle is not None:
             self.attainable = oracle_front(self.test, oracle, grid, [1.0], list(self.betas), self.metric)
 
+    def gains_attainable(self, ranker: GainRanker) -> Front:
+        """The front of the expected gains that the oracle knows, at the share of a ranker."""
+        oracle, main = self.trainings.repeat.oracle, self.trainings.prepared.config.main
+        assert oracle is not None
+        where = (self.test, oracle, self.grid, [1.0], list(self.betas), self.metric)
+        return gain_oracle_front(ranker, *where, main=main, main_share=ranker.main_share)
+
     def measured(self, entry: Entry) -> dict[str, Any]:
         """Everything that the repeat says about an entry.
 
@@ -176,7 +180,7 @@ class RankMeasurements:
         result |= {"epochs": epochs, "epochs_allowed": max(allowed, default=None), "vertices": vertices(own)}
         held_out = front(on=trainings.validation)
         result["validation"] = {name: getattr(held_out, name) for name in VOLUMES} | spread_of_main(held_out)
-        gains = [one.model for one in trained if isinstance(one.model, Ranker) and one.model.takes_main_share]
+        gains = [one.model for one in trained if isinstance(one.model, GainRanker)]
         for model in gains:
             result["details"] = {"chosen": model.chosen}
         views: dict[str, Front] = {}
@@ -195,9 +199,13 @@ class RankMeasurements:
             views["temperature " + ",".join(f"{b:g}" for b in temperatures)] = front(at=temperatures)
         kept = ("points", *VOLUMES)
         result["views"] = {name: {key: view.to_dict()[key] for key in kept} for name, view in views.items()}
-        if self.attainable is not None and not gains:  # what is attainable is known for the form product only
-            result["oracle"] = attained(own, self.attainable)
-        result["main_levels"] = [] if self.levels is None else self.levels.measured(entry, grid, self.test)
+        if self.attainable is not None:
+            attainable = self.gains_attainable(gains[0]) if gains else self.attainable
+            result["oracle"] = attained(own, attainable)
+        result["main_levels"] = []
+        if self.levels is not None:
+            result["main_levels"] = self.levels.measured(entry, grid, self.test)
+            result["ends"] = vertices(self.levels.freest(entry, self.test))
         return result
 
 
@@ -220,7 +228,7 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         summary_of(entry, seeds, mean_points, VOLUMES)
         | means(epochs, "epochs")
         | {"epochs_allowed": seeds[0]["epochs_allowed"]}
-        | means(seeds, "vertices", "validation", *(["oracle"] if "oracle" in seeds[0] else []))
+        | means(seeds, "vertices", "validation", *(name for name in ("oracle", "ends") if name in seeds[0]))
         | {"main_levels": _mean_levels([seed["main_levels"] for seed in seeds])}
     )
 

@@ -56,12 +56,12 @@ class TreeTrainings:
 
     def training(self, job: Trees, main_share: float) -> Training[GbdtModel]:
         """How a job is trained with that share of the main label."""
-        w = np.array(job.weights)
+        w, member = np.array(job.weights), job.member
         return kept_training(
             self.directory,
-            "-".join(f"{x:.4g}" for x in w) + f"-main-{main_share:.6g}",
+            "-".join(f"{x:.4g}" for x in w) + f"-main-{main_share:.6g}" + ("" if member is None else f"-{member}"),
             GbdtModel("", self.data.columns, self.with_base, origins=self.data.origins),
-            lambda: train_lambdamart(self.data, w, main_share, with_base=self.with_base),
+            lambda: train_lambdamart(self.data, w, main_share, with_base=self.with_base, member=member),
         )
 
     def _bin_seconds(self) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from hyperdpo.comparison.entries import Entry
-from hyperdpo.comparison.methods import METHODS, Fixed, Job, Margin, jobs_of
+from hyperdpo.comparison.methods import METHODS, Fixed, Job, Margin, Recipe, jobs_of
 
 M = TypeVar("M", covariant=True)
 
@@ -78,7 +78,11 @@ class Trainings(ABC, Generic[M]):
 
     def all_trained(self, entry: Entry, weights: np.ndarray) -> list[Trained[M]]:
         """Every training that an entry needs to answer at (P, m) weights."""
-        return [self.trained(job, entry) for job in jobs_of(METHODS[entry.method](weights))]
+        return [self.trained(job, entry) for job in jobs_of(self.recipes(entry, weights))]
+
+    def recipes(self, entry: Entry, weights: np.ndarray) -> list[Recipe]:
+        """What answers at (P, m) weights."""
+        return METHODS[entry.method](weights)
 
 
 def cost(trained: Sequence[Trained[Any]]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def read_table(
     if features_from_zero and kind != "letor":
         raise InputError(f"{path}: --features-from-zero is for LETOR text; the columns of {kind} have names")
     tables = _tables(cache_dir)
-    key = _source_key(path)
+    key = source_key(path)
     options = (
         kind,
         compression_of(path),
@@ -89,7 +89,7 @@ def read_table(
         pass  # absent, damaged or from another version: all the same
     with _cannot_write(tables, path), _temporary(tables) as directory:
         _convert(path, directory, qid_column, sort, features_from_zero, origins, progress)
-        if _source_key(path) != key:
+        if source_key(path) != key:
             raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
         _move_into_place(directory, entry)
         for old in entry.parent.iterdir():  # of an earlier content of the same file
@@ -143,7 +143,7 @@ def _convert(
         tabular.convert_table(path, directory, qid_column=qid_column, **settings)
 
 
-def _source_key(path: Path) -> str:
+def source_key(path: Path) -> str:
     """Hash of what tells one content of a file from another without reading it whole: size, time, sampled bytes."""
     try:
         with open(path, "rb", buffering=0) as file:

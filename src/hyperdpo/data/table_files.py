@@ -54,10 +54,15 @@ class TableFile(Protocol):
 
 
 class ParquetFile:
-    """A Parquet file."""
+    """A Parquet file.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        rows: those that are read, from 0; None: all of them.
+    """
+
+    def __init__(self, path: Path, rows: range | None = None) -> None:
         self.path = path
+        self._rows = rows
 
     def schema(self) -> pa.Schema:
         import pyarrow.parquet as pq
@@ -68,17 +73,25 @@ class ParquetFile:
     def batches(self, columns: Sequence[str], progress: Progress | None) -> Iterator[pa.RecordBatch]:
         import pyarrow.parquet as pq
 
-        done, total = 0, self.path.stat().st_size
+        total = self.path.stat().st_size
         batch_rows = max(1, min(65_536, BATCH_VALUES // (1 + len(columns))))
         with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=batch_rows, columns=list(columns)):
-                yield batch
+            meta = file.metadata
+            ends = np.cumsum([meta.row_group(i).num_rows for i in range(meta.num_row_groups)], dtype=np.int64)
+            rows = range(meta.num_rows) if self._rows is None else self._rows
+            first, last = np.searchsorted(ends, [rows.start, rows.stop - 1], "right")
+            done = int(ends[first - 1]) if first else 0
+            read = range(first, min(last + 1, meta.num_row_groups))
+            for batch in file.iter_batches(batch_rows, list(read), columns=list(columns)):
+                wanted = range(max(rows.start - done, 0), min(rows.stop - done, batch.num_rows))
                 done += batch.num_rows
+                if len(wanted):
+                    yield batch.slice(wanted.start, len(wanted))
                 if progress is not None:
-                    progress(total * done // max(1, file.metadata.num_rows), total)
+                    progress(total * done // max(1, meta.num_rows), total)
 
     def place(self, row: int) -> str:
-        return f"{self.path}:row {row + 1}"
+        return f"{self.path}:row {row + 1 + (self._rows.start if self._rows else 0)}"
 
     def found(self, row: int, column: str, value: Any) -> str:
         return "null" if value is None else repr(value)

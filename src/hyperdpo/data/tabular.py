@@ -7,7 +7,8 @@ seemed, or where a column of large numbers needs an origin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ def convert_table(
     qid_column: str = "qid",
     sort: bool = False,
     origins: Mapping[str, float] | None = None,
+    rows: range | None = None,
     block_bytes: int = BLOCK_BYTES,
     progress: Progress | None = None,
 ) -> str:
@@ -46,6 +48,7 @@ def convert_table(
         qid_column: integers, whole floats or texts.
         path, sort, origins, progress: as of :func:`hyperdpo.data.cache.read_table`. Of Parquet, progress is in
             proportion to the rows.
+        rows: of Parquet, those that are read, from 0; None: all of them.
         block_bytes: of CSV, parsed at a time.
 
     Returns:
@@ -54,17 +57,45 @@ def convert_table(
     Raises:
         InputError: not such a file, no such column, no rows, no query id, an infinite value, a group in two places.
     """
+    parquet = path.name.lower().endswith(".parquet")
+    file: TableFile = ParquetFile(path, rows) if parquet else CsvFile(path, qid_column, block_bytes)
+    with _explained(file):
+        return _convert(file, directory, qid_column, sort, origins, progress)
+
+
+def parquet_groups(path: Path, *, qid_column: str = "qid", sort: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Where the groups of a Parquet file begin, from its column of query ids alone.
+
+    Args:
+        qid_column, sort: as of :func:`convert_table`. With ``sort``, a group may be there several times.
+
+    Returns:
+        (G,) names, int64, uint64 or str, and (G + 1,) int64 offsets, in the order of the file.
+
+    Raises:
+        InputError: not such a file, no such column, no query id, a group in two places.
+    """
+    file = ParquetFile(path)
+    with _explained(file):
+        conversion = _Conversion(file, ColumnPlan([], {}, {}, {}), qid_column, {}, None, sort)
+        for batch in file.batches([qid_column], None):
+            conversion.take(batch)
+        conversion.check_groups()
+        return conversion.groups()
+
+
+@contextmanager
+def _explained(file: TableFile) -> Iterator[None]:
+    """Turn the errors of whatever read the file into a message."""
     import pyarrow as pa
 
-    parquet = path.name.lower().endswith(".parquet")
-    file: TableFile = ParquetFile(path) if parquet else CsvFile(path, qid_column, block_bytes)
     wrong = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, UnicodeDecodeError, DamagedDataError)
     try:
-        return _convert(file, directory, qid_column, sort, origins, progress)
+        yield
     except wrong as error:
         raise file.explained(error) from None
     except OSError as error:
-        if error.errno is not None or not parquet:
+        if error.errno is not None or not isinstance(file, ParquetFile):
             raise
         raise file.explained(error) from None  # pyarrow: damaged
 
@@ -138,7 +169,7 @@ class _Conversion:
         plan: ColumnPlan,
         qid_column: str,
         origins: dict[str, float],
-        writer: TableWriter,
+        writer: TableWriter | None,
         sort: bool,
     ) -> None:
         names = file.schema().names
@@ -201,7 +232,7 @@ class _Conversion:
                 found, expected = self._file.found(row, name, source), "a finite number (of 32 bits)"
             raise InputError(f"{self._file.place(row)}: column {name!r} is {found}; expected {expected}")
         self._rows += batch.num_rows
-        if names:
+        if names and self._writer is not None:
             self._writer.append(rows)
 
     def _add_groups(self, qids: pa.Array, first: int) -> None:
@@ -243,6 +274,7 @@ class _Conversion:
             missing = f"{self._file.path}: no numeric column beside {self._qid_column!r}; the columns are {names}"
             raise InputError(next(iter(doubtful.values()), missing))
         prefix = f"{self._file.path}:"
+        assert self._writer is not None
         return self._writer.finish(
             plan.columns,
             self._groups,
@@ -253,6 +285,10 @@ class _Conversion:
             notes=plan.notes(),
             sort=self._sort,
         )
+
+    def groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """(G,) names and (G + 1,) offsets of the groups so far."""
+        return self._groups.names(), self._groups.offsets(self._rows)
 
     def check_groups(self) -> None:
         """Refuse a group in two places, unless rows are sorted."""

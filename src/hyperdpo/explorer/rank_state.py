@@ -11,17 +11,21 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from hyperdpo.choosing.rankers import PointMeasure, rank_sample, trained_box
 from hyperdpo.choosing.search import Box, Effort
+from hyperdpo.core.control import proportional_scale
 from hyperdpo.core.point import Point
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import label_values
 from hyperdpo.errors import InputError
 from hyperdpo.explorer.state import Explorer, measured_on
+from hyperdpo.ranking.explain import explain
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.run import RankRun
 
@@ -135,6 +139,8 @@ class RankExplorer(Explorer):
         self._list_lock = threading.Lock()  # a list never waits for the metrics of all groups
         #: As :meth:`_list_of`, for the last lists.
         self.list_of = lru_cache(KEPT_LISTS)(self._list_of)
+        #: As :meth:`_explanation_of`, for the last ones: documents of one list are asked about one after the other.
+        self.explanation_of = lru_cache(KEPT_POINTS)(self._explanation_of)
 
     @property
     def description(self) -> str:
@@ -178,7 +184,25 @@ class RankExplorer(Explorer):
         part = Part(self.part.table, self.part.groups[[group]])
         examples = self.run.examples(part, base_scores=self._given, device=self._device)
         measure = PointMeasure(self.run, examples, self._device, self.settings)
-        return QueryList(measure, part.rows(), label_values(part, self._columns))
+        rows, order = part.rows(), part.table.order
+        return QueryList(measure, rows if order is None else order[rows], label_values(part, self._columns))
+
+    def _explanation_of(self, group: int, point: Point) -> Explanation:
+        factor = proportional_scale(point.temperatures, self.betas)
+        if factor is None or len(set(point.temperatures)) > 1:
+            raise InputError("β is not the same for all objectives here; only equal β give a weighted sum to explain")
+        part, share = Part(self.part.table, self.part.groups[[group]]), point.main_share
+        asked: dict[str, Any] = {"main_share": share, "base_scores": self._given, "device": self._device}
+        return explain(self.run, part, point.weights, point.scale * factor, **asked)
+
+    def explanation(self, group: int, point: Point) -> Explanation:
+        """Why the list of a group is ranked as it is at a point.
+
+        Raises:
+            InputError: a run or a point whose ranking is not that of a weighted sum.
+        """
+        with self._list_lock:
+            return self.explanation_of(group, point)
 
     def list_view(self, group: int, point: Point, pinned: Point | None) -> tuple[list[Row], np.ndarray, np.ndarray]:
         """The ranked list, and its (K,) metrics at the point and at the pinned one."""

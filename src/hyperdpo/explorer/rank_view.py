@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,27 @@ from nicegui import run as threads
 from nicegui import ui
 
 from hyperdpo.core.point import Point
+from hyperdpo.errors import InputError
 from hyperdpo.explorer.controls import PointControls
 from hyperdpo.explorer.front import Front, Marks
 from hyperdpo.explorer.front_view import FrontView
 from hyperdpo.explorer.parts import LIVE_SECONDS, Latest, SnippetBox, card, heading
 from hyperdpo.explorer.rank_state import RankExplorer, Row, clipped, shared_range
 from hyperdpo.explorer.snippets import rank_snippets
-from hyperdpo.explorer.tables import list_table, metric_table
+from hyperdpo.explorer.tables import explanation_table, list_table, metric_table
+from hyperdpo.ranking.explanation import Explanation
 
 #: The most queries that a list offers; among more, the visitor searches by name.
 MOST_QUERIES = 300
 BOTH = "both"
 #: Lists that take no longer are drawn at once, without a thread.
 INLINE_SECONDS = 0.03
+
+#: Tells the server which row of a list an event was about.
+CHOSEN_ROW = """event => {
+  const row = event.target.closest('tr[data-row]');
+  if (row) emit(Number(row.dataset.row));
+}"""
 
 #: Rows, and (K,) metrics at the point and at the pinned one.
 ListView = tuple[list[Row], np.ndarray, np.ndarray]
@@ -49,6 +59,7 @@ class RankView:
         self._pinned: Point | None = None
         self._pinned_values = [one.at(None) for one in self.explorers]
         self._group = 0
+        self._document: tuple[int, int] | None = None
         self._shown = str(first.path)
         self._whole: list[tuple[np.ndarray, np.ndarray]] = []
         self._views: list[ListView] = []
@@ -59,6 +70,7 @@ class RankView:
         self._queries = first.queries()
         with ui.element("main").classes("page rank") as root:
             self._latest = Latest(self._react, root)
+            self._latest_why = Latest(self._explain, root)
             heading(self.explorers, f"ranker ({first.run.config.parametrization}) on {self._data}")
             with card("operating point", "area-controls"):
                 self._control_card()
@@ -104,9 +116,16 @@ class RankView:
             for number in range(len(self.explorers)):
                 with ui.element("div").classes("scroll").props('tabindex=0 role=region aria-label="list"') as box:
                     # The tables escape what they hold.
-                    self._tables.append(ui.html("", sanitize=False).props(f"data-part=list{number}"))
+                    table = ui.html("", sanitize=False).props(f"data-part=list{number}")
+                    for event in ("click", "keydown.enter"):
+                        table.on(event, partial(self._chose_document, number), js_handler=CHOSEN_ROW)
+                    self._tables.append(table)
                 box.set_visibility(number == 0)
                 self._boxes.append(box)
+        ui.label("A click on a document says why it is there.").classes("note")
+        self._why = (
+            ui.html("", sanitize=False).classes("w-full overflow-x-auto").props("data-part=why aria-live=polite")
+        )
 
     # What the visitor does
 
@@ -125,6 +144,7 @@ class RankView:
         if self._list_seconds <= INLINE_SECONDS:
             self._draw_lists(self._lists(), self._key())
         self._latest.ask()
+        self._latest_why.ask()
 
     def _go(self, point: Point) -> None:
         # The scale stays: it is another question.
@@ -150,9 +170,14 @@ class RankView:
 
     def _chose_query(self, event: Any) -> None:
         if isinstance(event.value, int):
-            self._group = event.value
+            self._group, self._document = event.value, None
             self._list_seconds = math.inf  # its features are read first
             self._ask()
+
+    def _chose_document(self, number: int, event: Any) -> None:
+        """A row of the list of a run was clicked."""
+        self._document = number, int(event.args)
+        self._latest_why.ask()
 
     def _chose_run(self, event: Any) -> None:
         self._shown = str(event.value)
@@ -218,6 +243,24 @@ class RankView:
         self._whole = whole
         self._show_metrics(whole)
         await self._move_front(point)
+
+    async def _explain(self) -> None:
+        """Say why the chosen document is where it is."""
+        if (chosen := self._document) is None or self._shown not in (str(self.explorers[chosen[0]].path), BOTH):
+            self._why.set_content("")
+            return
+        one = self.explorers[chosen[0]]
+        found = await threads.io_bound(self._explanation, one, self._group, self._given(one, self._controls.point))
+        if found is not None and self._document == chosen:
+            text = found if isinstance(found, str) else explanation_table(found, chosen[1])
+            self._why.set_content(text)
+
+    def _explanation(self, one: RankExplorer, group: int, point: Point) -> Explanation | str:
+        """An explanation, or the reason why there is none, as HTML."""
+        try:
+            return one.explanation(group, point)
+        except InputError as error:
+            return f'<p class="note">{escape(str(error))}</p>'
 
     def _given(self, one: RankExplorer, point: Point) -> Point:
         found = self._point_of(one, point)

@@ -8,6 +8,8 @@ import numpy as np
 
 from hyperdpo.explorer.rank_state import Row
 from hyperdpo.printing import page_of
+from hyperdpo.ranking.explanation import Explanation
+from hyperdpo.ranking.tables import feature_lines, whole_percent, written_swaps
 
 
 def list_table(rows: Sequence[Row], names: Sequence[str], minimized: Sequence[bool], caption: str) -> str:
@@ -18,6 +20,33 @@ def list_table(rows: Sequence[Row], names: Sequence[str], minimized: Sequence[bo
         minimized: (K,): less is better.
     """
     return page_of("ranked_list.html", rows=rows, labels=list(zip(names, minimized, strict=True)), caption=caption)
+
+
+def explanation_table(found: Explanation, document: int) -> str:
+    """Why a document is where it is: its score, and its neighbours above and below.
+
+    Args:
+        document: its row in DATA, from 1.
+    """
+    documents = found.to_dict()["documents"]
+    here = found.rows.tolist().index(document - 1)
+    own = documents[here]
+    rows = [{"kind": "sum", "text": "its score", "parts": [whole_percent(p) for p in own["parts"].values()]}]
+    for kind, above, text in (
+        ("above", here - 1, "the lead of row {} over it"),
+        ("below", here, "its lead over row {}"),
+    ):
+        if not 0 <= above < len(documents) - 1:
+            continue
+        pair = documents[above]["over_next"]
+        other = documents[above]["row"] if kind == "above" else pair["row"]
+        parts = [whole_percent(p) for p in pair["parts"].values()]
+        told = {"parts": parts, "swaps": written_swaps(pair), "features": feature_lines(pair)}
+        rows.append({"kind": kind, "text": text.format(other + 1), **told})
+    caption = f"row {document} at place {here + 1}: parts of the sum, and at which weights it swaps with its neighbours"
+    if found.trees is not None:
+        caption += f"; features in {', '.join(sorted(set(found.trees.spaces.values())))}"
+    return page_of("explanation.html", rows=rows, names=found.names, features=found.trees is not None, caption=caption)
 
 
 def metric_table(

@@ -146,9 +146,50 @@ def rank_front(**options: Any) -> None:
 @run_beta_option
 @main_share_option
 @click.option("--out", type=PATH, help="One score per row, as text or .npy; standard output if left out.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="dask: DATA is a directory of Parquet files, and --out or --components a directory of as many or more.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of Dask, such as tcp://host:8786.  [default: this machine]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes of --engine dask.  [default: one per free core]")
+@click.option(
+    "--partition-rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rows that a worker of --engine dask holds at a time, rounded up to whole groups.  [default: 1,000,000]",
+)
 @ranker_data_options
 def rank_score(**options: Any) -> None:
     """Score all rows of DATA at one weighting, scale and temperature; or write columns for all weightings."""
     from hyperdpo.ranking.commands import score_command
 
     score_command(**options)
+
+
+@rank.command("explain")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.argument("source", metavar="DATA", type=PATH)
+@click.option("--query", required=True, metavar="Q", help="The id of the query whose list is explained.")
+@click.option(
+    "--weights",
+    metavar="W,W",
+    help="One per objective, sum 1: .3,.7, or by name: clicks=.3,quality=.7 (others 0).  [default: all the same]",
+)
+@click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
+@main_share_option
+@click.option(
+    "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Documents to print; --out has them all."
+)
+@click.option("--out", type=PATH, help="JSON file to write.")
+@ranker_data_options
+def rank_explain(**options: Any) -> None:
+    """Say which objective put each document of a query where it is, and at which weights it swaps with the next.
+
+    Labels are not needed. For a run with trees, the features that made the difference are named, too.
+    """
+    from hyperdpo.ranking.commands import explain_command
+
+    explain_command(**options)

@@ -206,6 +206,12 @@ def correction_line(label: Label) -> str:
     return "" if label.propensity is None else f"divided by its propensity (column {label.propensity}), at least 0.1"
 
 
+def corrected_labels(labels: Sequence[Label], main: Label | None) -> dict[str, str]:
+    """Labels that are measured on corrected clicks -> how they are corrected."""
+    known = {label.name: correction_line(label) for label in (*labels, *(() if main is None else (main,)))}
+    return {name: line for name, line in known.items() if line}
+
+
 def _check(part: Part, column: str, bad: np.ndarray, values: np.ndarray, qid_column: str, expected: str) -> None:
     """Refuse the first of (N,) bad rows, with its place and value."""
     if bad.any():

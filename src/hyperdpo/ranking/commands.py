@@ -16,30 +16,34 @@ import numpy as np
 from hyperdpo.core.point import parse_weights
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
-from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part
 from hyperdpo.devices import best_device
-from hyperdpo.errors import InputError, one_line
+from hyperdpo.errors import InputError, counted, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
+from hyperdpo.objectives import MAIN
 from hyperdpo.plots import plot_fronts
-from hyperdpo.ranking.clicks import correction_line
+from hyperdpo.ranking.calibration import calibration
+from hyperdpo.ranking.clicks import corrected_labels
 from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
-from hyperdpo.ranking.components import components as find_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
-from hyperdpo.ranking.examples import Examples
+from hyperdpo.ranking.explain import explain, group_of
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run
-from hyperdpo.ranking.labels import all_labels
-from hyperdpo.ranking.oracle import attained, oracle_front
+from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
+from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
-from hyperdpo.ranking.sources import base_of, given_base, read, read_data, read_parts
-from hyperdpo.ranking.tables import print_fit, print_front
+from hyperdpo.ranking.scoring import ScoreRequest
+from hyperdpo.ranking.sources import base_of, given_base, note_other_columns, read, read_data, read_parts
+from hyperdpo.ranking.tables import print_explanation, print_fit, print_front
 from hyperdpo.ranking.training import make_accelerator
 from hyperdpo.threads import use_free_cores
 
 #: What ``--track`` takes.
 TRACKERS = ("tensorboard", "wandb")
+#: What components are for.
+WEIGHTED_SUM = "rank by the sum of weight times column"
 
 
 def fit_command(
@@ -108,8 +112,6 @@ def front_command(
     chosen = _chosen_objectives(run, preset, config_file, objectives)
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
-    if oracle is not None and run.ranker.takes_main_share:
-        raise InputError("--oracle: the attainable front of expected gains is not known; leave --oracle out")
     device = best_device(cpu)
     run.to(device)
     table, file_of = read_data(source, run, split)
@@ -135,20 +137,29 @@ def front_command(
             "split": name,
             "groups": len(part.groups),
             "items": int(part.sizes.sum()),
-            "corrected": corrected_labels(examples, run.config),
+            "corrected": corrected_labels(examples.labels, None if examples.main_gains is None else run.config.main),
             "weight": None if examples.group_weights is None else run.config.weight,
         },
     }
     del result["base"]["weights"], result["base"]["scale"]
+    if (calibrated := calibration(run, examples, device)) is not None:
+        names = (*front.objectives, MAIN)
+        result["calibration"] = {name: calibrated[name] for name in names if name in calibrated}
     attainable = None
     if oracle is not None:
         truth = read_table(oracle)
-        attainable = oracle_front(examples, truth, grid, list(scales), betas, settings).only(chosen)
-        result["oracle"] = attained(front, attainable)
+        where: Any = (examples, truth, grid, list(scales), betas, settings)
+        if isinstance(run.ranker, GainRanker):
+            label = None if examples.main_gains is None else run.config.main
+            share = float(result["points"][0]["main_share"])
+            attainable = gain_oracle_front(run.ranker, *where, main=label, main_share=share)
+        else:
+            attainable = oracle_front(*where)
+        result["oracle"] = attained(front, attainable.only(chosen))
     if out is not None:
         write_json(out, result)
     if plot is not None:
-        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.to_dict()})
+        shown = {"HyperDPO": result} | ({} if attainable is None else {"oracle": attainable.only(chosen).to_dict()})
         plot_fronts(shown, plot, base=result["base"])
     print_front(result)
     for what, written in (("front", out), ("plot", plot)):
@@ -157,47 +168,10 @@ def front_command(
     return result
 
 
-def note_other_columns(table: GroupedTable, run: RankRun, base_scores: str | None = None) -> None:
-    """Say which features of the run a LETOR file does not reach, and which columns the run was not trained with.
-
-    The former count as 0, as all that is absent in LETOR text does. The run's labels and the base scores are not named.
-
-    Args:
-        base_scores: the column of the base scores, or their file.
-
-    Raises:
-        InputError: a feature of the run is missing.
-    """
-    names = run.transform.columns
-    beyond = table.features_beyond(names)
-    if beyond:
-        warnings.warn(
-            f"{table.source}: no feature above {table.columns[-1]}; {len(beyond)} of the run's {len(names)} features "
-            f"({beyond[0]} to {beyond[-1]}) count as 0",
-            stacklevel=2,
-        )
-    others = run.data.get("features_left_out")  # a run of an older version does not say
-    if others is None:
-        return
-    known = {*names, *others, *(label.column for label in all_labels(run.config)), base_scores}
-    if extra := [name for name in table.columns if name not in known]:
-        warnings.warn(
-            f"{table.source}: columns that the run was not trained with, and does not use: {abridged(extra)}",
-            stacklevel=2,
-        )
-
-
-def corrected_labels(examples: Examples, config: RankConfig) -> dict[str, str]:
-    """Labels that are measured on corrected clicks -> how they are corrected."""
-    main = [] if config.main is None or examples.main_gains is None else [config.main]
-    known = {label.name: correction_line(label) for label in (*examples.labels, *main)}
-    return {name: line for name, line in known.items() if line}
-
-
 def note_unmeasured(front: Front, source: str) -> None:
     """Say which objectives no group can measure: they count 0 in the hypervolume."""
-    for name, counted in zip(front.objectives, front.groups_counted, strict=True):
-        if not counted:
+    for name, groups in zip(front.objectives, front.groups_counted, strict=True):
+        if not groups:
             warnings.warn(
                 f"{source}: no group has a positive label of {name}, so its NDCG is not known and the hypervolume is 0",
                 stacklevel=2,
@@ -221,40 +195,49 @@ def score_command(
     sort: bool = False,
     features_from_zero: bool = False,
     cpu: bool = False,
-) -> np.ndarray:
-    """``hyperdpo rank score``: (N,) scores in the file's order, or (N, k) components.
+    engine: str = "local",
+    scheduler: str | None = None,
+    workers: int | None = None,
+    partition_rows: int | None = None,
+) -> np.ndarray | None:
+    """``hyperdpo rank score``: (N,) scores in the file's order, or (N, k) components; None from workers of Dask.
 
     Args:
         components: write these instead of scores; weights are then not needed.
+        engine: ``dask`` writes a directory of Parquet files.
+        scheduler, workers, partition_rows: as of :func:`~hyperdpo.ranking.distributed.score_files`.
     """
+    _check_engine(engine, source, {"scheduler": scheduler, "workers": workers, "partition-rows": partition_rows})
     run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
     chosen = _chosen_objectives(run, preset, config_file, objectives)
+    w: tuple[float, ...] | None = None
     if components is not None:
         foreign = {"--weights": weights, "--main-share": main_share, "--beta": temperatures, "--out": out}
         for name in (name for name, value in foreign.items() if value is not None):
             raise InputError(f"{name}: --components writes columns for all weights, to their own file; leave it out")
-        if components.suffix not in SUFFIXES:  # now, not after the scoring
+        if engine == "local" and components.suffix not in SUFFIXES:  # now, not after the scoring
             expected = ", ".join(SUFFIXES)
             raise InputError(f"--components: found {components.name!r}; expected a name ending in {expected}")
-        names = component_names(run)
     elif weights is None:
         raise InputError("--weights: missing; expected one per objective, such as .3,.7 (or --components OUT)")
     else:
-        w = parse_weights(weights, run.objectives, chosen)
+        w = tuple(map(float, parse_weights(weights, run.objectives, chosen)))
+    betas = None if temperatures is None else tuple(temperatures)
+    request = ScoreRequest(w, scale, betas, main_share, base_scores)
+    names = request.names(run)
+    if engine == "dask":
+        _score_with_dask(run, source, request, components or out, scheduler, workers, partition_rows, cpu=cpu)
+        return None
     device = best_device(cpu)
     run.to(device)
     table = read(source, run.config, origins=run.origins)
-    note_other_columns(table, run, base_scores)
-    given = given_base(base_scores, run, table)
     use_free_cores()
+    values = request.values(run, table, device)
     if components is not None:
-        values = find_components(run, Part.whole(table), scale, base_scores=given, device=device)
         write_components(components, table, names, values)
-        click.echo(f"{components}: {len(values):,} rows, {', '.join(names)}; rank by the sum of weight times column")
+        click.echo(f"{components}: {len(values):,} rows, {', '.join(names)}; {WEIGHTED_SUM}")
         return values
-    asked: dict[str, Any] = {"temperatures": temperatures, "main_share": main_share}
-    scores = run.score(Part.whole(table), w, scale, **asked, base_scores=given, device=device)
-    scores = table.source_order(scores)
+    scores = table.source_order(values[:, 0])
     if out is not None and out.suffix == ".npy":
         import io
 
@@ -268,6 +251,93 @@ def score_command(
         else:
             write_atomically(out, text.encode())
     return scores
+
+
+def _check_engine(engine: str, source: Path, options: Mapping[str, Any]) -> None:
+    """Refuse options of the engine that is not asked for, and a directory without one."""
+    if engine == "dask":
+        require("dask")
+        if options["scheduler"] is not None and options["workers"] is not None:
+            raise InputError("--workers: is for worker processes on this machine; leave out --scheduler, or this")
+        return
+    for name in (name for name, value in options.items() if value is not None):
+        raise InputError(f"--{name}: is for --engine dask; add that, or leave it out")
+    if source.is_dir():
+        raise InputError(
+            f"{source}: is a directory; expected a file, or --engine dask for Parquet files in a directory"
+        )
+
+
+def _score_with_dask(
+    run: RankRun,
+    source: Path,
+    request: ScoreRequest,
+    out: Path | None,
+    scheduler: str | None,
+    workers: int | None,
+    partition_rows: int | None,
+    *,
+    cpu: bool,
+) -> None:
+    from hyperdpo.ranking.distributed import PARTITION_ROWS, score_files
+
+    if out is None:
+        raise InputError("--out: missing; expected a directory for the parts that --engine dask writes")
+    if request.base_scores is not None and Path(request.base_scores).is_file():
+        raise InputError("--base-scores: is a file; --engine dask takes base scores from a column of the data")
+    rows = partition_rows or PARTITION_ROWS
+    done = score_files(run, source, request, out, scheduler=scheduler, workers=workers, partition_rows=rows, cpu=cpu)
+    kept = f", {done['kept']:,} of them kept from before" if done["kept"] else ""
+    what = ", ".join(done["columns"]) + ("" if request.weights else f"; {WEIGHTED_SUM}")
+    click.echo(f"{out}: {done['rows']:,} rows in {counted(done['parts'], 'part')}{kept}; {what}")
+
+
+def explain_command(
+    run_path: Path,
+    source: Path,
+    query: str,
+    *,
+    weights: str | None = None,
+    scale: float = 1.0,
+    main_share: float | None = None,
+    top: int = 10,
+    out: Path | None = None,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    objectives: Sequence[str] | None = None,
+    base_scores: str | None = None,
+    sort: bool = False,
+    features_from_zero: bool = False,
+    cpu: bool = False,
+) -> Explanation:
+    """``hyperdpo rank explain``.
+
+    Args:
+        query: its id, as text.
+        weights: None: the same for each objective.
+        top: documents that are printed; ``out`` gets them all.
+    """
+    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
+    chosen = _chosen_objectives(run, preset, config_file, objectives)
+    component_names(run)  # refuses a run without components before the data are read
+    if weights is None:
+        w = np.zeros(len(run.objectives))
+        w[chosen] = 1 / len(chosen)
+    else:
+        w = parse_weights(weights, run.objectives, chosen)
+    device = best_device(cpu)
+    run.to(device)
+    table = read(source, run.config, origins=run.origins)
+    note_other_columns(table, run, base_scores)
+    part, given = group_of(table, query), given_base(base_scores, run, table)
+    use_free_cores()
+    found = explain(run, part, w, scale, main_share=main_share, base_scores=given, device=device)
+    if out is not None:
+        write_json(out, found.to_dict())
+    print_explanation(found, top)
+    if out is not None:
+        click.echo(f"explanation: {out}")
+    return found
 
 
 def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_from_zero: bool) -> RankRun:

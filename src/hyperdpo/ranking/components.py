@@ -6,7 +6,9 @@ With them a search engine or a database turns the dial by itself: a trade-off is
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,32 +21,46 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Batch, Items
-from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker
+from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker
 from hyperdpo.ranking.run import RankRun
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Endings of the files that :func:`write_components` writes.
 SUFFIXES = (".parquet", ".csv", ".npy")
 
 
-def component_names(run: RankRun) -> tuple[str, ...]:
+def component_names(run: RankRun, betas: Sequence[float] | None = None) -> tuple[str, ...]:
     """The columns' names: the objectives, and ``main`` for expected gains.
+
+    Args:
+        betas: the m temperatures that the run answers at; None: its own.
 
     Raises:
         InputError: a run whose ranking is not that of a weighted sum.
     """
+    if (why := why_none(run, run.betas if betas is None else betas)) is not None:
+        raise InputError(f"components: {why}")
+    return (*run.objectives, MAIN) if isinstance(run.ranker, GainRanker) else run.objectives
+
+
+def why_none(run: RankRun, betas: Sequence[float] | None) -> str | None:
+    """Why a run's ranking is not that of a weighted sum; None where it is.
+
+    Args:
+        betas: the m temperatures that the run answers at; None: those of each list.
+    """
     ranker = run.ranker
     if isinstance(ranker, GainRanker):
-        return (*run.objectives, MAIN)
-    if not isinstance(ranker, MixtureRanker):
-        raise InputError(
-            f"components: a ranker of parametrization {run.config.parametrization} has none; train a mixture"
-        )
+        return None
+    if not isinstance(ranker, MixtureRanker) or betas is None:
+        return f"a ranker of parametrization {run.config.parametrization} has none; train a mixture"
     if ranker.power != 1:
-        raise InputError(f"components: this mixture has power {ranker.power:g}; only power 1 is a weighted sum")
-    if len(set(run.betas)) > 1:
-        listed = ", ".join(f"{beta:g}" for beta in run.betas)
-        raise InputError(f"components: this mixture has β {listed}; only equal β give a weighted sum")
-    return run.objectives
+        return f"this mixture has power {ranker.power:g}; only power 1 is a weighted sum"
+    if len(set(betas)) > 1:
+        return f"this mixture has β {', '.join(f'{beta:g}' for beta in betas)}; only equal β give a weighted sum"
+    return None
 
 
 @torch.inference_mode()
@@ -81,20 +97,27 @@ def components(
     run.ranker.eval()
     for group_batch in items.batches():
         batch = items.batch(group_batch, device)
-        logs = _log_columns(run, batch, c).masked_fill(~batch.mask.unsqueeze(1), -torch.inf)
-        columns = (logs - logs.amax((1, 2), keepdim=True)).exp().float().cpu().numpy()
         rows, mask = items.index(group_batch)
-        found[rows[mask]] = np.moveaxis(columns, 1, -1)[mask]
+        found[rows[mask]] = list_components(run.ranker, batch, c, run.betas[0]).cpu().numpy()[mask]
     return found
 
 
-def _log_columns(run: RankRun, batch: Batch, scale: float) -> torch.Tensor:
-    """(G, k, n) float64 logarithms, up to a number per list."""
+def list_components(ranker: Ranker, batch: Batch, scale: torch.Tensor | float, beta: float) -> torch.Tensor:
+    """(G, n, k) float32: the columns of some lists, 0 on padding, as :func:`components` has them.
+
+    Args:
+        scale: c, one number or (G,).
+        beta: β of all objectives, for the form ``product``.
+    """
     base = batch.base_scores.double().unsqueeze(1)
-    if isinstance(run.ranker, GainRanker):
-        return run.ranker.columns(batch).double().log() + (scale - 1) * run.ranker.base_slope.double() * base
-    assert isinstance(run.ranker, MixtureRanker)
-    return run.ranker.log_targets(batch).double() + scale * run.betas[0] * base
+    c = torch.as_tensor(scale, dtype=torch.float64, device=base.device).reshape(-1, 1, 1)
+    if isinstance(ranker, GainRanker):
+        logs = ranker.columns(batch).double().log() + (c - 1) * ranker.base_slope.double() * base
+    else:
+        assert isinstance(ranker, MixtureRanker)
+        logs = ranker.log_targets(batch).double() + c * beta * base
+    logs = logs.masked_fill(~batch.mask.unsqueeze(1), -torch.inf)
+    return (logs - logs.amax((1, 2), keepdim=True)).exp().float().transpose(1, 2)
 
 
 def write_components(out: Path, table: GroupedTable, names: tuple[str, ...], values: np.ndarray) -> None:
@@ -108,20 +131,33 @@ def write_components(out: Path, table: GroupedTable, names: tuple[str, ...], val
     Raises:
         InputError: the file cannot be written.
     """
-    values = table.source_order(values)
     buffer = io.BytesIO()
     if out.suffix == ".npy":
-        np.save(buffer, values, allow_pickle=False)
+        np.save(buffer, table.source_order(values), allow_pickle=False)
     else:
-        import pyarrow as pa
         import pyarrow.csv
         import pyarrow.parquet
 
-        qids = table.source_order(np.repeat(table.qids, table.group_sizes))
-        columns: dict[str, ArrayLike] = {"qid": qids, "row": np.arange(len(values))}
-        written = pa.table({**columns, **dict(zip(names, values.T, strict=True))})
+        written = with_rows(table, names, values)
         if out.suffix == ".parquet":
             pyarrow.parquet.write_table(written, buffer)
         else:
             pyarrow.csv.write_csv(written, buffer)
     write_atomically(out, buffer.getvalue())
+
+
+def with_rows(table: GroupedTable, names: tuple[str, ...], values: np.ndarray, first_row: int = 0) -> pa.Table:
+    """Columns beside their query id and row number, in the order of the source.
+
+    Args:
+        values: (N, k), by the table's rows.
+        first_row: the number of the first row.
+
+    Returns:
+        The columns ``qid``, ``row`` and one per name.
+    """
+    import pyarrow as pa
+
+    qids = table.source_order(np.repeat(table.qids, table.group_sizes))
+    columns: dict[str, ArrayLike] = {"qid": qids, "row": np.arange(first_row, first_row + len(values))}
+    return pa.table({**columns, **dict(zip(names, table.source_order(values).T, strict=True))})

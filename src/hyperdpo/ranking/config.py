@@ -13,6 +13,7 @@ from hyperdpo.core.limits import LARGEST_POWER
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Label, Objective
+from hyperdpo.ranking.betas import with_beta_of_objectives
 from hyperdpo.ranking.gbdt_config import WITH_TREES as WITH_TREES
 from hyperdpo.ranking.gbdt_config import GbdtConfig as GbdtConfig
 from hyperdpo.ranking.paper import PAPER
@@ -259,6 +260,10 @@ class RankConfig:
     """The m auxiliary objectives."""
     main: Label | None = Label(**MAIN_LABEL)
     """The label that the base ranker is good at; its metric is reported beside the front. null: none."""
+    beta: Literal["auto"] | None = None
+    """``auto`` divides every objective's β by the standard deviation of the base's scores within training groups, so
+    that the width of these scores does not decide how near the ranker stays to them. The run keeps the numbers. Not for
+    ``mixture.form: gain`` or a ``temperature`` ranker."""
     parametrization: Parametrization = "mixture"
     """``scratch`` is a network of its own. ``augmentation`` adds to the base score and starts exactly at the base.
     ``mixture`` learns the objectives' targets and answers for any weights and temperatures in closed form.
@@ -429,7 +434,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> RankConfig:
     Raises:
         InputError: an unknown key, a wrong type, a value out of bounds.
     """
-    return parsed(RankConfig, values, where)
+    return parsed(RankConfig, with_beta_of_objectives(values, where), where)
 
 
 def with_overrides(config: RankConfig, overrides: Mapping[str, Any]) -> RankConfig:

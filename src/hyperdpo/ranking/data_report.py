@@ -141,5 +141,5 @@ def _base_line(scores: np.ndarray, part: Part) -> str:
     return (
         f"{line}, much {far} than that of a base trained here ({low:g} to {high:g}): a temperature of 1 then means "
         "something else. Expected raw margins (not probabilities or ranks), for training rows from models that did not "
-        "see them (out of fold); multiply scores, or choose beta, so that beta times the spread is about 1"
+        "see them (out of fold); set beta=auto, which divides beta by the spread"
     )

@@ -47,6 +47,7 @@ class HyperRanker(BaseEstimator):
         objectives: m of a name, a mapping of settings, or an :class:`~hyperdpo.objectives.Objective`. Where one has no
             target, :meth:`fit` chooses it by the values: l1 where most are 0 and none is negative, else softmax. None:
             one for each label given to :meth:`fit`.
+        beta: ``auto`` divides every objective's β by the base's spread within groups.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
         mixture, temperatures, scorer, training, base_scorer, base_training, gbdt, metric, main: settings of
             :class:`RankConfig`, as mappings.
@@ -66,6 +67,7 @@ class HyperRanker(BaseEstimator):
         self,
         objectives: Sequence[str | Mapping[str, Any] | Objective] | None = None,
         *,
+        beta: str | None = None,
         parametrization: str = RankConfig.parametrization,
         mixture: Mapping[str, Any] | None = None,
         temperatures: Mapping[str, Any] | None = None,
@@ -83,6 +85,7 @@ class HyperRanker(BaseEstimator):
         device: str = "auto",
     ):
         self.objectives = objectives
+        self.beta = beta
         self.parametrization = parametrization
         self.mixture = mixture
         self.temperatures = temperatures
@@ -230,10 +233,10 @@ class HyperRanker(BaseEstimator):
         base_scores: Any = None,
         **settings: Any,
     ) -> Choice:
-        """The weights and scale (and temperatures) that are best in one metric and meet requirements on others.
+        """The weights and scale (temperatures, main share) that are best in one metric under requirements on others.
 
         >>> choice = ranker.choose(X, y, ["main>=0.45"], maximize="clicks", qid=qid, labels=labels)
-        >>> ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)
+        >>> choice.to_dict()["python"]  # the call of predict that scores at this point
 
         Args:
             X, y, qid, labels, base_scores: labelled data that were not trained on, as in :meth:`fit`.
@@ -298,18 +301,15 @@ class HyperRanker(BaseEstimator):
         return best_device(cpu=self.device == "cpu")
 
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
+        held_out = self.validation_fraction
         settings: dict[str, Any] = {
             "objectives": list(objectives),
+            "beta": self.beta,
             "main": {**MAIN_LABEL, **(self.main or {}), **self._main_names()} if has_main else None,
             "parametrization": self.parametrization,
             "weight": self.weight,
             "keep_row_numbers": self.keep_row_numbers,
-            "split": {
-                "train": 1 - self.validation_fraction,
-                "validation": self.validation_fraction,
-                "test": 0.0,
-                "seed": self.seed,
-            },
+            "split": {"train": 1 - held_out, "validation": held_out, "test": 0.0, "seed": self.seed},
             "seed": self.seed,
         }
         for name in SECTIONS:

@@ -20,6 +20,7 @@ from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.hashing import digest, fingerprint
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
+from hyperdpo.ranking.betas import check_beta, with_numbers
 from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
@@ -101,7 +102,8 @@ def prepare(
         checkpoint: of the base's training.
         base_source: where base scores come from; None: a base is trained on the main label.
         given_base: for ``given`` base scores, (N,) per split name, for all rows of that split's table.
-        say: called with a line at a time about features and labels, before anything is trained.
+        say: called with a line at a time about features and labels, before anything is trained, and about β that the
+            base's scores decide.
 
     Raises:
         InputError: a column is missing, a label does not suit its target, a checkpoint of another run.
@@ -178,6 +180,13 @@ def prepare(
                 reduce=array_sum(accelerator),
             )
     scores = {name: by_table[id(part.table)] for name, part in parts.items() if id(part.table) in by_table}
+    if config.beta is not None:
+        spread = spread_within_groups(scores["train"][train_part.rows()], train_part.sizes)
+        config = with_numbers(config, spread, train_part.table.source)
+        shared_print = fingerprint([shared_print, "beta", settings["beta"]])
+        if say is not None:
+            listed = ", ".join(f"{objective.name} {objective.beta:.4g}" for objective in config.objectives)
+            say(f"beta: {listed}; divided by {spread:.4g}, the spread of the base scores within training groups")
     examples = {
         name: build_examples(
             parts[name],
@@ -304,13 +313,7 @@ def fit_run(
     Otherwise as :func:`prepare`.
     """
     config.check_trainable()
-    if config.parametrization == "mixture" and config.mixture.form == "gain":
-        for objective in config.objectives:
-            if objective.beta != 1:
-                raise InputError(
-                    f"objective {objective.name!r}: beta is {objective.beta:g}, but expected gains (mixture.form gain) "
-                    "have none; remove it"
-                )
+    check_beta(config)
     started = time.monotonic()
     prepared = prepare(
         config,

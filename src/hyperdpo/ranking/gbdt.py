@@ -30,6 +30,8 @@ from hyperdpo.ranking.metrics import PAPER_NDCG, NdcgSettings
 LARGEST_GROUP = 10_000
 #: LightGBM's own table of gains 2^z - 1 ends at this grade.
 LARGEST_GRADE = 30
+#: The part of the features that a tree of an averaged model sees, and how many models are averaged at most.
+MEMBER_FEATURES, MEMBERS = 0.8, 100
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,19 @@ class GbdtModel:
             done = rows.stop
         return scores
 
+    @property
+    def raw_space(self) -> str:
+        """What :meth:`contributions` are measured in: ``log-odds`` of a cross-entropy, otherwise ``gain``."""
+        return "log-odds" if "\nobjective=cross_entropy" in self.text else "gain"
+
+    def contributions(self, part: Part) -> np.ndarray:
+        """(N, F + 1) float64 TreeSHAP of a part's rows; each row sums to the raw prediction, before any link.
+
+        The last entry is the mean prediction, the same for all rows.
+        """
+        values = column_values(part, self.columns, np.array(self.origins) if self.origins else None)
+        return np.asarray(self._booster.predict(values, pred_contrib=True, num_threads=self.threads))
+
 
 class GbdtData:
     """One repeat's rows in LightGBM's bins, with and without the base score as a feature.
@@ -176,13 +191,17 @@ class GbdtData:
         return [grades(v, float(values[0].max()), self.config.levels) for v in values]
 
 
-def train_lambdamart(data: GbdtData, weights: np.ndarray, main_share: float, *, with_base: bool) -> GbdtModel:
+def train_lambdamart(
+    data: GbdtData, weights: np.ndarray, main_share: float, *, with_base: bool, member: int | None = None
+) -> GbdtModel:
     """LambdaMART for one weighting.
 
     Args:
         weights: (m,) w.
         main_share: λ, the main label's part of the scalarised label.
         with_base: the base score is one more feature.
+        member: its number among models that are averaged: each tree sees :data:`MEMBER_FEATURES` of the features, drawn
+            with a seed of the member's own. None: every tree sees all.
 
     Raises:
         InputError: weights or share that are out of range, a feature column that is missing.
@@ -190,6 +209,8 @@ def train_lambdamart(data: GbdtData, weights: np.ndarray, main_share: float, *, 
     labels = data.labels(weights, main_share)
     own = _lambdarank(np.arange(data.config.levels), data.metric)
     own |= constraints(data.config, data.columns, with_base=with_base)
+    if member is not None:
+        own |= {"feature_fraction": MEMBER_FEATURES, "feature_fraction_seed": MEMBERS * data.seed + member}
     text = boost(data.rows(with_base), labels, own, data.config, data.seed)
     return GbdtModel(text, data.columns, with_base, data.config.threads, data.origins)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from hyperdpo.data.cache import read_table, table_kind
-from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part, split_files, split_groups
 from hyperdpo.errors import InputError, counted
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, read_scores
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.fitting import split_table
+from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.run import RankRun
 
 
@@ -37,9 +38,44 @@ def read(
             origins=origins,
             features_from_zero=config.features_from_zero and table_kind(path) == "letor",
         )
+    note_reading(table)
+    return table
+
+
+def note_reading(table: GroupedTable) -> None:
+    """Warn of what a user should know of how a table was read."""
     for note in table.notes:
         warnings.warn(f"{table.source}: {note}", stacklevel=2)
-    return table
+
+
+def note_other_columns(table: GroupedTable, run: RankRun, base_scores: str | None = None) -> None:
+    """Say which features of the run a LETOR file does not reach, and which columns the run was not trained with.
+
+    The former count as 0, as all that is absent in LETOR text does. The run's labels and the base scores are not named.
+
+    Args:
+        base_scores: the column of the base scores, or their file.
+
+    Raises:
+        InputError: a feature of the run is missing.
+    """
+    names = run.transform.columns
+    beyond = table.features_beyond(names)
+    if beyond:
+        warnings.warn(
+            f"{table.source}: no feature above {table.columns[-1]}; {len(beyond)} of the run's {len(names)} features "
+            f"({beyond[0]} to {beyond[-1]}) count as 0",
+            stacklevel=2,
+        )
+    others = run.data.get("features_left_out")  # a run of an older version does not say
+    if others is None:
+        return
+    known = {*names, *others, *(label.column for label in all_labels(run.config)), base_scores}
+    if extra := [name for name in table.columns if name not in known]:
+        warnings.warn(
+            f"{table.source}: columns that the run was not trained with, and does not use: {abridged(extra)}",
+            stacklevel=2,
+        )
 
 
 def read_parts(

@@ -12,7 +12,11 @@ from hyperdpo.core.point import SUM_TOLERANCE
 from hyperdpo.errors import counted
 from hyperdpo.printing import console, four_digits
 from hyperdpo.ranking.data_report import FeatureReport
+from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.run import RankRun
+
+#: Features that are printed for each column and pair of documents.
+MOST_FEATURES = 3
 
 
 def print_front(result: Mapping[str, Any]) -> None:
@@ -52,6 +56,65 @@ def print_front(result: Mapping[str, Any]) -> None:
             f"{four_digits(oracle['hypervolume_with_main'])})",
             highlight=False,
         )
+    if "calibration" in result:
+        _print_calibration(result["calibration"])
+
+
+def _print_calibration(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Predicted and observed gain of the tenths of the items."""
+    title = "mean gain, predicted and observed, by tenths of the prediction"
+    table = Table("", *found, title=title, title_justify="left")
+    for number in range(max(map(len, found.values()), default=0)):
+        rows = (one[number] if number < len(one) else None for one in found.values())
+        cells = ("" if row is None else f"{row['predicted']:.4f} {row['observed']:.4f}" for row in rows)
+        table.add_row(str(number + 1), *cells)
+    console(120).print(table)
+
+
+def print_explanation(found: Explanation, top: int) -> None:
+    """Two rows for each of the first documents: what its sum is made of, and its lead over the next."""
+    documents = found.to_dict()["documents"]
+    share = "" if found.main_share is None else f", main share {found.main_share:g}"
+    point = ", ".join(f"{name} {w:g}" for name, w in zip(found.objectives, found.weights.tolist(), strict=True))
+    title = f"query {found.query}, {counted(len(documents), 'document')}: {point}{share}, scale {found.scale:g}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("#", "row", "", *found.names):
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+    table.add_column("swaps with the next at", overflow="fold")
+    if found.trees is not None:
+        table.add_column(f"features ({', '.join(sorted(set(found.trees.spaces.values())))})", overflow="fold")
+    for one in documents[:top]:
+        table.add_row(str(one["place"]), str(one["row"]), "sum", *(whole_percent(p) for p in one["parts"].values()))
+        if (pair := one.get("over_next")) is not None:
+            parts = (whole_percent(p) for p in pair["parts"].values())
+            features = [] if found.trees is None else ["\n".join(feature_lines(pair))]
+            table.add_row("", "", "lead", *parts, written_swaps(pair), *features)
+    terminal = console(120)
+    terminal.print(table)
+    legend = (
+        "sum: each objective's part of the document's score; lead: its part of the lead over the next document, "
+        "negative where it speaks for the next; swaps: as the weight of one objective grows to this, the others "
+        "shrinking in proportion"
+    )
+    if found.trees is not None:
+        legend += "; features: TreeSHAP of the lead; network: the neural heads' part of the lead"
+    terminal.print(legend, highlight=False)
+
+
+def written_swaps(pair: Mapping[str, Any]) -> str:
+    """At which weights a pair of documents swaps, in words."""
+    return ", ".join(f"{name} {w:.3g}" for name, w in pair["swaps"].items() if w is not None) or "never"
+
+
+def feature_lines(pair: Mapping[str, Any]) -> list[str]:
+    """A line for each column that trees have a part in: the features that lead, and the network's part."""
+    lines = []
+    for name, leading in pair.get("features", {}).items():
+        found = [f"{feature} {value:+.2g}" for feature, value in list(leading.items())[:MOST_FEATURES]]
+        if "neural" in pair["sources"]:
+            found.append(f"network {whole_percent(pair['sources']['neural'][name])}")
+        lines.append(f"{name}: {', '.join(found)}")
+    return lines
 
 
 def written_weights(weights: Sequence[float]) -> str:
@@ -66,6 +129,11 @@ def written_weights(weights: Sequence[float]) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def whole_percent(value: float | None) -> str:
+    """A part without decimals; a dash where it is not defined."""
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _percent(value: float | None) -> str:

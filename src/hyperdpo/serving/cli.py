@@ -16,19 +16,26 @@ COUNT = click.IntRange(min=1)
 
 @click.command("export")
 @click.argument("run_path", metavar="RUN", type=PATH)
-@click.option("--out", type=PATH, required=True, help="File of a ranker, directory of a language model.")
-@click.option("--format", help="Ranker: onnx, torch; language model: merged, peft.  [default: the first of them]")
+@click.option(
+    "--out", type=PATH, required=True, help="File of a ranker; directory of its trees or of a language model."
+)
+@click.option(
+    "--format", help="Ranker: onnx, torch, lightgbm; language model: merged, peft.  [default: the first of them]"
+)
 @click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
 @beta_option(
     "Ranker: β to freeze, one per objective.  [default: the run's; an input with the parametrization temperature]"
+)
+@click.option(
+    "--main-share", type=float, metavar="L", help="Ranker: λ of lists that name none, for the file's metadata."
 )
 @click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.
 
-    A ranker becomes ONNX (or torch.export), with weights and scale as inputs. A language model becomes a transformers
-    checkpoint, or a PEFT adapter, at the weights that are given.
+    A ranker becomes ONNX (or torch.export), with weights and scale as inputs; its trees become LightGBM's own files,
+    too. A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given.
     """
     from hyperdpo.serving.export.commands import export_command
 

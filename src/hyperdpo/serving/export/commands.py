@@ -17,7 +17,7 @@ from hyperdpo.runs import run_kind
 #: What tells an adapter's directory (no run) from others.
 ADAPTER_FILE = "hyperdpo_config.json"
 
-RANKER_FORMATS, LM_FORMATS = ("onnx", "torch"), ("merged", "peft")
+RANKER_FORMATS, LM_FORMATS = ("onnx", "torch", "lightgbm"), ("merged", "peft")
 
 
 def kind_of(path: Path) -> str:
@@ -45,6 +45,7 @@ def export_command(
     format: str | None = None,
     weights: str | None = None,
     temperatures: Sequence[float] | None = None,
+    main_share: float | None = None,
     model: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -55,7 +56,8 @@ def export_command(
     chosen = known[0] if format is None else format
     if chosen not in known:
         raise InputError(f"--format: found {chosen!r}; {run_path} is a {what}, expected {' or '.join(known)}")
-    foreign = {"--weights": weights, "--model": model} if kind == "rank" else {"--beta": temperatures}
+    rank_only = {"--beta": temperatures, "--main-share": main_share}
+    foreign = {"--weights": weights, "--model": model} if kind == "rank" else rank_only
     for option, value in foreign.items():
         if value is not None:
             why = (
@@ -65,22 +67,42 @@ def export_command(
             )
             raise InputError(f"{option}: {why}; leave it out")
     if kind == "rank":
-        _export_ranker(run_path, out, chosen, temperatures, overwrite)
+        _export_ranker(run_path, out, chosen, temperatures, main_share, overwrite)
     else:
         _export_lm(run_path, out, chosen, weights, model, overwrite)
 
 
-def _export_ranker(path: Path, out: Path, format: str, temperatures: Sequence[float] | None, overwrite: bool) -> None:
+def _export_ranker(
+    path: Path,
+    out: Path,
+    format: str,
+    temperatures: Sequence[float] | None,
+    main_share: float | None,
+    overwrite: bool,
+) -> None:
     from hyperdpo.ranking.run import RankRun
     from hyperdpo.serving.export.ranker import export_ranker
 
-    written = export_ranker(RankRun.load(path), out, format, temperatures=temperatures, overwrite=overwrite)
+    run = RankRun.load(path).use_share(main_share)
+    if format == "lightgbm":
+        if temperatures is not None:
+            raise InputError("--beta: expected gains have no β; leave it out")
+        from hyperdpo.serving.export.tree_files import DESCRIPTION, export_trees
+
+        columns = export_trees(run, out, overwrite=overwrite)["columns"]
+        listed = ", ".join(f"{column['name']} ({column['file'] or 'base scores'})" for column in columns)
+        click.echo(f"{out}: {listed}; {DESCRIPTION} says how they make a ranking")
+        return
+    written = export_ranker(run, out, format, temperatures=temperatures, overwrite=overwrite)
     if written.difference is None:
         tried = "not tried: onnxruntime is not installed"
     else:
         tried = f"scores within {written.difference:.1g} of the run's on random lists"
-    inputs = ", ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in written.metadata["inputs"].items())
-    click.echo(f"{written.path}, {written.metadata_path}: {inputs} -> scores; {tried}")
+    inputs, outputs = (
+        ", ".join(f"{name} ({', '.join(map(str, axes))})" for name, axes in written.metadata[what].items())
+        for what in ("inputs", "outputs")
+    )
+    click.echo(f"{written.path}, {written.metadata_path}: {inputs} -> {outputs}; {tried}")
 
 
 def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,14 +24,17 @@ from hyperdpo._version import __version__
 from hyperdpo.errors import InputError
 from hyperdpo.extras import is_installed, require
 from hyperdpo.files import write_atomically, write_json
-from hyperdpo.ranking.parametrizations import MixtureRanker, TemperatureRanker
+from hyperdpo.ranking.components import component_names, why_none
+from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
-
-FORMATS = ("onnx", "torch")
+from hyperdpo.serving.export.trees import OUTPUT, ExportedTrees
 
 #: Of the metadata. Raised whenever inputs or outputs change.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+#: Components below this part of a list's largest are not compared with the run's.
+LEAST_COMPONENT = 1e-30
 
 #: How far an exported file may be from the run: the difference of a score, as a part of the batch's largest score, or
 #: of 1 where all are smaller.
@@ -50,12 +53,14 @@ class ExportedRanker(RawRanker):
     Args:
         run: on the CPU.
         temperatures: m numbers to freeze; None: those of the run, or an input where the ranker was trained with many.
+        with_components: whether :meth:`forward` gives components, too, where the run has some.
 
     Raises:
-        InputError: temperatures that the run cannot answer at, or that are different in a mixture.
+        InputError: temperatures that the run cannot answer at, or that are different in a mixture; trees that a graph
+            cannot hold.
     """
 
-    def __init__(self, run: RankRun, temperatures: ArrayLike | None = None):
+    def __init__(self, run: RankRun, temperatures: ArrayLike | None = None, *, with_components: bool = True):
         super().__init__(run)
         #: The inputs, in order, and how their axes are called.
         self.inputs = {
@@ -80,6 +85,17 @@ class ExportedRanker(RawRanker):
                 f"expected equal ones, such as --beta {equal}, which rank in another way (`hyperdpo choose "
                 "--fixed-temperatures` finds a point; `hyperdpo serve` takes any)"
             )
+        self.trees = ExportedTrees.of(run)
+        #: As :attr:`inputs`, of :meth:`forward`: with trees, the graph computes one of them.
+        self.taken = self.inputs | ({OUTPUT: ("batch", None, "items")} if self.trees else {})
+        #: Names of the components' columns; none where there are no components.
+        self.columns: tuple[str, ...] = ()
+        if with_components and why_none(run, self.betas) is None:
+            self.columns = component_names(run, self.betas)
+        #: The outputs, as :attr:`inputs`.
+        self.outputs: dict[str, tuple[str | None, ...]] = {"scores": ("batch", "items")}
+        if self.columns:
+            self.outputs["components"] = ("batch", "items", None)
 
     def forward(
         self,
@@ -90,14 +106,25 @@ class ExportedRanker(RawRanker):
         base_scores: torch.Tensor | None = None,
         temperatures: torch.Tensor | None = None,
         main_share: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """(B, n) scores, as :meth:`RawRanker.scores`; ``temperatures`` (B, m) > 0 where they are not frozen."""
+        tree_columns: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """(B, n) scores, as :meth:`RawRanker.scores`, and (B, n, k) components where there are :attr:`columns`.
+
+        Args:
+            temperatures: (B, m) > 0, where they are not frozen.
+            tree_columns: (B, M, n), what the trees predict, where there are some.
+        """
         asked = self.betas if self.betas is not None else temperatures
         assert asked is not None
-        return self.scores(features, mask, weights, scale * self.factor, base_scores, asked, main_share)
+        batch = self.batch(features, mask, base_scores, tree_columns)
+        scores = self.scores(batch, weights, scale * self.factor, asked, main_share)
+        if not self.columns:
+            return scores
+        assert self.betas is not None
+        return scores, self.components(batch, scale, self.betas)
 
-    def example(self, groups: int, items: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
-        """Inputs of the kind that the training saw, in order, with padding in all groups but the first."""
+    def example(self, groups: int, items: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Inputs of the kind that the training saw, by name, with padding in all groups but the first."""
         rng = torch.Generator().manual_seed(seed)
         m = self.ranker.num_weights
         spread = torch.where(self.deviation > 0, 1 / self.deviation.clamp_min(1e-6), 0)
@@ -114,12 +141,23 @@ class ExportedRanker(RawRanker):
             "temperatures": 0.5 + torch.rand(groups, m, generator=rng),
             "main_share": 0.9 * torch.rand(groups, generator=rng),
         }
-        return tuple(values[name] for name in self.inputs)
+        return self._with_trees({name: values[name] for name in self.inputs})
+
+    def _with_trees(self, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The inputs, and what LightGBM predicts from their features."""
+        if self.trees is None:
+            return given
+        return given | {OUTPUT: torch.from_numpy(self.trees.columns(given["features"].numpy()))}
+
+    def as_scores(self, components: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """(B, n, k) components on the scale of the scores, up to a number per list: log C / (c β), or log C / (c a)."""
+        slope = float(self.ranker.base_slope) if isinstance(self.ranker, GainRanker) else (self.betas or [1.0])[0]
+        return components.clamp_min(LEAST_COMPONENT).double().log() / (scale[:, None, None].double() * slope)
 
     def trial(self, groups: int, items: int, seed: int) -> dict[str, torch.Tensor]:
         """Inputs by name as of :meth:`example`, and what is rarer: corners of the simplex, small and large scales, all
         magnitudes of base scores, a tenth of the features at :data:`EXTREMES`, and some missing."""
-        given = dict(zip(self.inputs, self.example(groups, items, seed), strict=True))
+        given = self.example(groups, items, seed)
         rng = torch.Generator().manual_seed(seed)
 
         def some(share: float, *shape: int) -> torch.Tensor:
@@ -138,18 +176,17 @@ class ExportedRanker(RawRanker):
         given["features"] = given["features"].masked_fill(some(0.05, *shape), torch.nan)
         if "base_scores" in given:
             given["base_scores"] = given["base_scores"] * 10 ** (4 * torch.rand(groups, 1, generator=rng) - 2)
-        return given
+        return self._with_trees(given)
 
     def program(self) -> torch.export.ExportedProgram:
         """The graph, for any number of groups and items."""
         dims = {name: torch.export.Dim(name, min=1) for name in ("batch", "items")}
         shapes = {
             name: {axis: dims[called] for axis, called in enumerate(axes) if called is not None}
-            for name, axes in self.inputs.items()
+            for name, axes in self.taken.items()
         }
-        given = dict(zip(self.inputs, self.example(2, 5), strict=True))
         with torch.no_grad():
-            return torch.export.export(self, (), given, dynamic_shapes=shapes)
+            return torch.export.export(self, (), self.example(2, 5), dynamic_shapes=shapes)
 
 
 @dataclass(frozen=True)
@@ -199,7 +236,10 @@ def exported_ranker(
     """
     if format == "onnx":
         require("serve", "onnx", "onnxscript")
-    module = ExportedRanker(run.to("cpu"), temperatures)
+    if format == "torch" and run.ranker.trees is not None:
+        raise InputError(f"--format torch: {run.path} has trees, which a torch program cannot hold; use --format onnx")
+    # A torch program answers with one tensor, as it always has.
+    module = ExportedRanker(run.to("cpu"), temperatures, with_components=format == "onnx")
     metadata = _metadata(run, module, format)
     program = module.program()
     content = _onnx(program, module, metadata) if format == "onnx" else _pt2(program, metadata)
@@ -230,7 +270,12 @@ def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, An
     packages = {"torch": str(torch.__version__), "numpy": version("numpy")}
     if format == "onnx":
         packages |= {name: version(name) for name in ("onnx", "onnxscript")}
-    lengths = {"features": len(run.transform.columns)}
+    lengths = {"features": len(run.transform.columns), "components": len(module.columns)}
+
+    def shapes(tensors: Mapping[str, Sequence[str | None]]) -> dict[str, list[Any]]:
+        m = len(run.objectives)
+        return {name: [called or lengths.get(name, m) for called in axes] for name, axes in tensors.items()}
+
     frozen = None if module.betas is None else [beta * module.factor for beta in module.betas]
     return {
         "format_version": FORMAT_VERSION,
@@ -238,11 +283,9 @@ def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, An
         "objectives": list(run.objectives),
         "directions": {o.name: o.direction for o in run.config.objectives},
         "features": list(run.transform.columns),
-        "inputs": {
-            name: [called or lengths.get(name, len(run.objectives)) for called in axes]
-            for name, axes in module.inputs.items()
-        },
-        "outputs": {"scores": ["batch", "items"]},
+        "inputs": shapes(module.inputs),
+        "outputs": shapes(module.outputs),
+        **({"components": list(module.columns)} if module.columns else {}),
         "feature_type": str(module.feature_type).removeprefix("torch."),
         "parametrization": run.config.parametrization,
         "temperatures": frozen,
@@ -265,11 +308,14 @@ def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadat
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that it could use, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, to itself
+        names, outputs = list(module.taken), list(module.outputs)
         made = torch.onnx.export(
-            program, dynamo=True, input_names=list(module.inputs), output_names=["scores"], optimize=True, verbose=False
+            program, dynamo=True, input_names=names, output_names=outputs, optimize=True, verbose=False
         )
     assert made is not None
     proto = made.model_proto
+    if module.trees is not None:
+        module.trees.insert(proto)
     _name_axes(proto.graph, module)
     proto.producer_name, proto.producer_version = "hyperdpo", __version__
     onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
@@ -293,7 +339,8 @@ def _name_axes(graph: Any, module: ExportedRanker) -> None:
 
 @torch.inference_mode()
 def _difference(content: bytes, module: ExportedRanker, format: str) -> float | None:
-    """How far the file's scores are from the module's, as a part of the largest (at least 1), on random groups."""
+    """How far the file's scores are from the module's, as a part of the largest (at least 1), on random groups.
+    Components are compared on the scale of the scores."""
     if format == "onnx":
         if not is_installed("onnxruntime"):
             return None
@@ -301,21 +348,28 @@ def _difference(content: bytes, module: ExportedRanker, format: str) -> float | 
 
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-        def answer(given: dict[str, torch.Tensor]) -> np.ndarray:
-            return np.asarray(session.run(["scores"], {k: v.numpy() for k, v in given.items()})[0])
+        def answer(given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+            found = session.run(list(module.outputs), {name: given[name].numpy() for name in module.inputs})
+            return [torch.from_numpy(one) for one in found]
     else:
         loaded = torch.export.load(io.BytesIO(content)).module()
 
-        def answer(given: dict[str, torch.Tensor]) -> np.ndarray:
-            return np.asarray(loaded(**given).numpy())
+        def answer(given: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+            return [loaded(**given)]
 
     rng = np.random.default_rng(0)
     drawn = 1 + rng.integers(LARGEST_TRIAL, size=(RANDOM_TRIALS, 2))
     worst = 0.0
     for seed, shape in enumerate((*TRIALS, *drawn.tolist())):
         given = module.trial(shape[0], shape[1], seed)
-        wanted, found, mask = module(**given).numpy(), answer(given), given["mask"].numpy()
-        worst = max(worst, relative_difference(found[mask], wanted[mask]))
+        answered, mask = module(**given), given["mask"]
+        wanted, found = answered if module.columns else [answered], answer(given)
+        scores = wanted[0][mask].numpy()
+        worst = max(worst, relative_difference(found[0][mask].numpy(), scores))
+        if module.columns:
+            logs = [module.as_scores(one, given["scale"])[mask] for one in (found[1], wanted[1])]
+            apart = float((logs[0] - logs[1]).abs().max() / max(1.0, np.abs(scores).max()))
+            worst = max(worst, apart if np.isfinite(apart) else np.inf)
     return worst
 
 

@@ -5,12 +5,14 @@ Shapes: B groups of a batch, n items (padded), F features, m objectives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.data.transform import LINEAR, FeatureTransform
-from hyperdpo.errors import InputError
+from hyperdpo.ranking.components import list_components
 from hyperdpo.ranking.examples import Batch
 from hyperdpo.ranking.parametrizations import Temperatures
 from hyperdpo.ranking.run import RankRun
@@ -20,16 +22,13 @@ PADDING_SCORE = float(torch.finfo(torch.float32).min)
 
 
 class RawRanker(nn.Module):
-    """Scores raw features as :meth:`RankRun.score` does.
+    """Scores raw features as :meth:`RankRun.score` does; :meth:`batch` reads them.
 
     Args:
         run: on the CPU.
 
     Attributes:
         feature_type: of the features: double precision where an origin is subtracted from one of them.
-
-    Raises:
-        InputError: the run has trees.
     """
 
     mean: torch.Tensor
@@ -40,11 +39,6 @@ class RawRanker(nn.Module):
 
     def __init__(self, run: RankRun):
         super().__init__()
-        if run.ranker.trees is not None:
-            raise InputError(
-                f"{run.path}: this run has trees (scorer.kind {run.config.scorer.kind}), which cannot be exported or "
-                "served yet; score files with `hyperdpo rank score`, or train with scorer.kind transformer or mlp"
-            )
         self.ranker, self.base = run.ranker, run.base
         self.register_buffer("mean", torch.from_numpy(run.transform.mean.copy()))
         self.register_buffer("deviation", torch.from_numpy(run.transform.scale.copy()))
@@ -57,26 +51,20 @@ class RawRanker(nn.Module):
         self._some_linear = not run.transform.logs.all()
         self.eval()
 
-    def scores(
+    def batch(
         self,
         features: torch.Tensor,
         mask: torch.Tensor,
-        weights: torch.Tensor,
-        scale: torch.Tensor,
-        base_scores: torch.Tensor | None,
-        temperatures: Temperatures,
-        main_share: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """(B, n) scores; :data:`PADDING_SCORE` on padding.
+        base_scores: torch.Tensor | None = None,
+        tree_columns: torch.Tensor | None = None,
+    ) -> Batch:
+        """What the ranker sees of B lists.
 
         Args:
             features: (B, n, F) raw, of :attr:`feature_type`; NaN where a value is missing; anything on padding.
             mask: (B, n) bool, True for items.
-            weights: (B, m), on the simplex.
-            scale: (B,), c > 0, at these temperatures.
             base_scores: (B, n), where the run has no base of its own; anything on padding.
-            temperatures: m numbers that the ranker answers at, or (B, m) where it takes them.
-            main_share: (B,) λ, for a ranker that takes one; None: its own.
+            tree_columns: (B, M, n), what the trees predict, where the run answers with some.
         """
         transformed = self._transformed(features.masked_fill(~mask.unsqueeze(-1), 0))
         batch = Batch(transformed, mask, torch.zeros_like(transformed[..., 0]))
@@ -85,11 +73,39 @@ class RawRanker(nn.Module):
         else:
             assert base_scores is not None
             base = base_scores
-        batch = Batch(batch.features, mask, base.masked_fill(~mask, 0))
+        return Batch(transformed, mask, base.masked_fill(~mask, 0), tree_columns=tree_columns)
+
+    def scores(
+        self,
+        batch: Batch,
+        weights: torch.Tensor,
+        scale: torch.Tensor,
+        temperatures: Temperatures,
+        main_share: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, n) scores; :data:`PADDING_SCORE` on padding.
+
+        Args:
+            batch: from :meth:`batch`.
+            weights: (B, m), on the simplex.
+            scale: (B,), c > 0, at these temperatures.
+            temperatures: m numbers that the ranker answers at, or (B, m) where it takes them.
+            main_share: (B,) λ, for a ranker that takes one; None: its own.
+        """
         share = None if main_share is None else main_share.unsqueeze(0)
         found = self.ranker.scores(batch, weights.unsqueeze(0), temperatures, share)[0]
         scaled = linear_transformation(found, batch.base_scores, scale.unsqueeze(-1))
-        return scaled.masked_fill(~mask, PADDING_SCORE)
+        return scaled.masked_fill(~batch.mask, PADDING_SCORE)
+
+    def components(self, batch: Batch, scale: torch.Tensor, temperatures: Sequence[float]) -> torch.Tensor:
+        """(B, n, k) of :func:`~hyperdpo.ranking.components.components`; 0 on padding.
+
+        Args:
+            batch: from :meth:`batch`.
+            scale: (B,), c > 0.
+            temperatures: m equal numbers.
+        """
+        return list_components(self.ranker, batch, scale, temperatures[0])
 
     def _transformed(self, features: torch.Tensor) -> torch.Tensor:
         """(B, n, F) -> (B, n, F + I), as :class:`~hyperdpo.data.transform.FeatureTransform`."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hyperdpo.core.control import proportional_scale
-from hyperdpo.core.point import Point, check_temperatures
+from hyperdpo.core.point import Point, check_temperatures, even_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
 
@@ -41,6 +41,7 @@ class ListToScore:
         temperatures: m numbers for the ranker; None where they are frozen.
         graph: whether the ONNX graph answers.
         main_share: λ, for a ranker that takes one.
+        components: whether (n, k) components are asked for, and not scores.
     """
 
     features: np.ndarray
@@ -50,6 +51,7 @@ class ListToScore:
     temperatures: tuple[float, ...] | None
     graph: bool
     main_share: float | None = None
+    components: bool = False
 
     def __len__(self) -> int:
         return len(self.features)
@@ -64,6 +66,8 @@ class RankModel:
         features: the F names.
         feature_type: float32, or float64 where 32 bits would lose what a feature says.
         own_base: it computes base scores itself; else lists bring them.
+        columns: names of the components; none where it has no components.
+        main_share: λ of lists that name none; None for a ranker that takes none.
     """
 
     def __init__(self, name: str, metadata: dict[str, Any], graph: Any, run: RankRun | None):
@@ -73,7 +77,7 @@ class RankModel:
         self.feature_type = np.dtype(metadata.get("feature_type", "float32"))
         self.own_base = metadata["base"]["kind"] == "trained"
         self._frozen: list[float] | None = metadata["temperatures"]
-        #: λ of lists that name none; None for a ranker that takes none.
+        self.columns: tuple[str, ...] = tuple(metadata.get("components", ()))
         self.main_share: float | None = metadata.get("main_share")
         self._needs_base = metadata["parametrization"] != "scratch"
         self._proportional = metadata["parametrization"] in ("scratch", "augmentation")
@@ -103,6 +107,7 @@ class RankModel:
                 return cls(path.stem, metadata, graph, None)
             except (KeyError, TypeError):
                 raise InputError(f"{path}: no metadata of a ranker; expected a file of hyperdpo export") from None
+        from hyperdpo.ranking.components import component_names, why_none
         from hyperdpo.ranking.run import RankRun
 
         run = RankRun.load(path)
@@ -114,10 +119,14 @@ class RankModel:
             "parametrization": run.config.parametrization,
             "temperatures": None,
             "main_share": run.ranker.chosen.get("main_share"),
+            "components": () if why_none(run, run.betas) else component_names(run),
         }
         graph = None
+        has_trees = run.ranker.trees is not None
+        if backend == "torch" and has_trees:
+            raise InputError(f"--backend torch: {path} has trees, which are served as a graph; use --backend onnx")
         if backend != "torch":
-            graph, described["temperatures"] = _graph_of(run, threads, required=backend == "onnx")
+            graph, described["temperatures"] = _graph_of(run, threads, required=has_trees or backend == "onnx")
         if graph is None:
             import torch
 
@@ -164,6 +173,22 @@ class RankModel:
             base_scores = np.zeros(len(features), np.float32)
         return ListToScore(features, np.array(point.weights, np.float32), scale, base_scores, betas, graph, share)
 
+    def prepare_components(self, features: np.ndarray, point: Point, base_scores: np.ndarray | None) -> ListToScore:
+        """As :meth:`prepare`, for the components at a point, whose weights have no effect on them.
+
+        Raises:
+            InputError: there are no components, or as :meth:`prepare`.
+        """
+        if not self.columns:
+            raise InputError(
+                "components: this ranker has none, or its file is of an older version; expected a mixture of power 1 "
+                "and equal β, exported anew"
+            )
+        if len(set(point.temperatures)) > 1:
+            raise InputError("components: β differ, in the request or in --beta; only equal β give a weighted sum")
+        even = replace(point, weights=tuple(even_weights(len(self.objectives))))
+        return replace(self.prepare(features, even, base_scores), components=True)
+
     def _answering(self, temperatures: Sequence[float] | None) -> tuple[tuple[float, ...] | None, float, bool]:
         """What the ranker is asked at, the factor of the scale, and whether the graph answers."""
         takes = self.graph is not None and any(given.name == "temperatures" for given in self.graph.get_inputs())
@@ -190,7 +215,7 @@ class RankModel:
         return None, ratio, True
 
     def score(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
-        """(n,) float32 scores of each list, computed in batches of similar lengths."""
+        """(n,) float32 scores of each list, or (n, k) components, computed in batches of similar lengths."""
         found: list[np.ndarray] = [np.empty(0, np.float32)] * len(lists)
         for batch in batches(lists):
             scores = self._score([lists[i] for i in batch])
@@ -199,26 +224,29 @@ class RankModel:
         return found
 
     def _score(self, lists: Sequence[ListToScore]) -> np.ndarray:
-        """(B, n) scores of lists that go together."""
+        """(B, n) scores of lists that go together, or (B, n, k) components."""
         inputs = padded(lists)
         first = lists[0]
         if first.graph:
             if first.temperatures is not None:
                 inputs["temperatures"] = np.array([one.temperatures for one in lists], np.float32)
-            return np.asarray(self.graph.run(["scores"], inputs)[0])
+            return np.asarray(self.graph.run(["components" if first.components else "scores"], inputs)[0])
         import torch
 
         given = {name: torch.from_numpy(value) for name, value in inputs.items()}
-        given.setdefault("base_scores", None)  # type: ignore[arg-type]
+        betas = list(first.temperatures or ())
         with torch.inference_mode():
-            return np.asarray(self._module.scores(**given, temperatures=list(first.temperatures or ())).numpy())
+            batch = self._module.batch(given.pop("features"), given.pop("mask"), given.pop("base_scores", None))
+            if first.components:
+                return np.asarray(self._module.components(batch, given["scale"], betas).numpy())
+            return np.asarray(self._module.scores(batch, **given, temperatures=betas).numpy())
 
 
 def batches(lists: Sequence[ListToScore]) -> Iterator[list[int]]:
     """Positions of lists that are scored together: by the same means, and of similar lengths."""
 
     def kind(one: ListToScore) -> tuple[Any, ...]:
-        return (one.graph, () if one.graph or one.temperatures is None else one.temperatures)
+        return (one.components, one.graph, () if one.graph or one.temperatures is None else one.temperatures)
 
     order = sorted(range(len(lists)), key=lambda i: (kind(lists[i]), -len(lists[i])))
     batch: list[int] = []

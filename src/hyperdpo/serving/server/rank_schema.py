@@ -1,4 +1,4 @@
-"""Requests and answers of ``POST /rank``.
+"""Requests and answers of ``POST /rank`` and ``POST /components``.
 
 Bodies are read without pydantic, which would check 16,000 numbers of a list one by one; its models describe them.
 """
@@ -40,8 +40,8 @@ class RankLimits:
     max_queue: int = 256
 
 
-class RankGroup(BaseModel):
-    """A list that is to be ranked."""
+class ComponentsGroup(BaseModel):
+    """A list whose components are asked for."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,18 +57,28 @@ class RankGroup(BaseModel):
         description="Instead of features: the rows as little-endian numbers of the type that /info says (float32 as a "
         "rule), in base64; NaN where a value is missing. Read several times faster.",
     )
+    scale: float | None = Field(None, gt=0, description="c: above 1 is nearer to the base. 1 if left out.")
+    base_scores: list[float] | None = Field(None, description="One per item, where the run has no base of its own.")
+    ids: list[str | int] | None = Field(None, description="What items are called in the answer; else 0, 1, ...")
+
+
+class RankGroup(ComponentsGroup):
+    """A list that is to be ranked."""
+
     weights: list[float] | dict[str, float] | None = Field(
         None,
         description="One number >= 0 per objective, sum 1, in order or by name (what is not named counts 0). "
         "The server's own point if left out, if it has one.",
     )
-    scale: float | None = Field(None, gt=0, description="c: above 1 is nearer to the base. 1 if left out.")
     temperatures: list[float] | None = Field(None, description="β, one per objective; the run's if left out.")
     main_share: float | None = Field(
         None, ge=0, lt=1, description="λ, the main label's share, for mixture.form gain; the run's if left out."
     )
-    base_scores: list[float] | None = Field(None, description="One per item, where the run has no base of its own.")
-    ids: list[str | int] | None = Field(None, description="What items are called in the ranking; else 0, 1, ...")
+    explain: bool | None = Field(
+        None,
+        description="Whether to say why items are where they are. Only where /info names components. The features that "
+        "trees looked at are named by `hyperdpo rank explain` only.",
+    )
 
 
 class RankBatch(BaseModel):
@@ -79,6 +89,31 @@ class RankBatch(BaseModel):
     groups: list[RankGroup] = Field(min_length=1)
 
 
+class ComponentsBatch(BaseModel):
+    """Several lists."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    groups: list[ComponentsGroup] = Field(min_length=1)
+
+
+class ListComponents(BaseModel):
+    """The components of a list."""
+
+    components: dict[str, list[float]] = Field(
+        description="Column by name, one number >= 0 per item in the order of the request. The sum of weight times "
+        "column ranks this list; with main, the weights are (1 - λ) w and λ."
+    )
+    ids: list[str | int] = Field(description="Items, in the order of the columns: their ids, or their places.")
+    scale: float = Field(description="That was used.")
+
+
+class ComponentsAnswer(BaseModel):
+    """The lists, in the order of the request."""
+
+    groups: list[ListComponents]
+
+
 class RankedGroup(BaseModel):
     """A ranked list."""
 
@@ -87,6 +122,13 @@ class RankedGroup(BaseModel):
     weights: dict[str, float] = Field(description="That were used.")
     scale: float = Field(description="That was used.")
     main_share: float | None = Field(None, description="That was used, by a ranker that takes one.")
+    explanation: list[dict[str, Any]] | None = Field(
+        None,
+        description="With explain: of each item, best first, its `place` and `id`, the `parts` that objectives (and "
+        "main) have in its `sum`, and `over_next`: the `parts` of its `lead` over the next item (negative ones favour "
+        "the next), and the weight of each objective at which the two swap while the others shrink in proportion; "
+        "null: at none.",
+    )
 
 
 class RankAnswer(BaseModel):
@@ -105,6 +147,7 @@ class Info(BaseModel):
     needs_base_scores: bool
     point: dict[str, Any] | None = Field(description="Where requests that name no point are answered; null: nowhere.")
     backend: str = Field(description="onnx or torch.")
+    components: list[str] = Field(description="Columns that POST /components answers with; none where it cannot.")
 
 
 class Problem(BaseModel):
@@ -120,19 +163,27 @@ class AskedGroup:
     work: ListToScore
     point: Point
     ids: list[str | int] | None
+    columns: ListToScore | None = None
+    """The same list for its components, where an explanation is asked for."""
 
 
-FIELDS = tuple(RankGroup.model_fields)
-
-
-def read_groups(body: bytes, model: RankModel, points: PointReader, limits: RankLimits) -> list[AskedGroup]:
+def read_groups(
+    body: bytes,
+    model: RankModel,
+    points: PointReader,
+    limits: RankLimits,
+    kind: type[ComponentsGroup] = RankGroup,
+) -> list[AskedGroup]:
     """The lists of a request.
+
+    Args:
+        kind: of the groups: to be ranked, or for their components.
 
     Raises:
         Refusal: 422, with one line about the first thing that is wrong.
     """
     try:
-        request = parsed(body, limits.max_groups, len(FIELDS), model.feature_type)
+        request = parsed(body, limits.max_groups, len(kind.model_fields), model.feature_type)
     except ValueError as error:
         hint = "; JSON has no NaN or Infinity" if re.search(rb"[\[,:\s]-?(NaN|Infinity)\b", body) else ""
         raise Refusal(422, f"the body: not JSON ({error}){hint}") from None
@@ -151,7 +202,7 @@ def read_groups(body: bytes, model: RankModel, points: PointReader, limits: Rank
     literals = not listed or _may_hold_literals(body, groups, named)  # of base scores alone: looked for at once
     try:
         return [
-            _group(group, f"groups[{i}]." if named else "", model, points, limits, literals)
+            _group(group, f"groups[{i}]." if named else "", model, points, limits, literals, kind)
             for i, group in enumerate(groups)
         ]
     except InputError as error:
@@ -168,13 +219,19 @@ def _may_hold_literals(body: bytes, groups: list[Any], named: bool) -> bool:
 
 
 def _group(
-    group: Any, where: str, model: RankModel, points: PointReader, limits: RankLimits, literals: bool
+    group: Any,
+    where: str,
+    model: RankModel,
+    points: PointReader,
+    limits: RankLimits,
+    literals: bool,
+    kind: type[ComponentsGroup],
 ) -> AskedGroup:
     if not isinstance(group, dict):
         raise InputError(f"{where.rstrip('.')}: found {brief(group)}; expected an object")
     for name in group:
-        if name not in FIELDS:
-            raise InputError(f"{where}{brief(name)}: no such field; expected some of {', '.join(FIELDS)}")
+        if name not in kind.model_fields:
+            raise InputError(f"{where}{brief(name)}: no such field; expected some of {', '.join(kind.model_fields)}")
     width = len(model.features)
     rows, packed = group.get("features"), group.get("features_base64")
     if (rows is None) == (packed is None):
@@ -189,7 +246,7 @@ def _group(
         features = features[:, _order(group["feature_names"], model.features, f"{where}feature_names")]
     asked = (group.get("weights"), group.get("scale"), group.get("temperatures"))
     point = points.read(*asked, where, main_share=group.get("main_share"))
-    if not point.weights:
+    if kind is RankGroup and not point.weights:
         raise points.missing(where)
     base, ids = group.get("base_scores"), group.get("ids")
     if base is not None:
@@ -203,11 +260,15 @@ def _group(
             raise InputError(f"{where}ids: found {found}; expected {len(features)}, one per item")
         if any(isinstance(one, bool) or not isinstance(one, str | int) for one in ids):
             raise InputError(f"{where}ids: expected texts or integers")
+    why = group.get("explain")
+    if why is not None and not isinstance(why, bool):
+        raise InputError(f"{where}explain: found {brief(why)}; expected true or false")
     try:
-        work = model.prepare(features, point, base)
+        work = (model.prepare if kind is RankGroup else model.prepare_components)(features, point, base)
+        columns = model.prepare_components(features, point, base) if why else None
     except InputError as error:
         raise InputError(where + str(error)) from None
-    return AskedGroup(work, point, ids)
+    return AskedGroup(work, point, ids, columns)
 
 
 def _order(names: Any, features: Sequence[str], where: str) -> list[int]:
@@ -298,10 +359,30 @@ def _unpacked(packed: Any, width: int, where: str, most: int, dtype: np.dtype[An
     return found
 
 
-def written(asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[str]) -> bytes:
-    """The body of the answer; names of the m objectives."""
+def written_components(asked: list[AskedGroup], found: list[np.ndarray], names: Sequence[str]) -> bytes:
+    """The body of the answer; (n, k) components of each list, names of the k columns."""
+    groups = [
+        {
+            "components": {name: np.ascontiguousarray(values[:, j]) for j, name in enumerate(names)},
+            "ids": list(range(len(values))) if group.ids is None else group.ids,
+            "scale": group.point.scale,
+        }
+        for group, values in zip(asked, found, strict=True)
+    ]
+    return orjson.dumps({"groups": groups}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def written(
+    asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[str], explanations: list[dict[str, Any]]
+) -> bytes:
+    """The body of the answer.
+
+    Args:
+        names: of the m objectives.
+        explanations: fields of each list, from :func:`~hyperdpo.serving.server.rank_explained.explanations`.
+    """
     groups: list[Mapping[str, Any]] = []
-    for group, row in zip(asked, scores, strict=True):
+    for group, row, explanation in zip(asked, scores, explanations, strict=True):
         order = np.argsort(-row, kind="stable")
         groups.append(
             {
@@ -310,6 +391,7 @@ def written(asked: list[AskedGroup], scores: list[np.ndarray], names: Sequence[s
                 "weights": dict(zip(names, group.point.weights, strict=True)),
                 "scale": group.point.scale,
                 **({} if group.work.main_share is None else {"main_share": group.work.main_share}),
+                **explanation,
             }
         )
     return orjson.dumps({"groups": groups}, option=orjson.OPT_SERIALIZE_NUMPY)

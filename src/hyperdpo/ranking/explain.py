@@ -1,0 +1,119 @@
+"""Explanations of lists by a run: its columns, and what trees, network and base give to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from hyperdpo.core.point import check_weights
+from hyperdpo.data.groups import GroupedTable, abridged
+from hyperdpo.data.splits import Part
+from hyperdpo.errors import InputError, counted
+from hyperdpo.ranking.components import component_names, components
+from hyperdpo.ranking.examples import Items
+from hyperdpo.ranking.explanation import Explanation, Trees
+from hyperdpo.ranking.parametrizations import GainRanker
+from hyperdpo.ranking.run import RankRun
+
+
+def explain(
+    run: RankRun,
+    part: Part,
+    weights: ArrayLike,
+    scale: float = 1.0,
+    *,
+    main_share: float | None = None,
+    base_scores: np.ndarray | None = None,
+    device: torch.device | str = "cpu",
+) -> Explanation:
+    """Why a list is ranked as it is.
+
+    Args:
+        part: one group.
+        weights: (m,) w.
+        scale: c.
+        main_share: λ; None: the run's.
+        base_scores: (N of the table,), where the run cannot compute them itself.
+
+    Raises:
+        InputError: a run whose ranking is not that of a weighted sum (see
+            :func:`~hyperdpo.ranking.components.component_names`), a point that it does not answer at, or base scores
+            are missing.
+    """
+    names, w = component_names(run), check_weights(weights, len(run.objectives))
+    share = run.share(main_share, 1)
+    table, rows = part.table, part.rows()
+    columns = components(run, part, scale, base_scores=base_scores, device=device).astype(np.float64)
+    known = None if share is None else float(share[0])
+    trees = _explained_trees(run, part, run.base_scores(table, base_scores, device)[rows], columns, device)
+    return Explanation.of(
+        columns,
+        w,
+        known,
+        scale,
+        query=str(table.qids[part.groups[0]]),
+        objectives=run.objectives,
+        names=names,
+        rows=rows if table.order is None else table.order[rows],
+        trees=trees,
+    )
+
+
+def group_of(table: GroupedTable, query: str) -> Part:
+    """The group of a query, by the query's id as text.
+
+    Raises:
+        InputError: there is no such query.
+    """
+    found = np.flatnonzero(table.qids.astype(str) == query)
+    if not len(found):
+        known = abridged(table.qids[:12].astype(str).tolist()) + (", ..." if table.num_groups > 12 else "")
+        raise InputError(
+            f"--query {query}: not among the {counted(table.num_groups, 'query')} of {table.source}; "
+            f"expected one of {known}"
+        )
+    return Part(table, found)
+
+
+@torch.inference_mode()
+def _explained_trees(
+    run: RankRun, part: Part, base: np.ndarray, columns: np.ndarray, device: torch.device | str
+) -> Trees | None:
+    """What trees, network and base give to the columns of one list, in the order of the data; None: it has no trees.
+
+    Column j is (1 - τ) of the network's gain and τ of the trees', over the share of groups with signal. The main column
+    is γ of that; the rest of its total is the base's.
+
+    Args:
+        base: (n,) scores.
+        columns: (n, k), with a factor of each row: the scale's, and one per list.
+    """
+    ranker = run.ranker
+    if not isinstance(ranker, GainRanker) or ranker.trees is None:
+        return None
+    items = Items(part=part, features=run.features(part), base_scores=base, trees=ranker.trees)
+    (group_batch,) = items.batches()
+    batch = items.batch(group_batch, device)
+    whole = ranker.columns(batch)[0].double()
+    assert batch.tree_columns is not None
+    used = torch.full((ranker.num_columns, 1), ranker.tree_weight, dtype=torch.float64, device=whole.device)
+    by_trees, by_base = torch.zeros_like(whole), torch.zeros_like(whole)
+    learned_main = 0.0
+    if ranker.learns_main:
+        learned_main = ranker.learned_main
+        used[-1] *= learned_main
+    by_trees[: ranker.num_columns] = used * batch.tree_columns[0] / ranker.signal_shares.unsqueeze(-1)
+    by_base[-1] = (1 - learned_main) * whole[-1].sum() * torch.softmax(ranker.base_slope * batch.base_scores[0], -1)
+    parts = {"trees": by_trees, "base": by_base}
+    if ranker.has_network:
+        parts["neural"] = whole - by_trees - by_base
+    factor = columns.sum(1) / whole.sum(0).clamp_min(1e-300).cpu().numpy()
+    with_trees = [j for j in range(ranker.num_columns) if used[j] > 0]
+    names, models = component_names(run), ranker.trees.models
+    return Trees(
+        features=models[0].columns,
+        contributions={names[j]: models[j].contributions(part) for j in with_trees},
+        spaces={names[j]: models[j].raw_space for j in with_trees},
+        sources={name: values.cpu().numpy().T * factor[:, None] for name, values in parts.items()},
+    )
