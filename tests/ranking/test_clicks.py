@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import cpu, toy_config
+from helpers import TINY_OPTIONS, cpu, toy_config
 from sklearn.linear_model import PoissonRegressor
 
+from hyperdpo.choosing.rankers import rank_sample
+from hyperdpo.cli import main
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
+from hyperdpo.data.synthetic import Clicks, generate
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json
 from hyperdpo.objectives import Label
 from hyperdpo.ranking.clicks import fit_position_power, group_weights, read_labels, with_position_power
 from hyperdpo.ranking.config import RankConfig
@@ -21,10 +25,11 @@ from hyperdpo.ranking.estimator import HyperRanker
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import choose_features
-from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.fitting import conditioned_training, fit_run, prepare, split_table
 from hyperdpo.ranking.gains import gain_examples, signal_shares
 from hyperdpo.ranking.labels import fit_labels, label_in
 from hyperdpo.ranking.metrics import NdcgSettings
+from hyperdpo.ranking.parametrizations import GainRanker
 
 
 def table_of(sizes: list[int], **columns: object) -> GroupedTable:
@@ -226,7 +231,7 @@ def click_table(groups: int = 30) -> GroupedTable:
     lists = rng.normal(size=(groups // 2, 5, 2))
     features = np.repeat(lists, 2, axis=0).reshape(-1, 2)  # every list is shown twice
     positions = np.argsort(rng.random((groups, 5)), -1) + 1
-    clicks = rng.random((groups, 5)) < 0.9 / positions
+    clicks = rng.random((groups, 5)) < 0.4 / positions
     labels = np.round(np.exp(features))
     return table_of(
         [5] * groups,
@@ -253,6 +258,44 @@ def test_a_run_fits_eta_leaves_click_columns_out_of_the_features_and_says_so() -
     examples = run.examples(Part.whole(table))
     assert examples.label_weights is not None
     assert examples.label_weights.shape == (30, 3)
+
+
+def test_choosing_counts_groups_as_a_front_does() -> None:
+    table, config = click_table(), click_config()
+    run = fit_run(config, split_table(table, config), cpu())
+    examples = run.examples(Part.whole(table))
+    front = run.front(examples, [[0.3, 0.7]], main_share=0.2)
+    sample = rank_sample(run, examples)
+    found = sample.measure(np.array([[0.3, 0.7, 1.0, 1.0, 1.0, 0.2]])).sum(-1) / sample.counts.sum(-1)
+    assert front.main is not None
+    np.testing.assert_allclose(found[0], [*front.metrics[0], front.main[0]], rtol=1e-5)
+
+
+def test_lists_without_a_click_teach_the_total_and_losses_are_balanced() -> None:
+    table, config = click_table(), click_config(weight=None, excluded_columns=["w"])
+    prepared = prepare(config, split_table(table, config), cpu())
+    job = conditioned_training(prepared, prepared.config)
+    totals = job.train.targets.reshape(len(job.train.sizes), 5, 3).sum(1)
+    assert (totals[:, 0] == 0).any()
+    assert job.train.signal.all()
+    counted = prepared.examples["train"].click_counts
+    assert counted is not None
+    share = np.stack([(totals[:, 0] > 0) * counted[:, 0] / 10, totals[:, 1] > 0, totals[:, 2] > 0], 1).mean(0)
+    np.testing.assert_allclose(job.sampler(1, 0, 4).weights, 1 / share / (1 / share).sum(), rtol=1e-5)
+    assert isinstance(job.ranker, GainRanker)
+    np.testing.assert_allclose(job.ranker.signal_shares, share, rtol=1e-5)
+
+
+def test_a_front_says_which_labels_are_corrected(tmp_path, capsys) -> None:
+    data, run, out = tmp_path / "data.txt", tmp_path / "run", tmp_path / "front.json"
+    generate(data, 12, clicks=Clicks())
+    names = ["--preset", "mslr_clicks", "--objectives", "query_url_clicks,quality"]
+    assert main(["rank", "fit", str(data), *names, "--cpu", "--out", str(run), *TINY_OPTIONS]) == 0
+    assert "138 (propensity of query_url_clicks)" in " ".join(capsys.readouterr().out.split())
+    assert main(["rank", "front", str(run), str(data), "--cpu", "--points", "2", "--out", str(out)]) == 0
+    line = "divided by its propensity (column 138), at least 0.1"
+    assert read_json(out)["data"]["corrected"] == {"query_url_clicks": line}
+    assert f"query_url_clicks: measured on clicks, {line}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_data_without_the_columns_are_measured_as_they_are_with_a_note() -> None:
