@@ -119,6 +119,14 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         config_of({"monotone": {"f0": 2}})
 
 
+def test_trees_can_minimise_squares_and_their_predictions_stay_gains() -> None:
+    run = fitted(config_of({"loss": "l2"}))
+    assert run.ranker.trees is not None
+    assert "\nobjective=regression" in run.ranker.trees.texts[0]
+    found = run.ranker.trees(Part.whole(shop_table()))
+    assert ((found >= 0) & (found <= 1)).all()
+
+
 def test_python_takes_them_too() -> None:
     table = shop_table()
     names = [f"f{i}" for i in range(6)] + ["shop"]

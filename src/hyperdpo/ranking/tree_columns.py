@@ -93,7 +93,7 @@ def train_tree_columns(
     config: GbdtConfig,
     seed: int = 0,
 ) -> TreeColumns:
-    """One LightGBM model per label, with the cross-entropy of relative gains from 0 to 1; bins are made once for all.
+    """One LightGBM model per label, of relative gains from 0 to 1; bins are made once for all.
 
     Args:
         train, validation: from :func:`~hyperdpo.ranking.gains.gain_examples`. The validation groups decide when to
@@ -109,7 +109,7 @@ def train_tree_columns(
     rows = binned([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed, weights)
     models = []
     for j in range(train.targets.shape[1]):
-        own = {"objective": "cross_entropy", "metric": "cross_entropy"} | constraints(config, columns)
+        own = {"objective": config.loss, "metric": config.loss} | constraints(config, columns)
         text = boost(rows, [np.ascontiguousarray(one.targets[:, j]) for one in parts], own, config, seed)
         models.append(GbdtModel(text, tuple(columns), False, config.threads, tuple(origins)))
     return TreeColumns(tuple(models))
