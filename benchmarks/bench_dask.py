@@ -17,17 +17,17 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from distributed import LocalCluster
 
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.synthetic import generate
 from hyperdpo.ranking.commands import score_command
 from hyperdpo.ranking.config import build_config
-from hyperdpo.ranking.distributed import score_files
+from hyperdpo.ranking.distributed import local_cluster, score_files
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.scoring import ScoreRequest
@@ -58,11 +58,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as place,
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as one,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as two,
-    ):
+    with tempfile.TemporaryDirectory() as place, local_cluster(1) as one, local_cluster(2) as two:
         directory = Path(place)
         os.environ["HYPERDPO_CACHE"] = str(directory / "cache")
         path, files = prepared(directory, options.queries, options.files)
@@ -74,7 +70,7 @@ def main() -> None:
                 out = directory / f"{file.stem}.npy"
                 score_command(path, file, weights=".3,.7", scale=2.0, out=out, cpu=True)
 
-        def dask(cluster: LocalCluster) -> None:
+        def dask(cluster: Any) -> None:
             run, out = RankRun.load(path), directory / "scores"
             score_files(run, files[0].parent, request, out, scheduler=cluster.scheduler_address, cpu=True)
 

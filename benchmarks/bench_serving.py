@@ -34,8 +34,12 @@ import orjson
 ITEMS, SHORT_ITEMS, FEATURES, CLIENTS, TEXT_CLIENTS, TOKENS = 120, 10, 136, 16, 8, 96
 
 
-def saved_ranker(out: Path) -> Path:
-    """A ranker of the default size as an ONNX file."""
+def saved_ranker(out: Path, form: str = "product") -> Path:
+    """A mixture of the default size as an ONNX file.
+
+    Args:
+        form: of the mixture.
+    """
     from hyperdpo.data.groups import GroupedTable
     from hyperdpo.ranking.config import parse_config
     from hyperdpo.ranking.fitting import fit_run, split_table
@@ -54,8 +58,10 @@ def saved_ranker(out: Path) -> Path:
         fingerprint="bench",
     )
     short = {"epochs": 1, "min_batches": 1}
-    objectives = [{"name": name, "target": "l1"} for name in ("a", "b")]
-    config = parse_config({"objectives": objectives, "training": short, "base_training": short}, "bench")
+    targets = {"target": "l1"} if form == "product" else {}
+    objectives = [{"name": name, **targets} for name in ("a", "b")]
+    settings = {"objectives": objectives, "mixture": {"form": form}, "training": short, "base_training": short}
+    config = parse_config(settings, "bench")
     run = fit_run(config, split_table(table, config), make_accelerator("no", cpu=True))
     export_ranker(run, out)
     return out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_rank_comparison import cpu, parse_entry, repeats, toy_config
@@ -9,9 +11,10 @@ from test_rank_comparison import cpu, parse_entry, repeats, toy_config
 from hyperdpo.comparison.main_levels import MainLevels, common_levels
 from hyperdpo.comparison.methods import Trees
 from hyperdpo.comparison.rank import RankTrainings
-from hyperdpo.comparison.rank_measures import compare
+from hyperdpo.comparison.rank_measures import check_entry, compare
 from hyperdpo.comparison.rank_trees import tree_scores
 from hyperdpo.comparison.tables import print_rankers
+from hyperdpo.ranking.config import with_overrides
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.metrics import NdcgSettings
 
@@ -113,3 +116,10 @@ def test_the_table_has_a_line_for_each_method(result, capsys):
     printed = capsys.readouterr().out
     for name in METHODS:
         assert f"{name}, hypervolume with main at a mean main score: " in printed
+
+
+def test_a_beta_that_expected_gains_do_not_use_is_told():
+    config = with_overrides(toy_config(**SETTINGS), {"mixture": {"form": "gain"}, "parametrization": "mixture"})
+    objectives = tuple(replace(one, beta=0.5) for one in config.objectives)
+    with pytest.warns(UserWarning, match="hyperdpo:gain: expected gains have no β"):
+        check_entry(replace(config, objectives=objectives), "hyperdpo:gain")

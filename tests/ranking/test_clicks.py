@@ -26,10 +26,10 @@ from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.fitting import conditioned_training, fit_run, prepare, split_table
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gains import gain_examples, signal_shares
 from hyperdpo.ranking.labels import fit_labels, label_in
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.parametrizations import GainRanker
 
 
 def table_of(sizes: list[int], **columns: object) -> GroupedTable:

@@ -42,7 +42,8 @@ from hyperdpo.ranking.draws import Draw, dirichlet_weights, with_temperatures
 from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import split_table
-from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
+from hyperdpo.ranking.new_rankers import conditioned_ranker
+from hyperdpo.ranking.parametrizations import Ranker
 from hyperdpo.ranking.training import ORDER, Training, learning_rate, quality, share_of_process, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*resumed after epoch:UserWarning")

@@ -16,8 +16,8 @@ from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.fitting import fit_run, split_table
+from hyperdpo.ranking.gain_ranker import TREE_WEIGHTS
 from hyperdpo.ranking.gains import gain_examples
-from hyperdpo.ranking.parametrizations import TREE_WEIGHTS
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
@@ -148,10 +148,3 @@ def test_trees_are_refused_where_they_predict_nothing(data, settings, message) -
     chosen = config("gbdt", **settings)
     with pytest.raises(InputError, match=message):
         fit_run(chosen, split_table(read_table(data), chosen), make_accelerator("no", cpu=True))
-
-
-def test_a_run_with_trees_is_not_exported(runs, command, tmp_path) -> None:
-    runs["gbdt"].save(tmp_path / "run")
-    done = command("export", tmp_path / "run", "--out", tmp_path / "ranker.onnx")
-    assert done.code == 2
-    assert "this run has trees (scorer.kind gbdt), which cannot be exported or served yet" in done.err

@@ -20,8 +20,9 @@ from hyperdpo.data.splits import Part
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.evaluation import ranker_scores
 from hyperdpo.ranking.examples import Batch, Examples, Items
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.metrics import NdcgSettings, ideal_dcg, ndcg
-from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker
+from hyperdpo.ranking.parametrizations import MixtureRanker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.sources import read_data
 

@@ -38,7 +38,8 @@ from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
 from hyperdpo.ranking.gains import trees_beside
 from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
-from hyperdpo.ranking.parametrizations import Ranker, fixed_ranker
+from hyperdpo.ranking.new_rankers import fixed_ranker
+from hyperdpo.ranking.parametrizations import Ranker
 from hyperdpo.ranking.training import History, train
 from hyperdpo.ranking.training import Training as RankerTraining
 from hyperdpo.ranking.tree_columns import TreeColumns

@@ -5,6 +5,7 @@ Every method is asked for the same weights at the same temperatures, on the same
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +23,13 @@ from hyperdpo.comparison.trainings import cost
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
+from hyperdpo.ranking.betas import check_beta
 from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gbdt import GbdtModel
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
-from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import versions
 from hyperdpo.ranking.training import quality
 
@@ -79,7 +81,7 @@ def compare(
     for entry in entries:
         if entry.one_shot:
             try:
-                with_overrides(config, entry.overrides).check_trainable()
+                check_entry(with_overrides(config, entry.overrides), entry.label)
             except InputError as error:
                 raise InputError(f"{entry.label}: {error}") from None
     grid = weight_grid(len(config.objectives), points)
@@ -97,7 +99,7 @@ def compare(
     return result | {
         "chosen": _chosen(entries, result["methods"]),
         "weights": grid.tolist(),
-        "temperatures": [o.beta for o in config.objectives],
+        "temperatures": config.beta or [o.beta for o in config.objectives],
         "settings": config.to_dict(),
         "versions": versions() | ({"lightgbm": version("lightgbm")} if with_lightgbm else {}),
         "oracle": mean_points(oracles) if len(oracles) == len(repeats) else None,
@@ -207,6 +209,19 @@ class RankMeasurements:
             result["main_levels"] = self.levels.measured(entry, grid, self.test)
             result["ends"] = vertices(self.levels.freest(entry, self.test))
         return result
+
+
+def check_entry(config: RankConfig, label: str) -> None:
+    """Refuse a configuration that cannot be trained. Expected gains do not use the β of the comparison: say so.
+
+    Raises:
+        InputError: it is refused.
+    """
+    config.check_trainable()
+    if (config.parametrization, config.mixture.form) != ("mixture", "gain"):
+        check_beta(config)
+    elif config.beta is not None or any(objective.beta != 1 for objective in config.objectives):
+        warnings.warn(f"{label}: expected gains have no β; the other methods use it", stacklevel=3)
 
 
 def vertices(front: Front) -> dict[str, float | None]:

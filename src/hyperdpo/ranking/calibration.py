@@ -9,9 +9,9 @@ import torch
 
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Examples, Items
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gains import click_scales, gain_examples
 from hyperdpo.ranking.labels import all_labels
-from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import RankRun
 
 #: Parts of equal size that predictions are cut into.

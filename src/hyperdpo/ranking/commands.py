@@ -31,8 +31,8 @@ from hyperdpo.ranking.evaluation import Front
 from hyperdpo.ranking.explain import explain, group_of
 from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
-from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
 from hyperdpo.ranking.scoring import ScoreRequest
 from hyperdpo.ranking.sources import base_of, given_base, note_other_columns, read, read_data, read_parts

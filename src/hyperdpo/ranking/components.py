@@ -21,7 +21,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Batch, Items
-from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker
+from hyperdpo.ranking.gain_ranker import GainRanker
+from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker
 from hyperdpo.ranking.run import RankRun
 
 if TYPE_CHECKING:

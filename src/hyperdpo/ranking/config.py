@@ -216,9 +216,12 @@ class MixtureConfig:
     main_share: Share | None = None
     """Only form ``gain``: λ, the share of the main label where none is asked for. null: the one with the best
     validation front, or 0.25 without validation groups or main label."""
+    members: PositiveInt | None = None
+    """Only form ``gain``: networks that are trained side by side, each for the time of one; their mean counts. null: 4
+    for up to 10,000 training items, else 2."""
     learned_main: Fraction | tuple[Fraction, ...] = (0.0, 0.5, 1.0)
     """Only form ``gain``: γ. The main label's column is (1 - γ) of the base and γ of what is learned. Choosing among
-    several values needs validation groups; otherwise the middle one is used."""
+    several values needs validation groups, whose loss decides; otherwise the middle one is used."""
 
     def __post_init__(self) -> None:
         for name in ("smoothing", "power", "learned_main"):

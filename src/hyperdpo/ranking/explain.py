@@ -13,7 +13,7 @@ from hyperdpo.errors import InputError, counted
 from hyperdpo.ranking.components import component_names, components
 from hyperdpo.ranking.examples import Items
 from hyperdpo.ranking.explanation import Explanation, Trees
-from hyperdpo.ranking.parametrizations import GainRanker
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.run import RankRun
 
 

@@ -25,9 +25,11 @@ from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines, fit_transform
-from hyperdpo.ranking.gains import choose_totals, gain_examples, prepare_ranker, train_trees
+from hyperdpo.ranking.gain_ranker import MEMBERS, MEMBERS_OF_SMALL, SMALL_ITEMS, GainRanker
+from hyperdpo.ranking.gains import choose_columns, gain_examples, prepare_ranker, train_trees
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
-from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, Ranker, conditioned_ranker
+from hyperdpo.ranking.new_rankers import conditioned_ranker
+from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import History, Training, array_sum, quality, train, validation_front
 
@@ -180,6 +182,9 @@ def prepare(
                 reduce=array_sum(accelerator),
             )
     scores = {name: by_table[id(part.table)] for name, part in parts.items() if id(part.table) in by_table}
+    if config.mixture.members is None:
+        members = MEMBERS_OF_SMALL if int(train_part.sizes.sum()) <= SMALL_ITEMS else MEMBERS
+        config = replace(config, mixture=replace(config.mixture, members=members))
     if config.beta is not None:
         spread = spread_within_groups(scores["train"][train_part.rows()], train_part.sizes)
         config = with_numbers(config, spread, train_part.table.source)
@@ -234,7 +239,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     training = replace(training, epochs=max(round(training.epochs * factor), 1), evaluations=evaluations)
     sampler, validation_betas = dirichlet_weights(training, m, config.seed), None
     begin: Callable[[Path | None], float] | None = None
-    settle: Callable[[torch.device], None] | None = None
+    settle: Callable[[torch.device], dict[str, float]] | None = None
     print_ = fingerprint([prepared.fingerprint, conditioned_settings(config)])
     train_on, validation = prepared.examples["train"], prepared.examples.get("validation")
     if isinstance(ranker, GainRanker):
@@ -248,8 +253,9 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
             columns, origins = prepared.transform.columns, prepared.transform.origins.tolist()
             begin = partial(train_trees, ranker, train_on, held_out, columns, origins, config, print_)
             validation = None if validation is None else replace(validation, trees=ranker.tree_columns)
-        if held_out is not None and ranker.has_network:
-            settle = partial(choose_totals, ranker, held_out)
+        if held_out is not None:
+            trees = ranker.tree_columns if config.scorer.kind in WITH_TREES else None
+            settle = partial(choose_columns, ranker, held_out, trees=trees)
     elif isinstance(ranker, MixtureRanker):
         ranker.base_spread.fill_(_base_spread(prepared.examples["train"]) or 1.0)
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone
@@ -384,7 +390,7 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
 #: Settings of a training that say how w is drawn and what follows from it: nothing to one without sampled w.
 SAMPLING = {"alpha", "weights_per", "vertex_share", "stratified", "draws", "penalty", "sampling_factor"}
 #: Settings of a mixture that only one form reads.
-GAIN_ONLY, PRODUCT_ONLY = {"form", "main_share", "learned_main"}, {"distillation", "smoothing", "power"}
+GAIN_ONLY, PRODUCT_ONLY = {"form", "members", "main_share", "learned_main"}, {"distillation", "smoothing", "power"}
 #: Settings of a training that no result depends on.
 UNREAD = {"checkpoint_seconds"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +12,17 @@ import torch
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import PoissonRegressor
 
-from hyperdpo.core.gains import total_loss
+from hyperdpo.core.gains import FLOOR, gain_loss, total_loss
 from hyperdpo.data.batching import row_index, sorted_batches
+from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Label
 from hyperdpo.ranking.clicks import LARGEST_CORRECTION
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.metrics import NdcgSettings, relative_gains
-from hyperdpo.ranking.parametrizations import GainRanker
 from hyperdpo.ranking.tree_columns import TreeColumns, train_tree_columns
 
 #: Items per batch where relative gains are computed.
@@ -194,20 +195,62 @@ def trees_beside(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".trees.json")
 
 
-@torch.inference_mode()
-def choose_totals(ranker: GainRanker, validation: Examples, device: torch.device | str) -> None:
-    """Use a list's features for κ_j only where the Poisson loss of the validation groups is smaller than by size alone.
+def choose_columns(
+    ranker: GainRanker, validation: Examples, device: torch.device | str, *, trees: Callable[[Part], np.ndarray] | None
+) -> dict[str, float]:
+    """Decide by the losses of validation groups what the columns are made of: totals, trees, learned main column.
+
+    A loss is steadier than a front: in a few dozen groups the best of several fronts is often luck.
 
     Args:
         validation: from :func:`gain_examples`.
+        trees: see :class:`~hyperdpo.ranking.examples.Items`.
+
+    Returns:
+        What was chosen, for :meth:`GainRanker.use`.
     """
     ranker.eval()
+    if ranker.has_network:
+        _choose_totals(ranker, validation, device)
+    found: dict[str, float] = {}
+    validation = replace(validation, trees=trees)
+    for candidates in ranker.column_candidates:
+        if candidates:
+            losses = []
+            for candidate in candidates:
+                ranker.use(**candidate)
+                losses.append(float(column_losses(ranker, validation, device).sum()))
+            found |= candidates[int(np.argmin(losses))]
+            ranker.use(**found)
+    return found
+
+
+@torch.inference_mode()
+def column_losses(ranker: GainRanker, examples: Examples, device: torch.device | str) -> np.ndarray:
+    """(M,): -sum_i g_i log(c_i / sum c) of each column c, over the gain of all groups; smaller is better.
+
+    Args:
+        examples: from :func:`gain_examples`.
+    """
+    losses = torch.zeros(2, ranker.num_columns, dtype=torch.float64)
+    for group_batch in examples.batches():
+        batch = examples.batch(group_batch, device)
+        columns = ranker.columns(batch)[:, : ranker.num_columns].clamp_min(FLOOR).log()
+        mask = batch.mask.unsqueeze(1) if batch.judged is None else batch.judged
+        losses[0] += gain_loss(columns, batch.targets, mask).double().sum(0).cpu()
+        losses[1] += batch.targets.double().sum((0, 2)).cpu()
+    return (losses[0] / losses[1].clamp_min(FLOOR)).numpy()
+
+
+@torch.inference_mode()
+def _choose_totals(ranker: GainRanker, validation: Examples, device: torch.device | str) -> None:
+    """Use a list's features for κ_j only where the Poisson loss is smaller than by size alone."""
     losses = torch.zeros(2, ranker.num_columns, dtype=torch.float64)
     for group_batch in validation.batches():
         batch = validation.batch(group_batch, device)
         for listwise in (0, 1):
             ranker.listwise.fill_(bool(listwise))
-            log_total = ranker(batch)[..., -1].double()
+            log_total = ranker(batch)[0, ..., -1].double()
             loss = total_loss(log_total, batch.targets.sum(-1).double())
             losses[listwise] += (loss if batch.weights is None else loss * batch.weights).sum(0).cpu()
     ranker.listwise.copy_(losses[1] < losses[0])

@@ -22,9 +22,9 @@ from hyperdpo.errors import InputError
 from hyperdpo.objectives import Label
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Batch, Examples, label_targets
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gains import gain_examples, group_totals, signal_shares
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.parametrizations import GainRanker
 
 
 def check_oracle(oracle: GroupedTable, table: GroupedTable, labels: Sequence[Label]) -> None:

@@ -38,7 +38,8 @@ from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, sc
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
 from hyperdpo.ranking.labels import label_in
 from hyperdpo.ranking.metrics import NdcgSettings
-from hyperdpo.ranking.parametrizations import Ranker, conditioned_ranker
+from hyperdpo.ranking.new_rankers import conditioned_ranker
+from hyperdpo.ranking.parametrizations import Ranker
 from hyperdpo.ranking.tree_columns import TreeColumns
 from hyperdpo.runs import METRICS, RUN, read_run
 
@@ -380,7 +381,10 @@ class RankRun:
         """
         path = Path(path)
         run = read_run(path, "rank", READABLE_VERSIONS)
-        config = parse_config(read_json(path / CONFIG), str(path / CONFIG))
+        settings = read_json(path / CONFIG)
+        if isinstance(settings.get("mixture"), dict):
+            settings["mixture"].setdefault("members", 1)  # an older run has one network
+        config = parse_config(settings, str(path / CONFIG))
         tensors, _ = read_tensors(path / MODEL)
         try:
             columns = tuple(run["features"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -83,7 +83,7 @@ class Training:
         first_step: added to the epochs that trackers are told: they take rising numbers only.
         begin: called with the checkpoint's path before the first epoch, for parts of the ranker that are not trained by
             epochs; returns the seconds that they took.
-        settle: called with the chosen weights in place, before candidates are compared.
+        settle: called with the chosen weights in place, before candidates are compared; returns what it chose.
     """
 
     name: str
@@ -102,7 +102,7 @@ class Training:
     fingerprint: str = ""
     first_step: int = 0
     begin: Callable[[Path | None], float] | None = None
-    settle: Callable[[torch.device], None] | None = None
+    settle: Callable[[torch.device], Mapping[str, float]] | None = None
 
 
 def make_accelerator(
@@ -152,7 +152,7 @@ def train(job: Training, accelerator: Accelerator) -> History:
     loop.history.seconds += before
     job.ranker.load_state_dict(loop.best)
     if job.settle is not None:
-        job.settle(accelerator.device)
+        loop.history.chosen |= job.settle(accelerator.device)
     loop.choose()
     return loop.history
 

@@ -19,7 +19,7 @@ from hyperdpo.ranking.gbdt import GbdtModel, binned, boost, constraints
 
 @dataclass(frozen=True)
 class TreeColumns:
-    """M models: the columns of a :class:`~hyperdpo.ranking.parametrizations.GainRanker` as trees predict them."""
+    """M models: the columns of a :class:`~hyperdpo.ranking.gain_ranker.GainRanker` as trees predict them."""
 
     models: tuple[GbdtModel, ...]
 

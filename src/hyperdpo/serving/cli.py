@@ -34,8 +34,8 @@ COUNT = click.IntRange(min=1)
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.
 
-    A ranker becomes ONNX (or torch.export), with weights and scale as inputs; its trees become LightGBM's own files,
-    too. A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given.
+    A ranker becomes ONNX (or torch.export), with weights and scale as inputs; trees become LightGBM's own files, too.
+    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given.
     """
     from hyperdpo.serving.export.commands import export_command
 

@@ -25,7 +25,8 @@ from hyperdpo.errors import InputError
 from hyperdpo.extras import is_installed, require
 from hyperdpo.files import write_atomically, write_json
 from hyperdpo.ranking.components import component_names, why_none
-from hyperdpo.ranking.parametrizations import GainRanker, MixtureRanker, TemperatureRanker
+from hyperdpo.ranking.gain_ranker import GainRanker
+from hyperdpo.ranking.parametrizations import MixtureRanker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
 from hyperdpo.serving.export.trees import OUTPUT, ExportedTrees

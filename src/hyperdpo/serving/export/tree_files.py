@@ -9,7 +9,7 @@ from hyperdpo._version import __version__
 from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, write_json, written
 from hyperdpo.objectives import MAIN
-from hyperdpo.ranking.parametrizations import GainRanker
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.run import RankRun
 
 #: Of the JSON; raised whenever it changes.
