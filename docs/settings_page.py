@@ -57,7 +57,8 @@ softmax target and no transform.
 ALIGN_OBJECTIVES = """\
 ### align: objectives
 
-The same as [for rankers](#rank-objectives-and-main), with `training.beta` as the default of `beta`. Left out, every
+The same as [for rankers](#rank-objectives-and-main), with `training.beta` as the default of `beta`, and without those
+of click data. Left out, every
 label of the data is an objective.
 """
 CONDITIONING = """\

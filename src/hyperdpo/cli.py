@@ -86,16 +86,21 @@ def data() -> None:
     help="With the same seed, a smaller file is a prefix of a larger one.",
 )
 @click.option("--oracle", type=PATH, help="Also write the labels' expectations, as CSV.")
-def generate_data(out: Path, queries: int, seed: int, oracle: Path | None) -> None:
+@click.option(
+    "--clicks",
+    is_flag=True,
+    help="Clicks as a search log has them, fewer at later positions: column 137 is the position, 138 the propensity.",
+)
+def generate_data(out: Path, queries: int, seed: int, oracle: Path | None, clicks: bool) -> None:
     """Write MSLR-format text to OUT: 131 features, relevance, and five labels that conflict by construction.
 
     Another seed gives the features another meaning, and a smaller file of the same seed holds the same queries: neither
     is a test file. Test on the groups that a fit holds out, or on queries from the end of a larger file.
     """
-    from hyperdpo.data.synthetic import generate
+    from hyperdpo.data.synthetic import Clicks, generate
 
     with progress_bar("generate", queries, "queries") as update:
-        documents = generate(out, queries, seed, oracle, progress=update)
+        documents = generate(out, queries, seed, oracle, progress=update, clicks=Clicks() if clicks else None)
     click.echo(f"{out}: {counted(queries, 'query')}, {counted(documents, 'document')}")
 
 

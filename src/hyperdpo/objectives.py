@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from hyperdpo.errors import InputError
-from hyperdpo.validation import Float, PositiveFloat, settings
+from hyperdpo.validation import Float, NonNegativeFloat, PositiveFloat, settings
 
 #: What the label columns of runs made from arrays began with until labels stood beside the table: kept to read them.
 OLD_ARRAY_PREFIX = "label:"
@@ -47,6 +47,15 @@ class Label:
     With it, a missing value means the same."""
     target_temperature: PositiveFloat = 1.0
     """The τ of softmax(z / τ)."""
+    propensity: str | None = None
+    """Only for click data of rankers: the column with the chance, from 0 to 1, that the item was looked at. A label is
+    divided by it, or by 0.1 where it is smaller. The target is then l1, without transform."""
+    position: str | None = None
+    """Instead of ``propensity``: the column with the place, from 1 on, at which the item was shown. The chance is 1 /
+    position^η."""
+    position_power: NonNegativeFloat | None = None
+    """The η of ``position``. Default: fitted on training rows with the same features (the same document of a query),
+    shown at several positions."""
     center: Float | None = None
     """What ``standardize`` subtracts. The fit fills it in."""
     spread: Float | None = None
@@ -63,8 +72,28 @@ class Label:
                 f"label {self.name!r}: target l1 needs non-negative values, transform standardize makes negative ones; "
                 "expected transform none or log1p"
             )
+        if self.click_column is not None:
+            self._check_clicks()
+        elif self.position_power is not None:
+            raise InputError(f"label {self.name!r}: position_power needs position: COLUMN")
         if self.flip_at is not None and self.direction != "minimize":
             raise InputError(f"label {self.name!r}: flip_at is set, but the direction is {self.direction}")
+
+    @property
+    def click_column(self) -> str | None:
+        """The column that says how likely an item was looked at, its propensity or position; None: there is none."""
+        return self.propensity if self.position is None else self.position
+
+    def _check_clicks(self) -> None:
+        """Refuse what cannot be corrected without bias: anything that is not linear in the label."""
+        column = "propensity" if self.position is None else "position"
+        if self.position is not None and self.propensity is not None:
+            raise InputError(f"label {self.name!r}: propensity and position are both set; expected one of them")
+        if self.position is None and self.position_power is not None:
+            raise InputError(f"label {self.name!r}: position_power is set beside propensity; it needs position: COLUMN")
+        for name, usual in (("direction", "maximize"), ("target", "l1"), ("transform", "none")):
+            if (found := getattr(self, name)) not in (None, usual):
+                raise InputError(f"label {self.name!r}: {name} is {found}; a label with {column} needs {usual}")
 
     def fitted(self, values: np.ndarray) -> Label:
         """The label with everything that comes from data filled in.
@@ -87,6 +116,8 @@ class Label:
         """The target that suits (N,) raw values, and why: l1 where most are 0 and none is negative, else softmax."""
         if self.target is not None:
             return self.target, "set in the configuration"
+        if self.click_column is not None:
+            return "l1", "click data"
         values = values[self.judged(values)]
         zeros = float((values == 0).mean()) if len(values) else 0.0
         found = f"{zeros:.0%} of the values are 0"

@@ -237,7 +237,7 @@ cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 def ranker_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every command takes that reads a ranker's data."""
     options = (
-        click.option("--preset", help="Label columns of a known data set: mslr or mslr_inverted_quality."),
+        click.option("--preset", help="Label columns of a known data set: mslr, mslr_clicks or mslr_inverted_quality."),
         click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md."),
         click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order."),
         click.option(

@@ -159,6 +159,8 @@ def allowed(hint: Any, *, many: bool = False) -> str:
         return " or ".join(filter(None, (", ".join(map(str, kinds[:-1])), str(kinds[-1]))))
     if get_origin(hint) in (tuple, list):
         return f"{'lists' if many else 'a list'} of {allowed(kinds[0], many=True)}"
+    if get_origin(hint) is dict:
+        return f"a mapping of names to {allowed(kinds[1])}"
     if is_dataclass(hint):
         first = fields(hint)[0]
         return f"settings such as {{{first.name}: {'...' if first.default is MISSING else first.default}}}"

@@ -129,7 +129,8 @@ def rank_sample(
 
 
 class PointMeasure:
-    """(P, 2 m + 1) points -> (P, K, G) NDCG, 0 where a group has none. One more number is the share λ.
+    """(P, 2 m + 1) points -> (P, K, G) NDCG times the group's weight, 0 where a group has none. One more number is the
+    share λ.
 
     The heads of a mixture and expected gains do not depend on the point, nor do the layers below a conditioned head.
     They are computed once for all calls (the last up to ``kept_bytes``, the rest once per call).
@@ -159,6 +160,9 @@ class PointMeasure:
             self._ideal.append(ideal)
             counted = ideal > 0 if self.settings.empty == "skip" else torch.ones_like(ideal, dtype=torch.bool)
             self.counts[:, group_batch.groups] = counted.cpu().numpy()
+        #: (K, G), or 1: how much a group counts in the mean of a metric.
+        self.weights = 1.0 if examples.label_weights is None else examples.label_weights.T
+        self.counts *= self.weights
         self._columns: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._hidden: dict[int, Batch] = {}
         self._hidden_bytes = 0
@@ -188,7 +192,7 @@ class PointMeasure:
                     scaled = linear_transformation(raw[which.reshape(-1)[part]], base, scales[:, None, None])
                     found = self._ndcg(number, group_batch, scaled)
                     sums[np.ix_(chosen[part], np.arange(len(self.counts)), group_batch.groups)] = found
-        return sums
+        return sums * self.weights
 
     @torch.inference_mode()
     def at(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -315,4 +319,4 @@ class PointMeasure:
         for number, group_batch in enumerate(self.batches):
             scores = self._base(group_batch).to(self.device).unsqueeze(0)
             sums[:, group_batch.groups] = self._ndcg(number, group_batch, scores)[0]
-        return sums
+        return sums * self.weights

@@ -106,7 +106,9 @@ class RankTrainings(Trainings[RankModel]):
         config = prepared.config
         features = Features(part, prepared.transform, config.resident_gib * 2**30)
         base = prepared.base_scores["test"][part.rows()]
-        return build_examples(part, config.objectives, config.main, features=features, base_scores=base)
+        return build_examples(
+            part, config.objectives, config.main, features=features, base_scores=base, weight=config.weight
+        )
 
     def config(self, entry: Entry) -> RankConfig:
         """The configuration of an entry, with this repeat's labels and seed.

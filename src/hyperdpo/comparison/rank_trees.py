@@ -93,7 +93,7 @@ def lightgbm_base(repeat: RankRepeat, config: RankConfig, directory: Path) -> di
     trained_on = [
         None if part is None else (part.table.fingerprint, digest(part.groups)) for part in (train, validation)
     ]
-    settings = (asdict(main), columns, asdict(config.metric), asdict(config.gbdt), config.seed)
+    settings = (asdict(main), columns, asdict(config.metric), asdict(config.gbdt), config.seed, config.weight)
     training = kept_training(
         directory,
         f"base-lightgbm-{fingerprint([*settings, trained_on])[:12]}",
@@ -107,6 +107,7 @@ def lightgbm_base(repeat: RankRepeat, config: RankConfig, directory: Path) -> di
             config=config.gbdt,
             metric=config.metric,
             seed=config.seed,
+            weight=config.weight,
         ),
     )
     model = training.result().model

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,10 @@ HIDDEN = 8
 #: Label columns as in MSLR: 132, 133 dense quality scores; 134 to 136 sparse, zero-inflated counts.
 DENSE, SPARSE = ("132", "133"), ("134", "135", "136")
 ORACLE_COLUMNS = (RELEVANCE, *DENSE, *SPARSE)
+#: Columns of :class:`Clicks`: the place at which an item was shown, and the chance that it was looked at there.
+POSITION, PROPENSITY = "137", "138"
+#: Of so many queries, the first is shown twice, so that documents are seen at several positions.
+QUERIES_PER_REPEAT = 5
 #: Correlations of the utilities of relevance, 132, 133, 134, 135, 136: the dense pair and the sparse ones conflict, and
 #: each objective has a little in common with relevance.
 CORRELATIONS = np.array(
@@ -62,6 +66,38 @@ class SyntheticQuery:
     """(n, 6): relevance, 132 to 136, as observed."""
     expected: np.ndarray
     """(n, 6): their expectations given what a perfect model knows."""
+    utility: np.ndarray
+    """(n,): the hidden utility that relevance is cut from."""
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """A logging ranker's lists: clicks (the sparse labels) happen only where the items are looked at.
+
+    The ranker orders a list by the utility of relevance and some noise, and shows it several times. An item at position
+    k is looked at with the chance 1 / k^power. Its clicks are Poisson numbers whose mean is that chance, times what it
+    would be if the item were always looked at. This the oracle holds, so clicks divided by the chance are unbiased.
+    """
+
+    power: float = 1.0
+    """η."""
+    noise: float = 0.5
+    """Standard deviation of the ranker's noise, where the utility's is about 1."""
+    showings: int = 10
+    """How often a list is shown."""
+
+    def logged(self, query: SyntheticQuery, rng: np.random.Generator) -> SyntheticQuery:
+        """A session of a query, with position and propensity as labels 137 and 138."""
+        n, sparse = len(query.labels), [ORACLE_COLUMNS.index(name) for name in SPARSE]
+        order = np.argsort(-(query.utility + self.noise * rng.normal(size=n)))
+        position = np.empty(n)
+        position[order] = np.arange(1, n + 1)
+        propensity = position**-self.power
+        labels, expected = query.labels.copy(), query.expected.copy()
+        expected[:, sparse] *= self.showings
+        labels[:, sparse] = rng.poisson(expected[:, sparse] * propensity[:, None])
+        labels = np.column_stack([labels, position, np.round(propensity, 6)])
+        return replace(query, labels=labels, expected=expected)
 
 
 class SyntheticWorld:
@@ -85,7 +121,7 @@ class SyntheticWorld:
         bend = hidden @ self.bends.T
         utilities = utilities + 0.35 * (np.tanh(utilities[:, ::-1]) * bend[:, :1] + 0.5 * (bend[:, 1:] ** 2 - 1))
         labels, expected = _labels(utilities, rng)
-        return SyntheticQuery(self._features(hidden, rng), labels, expected)
+        return SyntheticQuery(self._features(hidden, rng), labels, expected, utilities[:, 0])
 
     def _features(self, hidden: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """131 columns: counts, lengths, ratios, scores that may be negative, and noise."""
@@ -133,10 +169,12 @@ def generate(
     seed: int = 0,
     oracle: Path | None = None,
     progress: Callable[[int], None] | None = None,
+    clicks: Clicks | None = None,
 ) -> int:
     """Write ``num_queries`` queries of MSLR-format text, and the oracle as CSV with the same rows.
 
     Args:
+        clicks: how clicks are biased; some queries are then shown twice, in groups of their own. None: not at all.
         progress: called with the number of queries written so far.
 
     Returns:
@@ -154,7 +192,7 @@ def generate(
     for path in finals:
         if path.is_dir():
             raise InputError(f"{path}: cannot be written (is a directory)")
-    documents = 0
+    documents = groups = 0
     with contextlib.ExitStack() as stack:
         temporary = [stack.enter_context(written(path)) for path in reversed(finals)][::-1]
         files = [stack.enter_context(path.open("wb")) for path in temporary]
@@ -163,7 +201,14 @@ def generate(
         for start in range(0, num_queries, QUERIES_AT_ONCE):
             numbers = np.arange(start, min(start + QUERIES_AT_ONCE, num_queries))
             queries = [world.query(stream(seed, 1, int(number))) for number in numbers]
-            qids = np.repeat(numbers + 1, [len(q.labels) for q in queries])
+            if clicks is not None:
+                queries = [
+                    clicks.logged(query, stream(seed, 2, int(number), session))
+                    for number, query in zip(numbers, queries, strict=True)
+                    for session in range(1 + (number % QUERIES_PER_REPEAT == 0))
+                ]
+            qids = np.repeat(groups + np.arange(len(queries)) + 1, [len(q.labels) for q in queries])
+            groups += len(queries)
             labels = np.concatenate([q.labels for q in queries])
             values = np.concatenate([np.concatenate([q.features for q in queries]), labels[:, 1:]], axis=1)
             files[0].write(_letor_lines(labels[:, 0], qids, values))

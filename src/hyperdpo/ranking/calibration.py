@@ -10,7 +10,8 @@ import torch
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.examples import Examples, Items
 from hyperdpo.ranking.gain_ranker import GainRanker
-from hyperdpo.ranking.gains import gain_examples
+from hyperdpo.ranking.gains import click_scales, gain_examples
+from hyperdpo.ranking.labels import all_labels
 from hyperdpo.ranking.run import RankRun
 
 #: Parts of equal size that predictions are cut into.
@@ -67,14 +68,14 @@ def calibration(
     main = run.config.main if ranker.learns_main and examples.main_gains is not None else None
     observed = gain_examples(examples, main, run.config.metric)
     names = (*run.objectives, MAIN)[: run.ranker.num_weights + (main is not None)]
+    scales, own = click_scales(observed.labels), click_scales(all_labels(run.config))
+    seen = observed.targets * (1 if examples.click_counts is None else scales)
     predicted = np.zeros((examples.num_items, len(names)))
     ranker.eval()
     for group_batch in examples.batches():
         learned = ranker.columns(Items.batch(examples, group_batch, device))[:, : ranker.num_columns]
         found = (learned * ranker.signal_shares.unsqueeze(-1))[:, : len(names)].cpu().numpy()
         rows, mask = examples.index(group_batch)
-        predicted[rows[mask]] = np.moveaxis(found, 1, -1)[mask]
+        predicted[rows[mask]] = np.moveaxis(found, 1, -1)[mask] * own[: len(names)]
     judged = ~np.isnan(observed.gains)
-    return {
-        name: deciles(predicted[judged[:, j], j], observed.targets[judged[:, j], j]) for j, name in enumerate(names)
-    }
+    return {name: deciles(predicted[judged[:, j], j], seen[judged[:, j], j]) for j, name in enumerate(names)}

@@ -24,6 +24,7 @@ from hyperdpo.files import check_writable, read_yaml, write_atomically, write_js
 from hyperdpo.objectives import MAIN
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.calibration import calibration
+from hyperdpo.ranking.clicks import corrected_labels
 from hyperdpo.ranking.components import SUFFIXES, component_names, write_components
 from hyperdpo.ranking.config import RankConfig, build_config
 from hyperdpo.ranking.evaluation import Front
@@ -136,6 +137,8 @@ def front_command(
             "split": name,
             "groups": len(part.groups),
             "items": int(part.sizes.sum()),
+            "corrected": corrected_labels(examples.labels, None if examples.main_gains is None else run.config.main),
+            "weight": None if examples.group_weights is None else run.config.weight,
         },
     }
     del result["base"]["weights"], result["base"]["scale"]

@@ -275,6 +275,9 @@ class RankConfig:
     """Only for a ``temperature`` ranker."""
     mixture: MixtureConfig = MixtureConfig()
     """Only for a ``mixture`` ranker."""
+    weight: str | None = None
+    """The column with each group's weight: at least 0, and the same on all rows of the group. Losses, trees, and the
+    means of all metrics are weighted with it."""
     excluded_columns: tuple[str, ...] = ()
     """Columns that are neither features nor labels of this run."""
     keep_row_numbers: bool = False
@@ -288,7 +291,7 @@ class RankConfig:
     base_training: TrainingConfig = TrainingConfig(epochs=15, learning_rate=2e-3)
     """The training of the base, where no base scores are given."""
     gbdt: GbdtConfig = GbdtConfig()
-    """The LightGBM models of a comparison."""
+    """LightGBM models: the trees of ``scorer.kind: gbdt`` and ``blend``, and those of a comparison."""
     metric: NdcgSettings = NdcgSettings()
     """How every NDCG of the run is computed."""
     split: SplitConfig = SplitConfig()
@@ -352,7 +355,8 @@ class RankConfig:
         for name in names:
             if name not in known:
                 raise InputError(f"--objectives: no objective {name!r}; expected some of {', '.join(known)}")
-        left_out = [o.column for o in self.objectives if o.name not in names]
+        others = [o for o in self.objectives if o.name not in names]
+        left_out = [column for o in others for column in (o.column, o.click_column) if column is not None]
         return replace(
             self,
             objectives=tuple(known[name] for name in names),

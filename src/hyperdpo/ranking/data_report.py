@@ -14,7 +14,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform, column_chunks
 from hyperdpo.errors import InputError, counted
 from hyperdpo.ranking.config import RankConfig, parse_config
-from hyperdpo.ranking.features import choose_features, feature_lines
+from hyperdpo.ranking.features import choose_features, feature_lines, fit_transform
 from hyperdpo.ranking.fitting import spread_within_groups
 from hyperdpo.ranking.labels import fit_labels, refuse_labels_among
 from hyperdpo.ranking.sources import base_of, read, read_parts
@@ -60,12 +60,12 @@ def check_data(
     train = parts["train"]
     choice = choose_features(train.table, config, base_source.column)
     lines = [f"{name} groups: {part.table.source}, {_layout(part)}" for name, part in parts.items()]
-    _, labels = fit_labels(config, parts, main_is_trained=base_source.kind == "trained")
+    _, labels = fit_labels(config, parts, main_is_trained=base_source.kind == "trained", features=choice.columns)
     refuse_labels_among(train, config, choice.columns)
-    transform = FeatureTransform.fit(train, choice.columns)
+    transform = fit_transform(train, choice, config)
     for part in parts.values():
         part.table.column_indices(choice.columns)
-    lines += [*feature_lines(choice, transform), *(report.line() for report in labels)]
+    lines += [*feature_lines(choice, transform, config.gbdt.categorical), *(report.line() for report in labels)]
     scores = train.table.column(base_source.column) if base_source.column else (given or {}).get("train")
     if scores is not None:
         lines.append(_base_line(scores[train.rows()], train))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from hyperdpo.choosing.choice import Choice
 
 #: Settings of :class:`RankConfig` that are settings of a :class:`HyperRanker` too, as mappings.
-SECTIONS = ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "metric")
+SECTIONS = ("mixture", "temperatures", "scorer", "training", "base_scorer", "base_training", "gbdt", "metric")
 
 
 class HyperRanker(BaseEstimator):
@@ -49,8 +49,9 @@ class HyperRanker(BaseEstimator):
             one for each label given to :meth:`fit`.
         beta: ``auto`` divides every objective's β by the base's spread within groups.
         parametrization: ``mixture``, ``scratch``, ``augmentation`` or ``temperature``; see :class:`RankConfig`.
-        mixture, temperatures, scorer, training, base_scorer, base_training, metric, main: settings of
+        mixture, temperatures, scorer, training, base_scorer, base_training, gbdt, metric, main: settings of
             :class:`RankConfig`, as mappings.
+        weight: the name of the groups' weights. They stand among the labels given to :meth:`fit`, as propensities do.
         keep_row_numbers: keep columns of a frame that only number the rows, such as an index, as features.
         validation_fraction: part of the groups that chooses the epoch, where no ``eval_set`` is given to :meth:`fit`.
         seed: of split, initialisation, order and sampled weights.
@@ -74,8 +75,10 @@ class HyperRanker(BaseEstimator):
         training: Mapping[str, Any] | None = None,
         base_scorer: Mapping[str, Any] | None = None,
         base_training: Mapping[str, Any] | None = None,
+        gbdt: Mapping[str, Any] | None = None,
         metric: Mapping[str, Any] | None = None,
         main: Mapping[str, Any] | None = None,
+        weight: str | None = None,
         keep_row_numbers: bool = RankConfig.keep_row_numbers,
         validation_fraction: float = SplitConfig.validation,
         seed: int = RankConfig.seed,
@@ -90,8 +93,10 @@ class HyperRanker(BaseEstimator):
         self.training = training
         self.base_scorer = base_scorer
         self.base_training = base_training
+        self.gbdt = gbdt
         self.metric = metric
         self.main = main
+        self.weight = weight
         self.keep_row_numbers = keep_row_numbers
         self.validation_fraction = validation_fraction
         self.seed = seed
@@ -267,6 +272,7 @@ class HyperRanker(BaseEstimator):
             parametrization=config.parametrization,
             **sections,
             main=None if config.main is None else asdict(config.main),
+            weight=config.weight,
             keep_row_numbers=config.keep_row_numbers,
             validation_fraction=config.split.validation,
             seed=config.seed,
@@ -295,18 +301,15 @@ class HyperRanker(BaseEstimator):
         return best_device(cpu=self.device == "cpu")
 
     def _config(self, objectives: Sequence[Mapping[str, Any]], *, has_main: bool) -> RankConfig:
+        held_out = self.validation_fraction
         settings: dict[str, Any] = {
             "objectives": list(objectives),
             "beta": self.beta,
             "main": {**MAIN_LABEL, **(self.main or {}), **self._main_names()} if has_main else None,
             "parametrization": self.parametrization,
+            "weight": self.weight,
             "keep_row_numbers": self.keep_row_numbers,
-            "split": {
-                "train": 1 - self.validation_fraction,
-                "validation": self.validation_fraction,
-                "test": 0.0,
-                "seed": self.seed,
-            },
+            "split": {"train": 1 - held_out, "validation": held_out, "test": 0.0, "seed": self.seed},
             "seed": self.seed,
         }
         for name in SECTIONS:
@@ -328,9 +331,10 @@ class HyperRanker(BaseEstimator):
         if given.left_out:
             name, reason = next(iter(given.left_out.items()))
             raise InputError(f"labels: column {name!r} is {reason}; expected numbers")
-        objectives = self._objectives(given.names, named=given.named)
+        beside_main = {self.weight, *(dict(self.main or {}).get(role) for role in ("propensity", "position"))}
+        objectives = self._objectives([n for n in given.names if n not in beside_main], named=given.named)
         values = {name: given.values[:, j] + given.origins.get(name, 0.0) for j, name in enumerate(given.names)}
-        used = {objective["column"] for objective in objectives}
+        used = {one.get(role) for one in objectives for role in ("column", "propensity", "position")} | beside_main
         beside = {name: column for name, column in values.items() if name in used}
         check_rows("labels", len(given.values), rows)
         if y is not None:

@@ -227,13 +227,18 @@ def evaluate_front(
         scaled = torch.cat([linear_transformation(raw, batch.base_scores, float(c)) for c in scales])
         labels, mask = (one.to(device) for one in examples.measured(group_batch))
         ideal = ideal_dcg(labels, mask, settings)
-        _add(sums[0], counts[0], ndcg(scaled[:, None], labels, mask, settings, ideal))
+        counted = examples.label_weights
+        share = None if counted is None else torch.as_tensor(counted[group_batch.groups].T, device=device)
+        found = ndcg(scaled[:, None], labels, mask, settings, ideal)
+        _add(sums[0], counts[0], found, share)
+        _add(sums[3], counts[3], found)
         if with_losses:
-            _add(sums[1], counts[1], mrr(scaled[:, None], labels, mask))
+            _add(sums[1], counts[1], mrr(scaled[:, None], labels, mask), share)
             for p in range(points):
                 loss = listnet_dpo_loss(scaled[p], batch.base_scores, batch.targets, batch.label_mask, betas)
-                sums[2, p, :m] += loss.masked_fill(~batch.signal, 0).sum(0).double().cpu().numpy()
-                counts[2, p, :m] += batch.signal.sum(0).cpu().numpy()
+                weight = batch.signal.double() if share is None else batch.signal * share[:m].T.double()
+                sums[2, p, :m] += (loss.masked_fill(~batch.signal, 0) * weight).sum(0).cpu().numpy()
+                counts[2, p, :m] += weight.sum(0).cpu().numpy()
         done += int(batch.mask.sum())
         if update is not None:
             update(done)
@@ -249,16 +254,17 @@ def evaluate_front(
         main=None if main is None else means[0, :, m],
         mrr=means[1, :, :m],
         cross_entropy=means[2, :, :m],
-        groups_counted=counts[0, 0, :m],
+        groups_counted=counts[3, 0, :m],
         settings=settings,
     )
 
 
-def _add(sums: np.ndarray, counts: np.ndarray, values: torch.Tensor) -> None:
-    """Add (P, L, G) values, NaN where a group does not count, to (P, L) sums and counts."""
+def _add(sums: np.ndarray, counts: np.ndarray, values: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+    """Add (P, L, G) values, NaN where a group does not count, to (P, L) sums and counts, with (L, G) weights."""
     values = values.double()
-    sums += values.nansum(-1).cpu().numpy()
-    counts += (~values.isnan()).sum(-1).cpu().numpy()
+    share = torch.ones_like(values) if weights is None else weights.double()
+    sums += (values * share).nansum(-1).cpu().numpy()
+    counts += (share * ~values.isnan()).sum(-1).cpu().numpy()
 
 
 def _tensor(values: np.ndarray, device: torch.device | str) -> torch.Tensor:

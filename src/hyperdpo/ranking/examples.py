@@ -14,8 +14,9 @@ from hyperdpo.core.targets import l1_targets, softmax_targets
 from hyperdpo.data.batching import GroupBatch, row_index, sorted_batches
 from hyperdpo.data.groups import abridged
 from hyperdpo.data.splits import Part
-from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks, label_values
+from hyperdpo.data.transform import CHUNK_ROWS, FeatureTransform, column_chunks
 from hyperdpo.objectives import Label
+from hyperdpo.ranking.clicks import group_weights, read_labels
 from hyperdpo.ranking.labels import check_present
 
 #: Items per batch where nothing is trained, and the shortest list in it as a part of the longest.
@@ -92,6 +93,8 @@ class LabelledBatch(Batch):
     """(G, m) bool: the group says something about the objective."""
     judged: torch.Tensor | None = field(default=None, kw_only=True)
     """(G, m, n) bool: the items that an objective has labels for; None: all."""
+    weights: torch.Tensor | None = field(default=None, kw_only=True)
+    """(G, m): how much a group counts in the loss of an objective, 1 on average; None: all alike."""
 
     @property
     def label_mask(self) -> torch.Tensor:
@@ -163,6 +166,11 @@ class Examples(Items):
     """(g, m) bool."""
     main_gains: np.ndarray | None
     """(N,) float32: the main label, NaN where an item is not judged; None where it is not known."""
+    group_weights: np.ndarray | None = None
+    """(g,) float32: the groups' own weights; None: all 1."""
+    click_counts: np.ndarray | None = None
+    """(g, m), or (g, m + 1) with the main label: how often a group counts by its clicks; None: all 1. See
+    :mod:`hyperdpo.ranking.clicks`."""
 
     def with_base(self, base_scores: np.ndarray) -> Examples:
         """The same examples with (N,) base scores."""
@@ -184,7 +192,34 @@ class Examples(Items):
             signal.to(device, non_blocking=True),
             judged=judged,
             tree_columns=plain.tree_columns,
+            weights=self._loss_weights(group_batch, device),
         )
+
+    @property
+    def row_weights(self) -> np.ndarray | float:
+        """(N,) the weight of each row's group, or 1 for all."""
+        return 1.0 if self.group_weights is None else np.repeat(self.group_weights, self.sizes)
+
+    @functools.cached_property
+    def label_weights(self) -> np.ndarray | None:
+        """(g, m), or (g, m + 1) with the main label: how much a group counts for each label; None: all alike."""
+        if self.click_counts is None:
+            own = self.group_weights
+            return None if own is None else np.repeat(own[:, None], self.measured_gains.shape[1], axis=1)
+        return self.click_counts if self.group_weights is None else self.click_counts * self.group_weights[:, None]
+
+    def _loss_weights(self, group_batch: GroupBatch, device: torch.device | str) -> torch.Tensor | None:
+        if self.label_weights is None:
+            return None
+        found = self.label_weights[group_batch.groups, : self.targets.shape[1]] / self._mean_weights
+        return torch.from_numpy(found.astype(np.float32)).to(device, non_blocking=True)
+
+    @functools.cached_property
+    def _mean_weights(self) -> np.ndarray:
+        """(m,) mean weights of the groups with signal."""
+        assert self.label_weights is not None
+        total = (self.label_weights[:, : self.targets.shape[1]] * self.signal).sum(0)
+        return np.where(total > 0, total, 1) / np.maximum(self.signal.sum(0), 1)
 
     @functools.cached_property
     def some_unjudged(self) -> bool:
@@ -225,6 +260,7 @@ def build_examples(
     features: Features,
     base_scores: np.ndarray | None = None,
     qid_column: str = "qid",
+    weight: str | None = None,
 ) -> Examples:
     """Everything a scorer is trained on or measured with.
 
@@ -234,12 +270,13 @@ def build_examples(
         features: the part's; several sets of labels may share them.
         base_scores: (N,) of the part's rows; None: zeros.
         qid_column: as the part's file was read with, for messages.
+        weight: the column with the groups' weights.
 
     Raises:
         InputError: a column or a label is missing, or a value does not suit its target.
     """
     known = [*labels, *(() if main is None else (main,))]
-    raw = label_values(part, [label.column for label in known])
+    raw, click_counts = read_labels(part, known, qid_column)
     for j, label in enumerate(known):
         check_present(part, label, raw[:, j], qid_column)
     gains = np.stack([label.gains(raw[:, j]) for j, label in enumerate(labels)], axis=1)
@@ -253,6 +290,8 @@ def build_examples(
         signal=signal,
         main_gains=None if main is None else main.gains(raw[:, -1]),
         base_scores=np.zeros(len(gains), np.float32) if base_scores is None else base_scores.astype(np.float32),
+        group_weights=group_weights(part, weight, qid_column),
+        click_counts=click_counts,
     )
 
 

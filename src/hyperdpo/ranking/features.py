@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from hyperdpo.data.groups import GroupedTable, abridged
+from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError, did_you_mean
+from hyperdpo.ranking.clicks import click_roles
 from hyperdpo.ranking.config import RankConfig
 
 
@@ -40,6 +44,7 @@ def choose_features(
         roles |= {o.column: f"label of {o.name}" for o in config.objectives}
     if labelled and config.main is not None:
         roles.setdefault(config.main.column, "main label")
+        roles |= click_roles(config)
     if base_column is not None:
         roles.setdefault(base_column, "base scores")
     for name, reason in roles.items():
@@ -70,12 +75,29 @@ def choose_features(
     return FeatureChoice(tuple(columns), left_out)
 
 
-def feature_lines(choice: FeatureChoice, transform: FeatureTransform) -> list[str]:
-    """What ``rank fit`` and ``data check`` say of the features."""
+def fit_transform(part: Part, choice: FeatureChoice, config: RankConfig) -> FeatureTransform:
+    """The transform of a training part's features, where columns of categories become 0: a network cannot use codes.
+
+    Raises:
+        InputError: ``gbdt.categorical`` or ``gbdt.monotone`` names what is no feature.
+    """
+    config.gbdt.check_features(choice.columns, part.table.source)
+    transform = FeatureTransform.fit(part, choice.columns)
+    return replace(transform, scale=np.where(np.isin(choice.columns, config.gbdt.categorical), 0, transform.scale))
+
+
+def feature_lines(choice: FeatureChoice, transform: FeatureTransform, categorical: Sequence[str] = ()) -> list[str]:
+    """What ``rank fit`` and ``data check`` say of the features.
+
+    Args:
+        categorical: columns of categories.
+    """
     lines = [f"features ({len(choice.columns)}): {abridged(choice.columns)}"]
     if choice.left_out:
         described = "; ".join(f"{name or '(no name)'} ({reason})" for name, reason in choice.left_out.items())
         lines.append(f"no features: {described}")
+    if categorical:
+        lines.append(f"categories, for trees only (scorer.kind gbdt or blend): {abridged(categorical)}")
     if transform.constant:
         lines.append(
             f"constant on all training rows, so without effect ({len(transform.constant)}): "

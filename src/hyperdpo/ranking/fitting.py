@@ -24,7 +24,7 @@ from hyperdpo.ranking.betas import check_beta, with_numbers
 from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
-from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines
+from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines, fit_transform
 from hyperdpo.ranking.gain_ranker import MEMBERS, MEMBERS_OF_SMALL, SMALL_ITEMS, GainRanker
 from hyperdpo.ranking.gains import choose_columns, gain_examples, prepare_ranker, train_trees
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
@@ -116,20 +116,30 @@ def prepare(
     train_part = parts["train"]
     features_chosen = choose_features(train_part.table, config, base_source.column)
     columns = features_chosen.columns
-    config, label_reports = fit_labels(config, parts, main_is_trained=base_source.kind == "trained")
+    config, label_reports = fit_labels(config, parts, main_is_trained=base_source.kind == "trained", features=columns)
     refuse_labels_among(train_part, config, columns)
-    transform = FeatureTransform.fit(train_part, columns)
+    transform = fit_transform(train_part, features_chosen, config)
     if say is not None:
-        for line in (*feature_lines(features_chosen, transform), *(report.line() for report in label_reports)):
+        for line in (
+            *feature_lines(features_chosen, transform, config.gbdt.categorical),
+            *(report.line() for report in label_reports),
+        ):
             say(line)
     limit = config.resident_gib * 2**30
     features = {name: Features(parts[name], transform, limit) for name in ("train", "validation") if name in parts}
     trained_on = [(name, parts[name].table.fingerprint, digest(parts[name].groups)) for name in features]
     given_print = None if given_base is None else [digest(given_base[name]) for name in features]
     settings = config.to_dict()
-    kept = ("objectives", "main", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
+    kept = ("objectives", "main", "weight", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
     shared_print = fingerprint(
-        [{name: settings[name] for name in kept}, trained_on, columns, asdict(base_source), given_print]
+        [
+            {name: settings[name] for name in kept},
+            trained_on,
+            columns,
+            asdict(base_source),
+            given_print,
+            config.gbdt.categorical,
+        ]
     )
 
     base, history = None, None
@@ -139,8 +149,10 @@ def prepare(
         job = Training(
             name="base",
             ranker=base,
-            train=build_examples(train_part, (config.main,), None, features=features["train"]),
-            validation=build_examples(parts["validation"], (config.main,), None, features=features["validation"])
+            train=build_examples(train_part, (config.main,), None, features=features["train"], weight=config.weight),
+            validation=build_examples(
+                parts["validation"], (config.main,), None, features=features["validation"], weight=config.weight
+            )
             if "validation" in parts
             else None,
             sampler=fixed_weights(np.ones(1)),
@@ -187,6 +199,8 @@ def prepare(
             config.main,
             features=features[name],
             base_scores=scores[name][parts[name].rows()],
+            qid_column=config.qid_column,
+            weight=config.weight,
         )
         for name in features
     }
@@ -231,8 +245,10 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
     if isinstance(ranker, GainRanker):
         train_on = gain_examples(train_on, config.main, config.metric)
         held_out = None if validation is None else gain_examples(validation, config.main, config.metric)
-        prepare_ranker(ranker, train_on, held_out, config.metric)
-        sampler = fixed_weights(np.full(ranker.num_columns, 1 / ranker.num_columns))
+        clicks = prepared.examples["train"].click_counts
+        sampler = fixed_weights(prepare_ranker(ranker, train_on, held_out, config.metric, clicks))
+        # Groups without signal teach a column's total, which is 0 there.
+        train_on = replace(train_on, signal=np.ones_like(train_on.signal))
         if config.scorer.kind in WITH_TREES:
             columns, origins = prepared.transform.columns, prepared.transform.origins.tolist()
             begin = partial(train_trees, ranker, train_on, held_out, columns, origins, config, print_)

@@ -18,6 +18,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Label
+from hyperdpo.ranking.clicks import LARGEST_CORRECTION
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gain_ranker import GainRanker
@@ -30,6 +31,8 @@ CHUNK_ITEMS = 65536
 
 def gain_examples(examples: Examples, main: Label | None, metric: NdcgSettings) -> Examples:
     """Examples whose targets are relative gains: of the objectives, and of the main label where there is one.
+
+    Those of click data are times how often their group counts, and a tenth of that, so that they stay within 1.
 
     Args:
         main: fitted; None: there is none.
@@ -54,8 +57,29 @@ def gain_examples(examples: Examples, main: Label | None, metric: NdcgSettings) 
         judged = torch.from_numpy(mask) & ~values.isnan()
         found = relative_gains(values.nan_to_num(0.0), judged, metric)
         targets[rows[mask]] = np.moveaxis(found.numpy(), 0, -1)[mask]
+    if examples.click_counts is not None:
+        targets *= np.repeat(examples.click_counts / click_scales(labels), sizes, axis=0)
     signal = np.add.reduceat(targets, starts) > 0 if len(sizes) else np.zeros((0, gains.shape[1]), bool)
-    return replace(examples, labels=labels, gains=gains, targets=targets, signal=signal)
+    return replace(examples, labels=labels, gains=gains, targets=targets, signal=signal, click_counts=None)
+
+
+def click_scales(labels: Sequence[Label]) -> np.ndarray:
+    """(M,) float32: what the gains of :func:`gain_examples` are divided by."""
+    return np.array([1 if label.click_column is None else LARGEST_CORRECTION for label in labels], np.float32)
+
+
+def signal_shares(examples: Examples, click_counts: np.ndarray | None, empty: str = "skip") -> np.ndarray:
+    """(M,) mean of what a group counts in the metric, by which a column's expected gain is divided.
+
+    Args:
+        examples: from :func:`gain_examples`.
+        click_counts: (g, M) of the examples before.
+        empty: what the metric does with groups without signal.
+    """
+    counted = 1 / click_scales(examples.labels) * (1 if click_counts is None else click_counts)
+    counted = counted * examples.signal if empty == "skip" else np.broadcast_to(counted, examples.signal.shape)
+    share = np.average(counted, axis=0, weights=examples.group_weights)
+    return np.where(share > 0, share, 1)  # a label without signal has a column of zeros, not of infinities
 
 
 def group_totals(examples: Examples) -> np.ndarray:
@@ -72,7 +96,8 @@ def fit_size_totals(train: Examples) -> np.ndarray:
     found = []
     for total in totals.T:
         # A little ridge: lists of one length leave the coefficients undetermined.
-        model = PoissonRegressor(alpha=1e-3, max_iter=1000).fit((basis - centre) / spread, np.maximum(total, 1e-12))
+        model = PoissonRegressor(alpha=1e-3, max_iter=1000)
+        model.fit((basis - centre) / spread, np.maximum(total, 1e-12), train.group_weights)
         slopes = model.coef_ / spread
         found.append([model.intercept_ - slopes @ centre, *slopes])
     return np.array(found)
@@ -104,19 +129,30 @@ def fit_base_slope(examples: Examples, relative: np.ndarray | None) -> float:
     return float(np.exp(found.x))
 
 
-def prepare_ranker(ranker: GainRanker, train: Examples, validation: Examples | None, metric: NdcgSettings) -> None:
+def prepare_ranker(
+    ranker: GainRanker,
+    train: Examples,
+    validation: Examples | None,
+    metric: NdcgSettings,
+    click_counts: np.ndarray | None = None,
+) -> np.ndarray:
     """Set what the data decide before the training: totals by list length, the base's slope, shares of signal.
 
     Args:
         train, validation: from :func:`gain_examples`.
+        click_counts: (g, M) of the training examples before.
+
+    Returns:
+        (M,) weights of the columns' losses, so that a label with few signals counts as much as the others.
     """
     ranker.size_totals.copy_(torch.from_numpy(fit_size_totals(train)))
     # A base fits its own training groups too well, so its slope is fitted on others where there are any.
     slope_on = validation if validation is not None else train
-    ranker.base_slope.fill_(fit_base_slope(slope_on, slope_on.targets[:, -1] if ranker.learns_main else None))
-    if metric.empty == "skip":
-        least = 1 / max(len(train.sizes), 1)  # a label without signal has a column of zeros, not of infinities
-        ranker.signal_shares.copy_(torch.from_numpy(np.maximum(train.signal.mean(0), least)))
+    relative = slope_on.targets[:, -1] * slope_on.row_weights if ranker.learns_main else None
+    ranker.base_slope.fill_(fit_base_slope(slope_on, relative))
+    ranker.signal_shares.copy_(torch.from_numpy(signal_shares(train, click_counts, metric.empty)))
+    balance = 1 / signal_shares(train, click_counts)
+    return np.asarray(balance / balance.sum())
 
 
 def train_trees(
@@ -215,5 +251,6 @@ def _choose_totals(ranker: GainRanker, validation: Examples, device: torch.devic
         for listwise in (0, 1):
             ranker.listwise.fill_(bool(listwise))
             log_total = ranker(batch)[0, ..., -1].double()
-            losses[listwise] += total_loss(log_total, batch.targets.sum(-1).double()).sum(0).cpu()
+            loss = total_loss(log_total, batch.targets.sum(-1).double())
+            losses[listwise] += (loss if batch.weights is None else loss * batch.weights).sum(0).cpu()
     ranker.listwise.copy_(losses[1] < losses[0])

@@ -20,6 +20,7 @@ from hyperdpo.data.transform import column_chunks, column_values
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Label
 from hyperdpo.progress import progress_bar
+from hyperdpo.ranking.clicks import group_weights, read_labels
 from hyperdpo.ranking.config import GbdtConfig
 from hyperdpo.ranking.examples import Examples, Items
 from hyperdpo.ranking.gbdt_labels import LabelScale, LabelScaling, grades, scalarise
@@ -178,7 +179,8 @@ class GbdtData:
         if with_base not in self._rows:
             parts = [examples.part for examples in self._splits]
             base = [examples.base_scores for examples in self._splits] if with_base else None
-            self._rows[with_base] = binned(parts, self.columns, self.origins, base, self.config, self.seed)
+            weights = [examples.row_weights for examples in self._splits]
+            self._rows[with_base] = binned(parts, self.columns, self.origins, base, self.config, self.seed, weights)
         return self._rows[with_base]
 
     def labels(self, weights: np.ndarray, main_share: float) -> list[np.ndarray]:
@@ -206,6 +208,7 @@ def train_lambdamart(
     """
     labels = data.labels(weights, main_share)
     own = _lambdarank(np.arange(data.config.levels), data.metric)
+    own |= constraints(data.config, data.columns, with_base=with_base)
     if member is not None:
         own |= {"feature_fraction": MEMBER_FEATURES, "feature_fraction_seed": MEMBERS * data.seed + member}
     text = boost(data.rows(with_base), labels, own, data.config, data.seed)
@@ -222,6 +225,7 @@ def train_gbdt_base(
     config: GbdtConfig | None = None,
     metric: NdcgSettings = PAPER_NDCG,
     seed: int = 0,
+    weight: str | None = None,
 ) -> GbdtModel:
     """LambdaMART on the main label alone, to be the base: ``model.part_scores(Part.whole(table))``.
 
@@ -231,10 +235,11 @@ def train_gbdt_base(
     Args:
         main: fitted.
         metric: its gain and k are LightGBM's.
+        weight: the column with the groups' weights.
     """
     config = config or GbdtConfig()
     parts = [train] if validation is None else [train, validation]
-    gains = [np.nan_to_num(main.gains(column_values(part, (main.column,))[:, 0]), nan=0.0) for part in parts]
+    gains = [np.nan_to_num(main.gains(read_labels(part, (main,))[0][:, 0]), nan=0.0) for part in parts]
     if all(_are_grades(g) for g in gains):
         labels = [g.astype(np.int32) for g in gains]
         table = np.arange(max(int(g.max()) for g in labels) + 1)
@@ -245,8 +250,11 @@ def train_gbdt_base(
         table = np.arange(config.levels)
     for part in parts:
         _check_sizes(part)
-    rows = binned(parts, tuple(columns), tuple(origins), None, config, seed)
-    text = boost(rows, labels, _lambdarank(table, metric), config, seed)
+    own_weights = [group_weights(part, weight) for part in parts]
+    weights = [1.0 if w is None else np.repeat(w, part.sizes) for w, part in zip(own_weights, parts, strict=True)]
+    rows = binned(parts, tuple(columns), tuple(origins), None, config, seed, weights)
+    own = _lambdarank(table, metric) | constraints(config, columns)
+    text = boost(rows, labels, own, config, seed)
     return GbdtModel(text, tuple(columns), False, config.threads, tuple(origins))
 
 
@@ -298,23 +306,60 @@ def binned(
     base_scores: Sequence[np.ndarray] | None,
     config: GbdtConfig,
     seed: int,
+    weights: Sequence[np.ndarray | float] | None = None,
 ) -> list[Any]:
-    """LightGBM's data sets, in the bins of the first part."""
+    """LightGBM's data sets, in the bins of the first part.
+
+    Args:
+        weights: (N,) row weights of each part, or one number for all rows.
+
+    Raises:
+        InputError: a feature column is missing, or one of categories holds other numbers than whole ones from 0 on.
+    """
+    config.check_features(columns, parts[0].table.source)
+    categorical = [columns.index(name) for name in config.categorical]
     lightgbm = _lightgbm()
     datasets: list[Any] = []
     for i, part in enumerate(parts):
         values = column_values(part, columns, np.array(origins) if origins else None)
+        for j in categorical:
+            _check_codes(part, columns[j], values[:, j])
         if base_scores is not None:
             values = np.column_stack([values, np.asarray(base_scores[i], dtype=np.float32)])
+        weight = 1.0 if weights is None else weights[i]
         dataset = lightgbm.Dataset(
             values,
             label=np.zeros(len(values), dtype=np.float32),
             group=part.sizes,
+            weight=None if np.ndim(weight) == 0 else weight,
+            categorical_feature=categorical,
             reference=datasets[0] if i else None,
             params=_settings(config, seed),
         )
         datasets.append(dataset.construct())  # which lets go of the values
     return datasets
+
+
+def constraints(config: GbdtConfig, columns: Sequence[str], *, with_base: bool = False) -> dict[str, Any]:
+    """LightGBM's settings of features in which the trees are monotone.
+
+    Args:
+        with_base: the base score is one more feature.
+    """
+    if not config.monotone:
+        return {}
+    return {"monotone_constraints": [config.monotone.get(name, 0) for name in columns] + [0] * with_base}
+
+
+def _check_codes(part: Part, name: str, values: np.ndarray) -> None:
+    """Refuse (N,) codes of categories that LightGBM would cut off or take for missing."""
+    bad = (values < 0) | (values != np.round(values))
+    bad &= ~np.isnan(values)
+    if bad.any():
+        raise InputError(
+            f"{part.table.source}: gbdt.categorical: column {name!r} holds {values[bad][0]:g}; expected whole numbers "
+            "of at least 0, one for each category"
+        )
 
 
 def _lambdarank(gains: np.ndarray, metric: NdcgSettings) -> dict[str, Any]:

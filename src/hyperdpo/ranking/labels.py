@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import CHUNK_ROWS, label_values
 from hyperdpo.errors import InputError
-from hyperdpo.objectives import Label, Objective
+from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label, Objective
+from hyperdpo.ranking.clicks import correction_line, group_weights, read_labels, with_position_power
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.metrics import LARGEST_EXPONENT, NdcgSettings
+
+AnyLabel = TypeVar("AnyLabel", bound=Label)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class LabelReport:
     """Those of them within which the label varies: only they can teach, or measure, anything."""
     unjudged: int
     """Training rows without a label."""
+    correction: str = ""
+    """How click data is corrected."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -44,7 +50,25 @@ class LabelReport:
         return (
             f"label {self.name} (column {self.column}): target {self.target} ({self.why}); "
             f"varies in {self.varies:,} of {self.groups:,} training groups{without}"
+            + (f"; {self.correction}" if self.correction else "")
         )
+
+
+def label_in(table: GroupedTable, label: AnyLabel) -> AnyLabel:
+    """The label with the column that it has in this table, and without a correction, with a note, that it lacks.
+
+    A run made from arrays knows its labels under their names; a file calls them by their column, and the other way
+    round. Older runs made from arrays have ``label:NAME``.
+    """
+    names = (label.column, label.name, label.column.removeprefix(OLD_ARRAY_PREFIX))
+    column = next((name for name in names if name in table.label_columns), label.column)
+    if label.click_column is None or label.click_column in table.label_columns:
+        return replace(label, column=column)
+    warnings.warn(
+        f"{table.source}: no column {label.click_column!r}, so {label.name} is measured as it is, without correction",
+        stacklevel=2,
+    )
+    return replace(label, column=column, propensity=None, position=None, position_power=None)
 
 
 def _called(label: Label, table: GroupedTable) -> str:
@@ -58,16 +82,17 @@ def all_labels(config: RankConfig) -> list[Label]:
 
 
 def fit_labels(
-    config: RankConfig, parts: Mapping[str, Part], *, main_is_trained: bool
+    config: RankConfig, parts: Mapping[str, Part], *, main_is_trained: bool, features: Sequence[str] = ()
 ) -> tuple[RankConfig, tuple[LabelReport, ...]]:
     """The configuration with what the labels need from the training split, and what was found.
 
     Args:
         main_is_trained: whether a base is trained on the main label; else it is only measured.
+        features: columns that tell documents apart, where the bias of positions is fitted.
 
     Raises:
         InputError: a label that is missing in a row, that the metric cannot take, or that is the same within every
-            training group.
+            training group; wrong propensities, positions or group weights.
     """
     labels = all_labels(config)
     train = parts["train"]
@@ -75,7 +100,16 @@ def fit_labels(
         if not train.table.labels:
             train.table.column_index(label.column)  # here it must be in the file; elsewhere LETOR may leave it out
         _check_resolution(train.table, label)
-    raw = {name: label_values(part, [label.column for label in labels]) for name, part in parts.items()}
+        if label.click_column is not None and config.metric.gain != "linear":
+            raise InputError(
+                f"label {label.name!r}: clicks that are divided by propensities need metric.gain linear; found "
+                f"{config.metric.gain}"
+            )
+    labels = [with_position_power(label, train, features, config.qid_column) for label in labels]
+    raw = {}
+    for name, part in parts.items():
+        group_weights(part, config.weight, config.qid_column)
+        raw[name] = read_labels(part, labels, config.qid_column)[0]
     for name, part in parts.items():
         for j, label in enumerate(labels):
             check_present(part, label, raw[name][:, j], config.qid_column)
@@ -112,7 +146,16 @@ def _report(part: Part, label: Label, why: str, values: np.ndarray) -> LabelRepo
     low, high = (reduce.reduceat(gains, starts) for reduce in (np.fmin, np.fmax))
     varies = int((high > low).sum())
     assert label.target is not None
-    return LabelReport(label.name, label.column, label.target, why, len(part.sizes), varies, int((~judged).sum()))
+    return LabelReport(
+        label.name,
+        label.column,
+        label.target,
+        why,
+        len(part.sizes),
+        varies,
+        int((~judged).sum()),
+        correction_line(label),
+    )
 
 
 def check_present(part: Part, label: Label, values: np.ndarray, qid_column: str = "qid") -> None:

@@ -23,7 +23,7 @@ from hyperdpo.objectives import Label
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Batch, Examples, label_targets
 from hyperdpo.ranking.gain_ranker import GainRanker
-from hyperdpo.ranking.gains import gain_examples, group_totals
+from hyperdpo.ranking.gains import gain_examples, group_totals, signal_shares
 from hyperdpo.ranking.metrics import NdcgSettings
 
 
@@ -97,7 +97,8 @@ def expected_gains(examples: Examples, oracle: GroupedTable, main: Label | None,
     m, labels = len(examples.labels), examples.labels if main is None else (*examples.labels, main)
     means = _expected_labels(examples, oracle, labels)
     observed = replace(examples, main_gains=None if main is None else examples.main_gains)
-    known = replace(observed, gains=means[:, :m], main_gains=None if main is None else means[:, m])
+    expected_main = None if main is None else means[:, m]
+    known = replace(observed, gains=means[:, :m], main_gains=expected_main, click_counts=None)
     seen, ideal = (gain_examples(one, main, metric) for one in (observed, known))
     sizes, totals = examples.sizes, group_totals(ideal)
     sums = np.add.reduceat(means.astype(np.float64), np.cumsum(sizes) - sizes)
@@ -111,9 +112,7 @@ def expected_gains(examples: Examples, oracle: GroupedTable, main: Label | None,
         factor = np.zeros(len(sizes))
         factor[possible] = fit.fit(basis, total[possible]).predict(basis) / totals[possible, j]
         columns[:, j] *= np.repeat(factor, sizes)
-    if metric.empty == "skip":
-        columns /= np.maximum(seen.signal.mean(0), 1 / len(sizes))
-    return columns
+    return np.asarray(columns / signal_shares(seen, examples.click_counts, metric.empty))
 
 
 def gain_oracle_front(

@@ -26,9 +26,18 @@ def _mslr(quality: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _clicks() -> dict[str, Any]:
+    """What ``data generate --clicks`` writes: the sparse labels were seen only where the items were looked at."""
+    preset = _mslr(_DENSE)
+    for objective in preset["objectives"][:3]:
+        objective["propensity"] = "138"
+    return preset | {"excluded_columns": ["137"]}
+
+
 _DENSE = {"target": "softmax", "transform": "standardize"}
 PRESETS: dict[str, dict[str, Any]] = {
     "mslr": _mslr(_DENSE),
+    "mslr_clicks": _clicks(),
     # 255 - value: the quality scores as a cost, conflicting more with clicks.
     "mslr_inverted_quality": _mslr({**_DENSE, "direction": "minimize", "flip_at": 255.0}),
 }

@@ -30,12 +30,13 @@ from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, read_tensors, with_prefix, without_prefix, write_json, write_tensors
-from hyperdpo.objectives import OLD_ARRAY_PREFIX, Label
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
+from hyperdpo.ranking.clicks import measured_weight
 from hyperdpo.ranking.config import WITH_TREES, RankConfig, parse_config
 from hyperdpo.ranking.evaluation import Front, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Batch, Examples, Features, Items, build_examples
+from hyperdpo.ranking.labels import label_in
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.new_rankers import conditioned_ranker
 from hyperdpo.ranking.parametrizations import Ranker
@@ -155,13 +156,20 @@ class RankRun:
         self, part: Part, *, base_scores: np.ndarray | None = None, device: torch.device | str = "cpu"
     ) -> Examples:
         """A labelled part with its base scores, to measure fronts on."""
-        objectives = [_found_in(part.table, objective) for objective in self.config.objectives]
-        main = None if self.config.main is None else _found_in(part.table, self.config.main)
+        objectives = [label_in(part.table, objective) for objective in self.config.objectives]
+        main = None if self.config.main is None else label_in(part.table, self.config.main)
         if main is not None and main.column not in part.table.label_columns:
             main = None
         base = self.base_scores(part.table, base_scores, device)[part.rows()]
-        features, qid_column = self.features(part, resident=True), self.config.qid_column
-        found = build_examples(part, objectives, main, features=features, base_scores=base, qid_column=qid_column)
+        found = build_examples(
+            part,
+            objectives,
+            main,
+            features=self.features(part, resident=True),
+            base_scores=base,
+            qid_column=self.config.qid_column,
+            weight=measured_weight(self.config.weight, part.table),
+        )
         return replace(found, trees=self.ranker.trees)
 
     def front(
@@ -435,15 +443,3 @@ def versions() -> dict[str, str]:
     packages = {name: version(name) for name in ("numpy", "accelerate", "moocore")}
     own = {"hyperdpo": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return own | packages
-
-
-def _found_in(table: GroupedTable, label: Label) -> Label:
-    """The label with the column that it has in this table.
-
-    A run made from arrays knows its labels under their names; a file calls them by their column, and the other way
-    round. Older runs made from arrays have ``label:NAME``.
-    """
-    for column in (label.column, label.name, label.column.removeprefix(OLD_ARRAY_PREFIX)):
-        if column in table.label_columns:
-            return replace(label, column=column)
-    return label

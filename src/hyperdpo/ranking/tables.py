@@ -45,6 +45,8 @@ def print_front(result: Mapping[str, Any]) -> None:
         f"trained in {result['train_seconds']:.1f} s",
         highlight=False,
     )
+    for name, how in data["corrected"].items():
+        terminal.print(f"{name}: measured on clicks, {how}", highlight=False)
     if "oracle" in result:
         oracle = result["oracle"]
         terminal.print(

@@ -257,6 +257,8 @@ class _Loop:
         with self.accelerator.autocast():
             output = self.model(batch, conditions, temperatures)
         losses = job.ranker.losses(output.float(), batch, betas if temperatures is None else temperatures)
+        if batch.weights is not None:
+            losses = losses * batch.weights
         signal, counts = batch.signal & (not idle), self.counts
         if losses.dim() == 3:  # K draws: K times as many groups
             signal, counts = signal.repeat(len(losses), 1), None if counts is None else counts * len(losses)

@@ -14,7 +14,7 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import write_atomically
 from hyperdpo.ranking.config import GbdtConfig
 from hyperdpo.ranking.examples import Examples
-from hyperdpo.ranking.gbdt import GbdtModel, binned, boost
+from hyperdpo.ranking.gbdt import GbdtModel, binned, boost, constraints
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train_tree_columns(
     config: GbdtConfig,
     seed: int = 0,
 ) -> TreeColumns:
-    """One LightGBM model per label, with the cross-entropy of relative gains from 0 to 1; bins are made once for all.
+    """One LightGBM model per label, of relative gains from 0 to 1; bins are made once for all.
 
     Args:
         train, validation: from :func:`~hyperdpo.ranking.gains.gain_examples`. The validation groups decide when to
@@ -105,10 +105,11 @@ def train_tree_columns(
         InputError: a feature column is missing, or LightGBM refuses the settings.
     """
     parts = [train, *(() if validation is None else (validation,))]
-    rows = binned([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed)
+    weights = [one.row_weights for one in parts]
+    rows = binned([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed, weights)
     models = []
     for j in range(train.targets.shape[1]):
-        own = {"objective": "cross_entropy", "metric": "cross_entropy"}
+        own = {"objective": config.loss, "metric": config.loss} | constraints(config, columns)
         text = boost(rows, [np.ascontiguousarray(one.targets[:, j]) for one in parts], own, config, seed)
         models.append(GbdtModel(text, tuple(columns), False, config.threads, tuple(origins)))
     return TreeColumns(tuple(models))

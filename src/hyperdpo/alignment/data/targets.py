@@ -67,11 +67,13 @@ def fit_objectives(preferences: Preferences, objectives: Sequence[Objective]) ->
     """The objectives with their transforms fitted; ``preferences`` is the training part.
 
     Raises:
-        InputError: an objective's column is not among the labels, no group has a label of it, or it is the same for
-            all responses of every group.
+        InputError: an objective has settings of click data, its column is not among the labels, no group has a label
+            of it, or it is the same for all responses of every group.
     """
     fitted = []
     for objective in objectives:
+        if objective.click_column is not None:
+            raise InputError(f"objective {objective.name!r}: propensity and position are for rankers; remove them")
         values, _, sizes = _values(preferences, objective.column)
         known = objective.judged(values)
         if not known.any():
