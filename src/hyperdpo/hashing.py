@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -31,3 +32,18 @@ def digest(values: np.ndarray) -> str:
     import xxhash
 
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
+
+
+#: Settings that are newer than files with a fingerprint in their name. Where they are not used they are left out of it,
+#: so that what was kept before is found.
+NEWER = frozenset({"propensity", "position", "position_power", "weight", "categorical", "monotone"})
+UNUSED: tuple[Any, ...] = (None, (), [], {})
+
+
+def without_unused(settings: Any) -> Any:
+    """The settings without the :data:`NEWER` ones that are not used, at every depth."""
+    if isinstance(settings, Mapping):
+        return {
+            name: without_unused(value) for name, value in settings.items() if name not in NEWER or value not in UNUSED
+        }
+    return [without_unused(one) for one in settings] if isinstance(settings, list | tuple) else settings

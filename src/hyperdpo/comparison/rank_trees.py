@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,8 @@ from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_atomically, write_json
-from hyperdpo.hashing import digest, fingerprint
-from hyperdpo.ranking.config import RankConfig
+from hyperdpo.hashing import digest, fingerprint, without_unused
+from hyperdpo.ranking.config import GbdtConfig, RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch
 from hyperdpo.ranking.examples import Batch, Examples
 from hyperdpo.ranking.features import choose_features
@@ -50,7 +51,7 @@ class TreeTrainings:
             metric=config.metric,
             seed=config.seed,
         )
-        print_ = fingerprint([prepared.fingerprint, asdict(config.gbdt), with_base])[:12]
+        print_ = fingerprint([prepared.fingerprint, lambdamart_settings(config.gbdt), with_base])[:12]
         self.directory = directory / f"lightgbm{'-base' if with_base else ''}-{print_}"
         self.bin_seconds = self._bin_seconds()
 
@@ -76,6 +77,11 @@ class TreeTrainings:
         return seconds
 
 
+def lambdamart_settings(config: GbdtConfig) -> dict[str, Any]:
+    """What LambdaMART reads of the settings of trees."""
+    return {name: value for name, value in without_unused(asdict(config)).items() if name != "loss"}
+
+
 def lightgbm_base(repeat: RankRepeat, config: RankConfig, directory: Path) -> dict[str, np.ndarray]:
     """(N,) scores, per split, of a LambdaMART that is trained on the main label: the usual production ranker.
 
@@ -93,7 +99,14 @@ def lightgbm_base(repeat: RankRepeat, config: RankConfig, directory: Path) -> di
     trained_on = [
         None if part is None else (part.table.fingerprint, digest(part.groups)) for part in (train, validation)
     ]
-    settings = (asdict(main), columns, asdict(config.metric), asdict(config.gbdt), config.seed, config.weight)
+    settings = [
+        without_unused(asdict(main)),
+        columns,
+        asdict(config.metric),
+        lambdamart_settings(config.gbdt),
+        config.seed,
+    ]
+    settings += [] if config.weight is None else [config.weight]
     training = kept_training(
         directory,
         f"base-lightgbm-{fingerprint([*settings, trained_on])[:12]}",

@@ -221,7 +221,7 @@ class MixtureConfig:
     for up to 10,000 training items, else 2."""
     learned_main: Fraction | tuple[Fraction, ...] = (0.0, 0.5, 1.0)
     """Only form ``gain``: γ. The main label's column is (1 - γ) of the base and γ of what is learned. Choosing among
-    several values needs validation groups, whose loss decides; otherwise the middle one is used."""
+    several values needs validation groups; otherwise the middle one is used."""
 
     def __post_init__(self) -> None:
         for name in ("smoothing", "power", "learned_main"):

@@ -18,7 +18,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
 from hyperdpo.errors import InputError
-from hyperdpo.hashing import digest, fingerprint
+from hyperdpo.hashing import digest, fingerprint, without_unused
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
 from hyperdpo.ranking.betas import check_beta, with_numbers
 from hyperdpo.ranking.config import WITH_TREES, RankConfig
@@ -26,7 +26,7 @@ from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temper
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines, fit_transform
 from hyperdpo.ranking.gain_ranker import MEMBERS, MEMBERS_OF_SMALL, SMALL_ITEMS, GainRanker
-from hyperdpo.ranking.gains import choose_columns, gain_examples, prepare_ranker, train_trees
+from hyperdpo.ranking.gains import gain_examples, prepare_ranker, settle_columns, train_trees
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
 from hyperdpo.ranking.new_rankers import conditioned_ranker
 from hyperdpo.ranking.parametrizations import MixtureRanker, Ranker
@@ -133,12 +133,12 @@ def prepare(
     kept = ("objectives", "main", "weight", "excluded_columns", "base_scorer", "base_training", "metric", "seed")
     shared_print = fingerprint(
         [
-            {name: settings[name] for name in kept},
+            without_unused({name: settings[name] for name in kept}),
             trained_on,
             columns,
             asdict(base_source),
             given_print,
-            config.gbdt.categorical,
+            *([config.gbdt.categorical] if config.gbdt.categorical else []),
         ]
     )
 
@@ -255,7 +255,7 @@ def conditioned_training(prepared: Prepared, config: RankConfig, checkpoint: Pat
             validation = None if validation is None else replace(validation, trees=ranker.tree_columns)
         if held_out is not None:
             trees = ranker.tree_columns if config.scorer.kind in WITH_TREES else None
-            settle = partial(choose_columns, ranker, held_out, trees=trees)
+            settle = partial(settle_columns, ranker, held_out, trees=trees)
     elif isinstance(ranker, MixtureRanker):
         ranker.base_spread.fill_(_base_spread(prepared.examples["train"]) or 1.0)
         sampler = fixed_weights(np.full(m, 1 / m))  # head j takes part in the loss of objective j alone

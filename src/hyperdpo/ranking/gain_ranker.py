@@ -80,13 +80,10 @@ class GainRanker(Ranker):
         # The middle one stands for all of them while epochs are compared.
         self.learned_main = parts[len(parts) // 2]
         self.main_share = USUAL_SHARE if settings.main_share is None else settings.main_share
-        #: What is chosen by the loss of validation groups, in turn.
-        self.column_candidates = (
-            tuple({"tree_weight": weight} for weight in TREE_WEIGHTS if self.kind == "blend"),
-            tuple({"learned_main": part} for part in parts if len(parts) > 1),
-        )
+        rounds = [tuple({"learned_main": part} for part in parts)]
         if settings.main_share is None and learns_main:
-            self.candidates = (tuple({"main_share": share} for share in SHARES),)
+            rounds.append(tuple({"main_share": share} for share in SHARES))
+        self.candidates = tuple(candidates for candidates in rounds if len(candidates) > 1)
         #: The other networks.
         self.members = nn.ModuleList()
         if self.has_network:
@@ -161,7 +158,7 @@ class GainRanker(Ranker):
     def columns(self, batch: Batch) -> torch.Tensor:
         """(G, m + 1, n): the expected gains, the main label's last; 0 on padding."""
         mask = batch.mask.unsqueeze(1)
-        learned = self._learned(batch).masked_fill(~mask, 0) / self.signal_shares.unsqueeze(-1)
+        learned = self.learned_columns(batch).masked_fill(~mask, 0) / self.signal_shares.unsqueeze(-1)
         base = top_one_log_probabilities(self.base_slope * batch.base_scores.unsqueeze(1), mask).exp()
         if self.learns_main:
             own = learned[:, -1:]
@@ -169,7 +166,7 @@ class GainRanker(Ranker):
             return torch.cat([learned[:, :-1], main], 1).masked_fill(~mask, 0)
         return torch.cat([learned, base], 1).masked_fill(~mask, 0)
 
-    def _learned(self, batch: Batch) -> torch.Tensor:
+    def learned_columns(self, batch: Batch) -> torch.Tensor:
         """(G, M, n): what heads and trees predict."""
         if self.tree_weight > 0 and batch.tree_columns is None:
             raise InputError("this ranker has trees, and the batch does not hold what they predict")

@@ -21,10 +21,12 @@ from hyperdpo.objectives import Label
 from hyperdpo.ranking.clicks import LARGEST_CORRECTION
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples
-from hyperdpo.ranking.gain_ranker import GainRanker
+from hyperdpo.ranking.gain_ranker import TREE_WEIGHTS, GainRanker
 from hyperdpo.ranking.metrics import NdcgSettings, relative_gains
 from hyperdpo.ranking.tree_columns import TreeColumns, train_tree_columns
 
+#: What a column that is judged has at least of its list's mean.
+LEAST_SHARE = 0.01
 #: Items per batch where relative gains are computed.
 CHUNK_ITEMS = 65536
 
@@ -195,10 +197,10 @@ def trees_beside(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".trees.json")
 
 
-def choose_columns(
+def settle_columns(
     ranker: GainRanker, validation: Examples, device: torch.device | str, *, trees: Callable[[Part], np.ndarray] | None
 ) -> dict[str, float]:
-    """Decide by the losses of validation groups what the columns are made of: totals, trees, learned main column.
+    """Decide by the losses of validation groups how totals are predicted, and how much of the columns is the trees'.
 
     A loss is steadier than a front: in a few dozen groups the best of several fronts is often luck.
 
@@ -212,22 +214,22 @@ def choose_columns(
     ranker.eval()
     if ranker.has_network:
         _choose_totals(ranker, validation, device)
-    found: dict[str, float] = {}
-    validation = replace(validation, trees=trees)
-    for candidates in ranker.column_candidates:
-        if candidates:
-            losses = []
-            for candidate in candidates:
-                ranker.use(**candidate)
-                losses.append(float(column_losses(ranker, validation, device).sum()))
-            found |= candidates[int(np.argmin(losses))]
-            ranker.use(**found)
+    if not (ranker.has_network and trees):
+        return {}
+    validation, losses = replace(validation, trees=trees), []
+    for weight in TREE_WEIGHTS:
+        ranker.use(tree_weight=weight)
+        losses.append(float(column_losses(ranker, validation, device).sum()))
+    found = {"tree_weight": TREE_WEIGHTS[int(np.argmin(losses))]}
+    ranker.use(**found)
     return found
 
 
 @torch.inference_mode()
 def column_losses(ranker: GainRanker, examples: Examples, device: torch.device | str) -> np.ndarray:
-    """(M,): -sum_i g_i log(c_i / sum c) of each column c, over the gain of all groups; smaller is better.
+    """(M,): -sum_i g_i log(c_i / sum c) of each learned column c, over the gain of all groups; smaller is better.
+
+    To c is added :data:`LEAST_SHARE` of its mean in the list: a prediction of exactly 0 is not infinitely wrong.
 
     Args:
         examples: from :func:`gain_examples`.
@@ -235,10 +237,13 @@ def column_losses(ranker: GainRanker, examples: Examples, device: torch.device |
     losses = torch.zeros(2, ranker.num_columns, dtype=torch.float64)
     for group_batch in examples.batches():
         batch = examples.batch(group_batch, device)
-        columns = ranker.columns(batch)[:, : ranker.num_columns].clamp_min(FLOOR).log()
-        mask = batch.mask.unsqueeze(1) if batch.judged is None else batch.judged
-        losses[0] += gain_loss(columns, batch.targets, mask).double().sum(0).cpu()
-        losses[1] += batch.targets.double().sum((0, 2)).cpu()
+        mask = batch.mask.unsqueeze(1)
+        columns = ranker.learned_columns(batch).masked_fill(~mask, 0)
+        columns = columns + LEAST_SHARE * columns.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True)
+        judged = mask if batch.judged is None else batch.judged
+        parts = gain_loss(columns.clamp_min(FLOOR).log(), batch.targets, judged), batch.targets.sum(-1)
+        for k, part in enumerate(parts):
+            losses[k] += (part if batch.weights is None else part * batch.weights).double().sum(0).cpu()
     return (losses[0] / losses[1].clamp_min(FLOOR)).numpy()
 
 

@@ -384,6 +384,8 @@ class RankRun:
         settings = read_json(path / CONFIG)
         if isinstance(settings.get("mixture"), dict):
             settings["mixture"].setdefault("members", 1)  # an older run has one network
+        if isinstance(settings.get("gbdt"), dict):
+            settings["gbdt"].setdefault("loss", "cross_entropy")
         config = parse_config(settings, str(path / CONFIG))
         tensors, _ = read_tensors(path / MODEL)
         try:

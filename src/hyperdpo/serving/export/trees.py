@@ -84,11 +84,16 @@ class ExportedTrees:
         import onnx
         from onnx import helper, numpy_helper
 
-        attributes = ensemble_attributes([booster.dump_model() for booster in self._boosters])
+        models = [booster.dump_model() for booster in self._boosters]
+        attributes = ensemble_attributes(models)
+        # From the trees' sum to a gain from 0 to 1.
+        link = ("Sigmoid",) if models[0]["objective"] == "cross_entropy" else ("Clip", "tree_least", "tree_most")
         count, features = len(self.texts), len(self.origins)
-        constants = {
+        constants: dict[str, np.ndarray] = {
             "tree_rows_shape": np.array([-1, features], np.int64),
             "tree_models": np.array([count], np.int64),
+            "tree_least": np.array(0, np.float32),
+            "tree_most": np.array(1, np.float32),
         }
         raw, nodes = "features", []
         if self.origins.any():
@@ -101,7 +106,7 @@ class ExportedTrees:
         nodes += [
             helper.make_node("Reshape", [raw, "tree_rows_shape"], ["tree_rows"]),
             helper.make_node("TreeEnsembleRegressor", ["tree_rows"], ["tree_sums"], domain=OPSET[0], **attributes),
-            helper.make_node("Sigmoid", ["tree_sums"], ["tree_gains"]),
+            helper.make_node(link[0], ["tree_sums", *link[1:]], ["tree_gains"]),
             helper.make_node("Shape", ["features"], ["tree_lists"], start=0, end=2),
             helper.make_node("Concat", ["tree_lists", "tree_models"], ["tree_shape"], axis=0),
             helper.make_node("Reshape", ["tree_gains", "tree_shape"], ["tree_lists_gains"]),
@@ -122,15 +127,18 @@ def ensemble_attributes(models: Sequence[Any]) -> dict[str, Any]:
         models: what LightGBM's ``dump_model`` says of each.
 
     Raises:
-        InputError: another objective than cross-entropy, splits on categories, or zeros that count as missing.
+        InputError: another objective than those of expected gains, splits on categories, zeros that count as missing.
     """
     names = ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")
     nodes: dict[str, list[Any]] = {name: [] for name in (*names, "missing_value_tracks_true")}
     leaves: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
     trees = [(target, tree["tree_structure"]) for target, model in enumerate(models) for tree in model["tree_info"]]
     for model in models:
-        if model["objective"] != "cross_entropy":
-            raise InputError(f"export: found trees of the objective {model['objective']}; expected cross_entropy")
+        if model["objective"] not in ("cross_entropy", "regression") or model["objective"] != models[0]["objective"]:
+            raise InputError(
+                f"export: found trees of the objective {model['objective']}; expected cross_entropy or regression, the "
+                "same for all"
+            )
     for number, (target, root) in enumerate(trees):
         queue = [root]  # a node's id is its place
         for place, node in enumerate(queue):
