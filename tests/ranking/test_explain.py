@@ -22,11 +22,11 @@ from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import TREES, RankRun
 from hyperdpo.ranking.training import make_accelerator
 
-TREE_SETTINGS = {"trees": 5, "threads": 1}
+TREE_SETTINGS = {"trees": 5, "threads": 1, "loss": "cross_entropy"}
 KINDS = {
     "product": {},
     "gain": {"mixture": {"form": "gain"}},
-    "gbdt": {"mixture": {"form": "gain"}, "scorer": {"kind": "gbdt"}, "gbdt": TREE_SETTINGS},
+    "gbdt": {"mixture": {"form": "gain"}, "scorer": {"kind": "gbdt"}, "gbdt": TREE_SETTINGS | {"loss": "l2"}},
     "blend": {"mixture": {"form": "gain"}, "scorer": {"kind": "blend", "width": 8}, "gbdt": TREE_SETTINGS},
 }
 #: Three objectives for a line of weights that is not an edge.
@@ -122,13 +122,14 @@ def test_contributions_sum_to_what_lightgbm_predicts(runs, data, kind, tmp_path)
     assert found.trees.features == tuple(run.transform.columns)
     for j, name in enumerate(found.names):
         booster = lightgbm.Booster(model_file=next((tmp_path / "run" / TREES).glob(f"{j}-*")))
-        assert found.trees.spaces[name] == "log-odds"
-        log_odds = booster.predict(raw, raw_score=True)[order]
-        np.testing.assert_allclose(found.trees.contributions[name].sum(1), log_odds, atol=1e-9)
-        np.testing.assert_allclose(1 / (1 + np.exp(-log_odds)), run.ranker.trees(part)[order, j], rtol=1e-5)
+        assert found.trees.spaces[name] == {"gbdt": "gain", "blend": "log-odds"}[kind]
+        predicted = booster.predict(raw, raw_score=True)[order]
+        np.testing.assert_allclose(found.trees.contributions[name].sum(1), predicted, atol=1e-9)
+        gains = predicted.clip(0, 1) if kind == "gbdt" else 1 / (1 + np.exp(-predicted))
+        np.testing.assert_allclose(gains, run.ranker.trees(part)[order, j], rtol=1e-5)
         for i in range(3):
             leading = found.trees.leading(name, i, len(found.trees.features))
-            assert sum(leading.values()) == pytest.approx(log_odds[i] - log_odds[i + 1], abs=1e-9)
+            assert sum(leading.values()) == pytest.approx(predicted[i] - predicted[i + 1], abs=1e-9)
             sizes = [abs(value) for value in leading.values()]
             assert sizes == sorted(sizes, reverse=True)
 

@@ -136,7 +136,7 @@ def test_what_a_graph_cannot_hold_is_refused_in_one_line() -> None:
     for more, words in (
         ({"categorical_feature": [0], "min_data_per_group": 1, "cat_smooth": 1}, "split on categories"),
         ({"zero_as_missing": True}, "zeros for missing values"),
-        ({"objective": "regression"}, "objective regression"),
+        ({"objective": "poisson"}, "objective poisson"),
     ):
         with pytest.raises(InputError, match=words):
             ensemble_attributes([trained(x, y, **more).dump_model()])
@@ -145,6 +145,7 @@ def test_what_a_graph_cannot_hold_is_refused_in_one_line() -> None:
 # --- Runs
 
 KINDS = {"gbdt": {}, "blend": {"width": 8}}
+LOSSES = {"gbdt": "cross_entropy", "blend": "l2"}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RankRun]:
         out = tmp_path_factory.mktemp(kind) / "run"
         settings: dict[str, Any] = {"objectives": [{"name": "a"}, {"name": "b"}], "mixture": {"form": "gain"}}
         settings |= {"scorer": {"kind": kind, **own}, "gbdt": {"trees": 20, "min_items_in_leaf": 3, "threads": 1}}
+        settings["gbdt"]["loss"] = LOSSES[kind]
         run = fit_toy(table, out=out, **settings)
         if kind == "blend":
             run.ranker.use(tree_weight=0.5)
