@@ -69,6 +69,16 @@ def fitted(generated: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def product_run(generated: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the form ``product``, which answers at any temperatures; not to be changed."""
+    run = tmp_path_factory.mktemp("fitted") / "product"
+    arguments = ["rank", "fit", str(generated[0]), "--out", str(run), "--preset", "mslr", "--cpu"]
+    arguments += ["--objectives", ",".join(CLICKS), "--set", "mixture.form=product"]
+    assert main([*arguments, *TINY_OPTIONS]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
 def fitted_five(generated: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory for all five objectives of the preset; not to be changed."""
     run = tmp_path_factory.mktemp("fitted") / "five"

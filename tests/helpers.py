@@ -79,7 +79,7 @@ def with_time_stamps(table: GroupedTable | None = None) -> GroupedTable:
 def toy_settings(**overrides: Any) -> dict[str, Any]:
     """Settings for :func:`toy_table`; nested overrides are merged."""
     objectives = [{"name": "a", "target": "l1"}, {"name": "b", "target": "softmax"}]
-    return merged({"objectives": objectives, **TINY}, overrides)
+    return merged({"objectives": objectives, "mixture": {"form": "product"}, **TINY}, overrides)
 
 
 def toy_config(**overrides: Any) -> RankConfig:

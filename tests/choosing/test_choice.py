@@ -348,15 +348,20 @@ def test_a_point_is_chosen_on_the_validation_groups(command, fitted, generated, 
 
     run = RankRun.load(fitted)
     table = hyperdpo.data.cache.read_table(generated[0])
-    front = run.front(run.examples(run.part(table, "validation")[1]), list(point["weights"].values()), [point["scale"]])
+    front = run.front(
+        run.examples(run.part(table, "validation")[1]),
+        list(point["weights"].values()),
+        [point["scale"]],
+        main_share=point["main_share"],
+    )
     assert front.main[0] == pytest.approx(point["metrics"]["main"]["value"], abs=1e-6)
     arguments = [str(generated[0]) if a == "DATA" else a for a in point["command"].split()[1:]]
     assert command(*arguments, "--cpu").code == 0
 
 
-def test_temperatures_of_a_mixture_are_part_of_the_command(command, fitted, generated, tmp_path):
+def test_temperatures_of_a_mixture_are_part_of_the_command(command, product_run, generated, tmp_path):
     options = ["--maximize", CLICKS[1], "--points", 4, "--scales", "1", "--cpu", "--out", tmp_path / "p.json"]
-    done = command("choose", fitted, generated[0], "--require", "main>=0.1", *options)
+    done = command("choose", product_run, generated[0], "--require", "main>=0.1", *options)
     assert done.code == 0, done.err
     point = read(tmp_path / "p.json")
     assert point["temperatures_searched"]
@@ -449,11 +454,11 @@ def test_a_ranker_chooses_from_arrays(tmp_path):
     y, labels = table.column("relevance"), {"a": table.column("a"), "b": table.column("b")}
     qid = np.repeat(table.qids, table.group_sizes)
     ranker = HyperRanker(["a", "b"], device="cpu", **TINY).fit(X, y, qid=qid, labels=labels)
-    settings = {"maximize": "a", "points": 5, "scales": [1.0, 2.0], "fixed_temperatures": True}
+    settings = {"maximize": "a", "points": 5, "scales": [1.0, 2.0]}
     choice = ranker.choose(X, y, ["b>=0.3"], qid=qid, labels=labels, **settings)
     assert choice.met
     assert set(choice.metrics) == {"a", "b", "main"}
-    scores = ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale)
+    scores = ranker.predict(X, qid=qid, weights=choice.weights, scale=choice.scale, main_share=choice.main_share)
     groups = [qid == q for q in table.qids]
     ndcg = [ndcg_score([labels["a"][g]], [scores[g]], k=10) for g in groups if labels["a"][g].any()]
     assert choice.metrics["a"].value == pytest.approx(np.mean(ndcg), abs=1e-6)

@@ -552,7 +552,7 @@ def test_mistakes_of_a_comparison_get_one_line(generated, tmp_path, command, opt
 
 def test_a_model_at_any_temperature_is_scored_from_the_command_line(generated, tmp_path, command):
     run_path, scores = tmp_path / "run", tmp_path / "scores.txt"
-    arguments = ["--preset", "mslr", "--objectives", "url_clicks,quality", "--cpu"]
+    arguments = ["--preset", "mslr", "--objectives", "url_clicks,quality", "--cpu", "--set", "mixture.form=product"]
     assert command("rank", "fit", generated[0], "--out", run_path, *arguments, *TINY_OPTIONS).code == 0
     found = []
     for option, betas in (("--beta", "1,1"), ("--beta", "1,0.5"), ("--temperature", "1,0.5")):

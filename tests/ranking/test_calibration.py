@@ -77,7 +77,7 @@ def test_predictions_per_group_with_signal_are_turned_back(gain_run, generated) 
             assert new["predicted"] == pytest.approx(old["predicted"], rel=1e-5)
 
 
-def test_the_front_of_expected_gains_has_it(gain_run, fitted, generated, tmp_path, command) -> None:
+def test_the_front_of_expected_gains_has_it(gain_run, product_run, generated, tmp_path, command) -> None:
     out = tmp_path / "front.json"
     done = command("rank", "front", gain_run, generated[0], "--points", "3", "--out", out, "--cpu")
     assert done.code == 0, done.err
@@ -86,5 +86,5 @@ def test_the_front_of_expected_gains_has_it(gain_run, fitted, generated, tmp_pat
     _, part = run.part(read_table(generated[0]))
     assert written["calibration"] == calibration(run, run.examples(part))
     assert "predicted and observed" in done.out
-    assert command("rank", "front", fitted, generated[0], "--points", "3", "--out", out, "--cpu").code == 0
+    assert command("rank", "front", product_run, generated[0], "--points", "3", "--out", out, "--cpu").code == 0
     assert "calibration" not in read_json(out)

@@ -21,7 +21,7 @@ from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
 
 KINDS = {
-    "product": {},
+    "product": {"mixture": {"form": "product"}},
     "gain": {"mixture": {"form": "gain"}},
     "blend": {"mixture": {"form": "gain"}, "scorer": {"kind": "blend", "width": 8}, "gbdt": {"trees": 5, "threads": 1}},
 }

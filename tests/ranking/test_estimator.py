@@ -371,7 +371,8 @@ def test_a_front_has_the_points_and_scales_asked_for(fitted):
     assert front.hypervolume >= max(first.hypervolume, second.hypervolume) > 0
 
 
-def test_a_front_at_other_temperatures_is_that_of_the_scores_there(fitted):
+def test_a_front_at_other_temperatures_is_that_of_the_scores_there():
+    fitted = ranker(mixture={"form": "product"}).fit(**DATA)
     front = fitted.front(**NEW, points=3, temperatures=[0.5, 2.0])
     assert front.temperatures.tolist() == [[0.5, 2.0]] * 3
     assert not np.allclose(front.metrics, fitted.front(**NEW, points=3).metrics)
@@ -442,7 +443,7 @@ def test_data_that_cannot_be_learned_from_is_refused(data, words):
         ({"weights": [0.5, 0.6]}, ["weights", "sum"]),
         ({"weights": [np.float64(0.5), "half"]}, ["weights [0.5, 'half']"]),
         ({"weights": np.array([["a", "b"], ["c", "d"]])}, ["weights [['a', 'b'], ['c', 'd']]"]),
-        ({"temperatures": [np.float64(0.5), "one"]}, ["temperatures [0.5, 'one']"]),
+        ({"temperatures": [0.5, 1.0]}, ["temperatures", "expected gains"]),
         ({"scale": np.array(["one"])}, ["scale: found ['one']"]),
         ({"weights": [1.0]}, ["weights", "1 values", "expected 2"]),
         ({"weights": np.full((2, 2), 0.5)}, ["weights", "(2, 2)"]),
@@ -519,7 +520,10 @@ def test_a_group_without_a_name_is_refused():
 
 
 def test_other_temperatures_are_an_argument_of_predict():
-    model = ranker(parametrization="mixture").fit(**DATA)
+    model = ranker(mixture={"form": "product"}).fit(**DATA)
+    assert "temperatures [0.5, 'one']" in refusal(
+        lambda: model.predict(X=NEW["X"], qid=NEW["qid"], temperatures=[np.float64(0.5), "one"])
+    )
     rows = {"X": DATA["X"], "qid": DATA["qid"], "weights": [0.5, 0.5]}
     assert not np.allclose(model.predict(**rows, temperatures=[0.5, 2.0]), model.predict(**rows))
 

@@ -24,7 +24,7 @@ from hyperdpo.ranking.training import make_accelerator
 
 TREE_SETTINGS = {"trees": 5, "threads": 1, "loss": "cross_entropy"}
 KINDS = {
-    "product": {},
+    "product": {"mixture": {"form": "product"}},
     "gain": {"mixture": {"form": "gain"}},
     "gbdt": {"mixture": {"form": "gain"}, "scorer": {"kind": "gbdt"}, "gbdt": TREE_SETTINGS | {"loss": "l2"}},
     "blend": {"mixture": {"form": "gain"}, "scorer": {"kind": "blend", "width": 8}, "gbdt": TREE_SETTINGS},

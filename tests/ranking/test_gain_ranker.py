@@ -260,6 +260,9 @@ def test_settings_without_effect_on_the_form_are_refused(data, tmp_path, command
     fit = ("rank", "fit", data, "--config", config, "--out", tmp_path / "fit", "--set")
     done = command(*fit, "mixture.main_share=0.2")
     assert done.code == 2
+    assert "beta is 2, but expected gains" in done.err
+    done = command(*fit, "mixture.main_share=0.2", "--set", "mixture.form=product")
+    assert done.code == 2
     assert "mixture.main_share applies only to mixture.form gain" in done.err
     done = command(*fit, "mixture.form=gain")
     assert done.code == 2

@@ -15,7 +15,7 @@ Variants = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 #: Mixtures are trained without sampled weights, and so without the penalty on them.
 GAIN: dict[str, Any] = {"parametrization": "mixture", "mixture": {"form": "gain"}, "training": {"penalty": 0.0}}
-MIXTURE: dict[str, Any] = {"parametrization": "mixture", "training": {"penalty": 0.0}}
+MIXTURE: dict[str, Any] = {"parametrization": "mixture", "mixture": {"form": "product"}, "training": {"penalty": 0.0}}
 #: Models for one w take only the parametrisations that do not take w.
 _FIXED: dict[str, Any] = {
     "scratch": {"parametrization": "scratch"},
@@ -26,8 +26,8 @@ _FIXED: dict[str, Any] = {
 RANK_VARIANTS: Variants = {
     "hyperdpo": {
         "mixture": MIXTURE,
-        "exact": {**MIXTURE, "mixture": {"smoothing": 0.0, "power": 1.0}},
-        "power": {**MIXTURE, "mixture": {"power": (0.25, 0.5, 1.0)}},
+        "exact": {**MIXTURE, "mixture": {"form": "product", "smoothing": 0.0, "power": 1.0}},
+        "power": {**MIXTURE, "mixture": {"form": "product", "power": (0.25, 0.5, 1.0)}},
         "gain": GAIN,
         "gbdt": {**GAIN, "scorer": {"kind": "gbdt"}},
         "blend": {**GAIN, "scorer": {"kind": "blend"}},

@@ -25,6 +25,7 @@ from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines, fit_transform
+from hyperdpo.ranking.forms import GAIN_ONLY, PRODUCT_ONLY, with_form
 from hyperdpo.ranking.gain_ranker import MEMBERS, MEMBERS_OF_SMALL, SMALL_ITEMS, GainRanker
 from hyperdpo.ranking.gains import gain_examples, prepare_ranker, settle_columns, train_trees
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
@@ -182,9 +183,6 @@ def prepare(
                 reduce=array_sum(accelerator),
             )
     scores = {name: by_table[id(part.table)] for name, part in parts.items() if id(part.table) in by_table}
-    if config.mixture.members is None:
-        members = MEMBERS_OF_SMALL if int(train_part.sizes.sum()) <= SMALL_ITEMS else MEMBERS
-        config = replace(config, mixture=replace(config.mixture, members=members))
     if config.beta is not None:
         spread = spread_within_groups(scores["train"][train_part.rows()], train_part.sizes)
         config = with_numbers(config, spread, train_part.table.source)
@@ -205,6 +203,10 @@ def prepare(
         for name in features
     }
     _check_signal(examples["train"])
+    config = with_form(config, base_source, examples["train"].measured_gains, say)
+    if config.mixture.members is None:
+        members = MEMBERS_OF_SMALL if examples["train"].num_items <= SMALL_ITEMS else MEMBERS
+        config = replace(config, mixture=replace(config.mixture, members=members))
     return Prepared(
         config,
         dict(parts),
@@ -294,7 +296,7 @@ def conditioned_settings(config: RankConfig) -> dict[str, Any]:
         return known
     read = settings[section]
     if section == "mixture":  # each form has settings of its own
-        others = GAIN_ONLY if config.mixture.form == "product" else PRODUCT_ONLY
+        others = PRODUCT_ONLY if config.mixture.form == "gain" else ("form", *GAIN_ONLY)
         read = {name: value for name, value in read.items() if name not in others}
     if config.scorer.kind in WITH_TREES:
         known["gbdt"] = {name: value for name, value in settings["gbdt"].items() if name not in ("levels", "threads")}
@@ -390,7 +392,6 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
 #: Settings of a training that say how w is drawn and what follows from it: nothing to one without sampled w.
 SAMPLING = {"alpha", "weights_per", "vertex_share", "stratified", "draws", "penalty", "sampling_factor"}
 #: Settings of a mixture that only one form reads.
-GAIN_ONLY, PRODUCT_ONLY = {"form", "members", "main_share", "learned_main"}, {"distillation", "smoothing", "power"}
 #: Settings of a training that no result depends on.
 UNREAD = {"checkpoint_seconds"}
 

@@ -382,9 +382,9 @@ class RankRun:
         path = Path(path)
         run = read_run(path, "rank", READABLE_VERSIONS)
         settings = read_json(path / CONFIG)
-        if isinstance(settings.get("mixture"), dict):
-            settings["mixture"].setdefault("members", 1)  # an older run has one network
-        if isinstance(settings.get("gbdt"), dict):
+        if isinstance(settings, dict) and isinstance(settings.get("mixture"), dict):
+            settings["mixture"] = {"members": 1, "form": "product"} | settings["mixture"]  # what older runs had
+        if isinstance(settings, dict) and isinstance(settings.get("gbdt"), dict):
             settings["gbdt"].setdefault("loss", "cross_entropy")
         config = parse_config(settings, str(path / CONFIG))
         tensors, _ = read_tensors(path / MODEL)

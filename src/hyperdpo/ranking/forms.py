@@ -1,0 +1,59 @@
+"""Which form a mixture has where none is asked for: expected gains, or the product with the base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from hyperdpo.ranking.base_scores import BaseSource
+from hyperdpo.ranking.betas import check_beta
+from hyperdpo.ranking.config import WITH_TREES, MixtureConfig, RankConfig
+from hyperdpo.ranking.mixture_config import Form
+
+#: Settings of the form ``product`` alone.
+PRODUCT_ONLY = ("distillation", "smoothing", "power")
+#: Settings of the form ``gain`` alone.
+GAIN_ONLY = ("members", "main_share", "learned_main")
+
+
+def with_form(
+    config: RankConfig, base_source: BaseSource, gains: np.ndarray, say: Callable[[str], None] | None = None
+) -> RankConfig:
+    """The configuration with a form, where ``mixture.form`` is null.
+
+    Args:
+        gains: (N, M) of the training rows, directions flipped; NaN where an item is not judged.
+        say: called with the form that is taken, and why.
+
+    Raises:
+        InputError: a β and settings of expected gains.
+    """
+    if config.mixture.form is not None or config.parametrization != "mixture":
+        return config
+    form, why = _form(config, base_source, gains)
+    if say is not None:
+        say(f"mixture.form: {form}, because {why}")
+    config = replace(config, mixture=replace(config.mixture, form=form))
+    check_beta(config)
+    return config
+
+
+def _form(config: RankConfig, base_source: BaseSource, gains: np.ndarray) -> tuple[Form, str]:
+    """The form, and the reason."""
+    usual = MixtureConfig()
+    if config.scorer.kind in WITH_TREES:
+        return "gain", f"scorer.kind is {config.scorer.kind}"
+    own: dict[Form, tuple[str, ...]] = {"product": PRODUCT_ONLY, "gain": GAIN_ONLY}
+    for form, names in own.items():
+        for name in names:
+            if getattr(config.mixture, name) != getattr(usual, name):
+                return form, f"mixture.{name} is set"
+    if config.beta is not None or any(objective.beta != 1 for objective in config.objectives):
+        return "product", "a temperature β is set"
+    if base_source.kind != "trained":
+        return "product", "base scores are given"
+    if np.fmin.reduce(gains, axis=None, initial=0.0) < 0:
+        return "product", "a label is negative"
+    return "gain", "the base is trained here"
