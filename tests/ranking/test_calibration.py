@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def test_equal_predictions_stay_together() -> None:
         {"predicted": 0.0, "observed": 44.5, "count": 90},
         {"predicted": 1.0, "observed": 94.5, "count": 10},
     ]
+
+
+def test_an_item_of_weight_two_counts_as_two_and_one_of_weight_zero_not_at_all() -> None:
+    rng = np.random.default_rng(1)
+    predicted, observed, weights = rng.random(60), rng.random(60), rng.integers(0, 4, 60)
+    found = deciles(predicted, observed, weights)
+    repeated = deciles(np.repeat(predicted, weights), np.repeat(observed, weights))
+    assert sum(one["count"] for one in found) == (weights > 0).sum()
+    for one, other in zip(found, repeated, strict=True):
+        assert one["predicted"] == pytest.approx(other["predicted"])
+        assert one["observed"] == pytest.approx(other["observed"])
+
+
+def test_calibration_counts_groups_by_their_weights(gain_run, generated) -> None:
+    """Groups of weight 0 might as well be missing."""
+    run, table = RankRun.load(gain_run), read_table(generated[0])
+    times = np.arange(len(table.qids)) % 2
+    weighted = replace(run.examples(Part.whole(table)), group_weights=times.astype(np.float32))
+    found = calibration(run, weighted)
+    expected = calibration(run, run.examples(Part(table, np.flatnonzero(times))))
+    for name in expected:
+        for one, other in zip(found[name], expected[name], strict=True):
+            assert one["predicted"] == pytest.approx(other["predicted"], rel=1e-4)
+            assert one["observed"] == pytest.approx(other["observed"], rel=1e-4)
 
 
 def test_observed_gains_are_labels_over_the_ideal_dcg_in_every_group(gain_run, generated) -> None:

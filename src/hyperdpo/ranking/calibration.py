@@ -18,25 +18,30 @@ from hyperdpo.ranking.run import RankRun
 PARTS = 10
 
 
-def deciles(predicted: np.ndarray, observed: np.ndarray) -> list[dict[str, Any]]:
+def deciles(predicted: np.ndarray, observed: np.ndarray, weights: np.ndarray | float = 1.0) -> list[dict[str, Any]]:
     """Mean prediction and mean observation of the tenths of the items, from the smallest prediction to the largest.
 
     Equal predictions stay together, so a tenth may be larger than others, or empty: empty ones are left out.
 
     Args:
         predicted, observed: (N,).
+        weights: (N,) how much an item counts in the tenths and in the means, or one number for all. Items of weight 0
+            are left out.
 
     Returns:
-        ``predicted``, ``observed`` and ``count`` of each tenth.
+        ``predicted``, ``observed`` and ``count`` of each tenth; the count is that of the items.
     """
-    if not len(predicted):
+    weights = np.broadcast_to(weights, predicted.shape)
+    counted = weights > 0
+    if not counted.any():
         return []
-    cuts = np.quantile(predicted, np.arange(1, PARTS) / PARTS)
-    part = np.searchsorted(cuts, predicted, side="right")
+    predicted, observed, weights = predicted[counted], observed[counted], weights[counted]
+    cuts = np.quantile(predicted, np.arange(1, PARTS) / PARTS, method="inverted_cdf", weights=weights)
+    part = np.searchsorted(cuts, predicted, side="left")
     return [
         {
-            "predicted": float(predicted[part == p].mean()),
-            "observed": float(observed[part == p].mean()),
+            "predicted": float(np.average(predicted[part == p], weights=weights[part == p])),
+            "observed": float(np.average(observed[part == p], weights=weights[part == p])),
             "count": int((part == p).sum()),
         }
         for p in np.unique(part)
@@ -49,9 +54,9 @@ def calibration(
 ) -> dict[str, list[dict[str, Any]]] | None:
     """The deciles of each column of a run of expected gains, and of ``main`` where its label is known.
 
-    Both sides are expectations over all groups: a group without a positive label has gains of 0. Columns that
-    ``metric.empty: skip`` has divided by the share of groups with signal are multiplied by it again. NDCG is the run's
-    own, which its columns are about.
+    Both sides are expectations over all groups, with the groups' weights: a group without a positive label has gains
+    of 0. Columns that ``metric.empty: skip`` has divided by the share of groups with signal are multiplied by it again.
+    NDCG is the run's own, which its columns are about.
 
     Args:
         examples: from :meth:`~hyperdpo.ranking.run.RankRun.examples`. Items that are not judged are left out.
@@ -77,5 +82,5 @@ def calibration(
         found = (learned * ranker.signal_shares.unsqueeze(-1))[:, : len(names)].cpu().numpy()
         rows, mask = examples.index(group_batch)
         predicted[rows[mask]] = np.moveaxis(found, 1, -1)[mask] * own[: len(names)]
-    judged = ~np.isnan(observed.gains)
-    return {name: deciles(predicted[judged[:, j], j], seen[judged[:, j], j]) for j, name in enumerate(names)}
+    weights = ~np.isnan(observed.gains) * np.reshape(examples.row_weights, (-1, 1))
+    return {name: deciles(predicted[:, j], seen[:, j], weights[:, j]) for j, name in enumerate(names)}
