@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import torch
 
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
@@ -67,6 +68,20 @@ def test_the_weighted_sum_ranks_as_the_run_does_at_any_point(runs, data, kind, s
             falling = scores[a:b][np.argsort(-summed[a:b], kind="stable")]
             kept = -np.sort(-summed[a:b]) > 1e-6
             assert np.diff(falling[kept]).max(initial=-np.inf) < 1e-4 * max(1, np.ptp(scores[a:b]))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_a_list_without_any_expected_gain_is_ranked_as_the_run_ranks_it(runs, data, monkeypatch, scale) -> None:
+    """Trees clipped at 0 may predict none: then the base decides, and at scale 1 nothing does."""
+    run, part = runs["blend"], Part(read_table(data), np.array([0]))
+    monkeypatch.setattr(run.ranker, "columns", lambda batch: torch.zeros(*batch.mask.shape, 3).mT)
+    columns = components(run, part, scale)
+    assert columns.max() == 1
+    scores = run.score(part, [0.4, 0.6], scale, main_share=0.2)
+    total = columns @ np.array([0.32, 0.48, 0.2])
+    assert (np.ptp(total) < 1e-6) == (scale == 1)
+    slope = scale * float(run.ranker.base_slope)  # s_c = (1 - 1 / c) s_base + s / c
+    np.testing.assert_allclose(np.log(total / total.max()), slope * (scores - scores.max()), atol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "npy"])

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from hyperdpo.core.gains import FLOOR
 from hyperdpo.core.point import check_scales
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
@@ -76,7 +77,8 @@ def components(
     """Columns C such that the order of sum_j v_j C_j within each list is that of the run's scores at v and the scale.
 
     v is w; for expected gains it is ((1 - λ) w, λ). Column j is exp(c β s_base) p_j for the form ``product``, and
-    g_base^(c - 1) g_j for the form ``gain``. One factor per list makes the largest entry of a list 1.
+    g_base^(c - 1) g_j for the form ``gain``, where g_j counts as at least :data:`~hyperdpo.core.gains.FLOOR`, as in
+    scores. One factor per list makes the largest entry of a list 1.
 
     Args:
         part: groups to score. The columns hold for these candidate lists.
@@ -113,7 +115,7 @@ def list_components(ranker: Ranker, batch: Batch, scale: torch.Tensor | float, b
     base = batch.base_scores.double().unsqueeze(1)
     c = torch.as_tensor(scale, dtype=torch.float64, device=base.device).reshape(-1, 1, 1)
     if isinstance(ranker, GainRanker):
-        logs = ranker.columns(batch).double().log() + (c - 1) * ranker.base_slope.double() * base
+        logs = ranker.columns(batch).double().clamp_min(FLOOR).log() + (c - 1) * ranker.base_slope.double() * base
     else:
         assert isinstance(ranker, MixtureRanker)
         logs = ranker.log_targets(batch).double() + c * beta * base
