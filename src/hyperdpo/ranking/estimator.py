@@ -178,9 +178,9 @@ class HyperRanker(BaseEstimator):
             weights: (m,), or (g, m) with one row per group in the order of the rows, or a mapping of names to
                 numbers (others 0); None: equal weights.
             scale: c, one number or (g,): above 1 is nearer to the base.
-            temperatures: m numbers β, one per objective; None: those of the objectives. ``mixture`` and ``temperature``
-                answer at any, the others at multiples of their own.
-            main_share: λ of the main label, one number or (g,), where ``mixture`` has ``form: gain``; None: what the
+            temperatures: m numbers β, one per objective; None: those of the objectives. ``temperature`` and a
+                mixture of ``form: product`` answer at any, expected gains at none, others at multiples of their own.
+            main_share: λ of the main label, one number or (g,), for expected gains (``form: gain``); None: what the
                 training has chosen.
             base_scores: (N,), needed where the ranker was fitted with given base scores, unless it is ``scratch`` and
                 ``scale`` is 1.
