@@ -213,13 +213,13 @@ class HyperRanker(BaseEstimator):
         points: int = 11,
         scales: Sequence[float] = (1.0,),
         temperatures: ArrayLike | None = None,
+        main_share: float | None = None,
     ) -> Front:
-        """Metrics on labelled data at ``points`` weightings and the scales; of temperatures as in :meth:`predict`."""
-        run = self._fitted()
+        """Metrics on labelled data at ``points`` weightings and the scales; the rest as in :meth:`predict`."""
+        run, device = self._fitted(), self._device()
         part, base = self._labelled(X, y, qid, labels, base_scores)
-        examples = run.examples(part, base_scores=base, device=self._device())
-        grid = weight_grid(len(self.objectives_), points)
-        return run.front(examples, grid, scales, temperatures=temperatures, device=self._device())
+        examples, grid = run.examples(part, base_scores=base, device=device), weight_grid(len(self.objectives_), points)
+        return run.front(examples, grid, scales, temperatures=temperatures, main_share=main_share, device=device)
 
     def choose(
         self,

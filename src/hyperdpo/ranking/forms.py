@@ -34,7 +34,8 @@ def with_form(
         return config
     form, why = _form(config, base_source, gains)
     if say is not None:
-        say(f"mixture.form: {form}, because {why}")
+        unread = "; targets, transforms and target temperatures are not read" if form == "gain" else ""
+        say(f"mixture.form: {form}, because {why}{unread}")
     config = replace(config, mixture=replace(config.mixture, form=form))
     check_beta(config)
     return config

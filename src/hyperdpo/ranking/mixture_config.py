@@ -11,6 +11,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.validation import Float, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 Form = Literal["product", "gain"]
+#: A share λ of the main label. With 1, no weighting would differ from another.
 Share = Annotated[Float, Field(ge=0, lt=1)]
 #: A power of a power mean.
 Power = Annotated[Float, Field(ge=0, le=LARGEST_POWER)]

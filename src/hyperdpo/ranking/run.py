@@ -368,6 +368,7 @@ class RankRun:
                 "data": self.data,
                 "features": list(self.transform.columns),
                 "chosen": self.ranker.chosen,
+                "constants": self.ranker.constants,
                 "temperatures": dict(zip(self.objectives, self.betas, strict=True)),
                 "base": {"kind": self.base_source.kind, "column": self.base_source.column},
             },
