@@ -71,6 +71,7 @@ def rows(draw):
     st.booleans(),
     st.sampled_from([None, 2]),
 )
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_features_become_arrays_and_the_rest_is_what_orjson_reads(groups, named, indent):
     body = json.dumps({"groups": groups} if named else groups[0], indent=indent).encode()
     found = parsed(body)

@@ -203,7 +203,7 @@ def prepare(
         for name in features
     }
     _check_signal(examples["train"])
-    config = with_form(config, base_source, examples["train"].measured_gains, say)
+    config = with_form(config, base_source, say)
     if config.mixture.members is None:
         members = MEMBERS_OF_SMALL if examples["train"].num_items <= SMALL_ITEMS else MEMBERS
         config = replace(config, mixture=replace(config.mixture, members=members))

@@ -45,7 +45,7 @@ class MixtureConfig:
     form: Form | None = None
     """``product``: the base, multiplied by the weighted sum of the targets. ``gain``: the weighted sum of expected
     gains, the main label's among them; β, targets, transforms, distillation, smoothing and power have no effect. null:
-    ``gain``, but ``product`` where base scores are given, a label is negative, or a setting of ``product`` is set (β,
+    ``gain``, but ``product`` where base scores are given, or a setting of ``product`` is set (β,
     distillation, smoothing, power); ``fit`` says which."""
     main_share: Share | None = None
     """Only form ``gain``: λ, the share of the main label where none is asked for. null: the one with the best
