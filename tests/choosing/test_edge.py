@@ -22,6 +22,7 @@ from hyperdpo.data.splits import Part
 from hyperdpo.ranking.evaluation import evaluate_front, ranker_scores
 from hyperdpo.ranking.metrics import NdcgSettings, ndcg
 
+CLICKED = [{"name": "a", "target": "l1", "propensity": "seen"}, {"name": "b", "target": "softmax"}]
 NO_SEARCH = Effort(points=2, rounds=0, price_rounds=0)
 
 
@@ -95,11 +96,20 @@ def test_the_edge_has_at_every_weight_what_sklearn_measures_there(k):
         ({"mixture": {"form": "gain"}}, [0.0], 2.0),
         ({}, [], 1.0),
         ({}, [], 0.7),
+        ({"weight": "times"}, [], 1.0),
+        ({"weight": "times", "mixture": {"form": "gain"}, "objectives": CLICKED}, [0.2], 1.0),
     ],
 )
 def test_the_edge_of_a_run_has_the_metrics_of_its_front_at_all_weights(overrides, share, scale):
     table = toy_table(12, largest=8)
     table.values[:, 1:7] = table.values[:, 1:7].round()  # some documents are alike, so tied at all weights
+    if "weight" in overrides:
+        more = {
+            "times": np.repeat(np.arange(12) % 5, table.group_sizes),
+            "seen": 1 / (1 + np.arange(table.num_rows) % 4),
+        }
+        values = np.column_stack([table.values, *more.values()]).astype(np.float32)
+        table = replace(table, values=values, columns=(*table.columns, *more))
     run = fit_toy(table, **overrides)
     examples = run.examples(Part.whole(table))
     sample = rank_sample(run, examples)

@@ -311,6 +311,13 @@ def test_columns_of_objectives_that_are_left_out_stay_out_of_the_features() -> N
     assert choice.left_out["k"] == "in excluded_columns"
 
 
+def test_click_columns_are_no_features_where_base_scores_replace_the_main_label() -> None:
+    choice = choose_features(click_table(), click_config(main=None), "relevance")
+    assert choice.columns == ("f", "e")
+    assert choice.left_out["k"] == "position of z"
+    assert choice.left_out["w"] == "group weight"
+
+
 def test_python_takes_propensities_and_weights_among_the_labels() -> None:
     table = click_table()
     qid = np.repeat(table.qids, 5)

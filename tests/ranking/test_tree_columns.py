@@ -8,18 +8,22 @@ import lightgbm
 import numpy as np
 import pytest
 import torch
+from helpers import toy_config, toy_table
 
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
-from hyperdpo.data.transform import column_values
+from hyperdpo.data.transform import FeatureTransform, column_values
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import RankConfig, build_config
+from hyperdpo.ranking.examples import Features, build_examples
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.gain_ranker import TREE_WEIGHTS
 from hyperdpo.ranking.gains import gain_examples
+from hyperdpo.ranking.labels import fit_labels
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
+from hyperdpo.ranking.tree_columns import train_tree_columns
 
 
 def config(kind: str, **overrides: object) -> RankConfig:
@@ -79,6 +83,41 @@ def test_a_column_is_what_lightgbm_predicts_from_the_relative_gains(runs, data) 
     raw = column_values(part, names, run.transform.origins)
     share = float(run.ranker.signal_shares[0])
     np.testing.assert_allclose(columns(run, part)[:, 0] * share, model.predict(raw).clip(0, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_trees_learn_nothing_of_items_that_are_not_judged(validated) -> None:
+    """a is judged on every other item, b on all, after it: the weights of a must not stay."""
+    table, names = toy_table(40), tuple(f"f{i}" for i in range(6))
+    objectives = [{"name": "a", "target": "l1", "unjudged": -1}, {"name": "b", "target": "softmax"}]
+    gbdt = {"trees": 8, "leaves": 4, "min_items_in_leaf": 5, "threads": 1, "patience": 2}
+    settings = toy_config(objectives=objectives, mixture={"form": "gain"}, scorer={"kind": "gbdt"}, gbdt=gbdt)
+    parts = split_table(table, settings)
+    unjudged = np.arange(table.num_rows) % 2 == 1
+    if not validated:
+        unjudged[parts["validation"].rows()] = True
+    table.values[unjudged, table.columns.index("a")] = -1
+    labels = fit_labels(settings, {"train": parts["train"]}, main_is_trained=False)[0].objectives
+    rows, found = {}, {}
+    for name in ("train", "validation"):
+        features = Features(parts[name], FeatureTransform.fit(parts[name], names), 1e9)
+        made = build_examples(parts[name], labels, None, features=features)
+        found[name] = gain_examples(made, None, settings.metric)
+        rows[name] = column_values(parts[name], names)
+    models = train_tree_columns(found["train"], found["validation"], names, config=settings.gbdt).models
+    params = dict(objective=settings.gbdt.loss, num_leaves=4, learning_rate=settings.gbdt.learning_rate)
+    params |= dict(min_data_in_leaf=5, seed=0, deterministic=True, force_col_wise=True, num_threads=1, verbosity=-1)
+    for j in (0, 1):
+        sets: list[lightgbm.Dataset] = []
+        for name, examples in found.items():
+            weight = None if j else (~unjudged[parts[name].rows()]).astype(np.float32)
+            label, reference = examples.targets[:, j].copy(), sets[0] if sets else None
+            sets.append(lightgbm.Dataset(rows[name], label, weight=weight, reference=reference, params=params))
+        more = {}
+        if validated or j:
+            more = dict(valid_sets=sets[1:], callbacks=[lightgbm.early_stopping(2, verbose=False)])
+        expected = lightgbm.train(params, sets[0], 8, **more).predict(rows["train"])
+        np.testing.assert_allclose(models[j].part_scores(parts["train"]), expected, rtol=1e-5)
 
 
 def test_a_blend_is_the_weighted_mean_of_heads_and_trees(runs, data) -> None:

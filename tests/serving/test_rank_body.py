@@ -5,7 +5,7 @@ import json
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperdpo.serving.server import rank_body

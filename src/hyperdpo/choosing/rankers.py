@@ -263,9 +263,9 @@ class PointMeasure:
 
     @torch.inference_mode()
     def edge(self, point: np.ndarray) -> np.ndarray | None:
-        """(K, 10,001) sums of NDCG over all lists: at every weight w = (i, 10,000 - i) / 10,000, else as at a point.
+        """(K, 10,001) sums over all lists of NDCG times the group's weight: at every w = (i, 10,000 - i) / 10,000.
 
-        None: the ranking there is not that of a weighted sum.
+        The rest is as at the point. None: the ranking there is not that of a weighted sum.
         """
         m, ranker = len(self.run.objectives), self.run.ranker
         betas = point[m + 1 : 2 * m + 1]
@@ -298,7 +298,8 @@ class PointMeasure:
         def metrics(rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
             known = mask[..., rows, :]
             found = ndcg(scores(rows, parts), labels[:, rows], known, self.settings, ideal[:, rows])
-            return found.double().nan_to_num(0.0).cpu().numpy()
+            weights = 1.0 if isinstance(self.weights, float) else self.weights[:, group_batch.groups[rows]]
+            return found.double().nan_to_num(0.0).cpu().numpy() * weights
 
         size = max(PASS_SCORES // mask.shape[-1], 1)
         return in_blocks(keys, size), in_blocks(metrics, size)

@@ -42,8 +42,8 @@ def choose_features(
     labelled = labelled and not table.labels
     if labelled:
         roles |= {o.column: f"label of {o.name}" for o in config.objectives}
-    if labelled and config.main is not None:
-        roles.setdefault(config.main.column, "main label")
+        if config.main is not None:
+            roles.setdefault(config.main.column, "main label")
         roles |= click_roles(config)
     if base_column is not None:
         roles.setdefault(base_column, "base scores")

@@ -373,7 +373,12 @@ def _lambdarank(gains: np.ndarray, metric: NdcgSettings) -> dict[str, Any]:
 
 
 def boost(
-    datasets: list[Any], labels: Sequence[np.ndarray], own: Mapping[str, Any], config: GbdtConfig, seed: int
+    datasets: list[Any],
+    labels: Sequence[np.ndarray],
+    own: Mapping[str, Any],
+    config: GbdtConfig,
+    seed: int,
+    weights: Sequence[np.ndarray] | None = None,
 ) -> str:
     """A model's text.
 
@@ -381,10 +386,14 @@ def boost(
         datasets: from :func:`binned`.
         labels: (N,) of each data set's rows.
         own: LightGBM's settings of the objective and its metric.
+        weights: (N,) of each data set's rows, which it keeps; None: those it has.
     """
     lightgbm = _lightgbm()
     for dataset, label in zip(datasets, labels, strict=True):
         dataset.set_label(label)
+    for dataset, weight in zip(datasets, weights or (), strict=weights is not None):
+        # set_weight would leave the weights of the last training where all of these are 1.
+        dataset.set_field("weight", None if (weight == 1).all() else weight.astype(np.float32))
     settings = _settings(config, seed) | {"learning_rate": config.learning_rate, "num_leaves": config.leaves, **own}
     stops_early = len(datasets) > 1 and config.patience > 0
     stops = [lightgbm.early_stopping(config.patience, verbose=False)] if stops_early else []

@@ -95,6 +95,8 @@ def train_tree_columns(
 ) -> TreeColumns:
     """One LightGBM model per label, of relative gains from 0 to 1; bins are made once for all.
 
+    Items that a label does not judge have no weight in its model.
+
     Args:
         train, validation: from :func:`~hyperdpo.ranking.gains.gain_examples`. The validation groups decide when to
             stop; None: every tree is kept.
@@ -105,11 +107,13 @@ def train_tree_columns(
         InputError: a feature column is missing, or LightGBM refuses the settings.
     """
     parts = [train, *(() if validation is None else (validation,))]
-    weights = [one.row_weights for one in parts]
-    rows = binned([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed, weights)
+    rows = binned([one.part for one in parts], tuple(columns), tuple(origins), None, config, seed)
+    own = {"objective": config.loss, "metric": config.loss} | constraints(config, columns)
     models = []
     for j in range(train.targets.shape[1]):
-        own = {"objective": config.loss, "metric": config.loss} | constraints(config, columns)
-        text = boost(rows, [np.ascontiguousarray(one.targets[:, j]) for one in parts], own, config, seed)
+        labels = [np.ascontiguousarray(one.targets[:, j]) for one in parts]
+        weights = [one.row_weights * ~np.isnan(one.gains[:, j]) for one in parts]
+        used = slice(len(parts) if weights[-1].any() else 1)  # LightGBM cannot stop on rows without any weight
+        text = boost(rows[used], labels[used], own, config, seed, weights[used])
         models.append(GbdtModel(text, tuple(columns), False, config.threads, tuple(origins)))
     return TreeColumns(tuple(models))
