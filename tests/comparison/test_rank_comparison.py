@@ -46,6 +46,7 @@ from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.base_scores import BaseSource
+from hyperdpo.ranking.clicks import fit_position_power
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.fitting import split_table
 from hyperdpo.ranking.oracle import attained
@@ -433,6 +434,42 @@ def test_a_lightgbm_base_belongs_to_its_groups_and_settings(tmp_path):
     assert files(parts, trees=2) == 6
     with pytest.raises(InputError, match="no main label"):
         lightgbm_base(RankRepeat("seed-0", 0, parts, BaseSource("lightgbm")), replace(config, main=None), tmp_path)
+
+
+def test_a_lightgbm_base_learns_the_main_label_with_its_clicks_corrected(tmp_path):
+    """As from labels that were corrected by hand, where each list counts by how much they were."""
+    pytest.importorskip("lightgbm")
+    rng, table = np.random.default_rng(0), toy_table(60, largest=6)
+    values, ends = np.tile(table.values, (2, 1)), np.append(table.offsets, table.offsets[1:] + table.num_rows)
+    position = rng.integers(1, 7, len(values))  # every document is shown twice
+    clicks = (rng.random(len(values)) < np.clip(values[:, 0], 0.2, 1) / position).astype(float)
+    gbdt = {"trees": 5, "min_items_in_leaf": 2, "patience": 0}
+
+    def scores(main: dict[str, Any], label: np.ndarray, **more: Any) -> np.ndarray:
+        columns = np.column_stack([label, values[:, 1:], position, *more.values()]).astype(np.float32)
+        data = replace(
+            table,
+            values=columns,
+            columns=(*table.columns, "k", *more),
+            qids=np.arange(120),
+            offsets=ends,
+            fingerprint="x",
+        )
+        settings = {"weight": next(iter(more), None), "excluded_columns": ["k"]}
+        config = toy_config(main={"name": "relevance", "target": "l1"} | main, gbdt=gbdt, **settings)
+        parts = {"train": Part(data, np.arange(120))}
+        directory = tmp_path / "-".join([*main, *more])
+        return lightgbm_base(RankRepeat("seed-0", 0, parts, BaseSource("lightgbm")), config, directory)["train"]
+
+    found = scores({"position": "k"}, clicks)
+    documents = np.tile(np.arange(len(values) // 2), 2)
+    power = fit_position_power(clicks, position.astype(float), documents)
+    corrected = clicks * np.minimum(position**power, 10)
+    before, after = (np.add.reduceat(one, ends[:-1]) for one in (clicks, corrected))
+    counts = np.divide(after, before, out=np.ones(120), where=before > 0)
+    by_hand = scores({}, corrected, w=np.repeat(counts, np.diff(ends)))
+    np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-5)
+    assert np.ptp(found) > 0.01
 
 
 def test_the_settings_of_lightgbm_reach_its_models(tmp_path):

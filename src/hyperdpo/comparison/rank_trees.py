@@ -17,10 +17,10 @@ from hyperdpo.comparison.trainings import Trained, Training
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
-from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_atomically, write_json
 from hyperdpo.hashing import digest, fingerprint, without_unused
+from hyperdpo.ranking.clicks import read_labels, with_position_power
 from hyperdpo.ranking.config import GbdtConfig, RankConfig
 from hyperdpo.ranking.evaluation import ScoreBatch
 from hyperdpo.ranking.examples import Batch, Examples
@@ -93,8 +93,9 @@ def lightgbm_base(repeat: RankRepeat, config: RankConfig, directory: Path) -> di
     if config.main is None:
         raise InputError(NO_MAIN)
     train, validation = repeat.parts["train"], repeat.parts.get("validation")
-    main = config.main.fitted(column_values(train, (config.main.column,))[:, 0])
     columns = choose_features(train.table, config).columns
+    main = with_position_power(config.main, train, columns, config.qid_column)
+    main = main.fitted(read_labels(train, (main,), config.qid_column)[0][:, 0])
     origins = tuple(train.table.origins.get(name, 0.0) for name in columns)
     trained_on = [
         None if part is None else (part.table.fingerprint, digest(part.groups)) for part in (train, validation)

@@ -239,7 +239,8 @@ def train_gbdt_base(
     """
     config = config or GbdtConfig()
     parts = [train] if validation is None else [train, validation]
-    gains = [np.nan_to_num(main.gains(read_labels(part, (main,))[0][:, 0]), nan=0.0) for part in parts]
+    read = [read_labels(part, (main,)) for part in parts]
+    gains = [np.nan_to_num(main.gains(values[:, 0]), nan=0.0) for values, _ in read]
     if all(_are_grades(g) for g in gains):
         labels = [g.astype(np.int32) for g in gains]
         table = np.arange(max(int(g.max()) for g in labels) + 1)
@@ -248,10 +249,12 @@ def train_gbdt_base(
         scale = LabelScale.fit(main, gains[0])
         labels = [grades(scale(g), 1.0, config.levels) for g in gains]
         table = np.arange(config.levels)
-    for part in parts:
+    weights: list[np.ndarray] = []
+    for part, (_, counts) in zip(parts, read, strict=True):
         _check_sizes(part)
-    own_weights = [group_weights(part, weight) for part in parts]
-    weights = [1.0 if w is None else np.repeat(w, part.sizes) for w, part in zip(own_weights, parts, strict=True)]
+        own_weights = group_weights(part, weight)
+        times = (1.0 if own_weights is None else own_weights) * (1.0 if counts is None else counts[:, 0])
+        weights.append(np.repeat(np.broadcast_to(times, part.sizes.shape), part.sizes))
     rows = binned(parts, tuple(columns), tuple(origins), None, config, seed, weights)
     own = _lambdarank(table, metric) | constraints(config, columns)
     text = boost(rows, labels, own, config, seed)
