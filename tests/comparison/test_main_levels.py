@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from test_rank_comparison import cpu, parse_entry, repeats, toy_config
 
+from hyperdpo.comparison.commands import with_main_share
 from hyperdpo.comparison.main_levels import MainLevels, common_levels
-from hyperdpo.comparison.methods import Trees
+from hyperdpo.comparison.methods import Conditioned, Trees
 from hyperdpo.comparison.rank import RankTrainings
 from hyperdpo.comparison.rank_measures import check_entry, compare
 from hyperdpo.comparison.rank_trees import tree_scores
 from hyperdpo.comparison.tables import print_rankers
+from hyperdpo.errors import InputError
 from hyperdpo.ranking.config import with_overrides
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -125,3 +127,16 @@ def test_a_beta_that_expected_gains_do_not_use_is_told():
     objectives = tuple(replace(one, beta=0.5) for one in config.objectives)
     with pytest.warns(UserWarning, match="hyperdpo:gain: expected gains have no β"):
         check_entry(replace(config, objectives=objectives), "hyperdpo:gain")
+
+
+def test_a_share_that_is_given_is_that_of_all_methods_that_take_one(tmp_path):
+    config = toy_config(**NETWORKS)
+    entries = [parse_entry(method) for method in ("hyperdpo:gain", "hyperdpo:mixture", "lightgbm-ls")]
+    with pytest.warns(UserWarning, match="no effect on hyperdpo:mixture"):
+        found = with_main_share(entries, config, 0.3)
+    trainings = RankTrainings(repeats(1)[0], config, tmp_path, cpu(), found[0])
+    assert trainings.share(found[2])["main_share"] == 0.3
+    assert trainings.config(found[0]).mixture.main_share == 0.3
+    assert trainings.trained(Conditioned(), found[0]).model.chosen["main_share"] == 0.3
+    with pytest.raises(InputError, match="no method takes one"):
+        with_main_share(entries[1:2], config, 0.3)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperdpo.serving.server import rank_body
@@ -71,6 +71,7 @@ def rows(draw):
     st.booleans(),
     st.sampled_from([None, 2]),
 )
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_features_become_arrays_and_the_rest_is_what_orjson_reads(groups, named, indent):
     body = json.dumps({"groups": groups} if named else groups[0], indent=indent).encode()
     found = parsed(body)

@@ -51,6 +51,12 @@ def methods_option(default: str, variants: Variants, *, example: str, page: str)
     metavar="N",
     help="Also compare at N equal mean main scores, to each of which every method is moved by its share or scale.",
 )
+@click.option(
+    "--main-share",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="L",
+    help="λ, the main label's share, of expected gains and of lightgbm-ls.  [default: chosen on validation groups]",
+)
 @click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
 @click.option("--seed", type=int, help="The first seed.")
 @settings_option("Any setting, of all methods but those that have it of their own (a note says so).")

@@ -25,7 +25,7 @@ from hyperdpo.ranking.parametrizations import Ranker
 SHARES, SCALES = (0.0, 0.95), (0.25, 32.0)
 #: Halvings of the interval in which a dial is searched that needs no trainings.
 HALVINGS = 12
-#: Shares at which trees are trained first; each level then gets two trainings more, at shares between them.
+#: Shares at which trees are trained first; each level then gets two more between them, the second of which is measured.
 TREE_SHARES, TREE_TRIALS = (SHARES[0], 0.25, 0.5, 0.75, SHARES[1]), 2
 #: Methods whose trainings do not depend on the weightings of their front.
 UNTRAINED = ("hyperdpo", "dpo-soup")

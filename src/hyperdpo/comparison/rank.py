@@ -250,6 +250,9 @@ class RankTrainings(Trainings[RankModel]):
             ``main_shares_tried``, each with its score; ``search_seconds``, of the models of the search. Those at the
             chosen share count among the entry's models, too.
         """
+        fixed = entry.overrides.get("main_share")
+        if fixed is not None:
+            return {"main_share": fixed, "main_target": None, "main_shares_tried": [], "search_seconds": 0.0}
         if entry.label not in self._shares:
             self._shares[entry.label] = self._found_share(entry)
         return self._shares[entry.label]

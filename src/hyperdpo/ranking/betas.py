@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hyperdpo.errors import InputError
+from hyperdpo.ranking.gbdt_config import WITH_TREES
 
 if TYPE_CHECKING:
     from hyperdpo.ranking.config import RankConfig
@@ -41,7 +42,8 @@ def check_beta(config: RankConfig) -> None:
     Raises:
         InputError: expected gains with a β, or ``beta: auto`` for a ranker that draws its temperatures.
     """
-    if config.parametrization == "mixture" and config.mixture.form == "gain":
+    gains = config.mixture.form == "gain" or (config.mixture.form is None and config.scorer.kind in WITH_TREES)
+    if config.parametrization == "mixture" and gains:
         none = "but expected gains (mixture.form gain) have none; remove it"
         if config.beta is not None:
             raise InputError(f"beta is {config.beta}, {none}")

@@ -37,8 +37,8 @@ paper_option = click.option(
     "--paper", is_flag=True, help="The paper's setting: scratch, w beside the features, one w per batch."
 )
 run_beta_option = beta_option(
-    "β, one per objective: any with the parametrizations mixture and temperature, multiples of the run's with the "
-    "others.  [default: the run's]"
+    "β, one per objective: any with mixture.form product and the parametrization temperature, none with mixture.form "
+    "gain, else multiples of the run's.  [default: the run's]"
 )
 main_share_option = click.option(
     "--main-share",

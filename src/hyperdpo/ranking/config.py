@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,6 @@ from hyperdpo.validation import (
 )
 
 Parametrization = Literal["scratch", "augmentation", "mixture", "temperature"]
-PARAMETRIZATIONS: tuple[str, ...] = get_args(Parametrization)
 
 
 @settings()
@@ -179,7 +178,6 @@ class TemperatureConfig:
         return low, high
 
 
-#: A share λ of the main label. With 1, no weighting would differ from another.
 @settings()
 class NdcgSettings:
     """How NDCG is computed. The conventions are not comparable, so the description belongs beside every figure."""

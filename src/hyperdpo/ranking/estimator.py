@@ -178,9 +178,9 @@ class HyperRanker(BaseEstimator):
             weights: (m,), or (g, m) with one row per group in the order of the rows, or a mapping of names to
                 numbers (others 0); None: equal weights.
             scale: c, one number or (g,): above 1 is nearer to the base.
-            temperatures: m numbers β, one per objective; None: those of the objectives. ``mixture`` and ``temperature``
-                answer at any, the others at multiples of their own.
-            main_share: λ of the main label, one number or (g,), where ``mixture`` has ``form: gain``; None: what the
+            temperatures: m numbers β, one per objective; None: those of the objectives. ``temperature`` and a
+                mixture of ``form: product`` answer at any, expected gains at none, others at multiples of their own.
+            main_share: λ of the main label, one number or (g,), for expected gains (``form: gain``); None: what the
                 training has chosen.
             base_scores: (N,), needed where the ranker was fitted with given base scores, unless it is ``scratch`` and
                 ``scale`` is 1.
@@ -213,13 +213,13 @@ class HyperRanker(BaseEstimator):
         points: int = 11,
         scales: Sequence[float] = (1.0,),
         temperatures: ArrayLike | None = None,
+        main_share: float | None = None,
     ) -> Front:
-        """Metrics on labelled data at ``points`` weightings and the scales; of temperatures as in :meth:`predict`."""
-        run = self._fitted()
+        """Metrics on labelled data at ``points`` weightings and the scales; the rest as in :meth:`predict`."""
+        run, device = self._fitted(), self._device()
         part, base = self._labelled(X, y, qid, labels, base_scores)
-        examples = run.examples(part, base_scores=base, device=self._device())
-        grid = weight_grid(len(self.objectives_), points)
-        return run.front(examples, grid, scales, temperatures=temperatures, device=self._device())
+        examples, grid = run.examples(part, base_scores=base, device=device), weight_grid(len(self.objectives_), points)
+        return run.front(examples, grid, scales, temperatures=temperatures, main_share=main_share, device=device)
 
     def choose(
         self,

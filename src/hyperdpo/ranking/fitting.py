@@ -203,7 +203,7 @@ def prepare(
         for name in features
     }
     _check_signal(examples["train"])
-    config = with_form(config, base_source, examples["train"].measured_gains, say)
+    config = with_form(config, base_source, say)
     if config.mixture.members is None:
         members = MEMBERS_OF_SMALL if examples["train"].num_items <= SMALL_ITEMS else MEMBERS
         config = replace(config, mixture=replace(config.mixture, members=members))
@@ -322,6 +322,11 @@ def fit_run(
     """
     config.check_trainable()
     check_beta(config)
+    if config.gbdt.monotone and config.scorer.kind not in WITH_TREES:
+        raise InputError(
+            f"gbdt.monotone constrains trees, and scorer.kind {config.scorer.kind} has none; set scorer.kind=gbdt, or "
+            "leave it out"
+        )
     started = time.monotonic()
     prepared = prepare(
         config,
@@ -391,7 +396,6 @@ def run_metrics(prepared: Prepared, job: Training, history: History, accelerator
 
 #: Settings of a training that say how w is drawn and what follows from it: nothing to one without sampled w.
 SAMPLING = {"alpha", "weights_per", "vertex_share", "stratified", "draws", "penalty", "sampling_factor"}
-#: Settings of a mixture that only one form reads.
 #: Settings of a training that no result depends on.
 UNREAD = {"checkpoint_seconds"}
 

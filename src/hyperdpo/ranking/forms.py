@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.betas import check_beta
 from hyperdpo.ranking.config import WITH_TREES, MixtureConfig, RankConfig
@@ -18,13 +16,10 @@ PRODUCT_ONLY = ("distillation", "smoothing", "power")
 GAIN_ONLY = ("members", "main_share", "learned_main")
 
 
-def with_form(
-    config: RankConfig, base_source: BaseSource, gains: np.ndarray, say: Callable[[str], None] | None = None
-) -> RankConfig:
+def with_form(config: RankConfig, base_source: BaseSource, say: Callable[[str], None] | None = None) -> RankConfig:
     """The configuration with a form, where ``mixture.form`` is null.
 
     Args:
-        gains: (N, M) of the training rows, directions flipped; NaN where an item is not judged.
         say: called with the form that is taken, and why.
 
     Raises:
@@ -32,15 +27,16 @@ def with_form(
     """
     if config.mixture.form is not None or config.parametrization != "mixture":
         return config
-    form, why = _form(config, base_source, gains)
+    form, why = _form(config, base_source)
     if say is not None:
-        say(f"mixture.form: {form}, because {why}")
+        unread = "; targets, transforms and target temperatures are not read" if form == "gain" else ""
+        say(f"mixture.form: {form}, because {why}{unread}")
     config = replace(config, mixture=replace(config.mixture, form=form))
     check_beta(config)
     return config
 
 
-def _form(config: RankConfig, base_source: BaseSource, gains: np.ndarray) -> tuple[Form, str]:
+def _form(config: RankConfig, base_source: BaseSource) -> tuple[Form, str]:
     """The form, and the reason."""
     usual = MixtureConfig()
     if config.scorer.kind in WITH_TREES:
@@ -54,6 +50,4 @@ def _form(config: RankConfig, base_source: BaseSource, gains: np.ndarray) -> tup
         return "product", "a temperature β is set"
     if base_source.kind != "trained":
         return "product", "base scores are given"
-    if np.fmin.reduce(gains, axis=None, initial=0.0) < 0:
-        return "product", "a label is negative"
     return "gain", "the base is trained here"

@@ -127,6 +127,10 @@ class GainRanker(Ranker):
         found = {"learned_main": self.learned_main, "main_share": self.main_share}
         return found | {"tree_weight": self.tree_weight} if self.kind in WITH_TREES else found
 
+    @property
+    def constants(self) -> dict[str, list[float]]:
+        return {"signal_shares": self.signal_shares.tolist(), "base_slope": [float(self.base_slope)]}
+
     def num_parameters(self) -> int:
         return super().num_parameters() + (0 if self.trees is None else self.trees.parameters)
 

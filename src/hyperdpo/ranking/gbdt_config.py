@@ -28,7 +28,8 @@ class GbdtConfig:
     min_items_in_leaf: PositiveInt = 20
     """The fewest training items in a leaf."""
     patience: NonNegativeInt = 30
-    """Trees without a better NDCG of the validation groups after which training stops; 0: never."""
+    """Trees without a better NDCG of the validation groups (of expected gains: loss) after which training stops; 0:
+    never."""
     levels: Annotated[Int, Field(ge=2)] = 31
     """Grades that a scalarised label is cut into."""
     loss: Literal["cross_entropy", "l2"] = "l2"

@@ -11,6 +11,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.validation import Float, Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, settings
 
 Form = Literal["product", "gain"]
+#: A share λ of the main label. With 1, no weighting would differ from another.
 Share = Annotated[Float, Field(ge=0, lt=1)]
 #: A power of a power mean.
 Power = Annotated[Float, Field(ge=0, le=LARGEST_POWER)]
@@ -44,7 +45,7 @@ class MixtureConfig:
     form: Form | None = None
     """``product``: the base, multiplied by the weighted sum of the targets. ``gain``: the weighted sum of expected
     gains, the main label's among them; β, targets, transforms, distillation, smoothing and power have no effect. null:
-    ``gain``, but ``product`` where base scores are given, a label is negative, or a setting of ``product`` is set (β,
+    ``gain``, but ``product`` where base scores are given, or a setting of ``product`` is set (β,
     distillation, smoothing, power); ``fit`` says which."""
     main_share: Share | None = None
     """Only form ``gain``: λ, the share of the main label where none is asked for. null: the one with the best

@@ -92,6 +92,11 @@ class Ranker(nn.Module):
         return self(batch).expand(len(weights), -1, -1)
 
     @property
+    def constants(self) -> dict[str, list[float]]:
+        """What was fitted once for all lists, for the run's metadata."""
+        return {}
+
+    @property
     def chosen(self) -> dict[str, float]:
         """What :meth:`use` has set: the settings that it answers with."""
         return {}

@@ -214,7 +214,9 @@ class RankRun:
         if temperatures is None:
             return self.betas, 1.0
         if self.ranker.takes_main_share:
-            raise InputError("temperatures: expected gains (mixture.form gain) have none; use a scale or a main share")
+            raise InputError(
+                "temperatures: expected gains have none; use a main share, or a fit with mixture.form product"
+            )
         wanted = check_temperatures(temperatures, len(self.objectives))
         if self.ranker.takes_temperatures:
             return [float(beta) for beta in wanted], 1.0
@@ -366,6 +368,7 @@ class RankRun:
                 "data": self.data,
                 "features": list(self.transform.columns),
                 "chosen": self.ranker.chosen,
+                "constants": self.ranker.constants,
                 "temperatures": dict(zip(self.objectives, self.betas, strict=True)),
                 "base": {"kind": self.base_source.kind, "column": self.base_source.column},
             },

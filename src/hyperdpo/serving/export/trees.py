@@ -41,23 +41,11 @@ class ExportedTrees:
 
     @staticmethod
     def of(run: RankRun) -> ExportedTrees | None:
-        """The trees that a run answers with; None where it has none, or a blend without weight on them.
-
-        Raises:
-            InputError: the trees read columns that are no features of the run: categories.
-        """
+        """The trees that a run answers with; None where it has none, or a blend without weight on them."""
         trees = run.ranker.trees
         if trees is None or not run.ranker.chosen["tree_weight"]:
             return None
         require("gbdt")
-        features = run.transform.columns
-        for model in trees.models:
-            if model.columns != features:
-                names = ", ".join(sorted(set(model.columns) - set(features)))
-                raise InputError(
-                    f"{run.path}: its trees read categorical columns ({names}), which a graph cannot hold; "
-                    "score files with `hyperdpo rank score`, or train without these columns"
-                )
         return ExportedTrees(tuple(trees.texts), run.transform.origins)
 
     @functools.cached_property
@@ -92,9 +80,9 @@ class ExportedTrees:
         constants: dict[str, np.ndarray] = {
             "tree_rows_shape": np.array([-1, features], np.int64),
             "tree_models": np.array([count], np.int64),
-            "tree_least": np.array(0, np.float32),
-            "tree_most": np.array(1, np.float32),
         }
+        if len(link) > 1:
+            constants |= {"tree_least": np.array(0, np.float32), "tree_most": np.array(1, np.float32)}
         raw, nodes = "features", []
         if self.origins.any():
             constants["tree_origins"] = self.origins.astype(np.float64)
@@ -167,7 +155,10 @@ def _append(lists: dict[str, list[Any]], values: Sequence[Any]) -> None:
 def _split(node: dict[str, Any], child: int) -> tuple[int, float, int, int, int]:
     """Feature, threshold, both children's ids, and whether missing values go to the first of them."""
     if node["decision_type"] != "<=":
-        raise InputError("export: these trees split on categories, which a graph cannot hold; use --format lightgbm")
+        raise InputError(
+            "export: these trees split on categories, which a graph cannot hold (and so not be served); "
+            "score files with `hyperdpo rank score`, or use `hyperdpo export --format lightgbm`"
+        )
     if node["missing_type"] == "Zero":
         raise InputError("export: these trees take zeros for missing values, which a graph cannot; use other settings")
     threshold = float(node["threshold"])
