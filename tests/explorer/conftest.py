@@ -69,7 +69,7 @@ def toy_run(toy_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def scratch_run(generated: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ranker that answers at its own temperatures only, on the data of ``fitted``."""
+    """A ranker that answers at its own temperatures only, on the data of ``product_run``."""
     run = tmp_path_factory.mktemp("explored") / "scratch"
     arguments = ["rank", "fit", str(generated[0]), "--out", str(run), "--preset", "mslr", "--cpu"]
     arguments += ["--objectives", ",".join(CLICKS), "--parametrization", "scratch", *TINY_OPTIONS]
@@ -111,14 +111,14 @@ def other_language(language: tuple[Path, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rank_url(browser: Any, fitted: Path, generated: tuple[Path, Path]) -> Iterator[str]:
-    with served(fitted, generated[0]) as url:
+def rank_url(browser: Any, product_run: Path, generated: tuple[Path, Path]) -> Iterator[str]:
+    with served(product_run, generated[0]) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def compared_url(browser: Any, fitted: Path, scratch_run: Path, generated: tuple[Path, Path]) -> Iterator[str]:
-    with served(fitted, generated[0], "--compare", scratch_run) as url:
+def compared_url(browser: Any, product_run: Path, scratch_run: Path, generated: tuple[Path, Path]) -> Iterator[str]:
+    with served(product_run, generated[0], "--compare", scratch_run) as url:
         yield url
 
 

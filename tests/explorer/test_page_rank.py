@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import CLICKS
-from pages import Looked, looking, wait_until
+from pages import Looked, looking, served, wait_until
 
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
@@ -46,8 +46,8 @@ def shared_page(kept: Looked) -> Iterator[Looked]:
 
 
 @pytest.fixture(scope="module")
-def offline(fitted: Path, generated: tuple[Path, Path]) -> tuple[RankRun, Part]:
-    run = RankRun.load(fitted)
+def offline(product_run: Path, generated: tuple[Path, Path]) -> tuple[RankRun, Part]:
+    run = RankRun.load(product_run)
     return run, run.part(read_table(generated[0]), "validation")[1]
 
 
@@ -264,13 +264,13 @@ def test_the_page_follows_the_systems_colours(browser, rank_url):
         assert max(int(v) for v in dark.strip("rgba()").split(",")[:3]) < 60
 
 
-def test_two_runs_are_compared(browser, compared_url, offline, scratch_run, fitted):
+def test_two_runs_are_compared(browser, compared_url, offline, scratch_run, product_run):
     run, part = offline
     other = RankRun.load(scratch_run)
     with looking(browser, compared_url) as looked:
         looked.open("table.list")
         page = looked.page
-        assert page.evaluate(f"{TRACE}.slice(0, 2).map(t => t.name)") == [str(fitted), str(scratch_run)]
+        assert page.evaluate(f"{TRACE}.slice(0, 2).map(t => t.name)") == [str(product_run), str(scratch_run)]
         front = other.front(other.examples(part), weight_grid(2, 21), [1.0], metric=run.config.metric)
         assert page.evaluate(f"{TRACE}[1].x") == pytest.approx(front.metrics[:, 0], abs=1e-5)
         page.get_by_role("combobox", name="list of").click()
@@ -301,8 +301,24 @@ def test_a_clicked_document_says_why_it_is_there(rank_page, offline):
         place = found.rows.tolist().index(chosen - 1)
         text = f"row {chosen} at place {place + 1}"
         wait_until(lambda text=text: why.count() and text in why.inner_text(), f"the explanation at {weights}")
-        cells = page.locator("tr[data-why=sum] td.n").all_inner_texts()
-        assert cells == [f"{part:.0%}" for part in found.parts[place]]
+        parts = [f"{part:.0%}" for part in found.parts[place]]
+        shown = page.locator("tr[data-why=sum] td.n").all_inner_texts
+        wait_until(lambda shown=shown, parts=parts: shown() == parts, f"the parts at {weights}")
     page.locator("[data-part=list0] tr[data-row]").first.focus()
     page.keyboard.press("Enter")
     wait_until(lambda: "at place 1" in why.inner_text(), "the first document, by the keyboard")
+
+
+def test_a_page_of_expected_gains_ranks_as_the_run_does(browser, fitted, generated):
+    run = RankRun.load(fitted)
+    part = run.part(read_table(generated[0]), "validation")[1]
+    one = Part(part.table, part.groups[[0]])
+    with served(fitted, generated[0]) as url, looking(browser, url) as looked:
+        looked.open("table.list")
+        number(looked.page, f"weight of {CLICKS[0]}").fill("0.2")
+        looked.page.keyboard.press("Tab")
+        scores = run.score(one, [0.2, 0.8])
+        expected = (one.rows()[np.argsort(-scores, kind="stable")] + 1).tolist()
+        wait_until(lambda: order(looked.page) == expected[: len(order(looked.page))], "the run's order")
+        assert not looked.page.get_by_text("temperatures β").count()
+        assert looked.errors == []

@@ -193,7 +193,7 @@ def test_an_explanation_names_neighbours_parts_and_features(trees):
         assert f">{name}</th>" in html
         assert f'<td class="n">{part:.0%}</td>' in html
     assert html.count("network") == 6, "three columns, two neighbours"
-    assert "features in log-odds" in html
+    assert "features in gain" in html
     assert "the lead of row" not in explanation_table(found, rows[0].document)
     assert "its lead over" not in explanation_table(found, rows[-1].document)
 

@@ -19,11 +19,11 @@ from hyperdpo.ranking.run import RankRun
 
 
 @pytest.mark.parametrize("temperatures", [(1.0, 1.0), (0.7, 1.6)])
-def test_a_rankers_point_is_the_same_in_all_three_ways(fitted, generated, command, temperatures):
-    run, table = RankRun.load(fitted), read_table(generated[0])
+def test_a_rankers_point_is_the_same_in_all_three_ways(product_run, generated, command, temperatures):
+    run, table = RankRun.load(product_run), read_table(generated[0])
     point = Point((0.1234, 0.8766), 2.35, temperatures)
     expected = run.score(Part.whole(table), point.weights, point.scale, temperatures=temperatures)
-    texts = rank_snippets(fitted, generated[0], run.objectives, point, tuple(run.betas))
+    texts = rank_snippets(product_run, generated[0], run.objectives, point, tuple(run.betas))
 
     done = command(*shlex.split(texts.command)[1:])
     assert done.code == 0, done.err
@@ -36,7 +36,7 @@ def test_a_rankers_point_is_the_same_in_all_three_ways(fitted, generated, comman
     assert names["scores"] == pytest.approx(expected, rel=1e-5)
 
     told = json.loads(texts.json)
-    assert Path(told["run"]) == fitted
+    assert Path(told["run"]) == product_run
     assert list(told["weights"]) == CLICKS
     found = HyperRanker.load(told["run"]).predict(
         features, qid=names["qid"], weights=told["weights"], scale=told["scale"],

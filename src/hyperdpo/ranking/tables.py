@@ -173,6 +173,10 @@ def print_fit(run: RankRun, out: Path) -> None:
     terminal.print(
         f"{described}; base: {run.base_source.kind}, on {main.name if main else 'no main label'}", highlight=False
     )
+    if run.ranker.chosen:
+        chosen = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in run.ranker.chosen.items())
+        unused = "; the trees are not used" if run.ranker.chosen.get("tree_weight") == 0 else ""
+        terminal.print(f"chosen on validation groups: {chosen}{unused}", highlight=False)
     if front := metrics.get("validation_front"):
         terminal.print(
             f"validation hypervolume at {counted(len(front['points']), 'weighting')}: "
