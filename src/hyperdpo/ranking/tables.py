@@ -176,7 +176,7 @@ def print_fit(run: RankRun, out: Path) -> None:
     if run.ranker.chosen:
         chosen = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in run.ranker.chosen.items())
         unused = "; the trees are not used" if run.ranker.chosen.get("tree_weight") == 0 else ""
-        terminal.print(f"chosen on validation groups: {chosen}{unused}", highlight=False)
+        terminal.print(f"the ranker answers with {chosen}{unused}", highlight=False)
     if front := metrics.get("validation_front"):
         terminal.print(
             f"validation hypervolume at {counted(len(front['points']), 'weighting')}: "
