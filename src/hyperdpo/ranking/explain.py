@@ -80,7 +80,7 @@ def group_of(table: GroupedTable, query: str) -> Part:
 def _explained_trees(
     run: RankRun, part: Part, base: np.ndarray, columns: np.ndarray, device: torch.device | str
 ) -> Trees | None:
-    """What trees, network and base give to the columns of one list, in the order of the data; None: it has no trees.
+    """What trees, network and base give to the columns of one list, in the order of the data; None: it uses no trees.
 
     Column j is (1 - τ) of the network's gain and τ of the trees', over the share of groups with signal. The main column
     is γ of that; the rest of its total is the base's.
@@ -90,7 +90,7 @@ def _explained_trees(
         columns: (n, k), with a factor of each row: the scale's, and one per list.
     """
     ranker = run.ranker
-    if not isinstance(ranker, GainRanker) or ranker.trees is None:
+    if not isinstance(ranker, GainRanker) or ranker.trees is None or not ranker.tree_weight:
         return None
     items = Items(part=part, features=run.features(part), base_scores=base, trees=ranker.trees)
     (group_batch,) = items.batches()
