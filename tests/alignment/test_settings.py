@@ -45,7 +45,7 @@ def test_the_trainer_and_the_commands_have_the_same_defaults(tmp_path: Path) -> 
     [
         ({"colour": 1}, "--set: colour is not a setting; see docs/settings.md for the settings"),
         ({"trainin": {}}, "--set: trainin is not a setting; did you mean training?"),
-        ({"training": 3}, "--set: training is 3; expected settings such as {name: value}"),
+        ({"training": 3}, "--set: training is 3; expected a mapping of names to settings such as {name: value}"),
         ({"training": {"beta": True}}, "training.beta is True; expected a number above 0"),
         (
             {"conditioning": {"lora_rnk": 1}},
