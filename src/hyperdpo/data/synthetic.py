@@ -33,7 +33,7 @@ DENSE, SPARSE = ("132", "133"), ("134", "135", "136")
 ORACLE_COLUMNS = (RELEVANCE, *DENSE, *SPARSE)
 #: Columns of :class:`Clicks`: the place at which an item was shown, and the chance that it was looked at there.
 POSITION, PROPENSITY = "137", "138"
-#: Of so many queries, the first is shown twice, so that documents are seen at several positions.
+#: One in so many queries is shown twice, so that documents are seen at several positions.
 QUERIES_PER_REPEAT = 5
 #: Correlations of the utilities of relevance, 132, 133, 134, 135, 136: the dense pair and the sparse ones conflict, and
 #: each objective has a little in common with relevance.

@@ -79,7 +79,7 @@ class Partition:
     start: int
     stop: int
     name: str
-    """Of the file that it becomes."""
+    """The name of the file that it becomes."""
 
     def made_from(self, job: Job) -> bytes:
         """A hash of all that its file depends on."""

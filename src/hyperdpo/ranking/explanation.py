@@ -53,7 +53,7 @@ class Explanation:
     query: str
     objectives: tuple[str, ...]
     names: tuple[str, ...]
-    """Of the k columns: the objectives, and ``main`` for expected gains."""
+    """Names of the k columns: the objectives, and ``main`` for expected gains."""
     weights: np.ndarray
     """(m,) w."""
     scale: float

@@ -12,7 +12,7 @@ from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.run import RankRun
 
-#: Of the JSON; raised whenever it changes.
+#: The version of the JSON; raised whenever it changes.
 FORMAT_VERSION = 1
 #: The name of the JSON beside the models' files.
 DESCRIPTION = "ranker.json"

@@ -24,7 +24,7 @@ from hyperdpo.ranking.run import RankRun
 
 #: The name of what the nodes compute: (B, M, n) expected gains.
 OUTPUT = "tree_columns"
-#: Of ONNX's operators for trees: the newest version with TreeEnsembleRegressor, which every engine knows.
+#: ONNX's operators for trees: the newest version with TreeEnsembleRegressor, which every engine knows.
 OPSET = ("ai.onnx.ml", 3)
 #: LightGBM reads numbers of up to this size as 0.
 ZERO = float(np.float32(1e-35))
