@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -33,6 +34,19 @@ def check_port(host: str, port: int) -> None:
         raise InputError(f"cannot listen on {host}:{port} ({reason}); choose a free --port") from None
 
 
+async def _announce(host: str, port: int, url: str) -> None:
+    """Print the address once the server accepts connections: uvicorn starts to listen after the app's startup."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            break
+    click.echo(f"explore: {url} (Ctrl-C ends it)")
+
+
 def serve(page: Callable[[], object], title: str, host: str, port: int, *, browser: bool) -> None:
     """Show a page until Ctrl-C.
 
@@ -52,7 +66,7 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
         # Refuse requests from another site whose name resolves to this machine.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
     address = f"[{host}]" if ":" in host else host
-    app.on_startup(lambda: click.echo(f"explore: http://{address}:{port} (Ctrl-C ends it)"))
+    app.on_startup(lambda: _announce(host, port, f"http://{address}:{port}"))
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     with contextlib.suppress(KeyboardInterrupt):
         ui.run(
