@@ -9,16 +9,20 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, brief
 
 if TYPE_CHECKING:
     import torch
+
+#: A file's name, or a directory's: neither hidden, nor ``..``.
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,6 +82,21 @@ def _put(made: Path, path: Path) -> None:
         os.replace(old, path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def named_inside(directory: Path, name: Any, where: str | Path) -> Path:
+    """The path of a file in a directory whose name a file gives, such as ``model.safetensors`` or ``trees/0-a.txt``.
+
+    Args:
+        where: the file that gives the name, for the message.
+
+    Raises:
+        InputError: not a plain name, or a place outside the directory.
+    """
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if not all(_PLAIN_NAME.fullmatch(part) for part in parts):
+        raise InputError(f"{where}: names a file {brief(name)}; expected a plain name without .. or a leading /")
+    return directory.joinpath(*parts)
 
 
 def read_json(path: Path) -> Any:

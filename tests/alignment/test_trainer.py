@@ -276,6 +276,12 @@ def test_several_evaluation_sets_are_measured_one_by_one(tmp_path):
         assert both[f"eval_{name}_loss"] == pytest.approx(alone["own_loss"], rel=1e-5)
         assert job.evaluate(name)["eval_loss"] == pytest.approx(alone["own_loss"], rel=1e-5)
     assert both["eval_near_loss"] != both["eval_far_loss"]
+    job.state.best_model_checkpoint = str(tmp_path.parent / "elsewhere")  # as an edited trainer_state.json could say
+    with pytest.raises(InputError, match=rf"{tmp_path}.*elsewhere.*no such file"):
+        job._load_best_model()
+    job.state.best_model_checkpoint = "a/.."
+    with pytest.raises(InputError, match=r"trainer_state\.json: names a file '\.\.'"):
+        job._load_best_model()
 
 
 def test_a_peft_config_reaches_the_adapter(tmp_path):

@@ -253,6 +253,7 @@ DAMAGES = [
     ("meta.json", edit('"columns": ["relevance", ', '"columns": [')),
     ("meta.json", edit(f'"version": {storage.FORMAT_VERSION}', '"version": 0')),
     ("meta.json", edit('"columns": [', '"columns": 5, "x": [')),
+    ("meta.json", edit('"fingerprint": "', '"fingerprint": "../../')),
 ]
 
 

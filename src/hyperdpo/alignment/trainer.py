@@ -21,6 +21,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 
 from hyperdpo.alignment.adapters import TENSORS
@@ -53,7 +54,7 @@ from hyperdpo.core.point import check_weights
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.core.sampling import WeightSampler
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_tensors
+from hyperdpo.files import named_inside, read_tensors
 from hyperdpo.objectives import Objective
 
 if TYPE_CHECKING:
@@ -392,7 +393,9 @@ class HyperDPOTrainer(Trainer):
         self.own_model.load_adapter_state(read_tensors(Path(resume_from_checkpoint) / TENSORS)[0])
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        # A file of the checkpoint names it: only its own directories count, wherever they were when it was written.
+        name = Path(str(self.state.best_model_checkpoint)).name
+        self._load_from_checkpoint(str(named_inside(Path(str(self.args.output_dir)), name, TRAINER_STATE_NAME)))
 
     def create_model_card(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ FORMAT_VERSION = 4
 
 _VALUES, _OFFSETS, _QIDS, _ORDER, _META = "values.npy", "offsets.npy", "qids.npy", "order.npy", "meta.json"
 _HEADER_BYTES = 128
+_FINGERPRINT = re.compile("[0-9a-f]{32}")
 #: Sorting: bytes of rows that are copied at a time, and of a bucket that is sorted in memory.
 COPY_BYTES, BUCKET_BYTES = 4 << 20, 32 << 20
 
@@ -344,6 +346,9 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
         for name in stored:
             if (directory / name).stat().st_size != meta["bytes"][name]:
                 raise DamagedTableError(f"{name} has another size")
+        # It becomes a part of file names: nothing else than what was written here.
+        if not _FINGERPRINT.fullmatch(meta["fingerprint"]):
+            raise DamagedTableError("the fingerprint is no hash")
         values, offsets, qids, *orders = (
             # A plain view: numpy's memmap class would stick to everything computed from it.
             # open_memmap, unlike load, takes nothing but .npy: no archive, no pickle.

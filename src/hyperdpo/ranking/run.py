@@ -40,6 +40,7 @@ from hyperdpo.ranking.labels import label_in
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.new_rankers import conditioned_ranker
 from hyperdpo.ranking.parametrizations import Ranker
+from hyperdpo.ranking.run_files import BASE_SCORES, CONFIG, MODEL, TREES, scores_file
 from hyperdpo.ranking.tree_columns import TreeColumns
 from hyperdpo.runs import METRICS, RUN, read_run
 
@@ -47,8 +48,6 @@ from hyperdpo.runs import METRICS, RUN, read_run
 FORMAT_VERSION = 3
 #: Versions that are read: 2 knows neither missing values nor origins of features.
 READABLE_VERSIONS = (2, FORMAT_VERSION)
-
-CONFIG, MODEL, BASE_SCORES, TREES = "config.json", "model.safetensors", "base_scores", "trees"
 
 
 @dataclass
@@ -424,7 +423,7 @@ class RankRun:
         if not name:
             return None
         if name not in self._base_scores and self.path is not None:
-            file = self.path / BASE_SCORES / f"{name}.safetensors"
+            file = scores_file(self.path, name, table.source)
             if file.is_file():
                 self._base_scores[name] = read_tensors(file)[0]["scores"].numpy()
         scores = self._base_scores.get(name)
@@ -436,7 +435,7 @@ class RankRun:
             self._base_scores[table.fingerprint] = scores
             if self.path is not None and self.base_source.kind == "trained":
                 try:
-                    file = self.path / BASE_SCORES / f"{table.fingerprint}.safetensors"
+                    file = scores_file(self.path, table.fingerprint, table.source)
                     write_tensors(file, {"scores": torch.from_numpy(scores)})
                 except InputError:
                     pass  # a run directory that cannot be written to can still be used
