@@ -12,7 +12,7 @@ import pytest
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.errors import InputError
 from hyperdpo.files import named_inside, write_atomically, written
-from hyperdpo.ranking.run_files import scores_file
+from hyperdpo.ranking.run_files import read_scores
 
 
 def names(directory):
@@ -84,6 +84,6 @@ def test_preferences_that_cannot_be_written_leave_no_file(tmp_path, name):
 def test_a_name_in_a_file_leads_nowhere_else(name, tmp_path):
     with pytest.raises(InputError, match=r"^run\.json: names a file .*; expected a plain name"):
         named_inside(tmp_path, name, "run.json")
-    with pytest.raises(InputError, match="data: its fingerprint: names a file"):
-        scores_file(tmp_path, name, "data")
+    with pytest.raises(InputError, match="fingerprint of a table: names a file"):
+        read_scores(tmp_path, name)
     assert named_inside(tmp_path, "trees/0-a_b.txt", "run.json") == tmp_path / "trees" / "0-a_b.txt"

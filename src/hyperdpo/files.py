@@ -134,12 +134,24 @@ def read_json(path: Path, *, sealed: bool = False, remedy: str = "") -> Any:
     Raises:
         InputError: it is missing, unreadable, not JSON, or sealed and damaged.
     """
+    value, intact = read_sealed(path, remedy=remedy)
+    if sealed and not intact:
+        raise checksums.damaged(path, remedy)
+    return value
+
+
+def read_sealed(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[Any, bool]:
+    """As :func:`read_json`, and whether the file has a checksum.
+
+    Args:
+        compare: False: take the file as it is, whatever its checksum says.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     intact = checksums.is_intact(content, checksums.JSON_SEAL)
-    if intact is False:
+    if compare and intact is False:
         raise checksums.damaged(path, remedy)
     try:
         value = json.loads(content)
@@ -147,11 +159,11 @@ def read_json(path: Path, *, sealed: bool = False, remedy: str = "") -> Any:
         raise InputError(f"{path}: not valid JSON (brackets within brackets, too deep to read)") from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such; so is a number of 5,000 digits
         raise InputError(f"{path}: not valid JSON ({one_line(error)}); the file may be truncated") from None
-    if intact:
+    if intact is not None:
         del value[checksums.KEY]
-    elif sealed or (isinstance(value, dict) and value and checksums.is_nearly_key(list(value)[-1])):
+    elif compare and isinstance(value, dict) and value and checksums.is_nearly_key(list(value)[-1]):
         raise checksums.damaged(path, remedy)
-    return value
+    return value, bool(intact)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -186,11 +198,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], values: Any =
     write_atomically(path, checksums.sealed(content, checksums.TENSORS_SEAL, _header_end(content)))
 
 
-def read_tensors(path: Path, *, remedy: str = "") -> tuple[dict[str, torch.Tensor], Any]:
+def read_tensors(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[dict[str, torch.Tensor], Any]:
     """What :func:`write_tensors` wrote. Files of older versions have no checksum.
 
     Args:
         remedy: what to do about a damaged file, for the message.
+        compare: False: take the file as it is, whatever its checksum says.
 
     Raises:
         InputError: the file is missing, damaged, truncated or not safetensors.
@@ -200,7 +213,7 @@ def read_tensors(path: Path, *, remedy: str = "") -> tuple[dict[str, torch.Tenso
     try:
         content = path.read_bytes()
         intact = checksums.is_intact(content, checksums.TENSORS_SEAL, _header_end(content))
-        if intact is False:
+        if compare and intact is False:
             raise checksums.damaged(path, remedy)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -212,8 +225,10 @@ def read_tensors(path: Path, *, remedy: str = "") -> tuple[dict[str, torch.Tenso
         raise
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({one_line(error)}); it may be truncated") from None
-    if intact:
+    if intact is not None:
         return tensors, values["values"]
+    if not compare:
+        return tensors, values
     if (metadata and "values" not in metadata) or (
         isinstance(values, dict) and any(map(checksums.is_nearly_key, values))
     ):

@@ -76,6 +76,10 @@ class CheckedValues:
             return self.holding(rows, values)
         return self._values
 
+    def all_intact(self) -> bool:
+        """Whether all blocks are what was written."""
+        return self._intact(np.arange(len(self._values)))
+
     def _intact(self, rows: np.ndarray) -> bool:
         """Check the blocks that hold some rows."""
         data = self._values.reshape(-1).view(np.uint8).data

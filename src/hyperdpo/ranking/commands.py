@@ -33,7 +33,8 @@ from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
-from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
+from hyperdpo.ranking.run import METRICS, RUN, RankRun
+from hyperdpo.ranking.run_files import BASE_SCORES, CONFIG, MODEL, TREES
 from hyperdpo.ranking.scoring import ScoreRequest
 from hyperdpo.ranking.sources import base_of, given_base, note_other_columns, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_explanation, print_fit, print_front

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import click
 from hyperdpo.core.point import parse_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
-from hyperdpo.files import read_json
 from hyperdpo.runs import run_kind
 
 #: What tells an adapter's directory (no run) from others.
@@ -107,15 +107,16 @@ def _export_ranker(
 
 def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:
     require("align")
+    from hyperdpo.alignment.adapters import read_config
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.alignment.conditioning import ConditioningConfig
     from hyperdpo.serving.export.language_model import check_directory, export_lm, load_source
 
     check_directory(out, overwrite=overwrite)
     disable_progress_bars_without_tty()
-    saved = read_json(path / ADAPTER_FILE)
-    if not isinstance(saved, dict) or not isinstance(saved.get("conditioning"), dict):
-        raise InputError(f"{path / ADAPTER_FILE}: no conditioning, expected a file that save_pretrained wrote")
+    with warnings.catch_warnings():  # said when the model is read
+        warnings.simplefilter("ignore")
+        saved = read_config(path)
     # Before the base model is read, which takes a while.
     conditioning = ConditioningConfig.from_dict(saved["conditioning"])
     names, point = conditioning.objectives, None
