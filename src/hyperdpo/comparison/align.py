@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from hyperdpo import hashing
+from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.groups import Preferences
@@ -29,7 +30,7 @@ from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
-from hyperdpo.alignment.run import fingerprint, last_checkpoint
+from hyperdpo.alignment.run import fingerprint
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.entries import PLAIN, Entry
