@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
+from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError
-from hyperdpo.files import named_inside, write_atomically, written
+from hyperdpo.files import write_atomically, written
 from hyperdpo.ranking.run_files import read_scores
 
 

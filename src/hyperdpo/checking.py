@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from hyperdpo.checksums import damaged, file_digest, file_digests
+from hyperdpo.checksums import damaged, file_digest, file_digests, named_inside
 from hyperdpo.errors import InputError, counted
 from hyperdpo.extras import require
-from hyperdpo.files import named_inside, read_json, read_sealed, read_tensors, write_json, write_tensors
+from hyperdpo.files import read_json, read_sealed, read_tensors, write_json, write_tensors
 from hyperdpo.runs import FILES, RUN
 
 #: An adapter's file, exports' descriptions, and the cache's directory: what tells one kind of directory from another.

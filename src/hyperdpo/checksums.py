@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, brief
 
 #: Key of the checksum in a sealed JSON file, and in the values of a sealed file of tensors.
 KEY = "sha256"
@@ -28,6 +28,8 @@ ONNX_SEAL = re.compile(rb"\n\x06sha256\x12@([0-9a-f]{64})")
 ZEROS = "0" * 64
 
 _PIECE_BYTES = 1 << 20
+#: A file's name, or a directory's: neither hidden, nor ``..``.
+_PLAIN_NAME = re.compile(r"[\w-][\w.-]*")
 
 
 def sealed(content: bytes, seal: re.Pattern[bytes], head: int | None = None) -> bytes:
@@ -76,6 +78,11 @@ def damaged(path: Path | str, remedy: str = "") -> InputError:
     return InputError(f"{path}: damaged or changed since it was written (its checksum does not match); {remedy}")
 
 
+def content_digest(content: bytes) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits.
 
@@ -99,3 +106,36 @@ def file_digests(directory: Path, names: Iterable[str]) -> dict[str, str]:
         InputError: one cannot be read.
     """
     return {name: file_digest(directory / name) for name in sorted(set(names))}
+
+
+def check_files(directory: Path, digests: Mapping[str, str], where: Path, remedy: str = "") -> None:
+    """Compare files with what :func:`file_digests` said of them.
+
+    Args:
+        where: the file that lists them, for messages.
+        remedy: what to do about one that differs.
+
+    Raises:
+        InputError: one is missing or differs, or a name that leads out of the directory.
+    """
+    for name, digest in digests.items():
+        path = named_inside(directory, name, where)
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, but {where.name} lists it; {remedy or 'restore it from a copy'}")
+        if file_digest(path) != digest:
+            raise damaged(path, remedy)
+
+
+def named_inside(directory: Path, name: Any, where: str | Path) -> Path:
+    """The path of a file in a directory whose name a file gives, such as ``model.safetensors`` or ``trees/0-a.txt``.
+
+    Args:
+        where: the file that gives the name, for the message.
+
+    Raises:
+        InputError: not a plain name, or a place outside the directory.
+    """
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if not all(_PLAIN_NAME.fullmatch(part) for part in parts):
+        raise InputError(f"{where}: names a file {brief(name)}; expected a plain name without .. or a leading /")
+    return directory.joinpath(*parts)

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hyperdpo._version import __version__
-from hyperdpo.checksums import damaged, file_digests
+from hyperdpo.checksums import check_files, damaged, file_digests
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_files, read_json, write_json
+from hyperdpo.files import read_json, write_json
 
 RUN, METRICS = "run.json", "metrics.json"
 
 #: Key of run.json and of an export's JSON: file -> its SHA-256.
 FILES = "files"
+#: The list of a directory that has no such JSON, such as a checkpoint.
+LIST = "checksums.json"
 
 #: Kind of a run, and what it holds.
 KINDS = {"rank": "a ranker", "align": "a language model"}
@@ -81,6 +83,26 @@ def read_run(
     else:
         warnings.warn(f"{path}: written without checksums; `hyperdpo check {path}` adds them", stacklevel=3)
     return dict(run)
+
+
+def list_files(directory: Path) -> None:
+    """Write ``checksums.json`` beside all files of a directory that is complete.
+
+    Raises:
+        InputError: a file cannot be read, or the list cannot be written.
+    """
+    names = [file.relative_to(directory).as_posix() for file in directory.rglob("*") if file.is_file()]
+    write_json(directory / LIST, {FILES: file_digests(directory, names)}, sealed=True)
+
+
+def check_listed(directory: Path) -> None:
+    """Compare the files of a directory with ``checksums.json``; one of an older version has none.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    if (directory / LIST).is_file():
+        check_files(directory, read_json(directory / LIST, sealed=True)[FILES], directory / LIST)
 
 
 def remedy(path: Path) -> str:

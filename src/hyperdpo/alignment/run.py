@@ -26,7 +26,6 @@ from transformers.tokenization_utils_base import (
     SPECIAL_TOKENS_MAP_FILE,
     TOKENIZER_CONFIG_FILE,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.adapters import CONFIG, TENSORS
@@ -40,7 +39,7 @@ from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_json, write_json
+from hyperdpo.files import read_json, write_json, written_into
 from hyperdpo.objectives import Objective
 from hyperdpo.runs import METRICS, RUN, read_run, write_run
 from hyperdpo.validation import parsed
@@ -220,7 +219,8 @@ class AlignRun:
         (path / RUN).unlink(missing_ok=True)
         path.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(path)
-        self.tokenizer.save_pretrained(path)
+        with written_into(path) as temporary:
+            self.tokenizer.save_pretrained(temporary)
         write_json(path / METRICS, self.metrics)
         write_run(
             path,
@@ -271,13 +271,6 @@ def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[O
         InputError: an unknown setting, or a value out of range.
     """
     return tuple(parsed(Objective, one, where, f"objectives.{place}.") for place, one in enumerate(values))
-
-
-def last_checkpoint(directory: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the trainer's state comes last. None where there is none."""
-    found = [path for path in directory.glob("checkpoint-*") if (path / TRAINER_STATE_NAME).is_file()]
-    steps = {int(path.name.removeprefix("checkpoint-")): path for path in found if path.name[11:].isdigit()}
-    return str(steps[max(steps)]) if steps else None
 
 
 def fingerprint(preferences: Preferences) -> str:

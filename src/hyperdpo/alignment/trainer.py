@@ -18,14 +18,12 @@ from torch import Tensor
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import IntervalStrategy
 
-from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.bases import longest_text, tokenizer_of
+from hyperdpo.alignment.checkpoints import CheckpointTrainer
 from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.targets import to_targets
@@ -36,7 +34,6 @@ from hyperdpo.alignment.evaluation import (
     front_of_scores,
     row_logps,
 )
-from hyperdpo.alignment.hub import model_card, push_checkpoint
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.trainer_inputs import conditioned_model, objectives_of, preferences_of
@@ -54,7 +51,6 @@ from hyperdpo.core.point import check_weights
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.core.sampling import WeightSampler
 from hyperdpo.errors import InputError
-from hyperdpo.files import named_inside, read_tensors
 from hyperdpo.objectives import Objective
 
 if TYPE_CHECKING:
@@ -68,7 +64,7 @@ WEIGHTS = 2
 BATCH_GROUPS = "batch_groups"
 
 
-class HyperDPOTrainer(Trainer):
+class HyperDPOTrainer(CheckpointTrainer):
     """Trains one language model for all weightings of its objectives.
 
     >>> args = HyperDPOConfig("run", beta=0.1, num_train_epochs=3)
@@ -353,7 +349,7 @@ class HyperDPOTrainer(Trainer):
             raise InputError("eval_dataset: found none; expected preferences to measure on")
         return found
 
-    # --- optimiser, files
+    # --- optimiser
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate of its own for what sees w."""
@@ -374,68 +370,3 @@ class HyperDPOTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Operations of a step: 6 for each parameter and token."""
         return 6 * int(inputs["input_ids"].numel()) * self.own_model.num_parameters(only_trainable=False)
-
-    @property
-    def own_model(self) -> ConditionedLM:
-        model = self.accelerator.unwrap_model(self.model)
-        assert isinstance(model, ConditionedLM)
-        return model
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # Not the trainer's own: it would write the frozen base, and its arguments as a pickle.
-        out = Path(str(self.settings.output_dir if output_dir is None else output_dir))
-        self.own_model.save_pretrained(out)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(out)
-        (out / "training_args.json").write_text(self.args.to_json_string())
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.own_model.load_adapter_state(read_tensors(Path(resume_from_checkpoint) / TENSORS)[0])
-
-    def _load_best_model(self) -> None:
-        # A file of the checkpoint names it: only its own directories count, wherever they were when it was written.
-        name = Path(str(self.state.best_model_checkpoint)).name
-        self._load_from_checkpoint(str(named_inside(Path(str(self.args.output_dir)), name, TRAINER_STATE_NAME)))
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """A README.md beside the adapter: objectives, base, how to generate.
-
-        Args:
-            language, license: for the card's head.
-            tags: beside those of every adapter.
-            model_name: the card's title.
-            finetuned_from: the base's name; None: that of the model, unless it is a directory.
-            tasks: the first one is the card's pipeline tag.
-            dataset_tags, dataset: names of data sets on the hub.
-            dataset_args: not used.
-        """
-        if not self.is_world_process_zero():
-            return
-        out = Path(str(self.settings.output_dir))
-        out.mkdir(parents=True, exist_ok=True)
-        told: dict[str, Any] = {
-            "language": language,
-            "license": license,
-            "pipeline_tag": tasks[0] if isinstance(tasks, list) and tasks else tasks or None,
-            "datasets": dataset_tags or dataset,
-            "base_model": finetuned_from,
-        }
-        place = getattr(self, "hub_model_id", None)
-        card = model_card(self.own_model, self.objectives, model_name, tags, place=place, **told)
-        (out / "README.md").write_text(card, encoding="utf-8")
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Not the trainer's own: it knows other files than the adapter's, and pushes its arguments as a pickle.
-        if self.is_world_process_zero():
-            push_checkpoint(self, checkpoint_folder)

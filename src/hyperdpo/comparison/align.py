@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from hyperdpo import hashing
+from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.groups import Preferences
@@ -29,7 +30,7 @@ from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
-from hyperdpo.alignment.run import fingerprint, last_checkpoint
+from hyperdpo.alignment.run import fingerprint
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.entries import PLAIN, Entry
@@ -42,6 +43,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Objective
 from hyperdpo.progress import on_terminal
+from hyperdpo.validation import NonNegativeFloat, checked
 
 #: Adapter, training arguments and objectives of a job.
 Described: TypeAlias = tuple[ConditioningConfig, dict[str, Any], tuple[Objective, ...]]
@@ -178,7 +180,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
         def load() -> Trained[ConditionedLM] | None:
             if not (path / TRAINING).exists():
                 return None
-            done = read_json(path / TRAINING)
+            done = read_json(path / TRAINING, remedy=f"delete {path} to train again")
             model = ConditionedLM.from_pretrained(path, shared_copy(self.base)).to(self.device)
             if not isinstance(done, dict) or not {"seconds", "epochs"} <= set(done):
                 raise InputError(f"{path / TRAINING}: not a finished training; expected seconds and epochs")
@@ -206,7 +208,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             trainer.train(resume_from_checkpoint=last)
             result = trained(trainer.own_model, clock.seconds, float(args.num_train_epochs))
             result.model.save_pretrained(path)
-            write_json(path / TRAINING, {"seconds": result.seconds, "epochs": result.epochs, **told})
+            write_json(path / TRAINING, {"seconds": result.seconds, "epochs": result.epochs, **told}, sealed=True)
             shutil.rmtree(unfinished, ignore_errors=True)
             return result
 
@@ -304,7 +306,7 @@ class _Clock(TrainerCallback):
 
     def __init__(self, checkpoint: str | None) -> None:
         kept = None if checkpoint is None else Path(checkpoint) / self.NAME
-        self._before = float(read_json(kept)) if kept is not None and kept.exists() else 0.0
+        self._before = 0.0 if kept is None or not kept.exists() else _seconds(kept)
         self._started = 0.0
         self._ended: float | None = None
 
@@ -318,10 +320,17 @@ class _Clock(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if directory.is_dir():
-            write_json(directory / self.NAME, self.seconds)
+            write_json(directory / self.NAME, {"seconds": self.seconds}, sealed=True)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
         self._ended = time.monotonic()
+
+
+def _seconds(path: Path) -> float:
+    """The seconds before an interruption; older versions wrote the number alone."""
+    found = read_json(path, remedy="delete it: the seconds before the interruption are then not counted")
+    seconds = found.get("seconds") if isinstance(found, dict) else found
+    return float(checked(NonNegativeFloat, seconds, f"{path}: seconds"))
 
 
 def shared_copy(base: Any) -> Any:

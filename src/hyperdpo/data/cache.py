@@ -31,6 +31,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.storage import FORMAT_VERSION, DamagedTableError, open_stored
 from hyperdpo.errors import InputError
 from hyperdpo.hashing import sha256_of
+from hyperdpo.processes import runs
 
 #: Environment variable that names the cache directory.
 CACHE_VARIABLE = "HYPERDPO_CACHE"
@@ -242,21 +243,9 @@ def _remove_stale(tables: Path) -> None:
         pid = directory.name.split("-")[1]
         with contextlib.suppress(OSError, ValueError):
             mine = directory.name.startswith(temporary_prefix(int(pid))) and os.name == "posix"
-            dead = mine and directory.name not in _active and not _other_process_lives(int(pid))
+            dead = mine and directory.name not in _active and (int(pid) == os.getpid() or not runs(int(pid)))
             if dead or time.time() - directory.stat().st_mtime > _STALE_SECONDS:
                 shutil.rmtree(directory, ignore_errors=True)
-
-
-def _other_process_lives(pid: int) -> bool:
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def temporary_prefix(pid: int) -> str:

@@ -21,6 +21,7 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
+from hyperdpo.locks import writes_to
 from hyperdpo.objectives import MAIN
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.calibration import calibration
@@ -47,6 +48,7 @@ TRACKERS = ("tensorboard", "wandb")
 WEIGHTED_SUM = "rank by the sum of weight times column"
 
 
+@writes_to("out")
 def fit_command(
     source: Path,
     config: RankConfig,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperdpo._version import __version__
+from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError
-from hyperdpo.files import named_inside, read_tensors, write_tensors
+from hyperdpo.files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     import numpy as np

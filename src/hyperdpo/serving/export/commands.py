@@ -12,6 +12,7 @@ import click
 from hyperdpo.core.point import parse_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
+from hyperdpo.locks import writes_to
 from hyperdpo.runs import run_kind
 
 #: What tells an adapter's directory (no run) from others.
@@ -38,6 +39,7 @@ def kind_of(path: Path) -> str:
     )
 
 
+@writes_to("out", beside=True)
 def export_command(
     run_path: Path,
     out: Path,
