@@ -124,6 +124,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
         base.requires_grad_(False).to(self.device)
         self._base_print = base_print(base)
         self.probe = ConditionedLM.create(shared_copy(base), ConditioningConfig(settings.names, **_plain(settings)))
+        self.ld_alpha = args.ld_alpha
         self.limits: dict[str, Any] = {
             "max_prompt_length": args.max_prompt_length,
             "max_length": longest_text(self.probe, args.max_length),
@@ -139,8 +140,15 @@ class AlignTrainings(Trainings[ConditionedLM]):
         return tokenize_groups(data, to_targets(data, self.settings.objectives), self.tokenizer, **self.limits)
 
     def _base_scores(self, name: str, groups: list[TokenGroup], accelerator: Accelerator | None) -> list[np.ndarray]:
-        path = self.directory / f"base-{name}.safetensors"
-        return kept_base_scores(self.probe, groups, self.pad, self.device, path=path, accelerator=accelerator)
+        return kept_base_scores(
+            self.probe,
+            groups,
+            self.pad,
+            self.device,
+            path=self.directory / f"base-{name}.safetensors",
+            accelerator=accelerator,
+            ld_alpha=self.ld_alpha if name == "train" else None,  # measured as without it
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -241,7 +249,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
         def scores(expert: Fixed) -> np.ndarray:
             with self._accelerator.autocast():
-                own = partial(row_logps, self.trained(expert, entry).model)
+                own = partial(row_logps, self.trained(expert, entry).model, ld_alpha=self.ld_alpha)
                 return np.concatenate(group_scores(own, self.train_groups, self.pad, self.device))
 
         whole = with_margin(job, np.concatenate(self.train_base), scores)
