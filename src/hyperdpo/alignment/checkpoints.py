@@ -16,9 +16,10 @@ from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.hub import model_card, push_checkpoint
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError, one_line
-from hyperdpo.files import check_space, put, read_json, read_tensors, write_atomically, writing, written_into
+from hyperdpo.files import check_space, read_json, read_tensors, write_atomically, writing, written_into
 from hyperdpo.processes import is_first_process
 from hyperdpo.progress import note
+from hyperdpo.writing import put
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.training_config import HyperDPOConfig
