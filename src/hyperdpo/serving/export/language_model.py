@@ -23,7 +23,7 @@ from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import RUN, AlignRun
 from hyperdpo.checksums import file_digests
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_json, write_json, written
+from hyperdpo.files import check_space, check_writable, read_json, write_json, written
 from hyperdpo.runs import FILES
 from hyperdpo.serving.export.peft import write_peft
 from hyperdpo.serving.export.rows import MARGIN, add_rows
@@ -96,6 +96,8 @@ def export_lm(
             what was written are not the model's.
     """
     check_directory(out, overwrite=overwrite)
+    stored = [one for one in model.parameters() if format == "merged" or one.requires_grad]
+    check_space(out, sum(one.nbytes for one in stored), "the export")
     with written(out, directory=True) as temporary:
         write = _write_merged if format == "merged" else write_peft
         details, loaded, tokens = write(model.eval(), prompting(tokenizer), weights, temporary)
