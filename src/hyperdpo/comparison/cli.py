@@ -86,7 +86,7 @@ def rank_compare(**options: Any) -> None:
 
 @click.command("compare")
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint or a hub name.")
+@click.option("--model", help="A local checkpoint, a GGUF file or a hub name.  [default: `model` of --config]")
 @methods_option(
     "hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing", ALIGN_VARIANTS, example="hyperdpo:prompt", page="docs/alignment.md"
 )
