@@ -15,10 +15,12 @@ from typing import Any, cast
 import click
 import numpy as np
 
+from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.settings import TRAINING, settings_of
@@ -77,7 +79,15 @@ def fit_command(
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
-    trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
+    trainer = HyperDPOTrainer(
+        load_base(model, **settings.model_settings.arguments()),
+        args,
+        train,
+        held_out,
+        tokenizer_of(model),
+        conditioning=conditioning,
+        objectives=chosen,
+    )
     if test:  # measured at the end: refused here, before anything is written
         with warnings.catch_warnings():  # said when it is measured
             warnings.simplefilter("ignore")
@@ -92,7 +102,7 @@ def fit_command(
         "conditioning": conditioning.to_dict(),
         "objectives": [asdict(o) for o in chosen],
         "data": described["fingerprint"],
-        "model": model,
+        "model": [model, asdict(settings.model_settings)] if settings.model_settings != ModelSettings() else model,
     }
     if trainer.is_world_process_zero():
         if overwrite:
@@ -116,7 +126,12 @@ def fit_command(
         tokenizer=trainer.processing_class,  # type: ignore[arg-type]
         objectives=trainer.objectives,
         data=described,
-        settings={"training": arguments, "base_model": model, "seed": args.seed},
+        settings={
+            "training": arguments,
+            "base_model": model,
+            "seed": args.seed,
+            "model_settings": asdict(settings.model_settings),
+        },
         limits=trainer.limits,
         metrics={
             "parameters": trainer.own_model.num_parameters(),

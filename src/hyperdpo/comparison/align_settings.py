@@ -77,7 +77,7 @@ def compared(
     training_arguments(out, {**training, "use_cpu": cpu})
     found = scorer_of(scorer, columns) if with_texts else None
     texts = None if found is None else Texts(found[1], found[0], **asdict(settings.texts))
-    base, tokenizer = load_base(model), tokenizer_of(model)
+    base, tokenizer = load_base(model, **settings.model_settings.arguments()), tokenizer_of(model)
     use_free_cores()
 
     def shared(repeat: AlignRepeat) -> Settings:
