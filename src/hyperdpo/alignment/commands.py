@@ -20,11 +20,12 @@ from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
 from hyperdpo.alignment.settings import TRAINING, settings_of
-from hyperdpo.alignment.sources import prepared, reading_of, refuse_other_settings
+from hyperdpo.alignment.sources import base_of, prepared, reading_of, refuse_other_settings
 from hyperdpo.alignment.tables import print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.training_config import training_arguments
@@ -43,7 +44,7 @@ FIT = "fit.json"
 
 def fit_command(
     source: Path,
-    model: str,
+    model: str | None,
     out: Path,
     *,
     objectives: Sequence[str] | None = None,
@@ -64,6 +65,7 @@ def fit_command(
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
     check_writable(out)
+    model = base_of(settings, model)
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     parts, described, chosen, _ = prepared(source, settings, objectives, reading)
     train, test = parts["train"], parts.get("test")
@@ -129,6 +131,7 @@ def fit_command(
         settings={
             "training": arguments,
             "base_model": model,
+            "gguf_origin": origin_of(trainer.own_model),
             "seed": args.seed,
             "model_settings": asdict(settings.model_settings),
         },
@@ -145,9 +148,9 @@ def fit_command(
             grid = weight_grid(len(names), max(5, len(names)))
             front = run.front(test, grid, device=str(trainer.args.device), show=True)
             run.metrics["test_front"] = front.to_dict()
-            print_front(front, counted(len(test), "held-out group"))
+            print_front(front, f"{counted(len(test), 'held-out group')}{run.base_note}")
         run.save(out)
-        click.echo(f"run: {out}; {run.metrics['parameters']:,} parameters, trained in {seconds:.1f} s")
+        click.echo(f"run: {out}; {run.metrics['parameters']:,} parameters, trained in {seconds:.1f} s{run.base_note}")
     return run
 
 
@@ -182,7 +185,7 @@ def front_command(
     name, part = run.part(preferences, split)
     use_free_cores()
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
-    print_front(front, f"{counted(len(part), 'group')} ({name})")
+    print_front(front, f"{counted(len(part), 'group')} ({name}){run.base_note}")
     if out is not None:
         result = front.to_dict() | {
             "parameters": run.metrics["parameters"],

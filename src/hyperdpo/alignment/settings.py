@@ -239,6 +239,8 @@ class ReadingSettings:
 class AlignSettings(ReadingSettings):
     """A configuration of the ``align`` commands: the sections of a file, and ``--set``."""
 
+    model: str | dict[str, str] | None = None
+    """The base, where ``--model`` is not given: a directory, a GGUF file or a hub name; also ``{gguf_file: PATH}``."""
     objectives: tuple[Objective, ...] | None = None
     """What is trained for; ``beta`` is ``training.beta`` unless given. Default: all labels of the data."""
     conditioning: dict[str, Any] = Field(default_factory=dict)

@@ -30,7 +30,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.progress import progress_bar
-from hyperdpo.stories.text_scorers import Scorer
+from hyperdpo.scorers.scorer import NamedScorer, Scorer, scores_of
 
 #: Key of the random stream of sampled continuations: every weighting and method gets the same.
 _TEXTS = 9
@@ -47,7 +47,7 @@ class Texts:
     """How texts are sampled and scored.
 
     Attributes:
-        scorer: see :mod:`hyperdpo.stories.text_scorers`.
+        scorer: see :mod:`hyperdpo.scorers.registry`.
         name: of the scorer.
         prompts: at most so many of the held-out prompts.
         samples: continuations of each prompt.
@@ -249,15 +249,8 @@ class AlignMeasurements:
                 found += continuation_texts(trainings.base, tokenizer, some, new)
                 tokens += new.numel()
         prompts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        scores = np.asarray(texts.scorer(prompts, found), dtype=np.float64)
-        shape = (len(rows), len(trainings.settings.names))
-        if scores.shape != shape or not np.isfinite(scores).all():
-            finite = "finite" if np.isfinite(scores).all() else "not finite"
-            raise InputError(
-                f"scorer {texts.name}: found an array of shape {scores.shape}, {finite}; expected {shape}, one column "
-                "per objective, and finite numbers"
-            )
-        return scores, tokens
+        scorer = NamedScorer(texts.name, tuple(trainings.settings.names), texts.scorer)
+        return scores_of(scorer, scorer.objectives, prompts, found), tokens
 
     def _kept(self, label: str, told: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured before of the same trainings, or what is measured now.

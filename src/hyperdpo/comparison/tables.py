@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from hyperdpo.alignment.gguf_models import described_origin
 from hyperdpo.comparison.spans import span_ratios
 from hyperdpo.errors import counted
 from hyperdpo.printing import console, four_digits
@@ -85,6 +86,8 @@ def print_language_models(result: Mapping[str, Any]) -> None:
     ]
     known = ", ".join(f"{name} {value:.4f}" for name, value in result["base"]["metrics"].items())
     shown = ", ".join(four_digits(r) for r in first["reference_point"])
+    origin = described_origin(result["base"].get("gguf_origin"))
+    known = f"{known}; {origin}" if origin else known
     lines = [f"base: {known}; reference {shown}; temperatures {result['temperatures']}"]
     if with_texts:
         mean = ", ".join(f"{name} {value:.3f}" for name, value in result["base"]["generated"].items())

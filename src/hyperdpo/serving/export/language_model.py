@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.adapters import CONFIG
+from hyperdpo.alignment.bases import tokenizer_of
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import RUN, AlignRun
 from hyperdpo.errors import InputError
@@ -67,7 +69,7 @@ def load_source(path: Path, base_model: Any = None) -> tuple[ConditionedLM, Any]
         if not isinstance(place, str | Path):
             continue
         try:
-            return model, AutoTokenizer.from_pretrained(place)
+            return model, tokenizer_of(str(place))
         except Exception:  # no files of a tokenizer there; transformers has many exceptions for it
             continue
     return model, None
@@ -115,6 +117,7 @@ def export_lm(
             "objectives": list(model.conditioning.objectives),
             "weights": None if weights is None else [float(w) for w in weights],
             "base_model": str(getattr(model.config, "_name_or_path", "") or ""),
+            "gguf_origin": origin_of(model),
             **details,
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
