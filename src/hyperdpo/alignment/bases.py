@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hyperdpo.alignment.gguf_models import gguf_file, load_gguf_model, load_gguf_tokenizer, origin_of_file
+from hyperdpo.alignment.model_settings import HOW
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,12 +73,12 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
         return load_gguf_model(file, **model_settings)
     from transformers import AutoModelForCausalLM
 
-    if not model_settings:  # such as revision or cache_dir: where to look is then another question
+    if set(model_settings) <= set(HOW):  # revision or cache_dir: where to look is then another question
         check_base(base_model)
     try:
         return AutoModelForCausalLM.from_pretrained(str(base_model), **model_settings)
     except Exception as error:  # hub, file and format errors have no common class
-        if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "SafetensorError":
+        if not isinstance(error, (OSError, ValueError, ImportError)) and type(error).__name__ != "SafetensorError":
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None

@@ -15,12 +15,14 @@ from typing import Any, cast
 import click
 import numpy as np
 
+from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.gguf_models import origin_of
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun
 from hyperdpo.alignment.settings import TRAINING, settings_of
@@ -87,7 +89,15 @@ def fit_command(
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
-    trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
+    trainer = HyperDPOTrainer(
+        load_base(model, **settings.model_settings.arguments()),
+        args,
+        train,
+        held_out,
+        tokenizer_of(model),
+        conditioning=conditioning,
+        objectives=chosen,
+    )
     if test:  # measured at the end: refused here, before anything is written
         with warnings.catch_warnings():  # said when it is measured
             warnings.simplefilter("ignore")
@@ -102,7 +112,7 @@ def fit_command(
         "conditioning": conditioning.to_dict(),
         "objectives": [asdict(o) for o in chosen],
         "data": described["fingerprint"],
-        "model": model,
+        "model": [model, asdict(settings.model_settings)] if settings.model_settings != ModelSettings() else model,
     }
     if trainer.is_world_process_zero():
         if overwrite:
@@ -132,6 +142,7 @@ def fit_command(
             "base_model": model,
             "gguf_origin": origin_of(trainer.own_model),
             "seed": args.seed,
+            "model_settings": asdict(settings.model_settings),
         },
         limits=trainer.limits,
         metrics={

@@ -36,6 +36,7 @@ from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
 from hyperdpo.alignment.gguf_models import described_origin, origin_of
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.point import check_weights
@@ -256,7 +257,8 @@ class AlignRun:
         path = Path(path)
         run = read_run(path, "align", READABLE_VERSIONS, checked_from=FORMAT_VERSION)
         objectives = parse_objectives(run["objectives"], str(path / RUN))
-        model = ConditionedLM.from_pretrained(path, base_model)
+        told = parsed(ModelSettings, run["settings"].get("model_settings", {}), str(path / RUN), "model_settings.")
+        model = ConditionedLM.from_pretrained(path, base_model, **told.arguments())
         if model.conditioning.objectives != tuple(o.name for o in objectives):
             raise InputError(f"{path}: its files do not belong together (objectives of run.json and of the adapter)")
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.portable import PORTABLE
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
@@ -278,6 +279,8 @@ class AlignSettings(ReadingSettings):
     """How the adapter depends on w: the settings of the next table."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Settings of HyperDPOConfig, which has all of ``transformers.TrainingArguments``."""
+    model_settings: ModelSettings = ModelSettings()
+    """How the base model is loaded, and loaded again with a run: [which size needs what](memory.md)."""
     split: AlignSplitConfig = AlignSplitConfig()
     """How groups are divided where the data do not come in parts."""
     compare: ComparisonConfig = ComparisonConfig()

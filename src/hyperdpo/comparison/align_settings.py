@@ -79,7 +79,7 @@ def compared(
     training_arguments(out, {**training, "use_cpu": cpu})
     found = scorer_of(scorers, columns) if with_texts else None
     texts = None if found is None else Texts(found.score, found.name, **asdict(settings.texts))
-    base, tokenizer = load_base(name), tokenizer_of(name)
+    base, tokenizer = load_base(name, **settings.model_settings.arguments()), tokenizer_of(name)
     use_free_cores()
 
     def shared(repeat: AlignRepeat) -> Settings:
