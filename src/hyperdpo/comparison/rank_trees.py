@@ -26,8 +26,9 @@ from hyperdpo.ranking.evaluation import ScoreBatch
 from hyperdpo.ranking.examples import Batch, Examples
 from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.fitting import Prepared
-from hyperdpo.ranking.gbdt import GbdtData, GbdtModel, train_gbdt_base, train_lambdamart
+from hyperdpo.ranking.gbdt import GbdtData, train_gbdt_base, train_lambdamart
 from hyperdpo.ranking.gbdt_labels import LabelScaling
+from hyperdpo.ranking.gbdt_model import GbdtModel
 
 
 class TreeTrainings:
