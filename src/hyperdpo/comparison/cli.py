@@ -75,7 +75,8 @@ def rank_compare(**options: Any) -> None:
     """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
 
     DATA is a file, a directory with train, vali and test files, or one of Fold1 to Fold5. A finished training is kept
-    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base.
+    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base. On click data,
+    hyperdpo:gain:uncorrected (or another variant of hyperdpo) is trained on clicks as they were logged.
     """
     from hyperdpo.comparison.commands import rank_compare_command
 
