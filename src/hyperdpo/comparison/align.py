@@ -5,6 +5,7 @@ A finished training is a directory with an adapter and ``training.json``. All mo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 import time
@@ -29,7 +30,7 @@ from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
-from hyperdpo.alignment.run import fingerprint, last_checkpoint
+from hyperdpo.alignment.run import fingerprint, last_checkpoint, versions
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.entries import PLAIN, Entry
@@ -39,7 +40,7 @@ from hyperdpo.comparison.repeats import AlignRepeat
 from hyperdpo.comparison.soup import soup
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_json, write_json
+from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
 from hyperdpo.objectives import Objective
 from hyperdpo.progress import on_terminal
 
@@ -63,6 +64,7 @@ class Settings:
         sampling_factor: conditioned models train for this many times the epochs.
         learning_rate_factor: conditioned models have this many times the learning rate.
         seed: of initialisation, order and sampled weights.
+        training_precision: measure and sample in the precision of the training, not in the model's own.
     """
 
     model: str
@@ -72,6 +74,7 @@ class Settings:
     sampling_factor: float
     learning_rate_factor: float
     seed: int
+    training_precision: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,10 +87,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Speaker:
-    """What answers at one w."""
+    """What answers at one w.
+
+    Attributes:
+        told: what it is made of, by which its answers are kept: names of trainings, their shares, the weights of a
+            conditioned model.
+    """
 
     row_scores: RowScores
     generate: Callable[..., Tensor]
+    told: Mapping[str, Any]
 
 
 class AlignTrainings(Trainings[ConditionedLM]):
@@ -117,7 +126,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
         self.pad = padding_token(tokenizer)
         args = self.arguments(settings.training, directory)
         self.device = args.device
-        #: For what a training compares itself with; everything else is measured in the model's own precision.
+        #: For what a training compares itself with. Everything else is measured in the model's own precision, unless
+        #: the settings say otherwise.
         self._accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.use_cpu)
         base.requires_grad_(False).to(self.device)
         self._base_print = base_print(base)
@@ -131,7 +141,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
             self.limits["skip_invalid"] = True
         self.train_groups, self.test_groups = self._tokenized(repeat.train), self._tokenized(repeat.test)
         self.train_base = self._base_scores("train", self.train_groups, self._accelerator)
-        self.test_base = self._base_scores("test", self.test_groups, None)
+        measured_in = self._accelerator if settings.training_precision else None
+        self.test_base = self._base_scores("test", self.test_groups, measured_in)
 
     def _tokenized(self, data: Preferences) -> list[TokenGroup]:
         return tokenize_groups(data, to_targets(data, self.settings.objectives), self.tokenizer, **self.limits)
@@ -140,9 +151,17 @@ class AlignTrainings(Trainings[ConditionedLM]):
         path = self.directory / f"base-{name}.safetensors"
         return kept_base_scores(self.probe, groups, self.pad, self.device, path=path, accelerator=accelerator)
 
+    def measuring(self) -> contextlib.AbstractContextManager[None]:
+        """The precision in which models are measured and sampled from."""
+        found: contextlib.AbstractContextManager[None] = (
+            self._accelerator.autocast() if self.settings.training_precision else contextlib.nullcontext()
+        )
+        return found
+
     @property
     def fingerprint(self) -> str:
         """A hash of all that a measurement depends on besides the trainings, whose names tell their settings."""
+        precision = {"precision": self._accelerator.mixed_precision} if self.settings.training_precision else {}
         return hashing.fingerprint(
             {
                 "objectives": [asdict(o) for o in self.settings.objectives],
@@ -151,6 +170,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
                 "test": fingerprint(self.repeat.test),
                 "limits": self.limits,
                 "base": self._base_print,
+                **precision,
             },
             64,
         )
@@ -172,8 +192,11 @@ class AlignTrainings(Trainings[ConditionedLM]):
         name = f"{job.name}-{hashing.fingerprint(told, 64)[:12]}"
         path = self.directory / "models" / name
 
-        def trained(model: ConditionedLM, seconds: float, epochs: float) -> Trained[ConditionedLM]:
-            return Trained(name, model.eval(), model.num_parameters(), seconds, epochs)
+        def trained(model: ConditionedLM, done: Mapping[str, Any]) -> Trained[ConditionedLM]:
+            times = (float(done["seconds"]), float(done["epochs"]), None)
+            return Trained(
+                name, model.eval(), model.num_parameters(), *times, done.get("steps"), done.get("processor_seconds")
+            )
 
         def load() -> Trained[ConditionedLM] | None:
             if not (path / TRAINING).exists():
@@ -182,7 +205,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             model = ConditionedLM.from_pretrained(path, shared_copy(self.base)).to(self.device)
             if not isinstance(done, dict) or not {"seconds", "epochs"} <= set(done):
                 raise InputError(f"{path / TRAINING}: not a finished training; expected seconds and epochs")
-            return trained(model, float(done["seconds"]), float(done["epochs"]))
+            return trained(model, done)
 
         def run() -> Trained[ConditionedLM]:
             unfinished = path.with_name(path.name + ".partial")
@@ -204,11 +227,11 @@ class AlignTrainings(Trainings[ConditionedLM]):
             clock = _Clock(last)
             trainer.add_callback(clock)
             trainer.train(resume_from_checkpoint=last)
-            result = trained(trainer.own_model, clock.seconds, float(args.num_train_epochs))
-            result.model.save_pretrained(path)
-            write_json(path / TRAINING, {"seconds": result.seconds, "epochs": result.epochs, **told})
+            done = {"epochs": float(args.num_train_epochs), "steps": trainer.state.global_step, **clock.told}
+            trainer.own_model.save_pretrained(path)
+            write_json(path / TRAINING, {**done, **told})
             shutil.rmtree(unfinished, ignore_errors=True)
-            return result
+            return trained(trainer.own_model, done)
 
         return Training(name, load, run)
 
@@ -259,8 +282,38 @@ class AlignTrainings(Trainings[ConditionedLM]):
     # --- answers
 
     def scores(self, speaker: Speaker) -> list[np.ndarray]:
-        """(n,) of each test group."""
-        return group_scores(speaker.row_scores, self.test_groups, self.pad, self.device)
+        """(n,) of each test group, kept on disk."""
+        sizes = [len(group.completion_ids) for group in self.test_groups]
+
+        def scored() -> dict[str, np.ndarray]:
+            return {"scores": np.concatenate(self.group_scores(speaker, self.test_groups))}
+
+        found = self.kept("scores", speaker, {}, scored)["scores"]
+        return np.split(found, np.cumsum(sizes)[:-1])
+
+    def group_scores(self, speaker: Speaker, groups: Sequence[TokenGroup]) -> list[np.ndarray]:
+        """(n,) log-probabilities of the responses of each group."""
+        with self.measuring():
+            return group_scores(speaker.row_scores, groups, self.pad, self.device)
+
+    def kept(
+        self, what: str, speaker: Speaker, told: Mapping[str, Any], make: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays that a speaker was found to have before, or has now.
+
+        They depend on no measure, so that other measures of them need neither a pass of the model nor a sample.
+
+        Args:
+            what: the beginning of the file's name.
+            told: what they depend on, besides the speaker and all that measurements of this repeat depend on.
+        """
+        header = {"speaker": dict(speaker.told), **told, "repeat": self.fingerprint, "versions": versions()}
+        path = self.directory / "answers" / f"{what}-{hashing.fingerprint(header, 64)[:12]}.safetensors"
+        if path.exists():
+            return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
+        found = make()
+        write_tensors(path, {name: torch.from_numpy(value) for name, value in found.items()}, header)
+        return found
 
     def base_speaker(self) -> Speaker:
         """The base itself."""
@@ -274,54 +327,71 @@ class AlignTrainings(Trainings[ConditionedLM]):
             with self.probe.base_only():
                 return row_logps(self.probe, batch)
 
-        return Speaker(score, generate)
+        return Speaker(score, generate, {"base": True})
 
     def speaker(self, entry: Entry, w: np.ndarray) -> Speaker:
         """What an entry answers with at (m,) weights: of several models, their average."""
         (recipe,) = METHODS[entry.method](w[None])
-        models = [self.trained(job, entry).model for job in recipe.jobs]
-        if recipe.average == "predictions":
-            mixture = LogitMixture(models, recipe.shares)
-            return Speaker(mixture.row_logps, mixture.generate)
+        # At a vertex an average of experts is one of them.
+        parts = [(self.trained(job, entry), share) for job, share in zip(recipe.jobs, recipe.shares, strict=True)]
+        parts = [(trained, share) for trained, share in parts if share > 0]
+        models, shares = [trained.model for trained, _ in parts], [share for _, share in parts]
+        told: dict[str, Any] = {"trainings": [trained.name for trained, _ in parts], "shares": shares}
+        if len(models) > 1:
+            told["average"] = recipe.average
+            if recipe.average == "predictions":
+                mixture = LogitMixture(models, shares)
+                return Speaker(mixture.row_logps, mixture.generate, told)
         model, weights = models[0], None
         if recipe.jobs == (Conditioned(),):
             weights = torch.as_tensor(w, dtype=torch.float32, device=self.device)
+            told["weights"] = w.tolist()
         elif len(models) > 1:
-            definition = entry.overrides.get("soup", "exact")
-            model = soup(models, recipe.shares, definition, shared_copy(self.base)).to(self.device).eval()
+            definition = told["soup"] = entry.overrides.get("soup", "exact")
+            model = soup(models, shares, definition, shared_copy(self.base)).to(self.device).eval()
 
         def generate(*args: Any, **settings: Any) -> Tensor:
             found: Tensor = model.generate(*args, weights=weights, **settings)
             return found
 
-        return Speaker(lambda batch: row_logps(model, batch, weights), generate)
+        return Speaker(lambda batch: row_logps(model, batch, weights), generate, told)
 
 
 class _Clock(TrainerCallback):
-    """Seconds of a training, those before an interruption included: they are kept beside each checkpoint."""
+    """Seconds of a training, those before an interruption included: they are kept beside each checkpoint.
+
+    Seconds of the processor, of all threads of this process, do not depend on what else runs on the machine.
+    """
 
     NAME = "seconds.json"
 
     def __init__(self, checkpoint: str | None) -> None:
         kept = None if checkpoint is None else Path(checkpoint) / self.NAME
-        self._before = float(read_json(kept)) if kept is not None and kept.exists() else 0.0
-        self._started = 0.0
-        self._ended: float | None = None
+        before = read_json(kept) if kept is not None and kept.exists() else {}
+        self._before = before if isinstance(before, dict) else {"seconds": float(before)}
+        self._started = self._now()
+        self._ended: dict[str, float] | None = None
+
+    @staticmethod
+    def _now() -> dict[str, float]:
+        return {"seconds": time.monotonic(), "processor_seconds": time.process_time()}
 
     @property
-    def seconds(self) -> float:
-        return self._before + (time.monotonic() if self._ended is None else self._ended) - self._started
+    def told(self) -> dict[str, float]:
+        """``seconds`` and ``processor_seconds``, so far or in all."""
+        now = self._now() if self._ended is None else self._ended
+        return {name: self._before.get(name, 0.0) + now[name] - self._started[name] for name in now}
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._started = time.monotonic()
+        self._started = self._now()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if directory.is_dir():
-            write_json(directory / self.NAME, self.seconds)
+            write_json(directory / self.NAME, self.told)
 
     def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._ended = time.monotonic()
+        self._ended = self._now()
 
 
 def shared_copy(base: Any) -> Any:

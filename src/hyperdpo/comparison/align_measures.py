@@ -24,7 +24,7 @@ from hyperdpo.comparison.align import AlignTrainings, Settings, Speaker
 from hyperdpo.comparison.entries import Entry, check_labels
 from hyperdpo.comparison.repeats import AlignRepeat, check_seeds
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
-from hyperdpo.comparison.trainings import cost
+from hyperdpo.comparison.trainings import cost, step_costs
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
@@ -119,6 +119,7 @@ def compare(
             "conditioning": dict(last.conditioning),
             "sampling_factor": last.sampling_factor,
             "learning_rate_factor": last.learning_rate_factor,
+            "training_precision": last.training_precision,
             "texts": None if texts is None else texts.described | {"reference": REFERENCE},
         },
         "versions": versions(),
@@ -165,7 +166,7 @@ class AlignMeasurements:
         result = self._kept(entry.label, told, lambda: self._measure(speakers(), scores()))
         view = self._kept(f"{entry.label}-scales", told | {"scales": SCALES}, lambda: self._view(scores()))
         epochs = max(one.epochs for one in trained if one.epochs is not None)
-        return result | cost(trained) | {"epochs": epochs, "views": {"scales": view}}
+        return result | cost(trained) | step_costs(trained) | {"epochs": epochs, "views": {"scales": view}}
 
     def _scores(self, label: str, speakers: Sequence[Speaker]) -> list[list[np.ndarray]]:
         """For each of the speakers, the (n,) scores of each test group."""
@@ -290,7 +291,8 @@ class AlignMeasurements:
 
 def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """An entry over all repeats: means, standard deviations (None for one repeat), and each repeat."""
-    result = summary_of(entry, seeds, mean_points) | means(seeds, "epochs") | averages(seeds, "control_span")
+    result = summary_of(entry, seeds, mean_points) | averages(seeds, "control_span")
+    result |= means(seeds, "epochs", "steps", "step_seconds", "step_processor_seconds")
     if all("generated" in seed for seed in seeds):
         texts = [seed["generated"] for seed in seeds]
         result["generated"] = means(texts, "points") | averages(

@@ -83,6 +83,7 @@ class Entry:
         temperatures: rankers: vectors β (m numbers each) at which the front is measured besides the configured one.
         scales: rankers: scales c at which the front is measured besides 1.
         dense: rankers: measure a conditioned method at 101 weightings, too.
+        repeats: only on so many of the comparison's repeats, the first ones; None: on all.
     """
 
     label: str
@@ -91,6 +92,7 @@ class Entry:
     temperatures: tuple[tuple[float, ...], ...] = ()
     scales: tuple[float, ...] = (0.5, 2.0)
     dense: bool = True
+    repeats: int | None = None
 
     @property
     def one_shot(self) -> bool:
