@@ -13,6 +13,7 @@ EXTRAS = {
     "explore": ("nicegui", "plotly"),
     "experiments": ("plotly",),
     "gbdt": ("lightgbm",),
+    "gguf": ("gguf",),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "orjson", "simdjson", "pybase64"),
 }
 #: Packages whose names differ from their modules'.

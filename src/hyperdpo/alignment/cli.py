@@ -60,6 +60,11 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @setting("--epochs", float, "alignment.settings:EPOCHS", "Passes over the training groups.")
 @setting("--seed", int, "alignment.settings:SEED", "Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting: training.learning_rate=1e-3.")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="An adapter that is Σ w_j times one plain LoRA per objective, for `export --format vertices` and gguf.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
 @cpu_option

@@ -51,10 +51,15 @@ def fit_command(
     prompt_column: str | None = None,
     ignore_columns: Sequence[str] | None = None,
     skip_invalid: bool = False,
+    portable: bool = False,
     cpu: bool = False,
     overwrite: bool = False,
 ) -> AlignRun:
-    """``hyperdpo align fit``."""
+    """``hyperdpo align fit``.
+
+    Args:
+        portable: the adapter is :meth:`~hyperdpo.alignment.settings.ConditioningConfig.portable`.
+    """
     disable_progress_bars_without_tty()
     # Checkpoints less than a second apart are in order by their number, too, which is all that this would say.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
@@ -73,7 +78,7 @@ def fit_command(
     checkpoints = out / "checkpoints"
     args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
-    conditioning = settings.conditioned(names)
+    conditioning = settings.portable(names) if portable else settings.conditioned(names)
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from hyperdpo.alignment.portable import PORTABLE
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Objective
@@ -114,6 +115,37 @@ class ConditioningConfig:
         """Whether anything is a function of w."""
         prompt = self.prompt_tokens > 0 and self.prompt_conditioned
         return prompt or (self.lora_rank > 0 and self.lora_conditioned)
+
+    @property
+    def not_portable(self) -> str | None:
+        """Why the adapter at w is not Σ_j w_j times one plain LoRA for each objective j; None if it is.
+
+        It is that if LoRA is all that is added and its gates are linear in w. Their values at w are then the sum over j
+        of w_j times those at the vertex e_j.
+        """
+        reasons = {
+            "lora_rank=0": "without LoRA there is nothing to add up" if not self.lora_rank else None,
+            "lora_conditioned=false": "LoRA is the same at every w" if not self.lora_conditioned else None,
+            f"prompt_tokens={self.prompt_tokens}": "virtual tokens are no LoRA" if self.prompt_tokens else None,
+            f"gate_hidden={self.gate_hidden}": "its network is not linear in w" if self.gate_hidden else None,
+        }
+        return next((f"conditioning.{name}: {why}" for name, why in reasons.items() if why is not None), None)
+
+    @classmethod
+    def portable(cls, objectives: Sequence[str], **settings: Any) -> ConditioningConfig:
+        """An adapter that llama.cpp and plain PEFT serve at any w: at w it is Σ_j w_j times one plain LoRA of rank m r.
+
+        Args:
+            objectives: as the attribute.
+            settings: other attributes, without those of virtual tokens.
+
+        Raises:
+            InputError: a setting with which it would not be portable, or out of its bounds.
+        """
+        found = cls.from_dict({**PORTABLE["conditioning"], **settings, "objectives": list(objectives)})
+        if found.not_portable is not None:
+            raise InputError(f"{found.not_portable}, which a portable adapter cannot have; leave it out")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -272,6 +304,17 @@ class AlignSettings(ReadingSettings):
     def conditioned(self, objectives: Sequence[str]) -> ConditioningConfig:
         """The section ``conditioning``, for these objectives."""
         return ConditioningConfig.from_dict({**self.conditioning, "objectives": objectives})
+
+    def portable(self, objectives: Sequence[str]) -> ConditioningConfig:
+        """The section ``conditioning``, for these objectives and ``--portable``.
+
+        Raises:
+            InputError: a setting with which the adapter would not be portable.
+        """
+        try:
+            return ConditioningConfig.portable(objectives, **self.conditioning)
+        except InputError as error:
+            raise InputError(f"--portable: {error}") from None
 
 
 def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> AlignSettings:

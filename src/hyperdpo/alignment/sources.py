@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.data.groups import VERSION, Preferences, Reading
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
@@ -19,6 +21,9 @@ from hyperdpo.alignment.settings import AlignSettings, AlignSplitConfig
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json
 from hyperdpo.objectives import Objective
+
+#: Prompts that run.json keeps, and their most characters.
+KEPT_PROMPTS, KEPT_CHARACTERS = 4, 1000
 
 
 def reading_of(
@@ -89,8 +94,20 @@ def parts_of(
         "reading": {**reading, "version": VERSION},
         "read": {name: told(part.reading) for name, part in read.items() if part.reading is not None},
         "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
+        "prompts": kept_prompts(parts),
     }
     return parts, described
+
+
+def kept_prompts(parts: Mapping[str, Preferences]) -> list[Prompt]:
+    """The first prompts of moderate length that were held out, or of the training part where none were.
+
+    They are what exports are tried on.
+    """
+    held_out = next((parts[name] for name in ("validation", "test", "train") if parts.get(name)), None)
+    prompts = (group.prompt for group in (() if held_out is None else held_out.groups))
+    short = (prompt for prompt in prompts if len(json.dumps(prompt)) <= KEPT_CHARACTERS)
+    return list(islice(short, KEPT_PROMPTS))
 
 
 class Prepared(NamedTuple):

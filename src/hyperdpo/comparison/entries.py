@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hyperdpo.alignment.portable import PORTABLE
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.paper import PAPER
 
@@ -52,6 +53,8 @@ ALIGN_VARIANTS: Variants = {
         # Its LoRA works at every w, as that of a model for one w does: the same learning rate.
         "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"learning_rate_factor": 1.0}},
         "lora": {"conditioning": {"prompt_conditioned": False}},
+        # One plain LoRA per objective, summed with w: what `export --format vertices` and `gguf` write.
+        "portable": PORTABLE,
         # As printed: the mask starts at A(w) B(w), the networks as PyTorch makes them, one w ~ Dirichlet per batch.
         "paper": {
             "conditioning": {

@@ -97,17 +97,12 @@ def export_lm(
     with written(out, directory=True) as temporary:
         write = _write_merged if format == "merged" else write_peft
         details, loaded, tokens = write(model.eval(), prompting(tokenizer), weights, temporary)
-        difference, margin = _compared(model, loaded, weights, tokens)
+        difference, margin = compared(model, loaded, weights, tokens)
         if details.get("virtual_token_margin") is not None:  # what the file itself shows, not just its rows
             least = min(details["virtual_token_margin"], margin)
             details["virtual_token_margin"] = least if least >= MARGIN else None
-        largest = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
-        if not difference <= largest:
-            raise InputError(
-                f"--format {format}: on random texts, the exported model's logits differ from the run's by "
-                f"{difference:.2g} of the largest; expected at most {largest:g}; nothing was written "
-                f"(try --format {'peft' if format == 'merged' else 'merged'}; `hyperdpo serve` needs no export)"
-            )
+        other = "peft" if format == "merged" else "merged"
+        check_difference(model, difference, format, f"try --format {other}; `hyperdpo serve` needs no export")
         metadata = {
             "format_version": FORMAT_VERSION,
             "kind": "align",
@@ -120,6 +115,24 @@ def export_lm(
         }
         write_json(temporary / METADATA, metadata)
     return LMExport(out, metadata, difference)
+
+
+def check_difference(model: ConditionedLM, difference: float, format: str, instead: str) -> None:
+    """Refuse an export whose logits are not the run's.
+
+    Args:
+        difference: of :func:`compared`.
+        instead: what to do.
+
+    Raises:
+        InputError: they are not.
+    """
+    largest = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
+    if not difference <= largest:
+        raise InputError(
+            f"--format {format}: on random texts, the exported model's logits differ from the run's by "
+            f"{difference:.2g} of the largest; expected at most {largest:g}; nothing was written ({instead})"
+        )
 
 
 def check_directory(out: Path, *, overwrite: bool) -> None:
@@ -155,9 +168,7 @@ def _write_merged(
 
 
 @torch.no_grad()
-def _compared(
-    model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]
-) -> tuple[float, float]:
+def compared(model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]) -> tuple[float, float]:
     """How far the logits are from the model's, as a part of the largest (at least 1), on random texts; and by how much
     those of virtual tokens lie below all others."""
     words: Any = model.get_input_embeddings()
