@@ -27,7 +27,8 @@ from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
-from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.generation import ConditionedForward
+from hyperdpo.alignment.model import Condition, ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
 from hyperdpo.alignment.run import fingerprint, last_checkpoint, versions
@@ -90,12 +91,13 @@ class Speaker:
     """What answers at one w.
 
     Attributes:
+        forward: the next logits, for :func:`~hyperdpo.alignment.answers.decoded`; all rows alike.
         told: what it is made of, by which its answers are kept: names of trainings, their shares, the weights of a
             conditioned model.
     """
 
     row_scores: RowScores
-    generate: Callable[..., Tensor]
+    forward: Callable[..., Any]
     told: Mapping[str, Any]
 
 
@@ -179,7 +181,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
     def training(self, job: Job, entry: Entry) -> Training[ConditionedLM]:
         assert not isinstance(job, Trees)  # of rankers
-        overrides = entry.overrides if isinstance(job, Conditioned) else {}
+        overrides = entry.overrides if isinstance(job, Conditioned) else entry.overrides.get("fixed", {})
         conditioning, training, objectives = self.described(job, overrides)
         told = {
             "job": job.name,
@@ -255,7 +257,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
             training["weights"] = [1.0]
         else:
             training["weights"] = list(job.weights)
-        return ConditioningConfig(tuple(o.name for o in objectives), **_plain(settings)), training, objectives
+        plain = _plain(settings) | (_portable(settings) if overrides.get("portable") else {})
+        return ConditioningConfig(tuple(o.name for o in objectives), **plain), training, objectives
 
     def base_with_margin(self, job: Margin, entry: Entry) -> list[np.ndarray]:
         """The base's scores of the training groups, with the experts' margin in them."""
@@ -317,17 +320,17 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
     def base_speaker(self) -> Speaker:
         """The base itself."""
+        plain = ConditionedForward(self.probe, Condition(None, None), torch.ones(1))
 
-        def generate(*args: Any, **settings: Any) -> Tensor:
+        def forward(**inputs: Any) -> Any:
             with self.probe.base_only():
-                found: Tensor = self.probe.generate(*args, **settings)
-                return found
+                return plain(**inputs)
 
         def score(batch: dict[str, Tensor]) -> Tensor:
             with self.probe.base_only():
                 return row_logps(self.probe, batch)
 
-        return Speaker(score, generate, {"base": True})
+        return Speaker(score, forward, {"base": True})
 
     def speaker(self, entry: Entry, w: np.ndarray) -> Speaker:
         """What an entry answers with at (m,) weights: of several models, their average."""
@@ -341,7 +344,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             told["average"] = recipe.average
             if recipe.average == "predictions":
                 mixture = LogitMixture(models, shares)
-                return Speaker(mixture.row_logps, mixture.generate, told)
+                return Speaker(mixture.row_logps, mixture.forward(), told)
         model, weights = models[0], None
         if recipe.jobs == (Conditioned(),):
             weights = torch.as_tensor(w, dtype=torch.float32, device=self.device)
@@ -350,11 +353,9 @@ class AlignTrainings(Trainings[ConditionedLM]):
             definition = told["soup"] = entry.overrides.get("soup", "exact")
             model = soup(models, shares, definition, shared_copy(self.base)).to(self.device).eval()
 
-        def generate(*args: Any, **settings: Any) -> Tensor:
-            found: Tensor = model.generate(*args, weights=weights, **settings)
-            return found
-
-        return Speaker(lambda batch: row_logps(model, batch, weights), generate, told)
+        with torch.no_grad():
+            forward = ConditionedForward(model, model.condition(weights, 1), torch.ones(1))
+        return Speaker(lambda batch: row_logps(model, batch, weights), forward, told)
 
 
 class _Clock(TrainerCallback):
@@ -402,3 +403,9 @@ def shared_copy(base: Any) -> Any:
 def _plain(settings: Settings) -> dict[str, Any]:
     """The comparison's prompt and LoRA, not conditioned."""
     return {**settings.conditioning, **PLAIN["conditioning"]}
+
+
+def _portable(settings: Settings) -> dict[str, Any]:
+    """The adapter of a model for one w that has the size of one of the m plain LoRAs of ``hyperdpo:portable``."""
+    config, m = ConditioningConfig(settings.names, **settings.conditioning), len(settings.names)
+    return {"prompt_tokens": 0, "lora_rank": m * config.lora_rank, "lora_alpha": m * config.lora_alpha}
