@@ -12,7 +12,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hyperdpo.stories.preferences import sample_preferences
-from hyperdpo.stories.text_measures import MEASURES
+from hyperdpo.scorers.text_measures import MEASURES
 
 
 def main() -> None:

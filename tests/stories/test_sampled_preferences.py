@@ -18,7 +18,7 @@ from hyperdpo.stories.preferences import (
     sample_prompts,
     sample_responses,
 )
-from hyperdpo.stories.text_measures import measure
+from hyperdpo.scorers.text_measures import measure
 
 transformers = pytest.importorskip("transformers")
 

@@ -22,7 +22,7 @@ from hyperdpo.comparison.entries import Entry
 from hyperdpo.comparison.repeats import AlignRepeat, align_repeats, check_seeds
 from hyperdpo.comparison.sampled_texts import Texts
 from hyperdpo.files import check_writable
-from hyperdpo.stories.text_scorers import scorer_of
+from hyperdpo.scorers.registry import scorer_of
 from hyperdpo.threads import use_free_cores
 
 #: Passes over the data of models for one w; conditioned ones train for ``sampling_factor`` times as many.
@@ -44,7 +44,7 @@ def compared(
     prompt_column: str | None = None,
     ignore_columns: Sequence[str] | None = None,
     skip_invalid: bool = False,
-    scorer: str | None = None,
+    scorers: Sequence[str] = (),
     with_texts: bool = True,
     least_span: float = 0.0,
     cpu: bool = False,
@@ -52,7 +52,7 @@ def compared(
     """Read data, base and settings, and compare.
 
     Args:
-        scorer: see :func:`~hyperdpo.stories.text_scorers.scorer_of`.
+        scorers: see :func:`~hyperdpo.scorers.registry.scorer_of`.
         with_texts: sample texts where a scorer is known.
         least_span: see :func:`~hyperdpo.comparison.spans.span_ratios`.
 
@@ -78,8 +78,8 @@ def compared(
     columns = [o.column for o in chosen[repeats[0].seed]]
     # Now, not after the base has been measured: the trainings come later.
     training_arguments(out, {**training, "use_cpu": cpu})
-    found = scorer_of(scorer, columns) if with_texts else None
-    texts = None if found is None else Texts(found[1], found[0], **asdict(settings.texts))
+    found = scorer_of(scorers, columns) if with_texts else None
+    texts = None if found is None else Texts(found.score, found.name, **asdict(settings.texts))
     base, tokenizer = load_base(model), tokenizer_of(model)
     use_free_cores()
 

@@ -59,7 +59,6 @@ def data_file(given: Path | None, name: str, where: str, what: str) -> Path:
 def answered(
     prompts_file: Path,
     model: str,
-    identity: str,
     out: Path,
     *,
     scorers: Sequence[str],
@@ -73,7 +72,6 @@ def answered(
 
     Args:
         prompts_file: see :func:`~hyperdpo.alignment.answer_sets.read_prompts`.
-        identity: a few digits that tell models of one name apart.
         out: where the directory is made; an interrupted sampling is carried on there.
         scorers: of the answers; each makes a label.
         answers: of each prompt.
@@ -87,7 +85,7 @@ def answered(
     scorer = scorers_named(scorers)
     found = read_prompts(prompts_file)[:prompts]
     how = Sampling(answers=answers, max_new_tokens=tokens)
-    told: dict[str, Any] = {"model": identity, "bf16": bf16, "scorers": list(scorers), "prompts": found, **asdict(how)}
+    told: dict[str, Any] = {"model": model_print(model), "bf16": bf16, "scorers": list(scorers), "prompts": found, **asdict(how)}
     directory = out / f"answers-{Path(model).stem}-{hashing.fingerprint(told, 64)[:8]}"
     if directory.exists():
         return directory
@@ -102,6 +100,13 @@ def answered(
             if len(part):
                 write_preferences(part, temporary / f"{name}.jsonl")
     return directory
+
+
+def model_print(model: str) -> str:
+    """A hash of a model's files, wherever they are; a name on the hub as it is."""
+    place = Path(model)
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
+    return hashing.fingerprint([hashing.sha256_of_file(file) for file in files] or model, 64)
 
 
 def _sample(

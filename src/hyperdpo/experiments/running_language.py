@@ -221,13 +221,12 @@ def _answers(
     from hyperdpo.experiments.real import SCORERS
 
     how = {"answers": ANSWERS, "tokens": settings.texts.tokens, "bf16": bool(settings.training.get("bf16"))}
-    identity = _identity(model)
-    return answered(prompts_file, model, identity, directory, scorers=SCORERS, prompts=prompts, cpu=cpu, **how)
+    return answered(prompts_file, model, directory, scorers=SCORERS, prompts=prompts, cpu=cpu, **how)
 
 
 def _identity(model: str) -> str:
     """A few digits that two models of one name do not share: of the place, and of its files' sizes and times."""
     place = Path(model)
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr((os.path.realpath(model) if files else model, facts)).encode()).hexdigest()[:8]

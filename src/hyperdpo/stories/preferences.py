@@ -1,7 +1,7 @@
 """Preferences without annotators: a language model's own beginnings and continuations, scored by measures of the text.
 
 Prompts are beginnings that the model itself writes; each gets n different continuations at temperature 1, so the
-responses come from the reference model, as (10) requires. The labels are :mod:`hyperdpo.stories.text_measures`.
+responses come from the reference model, as (10) requires. The labels are :mod:`hyperdpo.scorers.text_measures`.
 
 The random numbers are drawn in a fork of torch's global generator: the caller's is left as it was.
 """
@@ -18,7 +18,7 @@ from hyperdpo.alignment.sampling import BROKEN, continuation_texts, continue_row
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
-from hyperdpo.stories.text_measures import measure_texts
+from hyperdpo.scorers.text_measures import measure_texts
 
 #: Measured on stories260k (480 prompts, 4 responses of 48 tokens): all four responses tie in 5% and 0% of the groups,
 #: and the correlation within groups is -0.05. A model trained for one is 0.28 and 0.31 nats worse in the other's
