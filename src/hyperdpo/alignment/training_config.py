@@ -209,6 +209,7 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
     """The settings of a configuration file or of ``--set training.*``, for a training that writes to ``directory``.
 
     On a CPU no memory is pinned, unless it is asked for: there is nothing to copy it to, and PyTorch would say so.
+    Where there is nothing but a CPU, bf16 means its bf16: transformers wants to be told ``use_cpu``.
 
     Raises:
         InputError: a name that is not a setting, or a value that cannot be.
@@ -219,6 +220,8 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
             hint = did_you_mean(f"training.{name}", (f"training.{one}" for one in known))
             raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
     on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
+    if settings.get("bf16") and not torch.accelerator.is_available():
+        settings = {**settings, "use_cpu": True}
     try:
         return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
     except InputError as error:  # it begins with the setting's name

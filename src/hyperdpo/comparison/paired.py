@@ -85,7 +85,7 @@ def quantities(measured: Measured, *, resamples: int = RESAMPLES, seed: int = 0)
     Args:
         seed: of the draws: measurements on the same prompts have the same.
     """
-    points, _, m = measured.values.shape
+    m = measured.values.shape[-1]
     draws = Resamples(measured.known.T, seed, resamples)
     sums = np.where(measured.known, measured.values, 0.0)
     whole = draws.means(sums.transpose(0, 2, 1))  # (P, m)
@@ -188,7 +188,9 @@ def compared_ratios(
                 reason = spans[kind].reason
                 ratio = span_ratio_of([o.spans for o in own], [o.spans for o in other]) if reason is None else None
                 pair[f"{text}control_span"] = (ratio or Ratio(None, reason=reason)).to_dict()
-                products = [[one.inner_product for one in side if one.inner_product is not None] for side in (own, other)]
+                products = [
+                    [one.inner_product for one in side if one.inner_product is not None] for side in (own, other)
+                ]
                 if all(len(side) == len(both) for side in products):
                     pair["inner_product"] = ratio_of(*products, f"{to}'s mean inner product").to_dict()
             found.append(pair)

@@ -44,9 +44,7 @@ def span_ratios(result: Mapping[str, Any], of: str, to: str, least: float = 0.0)
     return found
 
 
-def _ratio(
-    measured: list[tuple[Mapping[str, Any], Mapping[str, Any], str]], to: str, least: float = 0.0
-) -> SpanRatio:
+def _ratio(measured: list[tuple[Mapping[str, Any], Mapping[str, Any], str]], to: str, least: float = 0.0) -> SpanRatio:
     """From pairs of what was measured, each with the name of its repeat."""
     values = []
     for own, other, repeat in measured:
@@ -59,7 +57,8 @@ def _ratio(
                 return SpanRatio(None, f"{found}: not clearly above 0")
             if span < least:
                 return SpanRatio(
-                    None, f"{to}'s own span of {name} in {repeat} is {span:.3g} nats, below {least:g}: nothing to control"
+                    None,
+                    f"{to}'s own span of {name} in {repeat} is {span:.3g} nats, below {least:g}: nothing to control",
                 )
             values.append(own["control_span"][name] / span)
     return SpanRatio(float(np.mean(values)))

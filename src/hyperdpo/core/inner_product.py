@@ -8,9 +8,7 @@ from numpy.typing import ArrayLike
 from hyperdpo.errors import InputError
 
 
-def mean_inner_product(
-    weights: ArrayLike, scores: ArrayLike, base_mean: ArrayLike, base_sd: ArrayLike
-) -> np.ndarray:
+def mean_inner_product(weights: ArrayLike, scores: ArrayLike, base_mean: ArrayLike, base_sd: ArrayLike) -> np.ndarray:
     """The mean over weightings of the inner product of w and the rewards.
 
         mean_p sum_j w_pj r_pj,    r_j = (score_j - base mean_j) / base sd_j

@@ -85,7 +85,13 @@ def answered(
     scorer = scorers_named(scorers)
     found = read_prompts(prompts_file)[:prompts]
     how = Sampling(answers=answers, max_new_tokens=tokens)
-    told: dict[str, Any] = {"model": model_print(model), "bf16": bf16, "scorers": list(scorers), "prompts": found, **asdict(how)}
+    told: dict[str, Any] = {
+        "model": model_print(model),
+        "bf16": bf16,
+        "scorers": list(scorers),
+        "prompts": found,
+        **asdict(how),
+    }
     directory = out / f"answers-{Path(model).stem}-{hashing.fingerprint(told, 64)[:8]}"
     if directory.exists():
         return directory
