@@ -19,7 +19,8 @@ from hyperdpo.ranking.config import build_config
 from hyperdpo.ranking.explain import explain, group_of
 from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import TREES, RankRun
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.run_files import TREES
 from hyperdpo.ranking.training import make_accelerator
 
 TREE_SETTINGS = {"trees": 5, "threads": 1, "loss": "cross_entropy"}

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 from helpers import fit_toy
-from tiny_models import tiny_base, tiny_model
-from toy_preferences import words_tokenizer
+from tiny_models import randomise, tiny_base, tiny_model
+from toy_preferences import toy_place, words_tokenizer
+
+from hyperdpo.alignment.run import AlignRun
+from hyperdpo.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,19 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base.config.name_or_path = str(place / "base")
     tiny_model(base=base).save_pretrained(place / "adapter")
     return place / "adapter"
+
+
+@pytest.fixture(scope="session")
+def portable_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ``align fit --portable``, objectives low and high, whose adapter has large values. Not to be changed."""
+    place = toy_place(tmp_path_factory.mktemp("portable"))
+    fit = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", place / "run", "--portable"]
+    options = ["--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=16"]
+    assert main([str(one) for one in (*fit, *options)]) == 0
+    run = AlignRun.load(place / "run")
+    randomise(run.model)
+    run.save(place / "run")
+    return place / "run"
 
 
 @pytest.fixture(scope="session")

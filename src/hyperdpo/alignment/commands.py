@@ -15,12 +15,13 @@ from typing import Any, cast
 import click
 import numpy as np
 
+from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
 from hyperdpo.alignment.reporting import announce, report_steps
-from hyperdpo.alignment.run import METRICS, RUN, AlignRun, last_checkpoint
+from hyperdpo.alignment.run import METRICS, RUN, AlignRun
 from hyperdpo.alignment.settings import TRAINING, settings_of
 from hyperdpo.alignment.sources import prepared, reading_of, refuse_other_settings
 from hyperdpo.alignment.tables import print_front
@@ -31,6 +32,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
+from hyperdpo.locks import writes_to
 from hyperdpo.plots import by_scale, plot_fronts
 from hyperdpo.progress import note, on_terminal
 from hyperdpo.threads import use_free_cores
@@ -39,6 +41,7 @@ from hyperdpo.threads import use_free_cores
 FIT = "fit.json"
 
 
+@writes_to("out")
 def fit_command(
     source: Path,
     model: str,
@@ -114,6 +117,7 @@ def fit_command(
         announce(trainer)
     if last is not None and trainer.is_world_process_zero():
         note(f"resumed from {last}")
+    trainer.check_space()
     trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
     run = AlignRun(

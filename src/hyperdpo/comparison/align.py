@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,9 +18,10 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase
 
 from hyperdpo import hashing
+from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.groups import Preferences
@@ -31,9 +31,10 @@ from hyperdpo.alignment.generation import ConditionedForward
 from hyperdpo.alignment.model import Condition, ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
-from hyperdpo.alignment.run import fingerprint, last_checkpoint, versions
+from hyperdpo.alignment.run import fingerprint, versions
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
+from hyperdpo.comparison.clock import Clock
 from hyperdpo.comparison.entries import PLAIN, Entry
 from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Trees
@@ -134,6 +135,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
         base.requires_grad_(False).to(self.device)
         self._base_print = base_print(base)
         self.probe = ConditionedLM.create(shared_copy(base), ConditioningConfig(settings.names, **_plain(settings)))
+        self.ld_alpha = args.ld_alpha
         self.limits: dict[str, Any] = {
             "max_prompt_length": args.max_prompt_length,
             "max_length": longest_text(self.probe, args.max_length),
@@ -150,8 +152,15 @@ class AlignTrainings(Trainings[ConditionedLM]):
         return tokenize_groups(data, to_targets(data, self.settings.objectives), self.tokenizer, **self.limits)
 
     def _base_scores(self, name: str, groups: list[TokenGroup], accelerator: Accelerator | None) -> list[np.ndarray]:
-        path = self.directory / f"base-{name}.safetensors"
-        return kept_base_scores(self.probe, groups, self.pad, self.device, path=path, accelerator=accelerator)
+        return kept_base_scores(
+            self.probe,
+            groups,
+            self.pad,
+            self.device,
+            path=self.directory / f"base-{name}.safetensors",
+            accelerator=accelerator,
+            ld_alpha=self.ld_alpha if name == "train" else None,  # measured as without it
+        )
 
     def measuring(self) -> contextlib.AbstractContextManager[None]:
         """The precision in which models are measured and sampled from."""
@@ -203,7 +212,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
         def load() -> Trained[ConditionedLM] | None:
             if not (path / TRAINING).exists():
                 return None
-            done = read_json(path / TRAINING)
+            done = read_json(path / TRAINING, remedy=f"delete {path} to train again")
             model = ConditionedLM.from_pretrained(path, shared_copy(self.base)).to(self.device)
             if not isinstance(done, dict) or not {"seconds", "epochs"} <= set(done):
                 raise InputError(f"{path / TRAINING}: not a finished training; expected seconds and epochs")
@@ -226,12 +235,12 @@ class AlignTrainings(Trainings[ConditionedLM]):
             ]
             report_steps(trainer, f"train {job.name}", show=self.show)
             last = last_checkpoint(unfinished)
-            clock = _Clock(last)
+            clock = Clock(last)
             trainer.add_callback(clock)
             trainer.train(resume_from_checkpoint=last)
             done = {"epochs": float(args.num_train_epochs), "steps": trainer.state.global_step, **clock.told}
             trainer.own_model.save_pretrained(path)
-            write_json(path / TRAINING, {**done, **told})
+            write_json(path / TRAINING, {**done, **told}, sealed=True)
             shutil.rmtree(unfinished, ignore_errors=True)
             return trained(trainer.own_model, done)
 
@@ -265,7 +274,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
         def scores(expert: Fixed) -> np.ndarray:
             with self._accelerator.autocast():
-                own = partial(row_logps, self.trained(expert, entry).model)
+                own = partial(row_logps, self.trained(expert, entry).model, ld_alpha=self.ld_alpha)
                 return np.concatenate(group_scores(own, self.train_groups, self.pad, self.device))
 
         whole = with_margin(job, np.concatenate(self.train_base), scores)
@@ -356,43 +365,6 @@ class AlignTrainings(Trainings[ConditionedLM]):
         with torch.no_grad():
             forward = ConditionedForward(model, model.condition(weights, 1), torch.ones(1))
         return Speaker(lambda batch: row_logps(model, batch, weights), forward, told)
-
-
-class _Clock(TrainerCallback):
-    """Seconds of a training, those before an interruption included: they are kept beside each checkpoint.
-
-    Seconds of the processor, of all threads of this process, do not depend on what else runs on the machine.
-    """
-
-    NAME = "seconds.json"
-
-    def __init__(self, checkpoint: str | None) -> None:
-        kept = None if checkpoint is None else Path(checkpoint) / self.NAME
-        before = read_json(kept) if kept is not None and kept.exists() else {}
-        self._before = before if isinstance(before, dict) else {"seconds": float(before)}
-        self._started = self._now()
-        self._ended: dict[str, float] | None = None
-
-    @staticmethod
-    def _now() -> dict[str, float]:
-        return {"seconds": time.monotonic(), "processor_seconds": time.process_time()}
-
-    @property
-    def told(self) -> dict[str, float]:
-        """``seconds`` and ``processor_seconds``, so far or in all."""
-        now = self._now() if self._ended is None else self._ended
-        return {name: self._before.get(name, 0.0) + now[name] - self._started[name] for name in now}
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._started = self._now()
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if directory.is_dir():
-            write_json(directory / self.NAME, self.told)
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._ended = self._now()
 
 
 def shared_copy(base: Any) -> Any:

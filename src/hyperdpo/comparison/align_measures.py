@@ -207,12 +207,12 @@ class AlignMeasurements:
         print_ = hashing.fingerprint({"of": label, "measured": told, **shared}, 64)[:12]
         path = self.trainings.directory / "measured" / f"{label.replace(':', '-')}-{print_}.json"
         if path.exists():
-            found = read_json(path)
+            found = read_json(path, remedy="delete it to measure again")
             if not isinstance(found, dict):
                 raise InputError(f"{path}: not a measurement; remove the file")
             return found
         result = measure()
-        write_json(path, result)
+        write_json(path, result, sealed=True)
         return result
 
 

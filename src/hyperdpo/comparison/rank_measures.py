@@ -30,7 +30,7 @@ from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.gbdt import GbdtModel
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
-from hyperdpo.ranking.run import versions
+from hyperdpo.ranking.run_files import versions
 from hyperdpo.ranking.training import quality
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted, one_line
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, read_yaml, write_atomically, write_json
+from hyperdpo.locks import writes_to
 from hyperdpo.objectives import MAIN
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.calibration import calibration
@@ -33,7 +34,8 @@ from hyperdpo.ranking.explanation import Explanation
 from hyperdpo.ranking.fitting import fit_run
 from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
-from hyperdpo.ranking.run import BASE_SCORES, CONFIG, METRICS, MODEL, RUN, TREES, RankRun
+from hyperdpo.ranking.run import METRICS, RUN, RankRun
+from hyperdpo.ranking.run_files import BASE_SCORES, CONFIG, MODEL, TREES
 from hyperdpo.ranking.scoring import ScoreRequest
 from hyperdpo.ranking.sources import base_of, given_base, note_other_columns, read, read_data, read_parts
 from hyperdpo.ranking.tables import print_explanation, print_fit, print_front
@@ -46,6 +48,7 @@ TRACKERS = ("tensorboard", "wandb")
 WEIGHTED_SUM = "rank by the sum of weight times column"
 
 
+@writes_to("out")
 def fit_command(
     source: Path,
     config: RankConfig,

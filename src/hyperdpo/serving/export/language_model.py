@@ -21,8 +21,10 @@ from hyperdpo._version import __version__
 from hyperdpo.alignment.adapters import CONFIG
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import RUN, AlignRun
+from hyperdpo.checksums import file_digests
 from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, read_json, write_json, written
+from hyperdpo.runs import FILES
 from hyperdpo.serving.export.peft import write_peft
 from hyperdpo.serving.export.rows import MARGIN, add_rows
 from hyperdpo.serving.export.tokens import prompting, save_tokenizer, virtual_tokens
@@ -32,8 +34,8 @@ FORMATS = ("merged", "peft")
 #: What an export says about itself.
 METADATA = "hyperdpo_export.json"
 
-#: Of that file.
-FORMAT_VERSION = 1
+#: Of that file; 1 has no checksums.
+FORMAT_VERSION = 2
 
 #: How far logits of what was written may be from the model's, as a part of the largest (at least 1): in single
 #: precision, and where weights are rounded to fewer digits.
@@ -113,7 +115,9 @@ def export_lm(
             **details,
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
-        write_json(temporary / METADATA, metadata)
+        names = [file.relative_to(temporary).as_posix() for file in temporary.rglob("*") if file.is_file()]
+        metadata[FILES] = file_digests(temporary, names)
+        write_json(temporary / METADATA, metadata, sealed=True)
     return LMExport(out, metadata, difference)
 
 

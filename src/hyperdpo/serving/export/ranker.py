@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from hyperdpo import checksums
 from hyperdpo._version import __version__
 from hyperdpo.errors import InputError
 from hyperdpo.extras import is_installed, require
@@ -28,6 +29,7 @@ from hyperdpo.ranking.components import component_names, why_none
 from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.parametrizations import MixtureRanker, TemperatureRanker
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.runs import FILES
 from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
 from hyperdpo.serving.export.trees import OUTPUT, ExportedTrees
 
@@ -223,7 +225,7 @@ def export_ranker(
     _check_target(out, beside, overwrite=overwrite)
     content, metadata, difference = exported_ranker(run, format, temperatures)
     write_atomically(out, content)
-    write_json(beside, metadata)
+    write_json(beside, metadata | {FILES: checksums.file_digests(out.parent, [out.name])}, sealed=True)
     return RankerExport(out, beside, metadata, difference)
 
 
@@ -319,9 +321,10 @@ def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadat
         module.trees.insert(proto)
     _name_axes(proto.graph, module)
     proto.producer_name, proto.producer_version = "hyperdpo", __version__
-    onnx.helper.set_model_props(proto, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+    told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    onnx.helper.set_model_props(proto, told | {checksums.KEY: checksums.ZEROS})
     onnx.checker.check_model(proto, full_check=True)
-    return proto.SerializeToString()
+    return checksums.sealed(proto.SerializeToString(), checksums.ONNX_SEAL)
 
 
 def _name_axes(graph: Any, module: ExportedRanker) -> None:

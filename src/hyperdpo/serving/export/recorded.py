@@ -7,7 +7,7 @@ Shapes: N texts, T tokens, V vocabulary, m objectives, L layers with LoRA, r ran
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -136,6 +136,39 @@ def scale_divergences(model: ConditionedLM, recorded: Mapping[str, Any]) -> list
         means = {"mean": plain.mean(), "largest": plain.max(), "base": base.mean(), "unscaled": unscaled.mean()}
         result.append({"scale": scale, **{name: float(value) for name, value in means.items()}})
     return result
+
+
+class Agreement(NamedTuple):
+    """How another engine's greedy answer compares with a recorded one."""
+
+    place: int | None
+    """The first token that differs; None if there is none."""
+    tied: bool
+    """The two best tokens were so close there that either may be taken; what follows is not compared."""
+    difference: float
+    """The largest difference of a log-probability before that place; 0 where none were given."""
+
+
+def agreement(
+    answer: Mapping[str, Any], ids: Sequence[int], logprobs: Sequence[float] | None = None, tie: float = TIE
+) -> Agreement:
+    """Compare an engine's greedy answer with a recorded one.
+
+    Args:
+        answer: one of the recorded ``answers``.
+        ids: the engine's tokens. They may end without the end token, which some engines leave out.
+        logprobs: of these tokens.
+        tie: see :data:`TIE`.
+    """
+    own = answer["ids"]
+    compared = min(len(own), len(ids))
+    place = next((i for i in range(compared) if own[i] != ids[i]), None)
+    if place is None and len(ids) not in (len(own), len(own) - 1):
+        place = compared
+    equal = compared if place is None else place
+    differences = [abs(a - b) for a, b in zip(answer["logprobs"][:equal], (logprobs or ())[:equal], strict=False)]
+    tied = place is not None and place < len(own) and abs(answer["logprobs"][place] - answer["second"][place]) < tie
+    return Agreement(place, tied, max(differences, default=0.0))
 
 
 def _texts(

@@ -6,6 +6,7 @@ Shapes: n items of a list, F features, m objectives, B lists of a batch.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hyperdpo.checksums import ONNX_SEAL, damaged, is_intact
 from hyperdpo.core.control import proportional_scale
 from hyperdpo.core.point import Point, check_temperatures, even_weights
 from hyperdpo.errors import InputError
@@ -101,7 +103,7 @@ class RankModel:
         if path.is_file():
             if backend == "torch":
                 raise InputError(f"--backend torch: {path} is a graph for ONNX Runtime; expected the run")
-            graph, metadata = _session(path, threads), {}
+            graph, metadata = _session(read_graph(path), threads, str(path)), {}
             try:
                 metadata = {name: _plain(text) for name, text in graph.get_modelmeta().custom_metadata_map.items()}
                 return cls(path.stem, metadata, graph, None)
@@ -307,11 +309,32 @@ def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, list[
     return _session(content, threads), metadata["temperatures"]
 
 
-def _session(source: Path | bytes, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU.
+def read_graph(path: Path) -> bytes:
+    """An exported file, after a look at its checksum; a note where it is older than those.
 
     Raises:
-        InputError: it is not installed, or the file is no graph.
+        InputError: it cannot be read, or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    intact = is_intact(content, ONNX_SEAL)
+    if intact is False:
+        raise damaged(path, "restore it from a copy, or export it again")
+    if intact is None:
+        warnings.warn(f"{path}: written without a checksum; export it again to have one", stacklevel=2)
+    return content
+
+
+def _session(content: bytes, threads: int, name: str = "graph") -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        name: what a message calls the graph.
+
+    Raises:
+        InputError: it is not installed, or the content is no graph.
     """
     require("serve", "onnxruntime")
     import onnxruntime
@@ -320,12 +343,11 @@ def _session(source: Path | bytes, threads: int) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # Threads that wait for the next pass would take the cores of those that read requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    given = source if isinstance(source, bytes) else str(source)
     try:
-        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common class
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{source if isinstance(source, Path) else 'graph'}: cannot be loaded ({line})") from None
+        raise InputError(f"{name}: cannot be loaded ({line})") from None
 
 
 def _plain(text: str) -> Any:
