@@ -271,6 +271,8 @@ def decoded(
     pad: int,
     temperature: float = 1.0,
     weights: np.ndarray | None = None,
+    *,
+    forward: Callable[..., Any] | None = None,
 ) -> list[list[int]]:
     """Sampled tokens of N rows, each up to its end, which is included, or to the limit.
 
@@ -282,11 +284,13 @@ def decoded(
         ends: tokens that end a text.
         pad: a token to fill up with; masks hide it.
         weights: (N, m), where ``owner`` is 0 ... N - 1 and the model is a ConditionedLM.
+        forward: computes the next logits instead of the model, for all rows alike.
     """
     device, longest = model.device, max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(row)) + row for row in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
-    forward, settings = _forward(model, weights, len(prompts))
+    own, settings = _forward(model, weights, len(prompts))
+    forward = forward or own
     rows = torch.tensor(owner, device=device)
     numbers = torch.from_numpy(randoms).to(device)
     written: list[list[int]] = [[] for _ in owner]

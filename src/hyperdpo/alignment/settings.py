@@ -228,6 +228,9 @@ class ComparisonConfig:
     """Conditioned models have so many times the epochs of models for one w."""
     learning_rate_factor: PositiveFloat = 5 / 3
     """Conditioned models have so many times the learning rate of the others."""
+    training_precision: bool = False
+    """Measure and sample in the precision of the training, such as ``training.bf16``, instead of the model's own: the
+    faster one on a CPU that has instructions for bf16."""
 
 
 @settings()

@@ -197,8 +197,8 @@ class HyperDPOConfig(TrainingArguments):
             raise InputError(f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; leave it out")
         if self.fsdp:
             raise InputError(
-                f"fsdp is {self.fsdp!r}; the trainer cannot save an adapter in shards (docs/memory.md); expected several "
-                "processes that each hold the base, or a base in fewer bytes (model_settings)"
+                f"fsdp is {self.fsdp!r}; the trainer cannot save an adapter in shards (docs/memory.md); expected "
+                "several processes that each hold the base, or a base in fewer bytes (model_settings)"
             )
         if self.smoothing is not None and not self.label_smoothing:
             raise InputError("smoothing has no effect without label_smoothing; leave it out, or set label_smoothing")
@@ -245,6 +245,7 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
     """The settings of a configuration file or of ``--set training.*``, for a training that writes to ``directory``.
 
     On a CPU no memory is pinned, unless it is asked for: there is nothing to copy it to, and PyTorch would say so.
+    Where there is nothing but a CPU, bf16 means its bf16: transformers wants to be told ``use_cpu``.
 
     Raises:
         InputError: a name that is not a setting, or a value that cannot be.
@@ -255,6 +256,8 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
             hint = did_you_mean(f"training.{name}", (f"training.{one}" for one in known))
             raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
     on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
+    if settings.get("bf16") and not torch.accelerator.is_available():
+        settings = {**settings, "use_cpu": True}
     try:
         return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
     except InputError as error:  # it begins with the setting's name

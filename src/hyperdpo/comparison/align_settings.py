@@ -18,9 +18,10 @@ from hyperdpo.alignment.sources import base_of, objectives_of, reading_of
 from hyperdpo.alignment.trainer import tokenizer_of
 from hyperdpo.alignment.training_config import training_arguments
 from hyperdpo.comparison.align import Settings
-from hyperdpo.comparison.align_measures import Texts, compare
+from hyperdpo.comparison.align_measures import compare
 from hyperdpo.comparison.entries import Entry
 from hyperdpo.comparison.repeats import AlignRepeat, align_repeats, check_seeds
+from hyperdpo.comparison.sampled_texts import Texts
 from hyperdpo.files import check_writable
 from hyperdpo.scorers.registry import scorer_of
 from hyperdpo.threads import use_free_cores
@@ -46,6 +47,7 @@ def compared(
     skip_invalid: bool = False,
     scorers: Sequence[str] = (),
     with_texts: bool = True,
+    least_span: float = 0.0,
     cpu: bool = False,
 ) -> dict[str, Any]:
     """Read data, base and settings, and compare.
@@ -53,6 +55,7 @@ def compared(
     Args:
         scorers: see :func:`~hyperdpo.scorers.registry.scorer_of`.
         with_texts: sample texts where a scorer is known.
+        least_span: see :func:`~hyperdpo.comparison.spans.span_ratios`.
 
     Returns:
         The content of ``compare.json``.
@@ -86,9 +89,8 @@ def compared(
         fitted = fit_objectives(repeat.train, chosen[repeat.seed])
         return Settings(name, fitted, training, settings.conditioning, seed=repeat.seed, **asdict(settings.compare))
 
-    result = compare(
-        shared, repeats, entries, base, tokenizer, out, points=points, texts=texts, cpu=cpu, say=click.echo
-    )
+    how: dict[str, Any] = {"points": points, "texts": texts, "least_span": least_span, "cpu": cpu, "say": click.echo}
+    result = compare(shared, repeats, entries, base, tokenizer, out, **how)
     result["data"] = {"source": source.name, "reading": reading}
     if origin_of(base):
         result["base"]["gguf_origin"] = origin_of(base)

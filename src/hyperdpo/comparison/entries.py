@@ -68,7 +68,12 @@ ALIGN_VARIANTS: Variants = {
     },
     "dpo-ls": {},
     # How adapters are averaged; "exact", the average of their weight changes, is the default.
-    "dpo-soup": {"linear": {"soup": "linear"}, "svd": {"soup": "svd"}},
+    "dpo-soup": {
+        "linear": {"soup": "linear"},
+        "svd": {"soup": "svd"},
+        # Experts without virtual tokens and of rank m r: plain LoRAs, served as those of hyperdpo:portable are.
+        "portable": {"fixed": {"portable": True}},
+    },
     "mo-dpo": {},
     "logit-mixing": {},
 }
@@ -87,11 +92,12 @@ class Entry:
         label: its name in tables and plots.
         method: one of :data:`~hyperdpo.comparison.methods.METHODS`.
         overrides: settings that differ from the comparison's own. Language models: sections ``conditioning`` and
-            ``training``; ``soup``, how adapters are averaged.
+            ``training``; ``soup``, how adapters are averaged; ``fixed``, what differs in models for one w.
         temperatures: rankers: vectors β (m numbers each) at which the front is measured besides the configured one.
         scales: rankers: scales c at which the front is measured besides 1.
         dense: rankers: measure a conditioned method at 101 weightings, too.
         uncorrected: rankers: train on clicks as they were logged; see :data:`UNCORRECTED`.
+        repeats: only on so many of the comparison's repeats, the first ones; None: on all.
     """
 
     label: str
@@ -101,6 +107,7 @@ class Entry:
     scales: tuple[float, ...] = (0.5, 2.0)
     dense: bool = True
     uncorrected: bool = False
+    repeats: int | None = None
 
     @property
     def one_shot(self) -> bool:
