@@ -1,4 +1,4 @@
-"""Long commands killed at random moments and started again: 20 kills each, and whether the results are equal to the bit.
+"""Long commands killed at random moments and started again: whether the results are equal to the bit, 20 kills each.
 
 python benchmarks/bench_crashes.py [KILLS] [COMMAND ...]
 """

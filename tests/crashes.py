@@ -1,6 +1,6 @@
 """Long commands that are killed at random moments: a table of them, and what must be equal afterwards.
 
-``tests/test_crashes.py`` kills each a few times, ``benchmarks/bench_crashes.py`` more often. A new command is a row more.
+``tests/test_crashes.py`` kills each a few times, ``benchmarks/bench_crashes.py`` more often. A new command is a row.
 """
 
 from __future__ import annotations
