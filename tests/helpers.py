@@ -272,10 +272,14 @@ def run_command(arguments: list[str]) -> None:
     sys.exit(main(arguments))
 
 
-def start(arguments: list[str]) -> Any:
-    """The command in a process of its own, forked from one that has imported everything already: quick to start."""
+def start(arguments: list[str], *preload: str) -> Any:
+    """The command in a process of its own, forked from one that has imported everything already: quick to start.
+
+    Args:
+        preload: more modules to import there; only the first call in a process decides.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel"])
+    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel", *preload])
     process = context.Process(target=run_command, args=(arguments,))
     process.start()
     return process
