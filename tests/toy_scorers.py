@@ -9,7 +9,8 @@ import numpy as np
 
 def low(prompts: Sequence[str], texts: Sequence[str]) -> np.ndarray:
     """Share of the words w3 ... w25."""
-    return np.array([np.mean([int(word[1:]) < 26 for word in text.split() or ["w99"]]) for text in texts])
+    words = [[word for word in text.split() if word[1:].isdigit()] or ["w99"] for text in texts]
+    return np.array([np.mean([int(word[1:]) < 26 for word in some]) for some in words])
 
 
 def high(prompts: Sequence[str], texts: Sequence[str]) -> np.ndarray:

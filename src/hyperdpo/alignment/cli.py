@@ -229,8 +229,9 @@ def align_improve(**options: Any) -> None:
     """Go on training RUN on answers of its own, in rounds: sample at drawn weights, score, train, measure.
 
     Each round answers the prompts with the model of the round before, scores the answers, and trains the adapter
-    further on the answers of all rounds. The base stays. Every round is a run in OUT/round-K. A table and OUT/rounds.json
-    hold what its texts on held-out prompts score: mean inner product, hypervolume, mean scores at each weighting.
+    further on the answers of all rounds. The base stays. Every round is a run in OUT/round-K. A table and
+    OUT/rounds.json hold what its texts on held-out prompts score: mean inner product, hypervolume, mean scores at each
+    weighting.
     """
     _commands()
     from hyperdpo.alignment.improve_command import improve_command

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from hyperdpo import hashing
 from hyperdpo.alignment.adapters import TENSORS
-from hyperdpo.alignment.answer_sets import conversations, read_prompts
+from hyperdpo.alignment.answer_sets import asked, conversations, read_prompts
 from hyperdpo.alignment.answers import Sampling
 from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.cells import Prompt
@@ -32,10 +32,13 @@ from hyperdpo.files import check_writable, write_json
 from hyperdpo.printing import console, four_digits
 from hyperdpo.progress import on_terminal
 from hyperdpo.scorers.registry import scorer_of
+from hyperdpo.scorers.scorer import scores_of
 from hyperdpo.threads import use_free_cores
 
 #: Passes over the answers of a round and of those before it.
 EPOCHS = 2
+#: Settings of a training that rounds do not change, and why.
+KEPT = {"beta": "the objectives of the run keep theirs", "weights": "rounds sample and train at all weightings"}
 #: The result, and what the rounds are of.
 RESULT, SETTINGS = "rounds.json", Path("improve") / "settings.json"
 FORMAT_VERSION = 1
@@ -80,6 +83,9 @@ def improve_command(
     others = [name for name in overrides or {} if name != "training"]
     if others:
         raise InputError(f"--set {others[0]} has no effect on an adapter that is there already; expected training.*")
+    for name, why in KEPT.items():
+        if name in (overrides or {}).get("training", {}):
+            raise InputError(f"--set training.{name} has no effect here: {why}; leave it out")
     check_writable(out)
     run = AlignRun.load(run_path, model)
     check_rounds(run)
@@ -93,6 +99,7 @@ def improve_command(
     training, testing = _parts(prompts, held_out, prompts_file)
     if run.data.get("conversations", True):
         training, testing = (conversations(some, run.tokenizer, system) for some in (training, testing))
+    scores_of(scorer, run.names, [asked(training[0])], ["A text."])  # a scorer of another width is refused now
     kept = None if data is None else _data(run, data)
     started = Rounds(
         scorer=scorer,

@@ -5,11 +5,11 @@ them), a run (``run.json`` and the adapter) and ``texts.json`` (what its texts o
 written whole, and what is there is not made again. So a call that was stopped anywhere gives the same files.
 
 Why answers of the model serve as well as those of the base: the optimum of (10) for a list of answers is
-softmax(β (s - s_base)) = E[t | list], and for one objective with a softmax target it is the same function of the answer
-whatever lists it is asked about, s - s_base = z / β + a constant of the prompt. Who wrote the answers decides where the
-loss is looked at, not where its minimum is, so there are no importance weights, and s_base stays the score of the frozen
-base. Between the vertices the target is a mean of several softmaxes, which no score fits in all lists at once. The
-minimum is then an average over lists, and on-policy rounds weight the lists that the model itself writes.
+softmax(β (s - s_base)) = E[t | list]. For one objective with a softmax target it is the same function of an answer,
+whatever its list: s - s_base = z / β + a constant of the prompt. Who wrote the answers decides where the loss is looked
+at, not where its minimum is. So there are no importance weights, and s_base stays the score of the frozen base. Between
+the vertices the target is a mean of several softmaxes, which no score fits in all lists at once. The minimum is then an
+average over lists, and on-policy rounds weight the lists that the model itself writes.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class Improvement:
         """Sample and score the answers of a round, with the model of the round before."""
         path = self.directory(number) / ANSWERS
         if path.exists():
+            remove_partial(path)
             return
         self.load(number - 1)
         rounds, started = self.rounds, time.monotonic()
@@ -156,6 +157,7 @@ class Improvement:
         """Go on with the adapter of the round before, on the answers of all rounds so far."""
         directory = self.directory(number)
         if (directory / RUN).exists():
+            shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
             return
         self.load(number - 1)
         started = time.monotonic()
@@ -231,6 +233,7 @@ class Improvement:
     def _scores(self, path: Path, grid: np.ndarray | None) -> np.ndarray:
         """(P, T, S, m) scores of texts at each weighting, or (1, T, S, m) of the base's; kept with the texts."""
         if path.exists():
+            _remove_partials(path)
             return np.array(read_json(path)["scores"])
         rounds, m = self.rounds, len(self.run.names)
         shape = (len(rounds.testing), rounds.samples, m)
@@ -245,8 +248,7 @@ class Improvement:
             scores.append(found.reshape(shape).tolist())
             texts.append([[answer.text for answer in group.answers] for group in groups])
         write_json(path, {"weights": None if grid is None else grid.tolist(), "scores": scores, "texts": texts})
-        for partial in path.parent.glob(f"{path.stem}.*.partial"):
-            shutil.rmtree(partial, ignore_errors=True)
+        _remove_partials(path)
         return np.array(scores)
 
     # --- seconds
@@ -262,6 +264,12 @@ class Improvement:
         path = self.directory(number) / "seconds.json"
         found: dict[str, float] = read_json(path) if path.exists() else {}
         return found
+
+
+def _remove_partials(path: Path) -> None:
+    """Remove what was kept of texts that are all there."""
+    for partial in path.parent.glob(f"{path.stem}.*.partial"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_rounds(run: AlignRun) -> None:

@@ -197,8 +197,8 @@ class HyperDPOConfig(TrainingArguments):
             raise InputError(f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; leave it out")
         if self.fsdp:
             raise InputError(
-                f"fsdp is {self.fsdp!r}; the trainer cannot save an adapter in shards (docs/memory.md); expected several "
-                "processes that each hold the base, or a base in fewer bytes (model_settings)"
+                f"fsdp is {self.fsdp!r}; the trainer cannot save an adapter in shards (docs/memory.md); expected "
+                "several processes that each hold the base, or a base in fewer bytes (model_settings)"
             )
         if self.smoothing is not None and not self.label_smoothing:
             raise InputError("smoothing has no effect without label_smoothing; leave it out, or set label_smoothing")
