@@ -98,12 +98,12 @@ def test_a_round_trains_on_its_answers_and_those_before_and_no_held_out_prompt(i
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "call"), [(os, "replace", 8), (transformers.Trainer, "training_step", 8)], ids=["files", "steps"]
+    ("where", "name", "call"), [(os, "replace", 11), (transformers.Trainer, "training_step", 13)], ids=["files", "steps"]
 )
 def test_killed_again_and_again_it_writes_the_same_files(
     start, improved, tmp_path, command, monkeypatch, where, name, call
 ):
-    """Every call gets a little further: to its 8th file, or its 8th step of training (an epoch has 3, then 6)."""
+    """Every call gets a little further: to its 11th file, or its 13th step of training (an epoch has 3, then 6)."""
     again = 0
     while again < 60:
         with monkeypatch.context() as patch:
@@ -113,7 +113,7 @@ def test_killed_again_and_again_it_writes_the_same_files(
         again += 1
         if not done.code:
             break
-    assert again > 3
+    assert again > 2
     expected = kept(improved)
     assert len(expected) == 10
     assert kept(tmp_path / "out") == expected

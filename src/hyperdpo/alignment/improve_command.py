@@ -141,7 +141,7 @@ def improve_command(
             f"round {number}: mean inner product {four_digits(fronts[-1].mean_inner_product)}, hypervolume "
             f"{four_digits(fronts[-1].hypervolume)}, on {counted(len(testing), 'held-out prompt')}"
         )
-    result = {
+    result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "objectives": list(run.names),
         "directions": {one.name: one.direction for one in run.objectives},
