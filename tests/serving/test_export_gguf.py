@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from hyperdpo.serving.export.recorded import agreement
 
 pytest.importorskip("gguf")
 
+PAGE = (Path(__file__).parents[2] / "docs" / "dial.md").read_text()
 PROMPTS = ("w5 w6 w7", "w9 w4", "w30 w31 w32 w33 w34")
 #: llama.cpp takes GELU from a table of half precision; the other activations are computed.
 CLOSE = {"llama": 1e-4, "qwen2": 1e-4, "gpt2": 2e-3}
@@ -103,6 +107,18 @@ def test_a_request_without_scales_keeps_those_of_the_server(served) -> None:
     together = asked(started, ids, scales([1, 1]))
     assert asked(started, ids, None) == asked(started, ids, []) == together
     assert together != asked(started, ids, scales([0, 0]))
+
+
+def test_the_requests_of_the_dial_and_of_the_page_are_answered(served) -> None:
+    _, server, dial, _ = served
+    ask, recorded = dial["requests"]["llama.cpp"], dial["recorded"]
+    (wanted,) = [one for one in recorded["answers"] if one["prompt"] == 0 and one["weights"] == [0.5, 0.5]]
+    # The tiny vocabulary holds whole words, which llama.cpp does not find in a text.
+    found = server.post(ask["path"], {**ask["body"], "prompt": recorded["prompts"][0]["ids"]})
+    assert found["choices"][0]["text"].split() == wanted["text"].split()
+    (shown,) = re.findall(r"^curl \S+ .*? -d '(.*?)'$", PAGE, re.MULTILINE | re.DOTALL)
+    ids = recorded["prompts"][1]["ids"]
+    assert asked(server, ids, json.loads(shown)["lora"]) == asked(server, ids, scales([0.3, 0.7]))
 
 
 def test_rows_of_a_head_are_put_in_pairs_and_back() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.serving.export import dial as module
 from hyperdpo.serving.export.dial import export_dial, load_dial_source, read_dial
+from hyperdpo.serving.export.dial_requests import requests_of
 from hyperdpo.serving.export.recorded import agreement, scale_divergences
 from hyperdpo.serving.export.vertices import adapter_names, weighted_model
 
@@ -232,3 +234,19 @@ def test_an_answer_that_differs_where_two_tokens_tie_agrees_up_to_there() -> Non
     assert agreement(answer, [9, 6, 7, 2])[:2] == (0, False)
     assert agreement(answer, [5, 6])[:2] == (2, False)
     assert agreement(answer, [5, 6, 7, 2, 8])[:2] == (4, False)
+
+
+def test_a_text_is_asked_as_the_run_was_trained(portable_run) -> None:
+    source = load_dial_source(portable_run)
+    assert source.asked(["w5"]) == ("w5",)
+    assert source.asked([]) == source.prompts != ()
+    turns = replace(source, speaks_in_turns=True)
+    assert turns.asked(["w5"]) == ([{"role": "user", "content": "w5"}],)
+
+
+def test_a_conversation_is_asked_through_the_route_of_chats() -> None:
+    turns = [{"role": "user", "content": "w5"}]
+    for format, engine in (("gguf", "llama.cpp"), ("vertices", "hyperdpo")):
+        found = requests_of(format, "base", ["a", "b"], ["0-a", "1-b"], turns)[engine]
+        assert (found["path"], found["body"]["messages"]) == ("/v1/chat/completions", turns)
+        assert "prompt" not in found["body"]

@@ -60,6 +60,7 @@ class DialSource:
         objectives: ``name``, ``column``, ``direction`` and ``beta`` of each, as far as they are known.
         front: as ``align fit`` measured it on held-out groups; None if it did not.
         prompts: some held-out prompts of its data, if it keeps them.
+        speaks_in_turns: whether a prompt that is a text goes through the chat template.
     """
 
     model: ConditionedLM
@@ -67,6 +68,12 @@ class DialSource:
     objectives: tuple[dict[str, Any], ...]
     front: dict[str, Any] | None
     prompts: tuple[Prompt, ...]
+    speaks_in_turns: bool = False
+
+    def asked(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
+        """Texts as prompts, as the run was trained on them; without texts, those that it keeps."""
+        turns = self.speaks_in_turns
+        return tuple([{"role": "user", "content": text}] if turns else text for text in texts) or self.prompts
 
 
 def load_dial_source(path: Path, base_model: Any = None) -> DialSource:
@@ -78,13 +85,13 @@ def load_dial_source(path: Path, base_model: Any = None) -> DialSource:
     if not (path / RUN).is_file():
         model, tokenizer = load_source(path, base_model)
         names = model.conditioning.objectives
-        return DialSource(model, tokenizer, tuple({"name": name} for name in names), None, ())
+        turns = bool(getattr(tokenizer, "chat_template", None))
+        return DialSource(model, tokenizer, tuple({"name": name} for name in names), None, (), turns)
     run = AlignRun.load(path, base_model)
     known = ("name", "column", "direction", "beta")
     objectives = tuple({name: asdict(o)[name] for name in known} for o in run.objectives)
-    return DialSource(
-        run.model, run.tokenizer, objectives, run.metrics.get("test_front"), tuple(run.data.get("prompts", ()))
-    )
+    front, prompts = run.metrics.get("test_front"), tuple(run.data.get("prompts", ()))
+    return DialSource(run.model, run.tokenizer, objectives, front, prompts, run.speaks_in_turns)
 
 
 def export_dial(
@@ -92,7 +99,7 @@ def export_dial(
     out: Path,
     format: str,
     *,
-    prompts: Sequence[Prompt] = (),
+    prompts: Sequence[str] = (),
     scorer: str | None = None,
     overwrite: bool = False,
 ) -> DialExport:
@@ -110,7 +117,7 @@ def export_dial(
     model = source.model.eval()
     check_directory(out, overwrite=overwrite)
     check_portable(model.conditioning, format)
-    asked = tuple(prompts) or source.prompts
+    asked = source.asked(prompts)
     if asked and source.tokenizer is None:
         raise InputError("there is no tokenizer beside the adapter or its base, which --prompt needs; leave it out")
     scores = _scorer(source, scorer) if asked else None
