@@ -96,11 +96,25 @@ def export(**options: Any) -> None:
 @click.option("--max-tokens", type=COUNT, help="Tokens of an answer.  [default: 1024]")
 @click.option("--max-prompt", type=COUNT, help="Tokens of a prompt.  [default: 4096]")
 @click.option(
+    "--read-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds in which a request has to arrive as a whole, and an answer to be read.",
+)
+@click.option(
+    "--max-connections",
+    type=COUNT,
+    default=1000,
+    show_default=True,
+    help="Connections; beyond, those are closed that have waited longest for their client.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=30,
     show_default=True,
-    help="Seconds to finish in, after TERM; what is not done then is refused, and the exit code 1.",
+    help="Seconds to finish whole requests in, after TERM; the others are refused then, and the exit code is 1.",
 )
 @click.option("--access-log", is_flag=True, help="A line for every request.")
 @cpu_option

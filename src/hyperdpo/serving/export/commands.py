@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import click
 from hyperdpo.core.point import parse_weights
 from hyperdpo.errors import InputError, counted
 from hyperdpo.extras import require
-from hyperdpo.files import read_json
+from hyperdpo.locks import writes_to
 from hyperdpo.progress import note
 from hyperdpo.runs import run_kind
 
@@ -44,6 +45,7 @@ def kind_of(path: Path) -> str:
     )
 
 
+@writes_to("out", beside=True)
 def export_command(
     run_path: Path,
     out: Path,
@@ -181,11 +183,12 @@ def conditioning_of(path: Path) -> ConditioningConfig:
     Raises:
         InputError: the directory holds no adapter.
     """
+    from hyperdpo.alignment.adapters import read_config
     from hyperdpo.alignment.conditioning import ConditioningConfig
 
-    saved = read_json(path / ADAPTER_FILE)
-    if not isinstance(saved, dict) or not isinstance(saved.get("conditioning"), dict):
-        raise InputError(f"{path / ADAPTER_FILE}: no conditioning, expected a file that save_pretrained wrote")
+    with warnings.catch_warnings():  # said when the model is read
+        warnings.simplefilter("ignore")
+        saved = read_config(path)
     return ConditioningConfig.from_dict(saved["conditioning"])
 
 
