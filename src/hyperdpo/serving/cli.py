@@ -38,11 +38,13 @@ COUNT = click.IntRange(min=1)
     multiple=True,
     help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
 )
+@click.option("--prompts-file", type=PATH, help="vertices, gguf: record answers to its prompts, as align sample reads.")
 @click.option(
     "--scorer",
+    "scorers",
+    multiple=True,
     metavar="NAME",
-    help="vertices, gguf: scores the recorded answers, as in align compare.  [default: text measures, where all "
-    "objectives are such]",
+    help="vertices, gguf: scores the recorded answers, as in align compare.  [default: by the objectives' names]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
