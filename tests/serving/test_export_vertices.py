@@ -142,17 +142,20 @@ def test_divergences_of_scales_are_those_of_peft_models(run, dial) -> None:
 
 
 def test_the_command_records_prompts_and_scores(command, portable_run, tmp_path) -> None:
+    (tmp_path / "more.txt").write_text("w7\n")
     options = ("--format", "vertices", "--prompt", "w5 w6", "--scorer", "test_export_vertices:lengths")
+    options += ("--prompts-file", tmp_path / "more.txt")
     done = command("export", portable_run, "--out", tmp_path / "dial", *options)
     assert done.code == 0, done.err
     assert "0-low (low), 1-high (high)" in done.out
-    assert "5 answers" in done.out
+    assert "10 answers" in done.out
     found = read_dial(tmp_path / "dial")
-    assert found["recorded"]["prompts"] == [{"prompt": "w5 w6", "ids": [5, 6]}]
+    assert found["recorded"]["prompts"] == [{"prompt": "w5 w6", "ids": [5, 6]}, {"prompt": "w7", "ids": [7]}]
     assert found["scores"]["scorer"] == "test_export_vertices:lengths"
-    for answer, means in zip(found["recorded"]["answers"], found["scores"]["means"], strict=True):
-        assert answer["weights"] == means["weights"]
-        assert (means["low"], means["high"]) == (len(answer["text"]), 5)
+    first, second = found["recorded"]["answers"][:5], found["recorded"]["answers"][5:]
+    for one, other, means in zip(first, second, found["scores"]["means"], strict=True):
+        assert one["weights"] == other["weights"] == means["weights"]
+        assert (means["low"], means["high"]) == ((len(one["text"]) + len(other["text"])) / 2, (5 + 2) / 2)
     assert found["requests"]["hyperdpo"]["body"]["prompt"] == "w5 w6"
     assert command("export", portable_run, "--out", tmp_path / "dial", *options).refused("holds an export")
     assert command("export", portable_run, "--out", tmp_path / "dial", *options, "--overwrite").code == 0
@@ -240,8 +243,10 @@ def test_a_text_is_asked_as_the_run_was_trained(portable_run) -> None:
     source = load_dial_source(portable_run)
     assert source.asked(["w5"]) == ("w5",)
     assert source.asked([]) == source.prompts != ()
+    source.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     turns = replace(source, speaks_in_turns=True)
     assert turns.asked(["w5"]) == ([{"role": "user", "content": "w5"}],)
+    assert source.asked(["w5"]) == ("w5",)  # a run on plain texts, whose tokenizer has a template
 
 
 def test_a_conversation_is_asked_through_the_route_of_chats() -> None:

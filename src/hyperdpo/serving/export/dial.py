@@ -154,9 +154,7 @@ def export_dial(
                 "kl": None if recorded is None else scale_divergences(model, recorded),
             },
             "front": source.front,
-            "requests": requests_of(
-                format, base, names, [p.name for p in paths], questions[0] if questions else SOME_PROMPT
-            ),
+            "requests": requests_of(format, base, names, [path.name for path in paths], [*questions, SOME_PROMPT][0]),
             "recorded": recorded,
             "scores": None if scorer is None or recorded is None else _means(scorer, source.objectives, grid, recorded),
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
