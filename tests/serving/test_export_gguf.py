@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from exported_models import tokenizer
+from gguf_base import write_gguf
 from helpers import is_one_line
-from tiny_models import tiny_base, tiny_model
+from tiny_models import randomise, tiny_base, tiny_model
+from toy_preferences import rows
 
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.run import AlignRun
+from hyperdpo.alignment.sampling import BROKEN
 from hyperdpo.errors import InputError
+from hyperdpo.hashing import sha256_of_file
 from hyperdpo.serving.export import gguf_lora
-from hyperdpo.serving.export.dial import DialSource, export_dial
+from hyperdpo.serving.export.dial import DialSource, export_dial, read_dial
 from hyperdpo.serving.export.gguf_lora import paired
 from hyperdpo.serving.export.recorded import agreement
 
@@ -158,3 +163,31 @@ def test_the_command_writes_files_for_llama_cpp(command, portable_run, tmp_path)
     assert "0-low.gguf (low), 1-high.gguf (high)" in done.out
     names = {path.name for path in (tmp_path / "dial").iterdir()}
     assert names == {"0-low.gguf", "1-high.gguf", "dial.json", "hyperdpo_export.json", "tokenizer"}
+
+
+def test_a_conversation_is_answered_through_the_chat_template_of_a_run_on_a_gguf_file(command, tmp_path) -> None:
+    pytest.importorskip("xllamacpp")
+    from tiny_gguf import LlamaServer
+
+    write_gguf(tmp_path / "base.gguf", quantisation="F32")
+    turns = [{**row, "prompt": [{"role": "user", "content": row["prompt"][:4]}]} for row in rows(8)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turns))
+    fit = ("align", "fit", tmp_path / "data.jsonl", "--model", tmp_path / "base.gguf", "--out", tmp_path / "run")
+    short = ("--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=8")
+    assert command(*fit, "--portable", *short).code == 0
+    run = AlignRun.load(tmp_path / "run")
+    randomise(run.model)
+    run.save(tmp_path / "run")
+    assert command("export", tmp_path / "run", "--out", tmp_path / "dial", "--format", "gguf").code == 0
+    dial = read_dial(tmp_path / "dial")
+    assert dial["base"]["files"] == {"base.gguf": sha256_of_file(tmp_path / "base.gguf")}
+    paths = [tmp_path / "dial" / one["path"] for one in dial["adapters"]]
+    server = LlamaServer(tmp_path / "base.gguf", paths, context=256)
+    ask = dial["requests"]["llama.cpp"]
+    assert ask["path"] == "/v1/chat/completions"
+    wanted = [one["text"] for one in dial["recorded"]["answers"] if one["prompt"] == 0]
+    assert len(set(wanted)) > 1
+    for answer in dial["recorded"]["answers"][:5]:
+        found = server.post(ask["path"], {**ask["body"], "lora": scales(answer["weights"])})
+        # llama.cpp holds back the last bytes where they are no whole character.
+        assert found["choices"][0]["message"]["content"].rstrip(BROKEN) == answer["text"].rstrip(BROKEN)
