@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, beta_option, cpu_option
+from hyperdpo.options import PATH, beta_option, cpu_option, scorer_option
 
 COUNT = click.IntRange(min=1)
 
@@ -39,13 +39,7 @@ COUNT = click.IntRange(min=1)
     help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
 )
 @click.option("--prompts-file", type=PATH, help="vertices, gguf: record answers to its prompts, as align sample reads.")
-@click.option(
-    "--scorer",
-    "scorers",
-    multiple=True,
-    metavar="NAME",
-    help="vertices, gguf: scores the recorded answers, as in align compare.  [default: by the objectives' names]",
-)
+@scorer_option("vertices, gguf: scorers of the objectives' names, where each has one")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.

@@ -24,7 +24,8 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json, written
 from hyperdpo.hashing import sha256_of_file
-from hyperdpo.scorers.registry import NamedScorer, scorer_of, scores_of
+from hyperdpo.scorers.registry import scorer_of
+from hyperdpo.scorers.scorer import NamedScorer, scores_of
 from hyperdpo.serving.export.dial_requests import SOME_PROMPT, requests_of
 from hyperdpo.serving.export.gguf_lora import write_gguf
 from hyperdpo.serving.export.language_model import METADATA, check_difference, check_directory, compared, load_source
@@ -159,7 +160,7 @@ def export_dial(
             "scores": None if scorer is None or recorded is None else _means(scorer, source.objectives, grid, recorded),
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
-        write_json(temporary / DIAL, dial)
+        write_json(temporary / DIAL, dial, sealed=True)
         write_json(temporary / METADATA, {"format_version": 1, "kind": "align", "format": format, "objectives": names})
     return DialExport(out, dial, difference)
 
