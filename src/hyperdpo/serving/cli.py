@@ -38,6 +38,7 @@ COUNT = click.IntRange(min=1)
     multiple=True,
     help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
 )
+@click.option("--prompts-file", type=PATH, help="vertices, gguf: record answers to its prompts, as align sample reads.")
 @scorer_option("vertices, gguf: scorers of the objectives' names, where each has one")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
