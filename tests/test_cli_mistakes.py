@@ -14,7 +14,8 @@ from helpers import TINY, TINY_OPTIONS, read
 
 from hyperdpo import HyperRanker
 from hyperdpo.data.cache import read_table
-from hyperdpo.ranking.run import FORMAT_VERSION, RankRun
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.run_files import FORMAT_VERSION
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """The command line. Commands import torch and other large libraries when they run, so that ``--help`` is quick.
 
-Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``); 2 bad input, with one line on stderr; 130
-interrupted.
+Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``), or a fault of hyperdpo itself; 2 bad input,
+with one line on stderr; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from hyperdpo._version import __version__
 from hyperdpo.alignment.cli import align
 from hyperdpo.choosing.cli import choose
 from hyperdpo.comparison.cli import align_compare, rank_compare
-from hyperdpo.errors import InputError, counted
+from hyperdpo.errors import InputError, counted, one_line
 from hyperdpo.experiments.cli import experiment
 from hyperdpo.explorer.cli import explore
 from hyperdpo.extras import require
@@ -33,6 +37,11 @@ from hyperdpo.progress import note, progress_bar
 from hyperdpo.ranking.cli import rank
 from hyperdpo.serving.cli import export, serve
 
+#: Name of a variable: where it is set, a fault of hyperdpo is shown with its traceback.
+TRACEBACK = "HYPERDPO_TRACEBACK"
+#: Errors of the operating system that are the machine's.
+OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
@@ -40,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _note
             code = cli.main(arguments, prog_name="hyperdpo", standalone_mode=False)
+            sys.stdout.flush()  # now, while a full disk can still be told
     except (InputError, click.ClickException) as error:
         if isinstance(error, click.UsageError) and error.ctx and error.message == error.ctx.get_help():
             click.echo(error.message, err=True)  # a group without a subcommand
@@ -47,10 +57,46 @@ def main(arguments: list[str] | None = None) -> int:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"hyperdpo: {' '.join(message.split())}", err=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # click takes it for an interrupt
+            return _failed(error.__cause__)
         click.echo("hyperdpo: interrupted; run the same command again to resume", err=True)
         return 130
+    except Exception as error:
+        return _failed(error)
     return code if isinstance(code, int) else 0
+
+
+def _failed(error: BaseException) -> int:
+    """Tell what no other place has told: the machine is short of something, or hyperdpo is at fault."""
+    if isinstance(error, OSError) and error.errno in OUTSIDE:
+        _drop_output()
+        click.echo(f"hyperdpo: {error.filename or 'standard output'}: {error.strerror}", err=True)
+        return 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        click.echo(f"hyperdpo: not enough memory ({one_line(error) or 'none is left'})", err=True)
+        return 2
+    places = traceback.extract_tb(error.__traceback__)
+    ours = [one for one in places if "hyperdpo" in Path(one.filename).parts] or places
+    where = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    click.echo(
+        f"hyperdpo: this is a fault of hyperdpo, not of your input: {type(error).__name__}: {one_line(error)}{where}\n"
+        f"Please report it: this command, the version ({__version__}), and the traceback that the same command prints\n"
+        f"with {TRACEBACK}=1 in its environment. What was finished before is kept.",
+        err=True,
+    )
+    if os.environ.get(TRACEBACK):
+        click.echo("".join(traceback.format_exception(error)), err=True)
+    return 1
+
+
+def _drop_output() -> None:
+    """Standard output leads nowhere from here on if it cannot be written: Python tries again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -68,6 +114,20 @@ for room in (rank, align, choose, explore, export, serve, experiment):
     cli.add_command(room)
 rank.add_command(rank_compare)
 align.add_command(align_compare)
+
+
+@cli.command("check")
+@click.argument("path", metavar="PATH", type=PATH)
+@click.option("--accept", is_flag=True, help="Take the files as they are: they were changed on purpose.")
+def check(path: Path, accept: bool) -> None:
+    """Compare the files of PATH with the checksums that were written with them; where there are none, add them.
+
+    PATH is a run, an adapter, an export (of a ranker: its file), the directory of a comparison, or the cache. Exit
+    code 2, with the names, if files are missing or damaged.
+    """
+    from hyperdpo.checking import check_command
+
+    check_command(path, accept=accept)
 
 
 @cli.group()

@@ -14,6 +14,7 @@ from hyperdpo.comparison.commands import rank_compare_command
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import counted
 from hyperdpo.files import write_atomically
+from hyperdpo.locks import writes_to
 from hyperdpo.printing import page_of
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.commands import fit_command, front_command
@@ -25,6 +26,7 @@ OBJECTIVES = ["query_url_clicks", "url_clicks"]
 METHODS, POINTS = ("hyperdpo", "dpo-ls", "dpo-soup", "mo-dpo"), 5
 
 
+@writes_to("out")
 def run_demo(out: Path, *, queries: int, seed: int = 0, overrides: Mapping[str, Any] | None = None) -> None:
     """Generate data, train a base and a conditioned ranker, and write front, plot and report into ``out``."""
     data, oracle, run = out / "data.txt", out / "oracle.csv", out / "run"

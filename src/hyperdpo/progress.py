@@ -5,12 +5,13 @@ Without a terminal, shorter work prints nothing.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from hyperdpo.processes import is_first_process
 
 #: Seconds between two lines.
 EVERY = 30.0
@@ -57,7 +58,7 @@ def progress_bar(description: str, total: float | None, unit: str, *, show: bool
         unit: what is counted, for the rate: "items", "MB".
         show: False: report nothing. Among several processes only the first one reports.
     """
-    if not show or os.environ.get("RANK", "0") != "0":
+    if not show or not is_first_process():
         yield _silent
         return
     if not on_terminal():

@@ -13,9 +13,10 @@ import torch
 import transformers
 from helpers import is_one_line, raise_when, read
 
+from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
-from hyperdpo.alignment.run import AlignRun, last_checkpoint
+from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.errors import InputError
 

@@ -20,7 +20,8 @@ from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.base_scores import BaseSource, read_scores
 from hyperdpo.ranking.fitting import fit_run, split_table
-from hyperdpo.ranking.run import FORMAT_VERSION, RankRun
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.run_files import FORMAT_VERSION
 
 HALF = [0.5, 0.5]
 

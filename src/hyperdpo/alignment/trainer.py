@@ -18,13 +18,12 @@ from torch import Tensor
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
 )
 from transformers.trainer_utils import IntervalStrategy
 
-from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.bases import longest_text, tokenizer_of
+from hyperdpo.alignment.checkpoints import CheckpointTrainer
 from hyperdpo.alignment.collation import Collator, TokenGroup, padding_token, tokenize_groups, worth_sharing
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.targets import to_targets
@@ -33,9 +32,9 @@ from hyperdpo.alignment.evaluation import (
     base_scores,
     conditioned_scores,
     front_of_scores,
-    row_logps,
+    row_scores,
 )
-from hyperdpo.alignment.hub import model_card, push_checkpoint
+from hyperdpo.alignment.loss_options import LossOptions
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.trainer_inputs import conditioned_model, objectives_of, preferences_of
@@ -48,12 +47,11 @@ from hyperdpo.alignment.training_metrics import (
     means,
     reward_sums,
 )
-from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss, sum_over_processes
+from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_processes
 from hyperdpo.core.point import check_weights
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.core.sampling import WeightSampler
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_tensors
 from hyperdpo.objectives import Objective
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ WEIGHTS = 2
 BATCH_GROUPS = "batch_groups"
 
 
-class HyperDPOTrainer(Trainer):
+class HyperDPOTrainer(CheckpointTrainer):
     """Trains one language model for all weightings of its objectives.
 
     >>> args = HyperDPOConfig("run", beta=0.1, num_train_epochs=3)
@@ -84,7 +82,7 @@ class HyperDPOTrainer(Trainer):
       often it is positive;
     - ``logps/chosen``, ``logps/rejected``: s of these two responses; ``logps/mean``, of all responses;
     - ``loss/{objective}``, ``rewards/{objective}/margins`` (of the objective's own best and worst response),
-      ``rewards/{objective}/accuracies`` (of all pairs that it orders).
+      ``rewards/{objective}/accuracies`` (of all pairs that it orders); with ``rpo_alpha`` also ``nll/{objective}``.
 
     Args:
         model: a causal LM, its name or path, or a :class:`~hyperdpo.alignment.model.ConditionedLM` to go on with.
@@ -159,6 +157,7 @@ class HyperDPOTrainer(Trainer):
         signal = torch.from_numpy(np.stack([group.signal for group in self.train_groups]))
         #: (m,): groups with signal per group.
         self._group_counts = average_counts(signal, len(signal))
+        self.options = LossOptions.of(args, self.train_groups)
         super().__init__(
             model=model,
             args=args,
@@ -198,6 +197,7 @@ class HyperDPOTrainer(Trainer):
                     path=Path(str(self.args.output_dir)) / f"_base-{name}.safetensors",
                     write=self.is_world_process_zero(),
                     accelerator=self.accelerator,
+                    ld_alpha=self.options.ld_alpha if name == "train" else None,
                 )
                 left = iter(scored)
                 for one in sets:
@@ -228,10 +228,14 @@ class HyperDPOTrainer(Trainer):
         targets, signal, mask, base = (inputs[k] for k in ("targets", "signal", "mask", "reference_logps"))
         weights = self.draw_weights(len(mask)).to(targets)  # (m,) or (G, m)
         per_group = weights.expand(len(mask), -1) if weights.dim() == 1 else weights
-        logps = row_logps(model, inputs, per_group[group_of_rows(inputs["rows"], mask)])
-        scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
+        at = per_group[group_of_rows(inputs["rows"], mask)]
+        scores, logps = (
+            one.float()[inputs["rows"]].masked_fill(~mask, 0)
+            for one in row_scores(model, inputs, at, self.options.ld_alpha)
+        )
         labelled = inputs.get("labelled")  # where an objective has no label for some responses
-        losses = listnet_dpo_loss(scores, base, targets, mask if labelled is None else labelled, self.betas)
+        known = mask if labelled is None else labelled
+        losses, anchors = self.options.losses(scores, base, targets, known, self.betas, logps)
         reduce = sum_over_processes if self.accelerator.num_processes > 1 else None
         counts = self._group_counts.to(losses) * inputs.get(BATCH_GROUPS, len(mask) * self.accelerator.num_processes)
         loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce, counts)
@@ -241,6 +245,8 @@ class HyperDPOTrainer(Trainer):
             with torch.no_grad():
                 rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group, labelled)
                 add_sums(self._sums, rewards | loss_sums(self.objectives, losses, signal))
+                if anchors is not None:
+                    add_sums(self._sums, loss_sums(self.objectives, anchors, signal, "nll"))
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
@@ -352,7 +358,7 @@ class HyperDPOTrainer(Trainer):
             raise InputError("eval_dataset: found none; expected preferences to measure on")
         return found
 
-    # --- optimiser, files
+    # --- optimiser
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate of its own for what sees w."""
@@ -373,66 +379,3 @@ class HyperDPOTrainer(Trainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Operations of a step: 6 for each parameter and token."""
         return 6 * int(inputs["input_ids"].numel()) * self.own_model.num_parameters(only_trainable=False)
-
-    @property
-    def own_model(self) -> ConditionedLM:
-        model = self.accelerator.unwrap_model(self.model)
-        assert isinstance(model, ConditionedLM)
-        return model
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # Not the trainer's own: it would write the frozen base, and its arguments as a pickle.
-        out = Path(str(self.settings.output_dir if output_dir is None else output_dir))
-        self.own_model.save_pretrained(out)
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(out)
-        (out / "training_args.json").write_text(self.args.to_json_string())
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.own_model.load_adapter_state(read_tensors(Path(resume_from_checkpoint) / TENSORS)[0])
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-    ) -> None:
-        """A README.md beside the adapter: objectives, base, how to generate.
-
-        Args:
-            language, license: for the card's head.
-            tags: beside those of every adapter.
-            model_name: the card's title.
-            finetuned_from: the base's name; None: that of the model, unless it is a directory.
-            tasks: the first one is the card's pipeline tag.
-            dataset_tags, dataset: names of data sets on the hub.
-            dataset_args: not used.
-        """
-        if not self.is_world_process_zero():
-            return
-        out = Path(str(self.settings.output_dir))
-        out.mkdir(parents=True, exist_ok=True)
-        told: dict[str, Any] = {
-            "language": language,
-            "license": license,
-            "pipeline_tag": tasks[0] if isinstance(tasks, list) and tasks else tasks or None,
-            "datasets": dataset_tags or dataset,
-            "base_model": finetuned_from,
-        }
-        place = getattr(self, "hub_model_id", None)
-        card = model_card(self.own_model, self.objectives, model_name, tags, place=place, **told)
-        (out / "README.md").write_text(card, encoding="utf-8")
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # Not the trainer's own: it knows other files than the adapter's, and pushes its arguments as a pickle.
-        if self.is_world_process_zero():
-            push_checkpoint(self, checkpoint_folder)

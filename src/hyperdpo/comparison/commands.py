@@ -19,12 +19,14 @@ from hyperdpo.comparison.repeats import natural_seeds, rank_repeats
 from hyperdpo.comparison.tables import print_language_models, print_rankers
 from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, write_json
+from hyperdpo.locks import writes_to
 from hyperdpo.plots import plot_fronts
 from hyperdpo.ranking.config import RankConfig, merged, with_overrides
 from hyperdpo.ranking.training import make_accelerator
 from hyperdpo.threads import use_free_cores
 
 
+@writes_to("out")
 def rank_compare_command(
     source: Path,
     config: RankConfig,
@@ -70,8 +72,9 @@ def rank_compare_command(
     return result
 
 
+@writes_to("out")
 def align_compare_command(
-    source: Path, model: str, out: Path, *, methods: Sequence[str], **options: Any
+    source: Path, model: str | None, out: Path, *, methods: Sequence[str], **options: Any
 ) -> dict[str, Any]:
     """``hyperdpo align compare``: the content of ``compare.json``.
 

@@ -17,8 +17,10 @@ from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result
 from hyperdpo.extras import require
 from hyperdpo.files import check_writable, write_atomically, write_json
+from hyperdpo.locks import writes_to
 
 
+@writes_to("out")
 def run_experiment(
     name: str,
     *,

@@ -31,10 +31,12 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import check_writable, write_json, written
 from hyperdpo.hashing import fingerprint
+from hyperdpo.locks import writes_to
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.components import with_rows
 from hyperdpo.ranking.config import parse_config
-from hyperdpo.ranking.run import CONFIG, MODEL, TREES, RankRun
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.run_files import CONFIG, MODEL, TREES
 from hyperdpo.ranking.scoring import ScoreRequest
 from hyperdpo.ranking.sources import note_reading
 from hyperdpo.runs import RUN
@@ -108,6 +110,7 @@ class FilePlan:
         ]
 
 
+@writes_to("out")
 def score_files(
     run: RankRun,
     source: Path,

@@ -20,7 +20,9 @@ COUNT = click.IntRange(min=1)
     "--out", type=PATH, required=True, help="File of a ranker; directory of its trees or of a language model."
 )
 @click.option(
-    "--format", help="Ranker: onnx, torch, lightgbm; language model: merged, peft.  [default: the first of them]"
+    "--format",
+    help="Ranker: onnx, torch, lightgbm; language model: merged, peft, or of a portable run vertices, gguf.  "
+    "[default: the first of them]",
 )
 @click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
 @beta_option(
@@ -30,12 +32,25 @@ COUNT = click.IntRange(min=1)
     "--main-share", type=float, metavar="L", help="Ranker: λ of lists that name none, for the file's metadata."
 )
 @click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
+)
+@click.option(
+    "--scorer",
+    metavar="NAME",
+    help="vertices, gguf: scores the recorded answers, as in align compare.  [default: text measures, where all "
+    "objectives are such]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.
 
     A ranker becomes ONNX (or torch.export), with weights and scale as inputs; trees become LightGBM's own files, too.
-    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given.
+    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given. A run of
+    `align fit --portable` becomes one adapter per objective for PEFT (vertices) or llama.cpp (gguf), and dial.json.
     """
     from hyperdpo.serving.export.commands import export_command
 

@@ -19,10 +19,11 @@ from hyperdpo.alignment.trainer import tokenizer_of
 from hyperdpo.alignment.training_config import training_arguments
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.files import write_atomically
+from hyperdpo.locks import writes_to
 from hyperdpo.printing import page_of
+from hyperdpo.scorers.text_measures import measure_texts
 from hyperdpo.stories.language_model import STEPS, train_demo_lm
 from hyperdpo.stories.preferences import DEFAULT_OBJECTIVES, sample_preferences
-from hyperdpo.stories.text_measures import measure_texts
 from hyperdpo.threads import use_free_cores
 
 #: Weightings at which texts are shown side by side.
@@ -32,6 +33,7 @@ SAMPLES, TOKENS = 8, 48
 TRAINING: dict[str, Any] = {"num_train_epochs": 4, "learning_rate": 1e-2, "disable_tqdm": True}
 
 
+@writes_to("out")
 def run_align_demo(
     out: Path, *, prompts: int = 480, seed: int = 0, steps: int = STEPS, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""Scores that kept packages compute: the feeling of a text, and how plain its words are. They know English only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from hyperdpo.extras import require
+
+
+def sentiment(text: str) -> float:
+    """VADER's compound score, from -1 (all negative) to 1 (all positive); 0 for a text without feeling.
+
+    Negation and emphasis count: "not happy" is negative.
+    """
+    return float(_vader()(text)["compound"])
+
+
+def plain_words(text: str) -> float:
+    """Minus the Coleman-Liau index: more for shorter words, and for more sentences per word.
+
+    The index is about the school grade that a text asks for: 0.0588 L - 0.296 S - 15.8, with L letters and S sentences
+    per 100 words. So 10 more is one letter less in most words, and -8 is the text of a newspaper.
+    """
+    return -float(_coleman_liau()(text))
+
+
+@cache
+def _vader() -> Callable[[str], dict[str, float]]:
+    require("scorers", "vaderSentiment")
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    analyzer: Any = SentimentIntensityAnalyzer()
+    found: Callable[[str], dict[str, float]] = analyzer.polarity_scores
+    return found
+
+
+@cache
+def _coleman_liau() -> Callable[[str], float]:
+    require("scorers", "textstat")
+    from textstat import textstat
+
+    found: Callable[[str], float] = textstat.coleman_liau_index
+    return found
