@@ -186,15 +186,15 @@ def compared_ratios(
             for kind in prompts[both[0]][of]:
                 text = "texts_" if kind == "generated" else ""
                 own, other = ([reached(repeat, label, kind) for repeat in both] for label in (of, to))
-                volumes = [[one.hypervolume for one in side] for side in (own, other)]
-                pair[f"{text}hypervolume"] = ratio_of(*volumes, f"{to}'s hypervolume").to_dict()
+                above, below = ([one.hypervolume for one in side] for side in (own, other))
+                pair[f"{text}hypervolume"] = ratio_of(above, below, f"{to}'s hypervolume").to_dict()
                 reason = spans[kind].reason
                 ratio = span_ratio_of([o.spans for o in own], [o.spans for o in other]) if reason is None else None
                 pair[f"{text}control_span"] = (ratio or Ratio(None, reason=reason)).to_dict()
-                products = [
+                above, below = (
                     [one.inner_product for one in side if one.inner_product is not None] for side in (own, other)
-                ]
-                if all(len(side) == len(both) for side in products):
-                    pair["inner_product"] = ratio_of(*products, f"{to}'s mean inner product").to_dict()
+                )
+                if len(above) == len(below) == len(both):
+                    pair["inner_product"] = ratio_of(above, below, f"{to}'s mean inner product").to_dict()
             found.append(pair)
     return found

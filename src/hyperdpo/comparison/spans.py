@@ -58,7 +58,7 @@ def _ratio(measured: list[tuple[Mapping[str, Any], Mapping[str, Any], str]], to:
             if span < least:
                 return SpanRatio(
                     None,
-                    f"{to}'s own span of {name} in {repeat} is {span:.3g} nats, below {least:g}: nothing to control",
+                    f"{to}'s own span of {name} in {repeat} is {span:.3g} nats, below {least:g}: there is nothing to control",
                 )
             values.append(own["control_span"][name] / span)
     return SpanRatio(float(np.mean(values)))

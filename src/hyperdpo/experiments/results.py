@@ -230,8 +230,8 @@ def print_result(result: Mapping[str, Any]) -> None:
             shown = Table(title=ratios_explained(), title_justify="left")
             for heading, _ in ratios:
                 shown.add_column(heading, overflow="fold", justify="left" if heading in ("method", "over") else "right")
-            for cells in zip(*(cells for _, cells in ratios), strict=True):
-                shown.add_row(*cells)
+            for row in zip(*(cells for _, cells in ratios), strict=True):
+                shown.add_row(*row)
             terminal.print(shown)
             for line in missing_ratios(case):
                 terminal.print(line, highlight=False)

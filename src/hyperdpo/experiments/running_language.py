@@ -201,8 +201,17 @@ def _answers(
     from hyperdpo.experiments.own_answers import answered
     from hyperdpo.experiments.real import SCORERS
 
-    how = {"answers": ANSWERS, "tokens": settings.texts.tokens, "bf16": bool(settings.training.get("bf16"))}
-    return answered(prompts_file, model, directory, scorers=SCORERS, prompts=prompts, cpu=cpu, **how)
+    return answered(
+        prompts_file,
+        model,
+        directory,
+        scorers=SCORERS,
+        answers=ANSWERS,
+        tokens=settings.texts.tokens,
+        prompts=prompts,
+        bf16=bool(settings.training.get("bf16")),
+        cpu=cpu,
+    )
 
 
 def _identity(model: str) -> str:
