@@ -66,10 +66,12 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
         return own / other if own is not None and other else None
 
     def on_the_same(one: Mapping[str, Any], key: str) -> float | None:
-        """The mean of the reference over the repeats that the method has."""
-        names = {seed["repeat"] for seed in one["seeds"]}
-        found = [seed[key] for seed in reference.get("seeds", ()) if seed["repeat"] in names]
-        return reference.get(key) if len(found) == len(reference.get("seeds", ())) else mean_and_sd(found)[0]
+        """The reference's mean over the repeats that the method has."""
+        own, others = one["seeds"], reference.get("seeds", ())
+        if len(own) == len(others) or not others:
+            return reference.get(key)
+        names = {seed["repeat"] for seed in own}
+        return mean_and_sd([seed[key] for seed in others if seed["repeat"] in names])[0]
 
     rows = []
     for label, one in methods.items():
