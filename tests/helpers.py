@@ -22,9 +22,10 @@ import torch
 
 from hyperdpo.cli import main
 from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.files import read_tensors
-from hyperdpo.ranking.config import RankConfig, merged, parse_config
+from hyperdpo.ranking.config import RankConfig, build_config, merged, parse_config
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
@@ -95,6 +96,19 @@ def fit_toy(table: GroupedTable | None = None, *, out: Path | None = None, **ove
     table = toy_table() if table is None else table
     config = toy_config(**overrides)
     return fit_run(config, split_table(table, config), cpu(), out=out)
+
+
+def fit_generated(data: Path, own: Mapping[str, Any], *names: str, out: Path | None = None) -> RankRun:
+    """A quick run for generated data, with settings of its own.
+
+    Args:
+        names: of the preset's objectives; two of them if left out.
+    """
+    quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}}
+    quick |= {"training": {"epochs": 2}, "base_training": {"epochs": 1}}
+    objectives = list(names or ("query_url_clicks", "quality"))
+    config = build_config(preset="mslr", objectives=objectives, overrides=merged(quick, own))
+    return fit_run(config, split_table(read_table(data), config), cpu(), out=out)
 
 
 def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:

@@ -73,13 +73,13 @@ def _add_words(writer: Any, count: int) -> None:
 class LlamaServer:
     """llama.cpp's own server in this process; adapters count ``scale`` times until a request says otherwise."""
 
-    def __init__(self, base: Path, adapters: list[Path], *, scale: float = 0.0):
+    def __init__(self, base: Path, adapters: list[Path], *, scale: float = 0.0, context: int = 128, parallel: int = 1):
         import xllamacpp
 
         self.base, self.adapters = base, adapters
         params = xllamacpp.CommonParams()
         params.model.path = str(base)
-        params.n_ctx, params.n_parallel, params.port = 128, 1, 0
+        params.n_ctx, params.n_parallel, params.port = context * parallel, parallel, 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.warmup, params.fit_params, params.verbosity = False, False, 0
@@ -92,5 +92,5 @@ class LlamaServer:
         request = urllib.request.Request(
             self.address + route, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             return json.loads(answer.read())

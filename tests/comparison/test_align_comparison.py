@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from helpers import Killed, is_one_line, raise_at, read
+from hyperdpo.stories.text_scorers import scorer_of, text_measures
 from tiny_models import tiny_base
 from toy_preferences import rows, words_tokenizer
 
@@ -27,7 +28,6 @@ from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
-from hyperdpo.stories.text_scorers import scorer_of, text_measures
 
 
 def parse_entry(text: str) -> Entry:

@@ -511,13 +511,33 @@ def test_the_command_writes_a_comparison_and_a_picture(generated, tmp_path, comm
     for one in written["methods"].values():
         assert keys <= set(one)
         assert 0 < one["oracle"]["fraction"] < 1.2
+    gains = [name for name, one in written["methods"].items() if one["attainable_by"] == "order by gains, own share"]
+    assert gains == ["hyperdpo", "hyperdpo:gain"]
+    assert "of attainable" in done.out
+    by_closed, by_gains = shares_of_attainable(done.out, written["methods"])
+    assert [name for name, cell in by_gains.items() if cell] == gains
+    assert [name for name, cell in by_closed.items() if not cell] == gains
     assert written["methods"]["hyperdpo:paper"]["settings"]["training"]["weights_per"] == "batch"
+
+
+def shares_of_attainable(printed: str, methods: dict[str, Any]) -> list[dict[str, str]]:
+    """The last two columns of the table: fractions of the front by the closed form, and of that by expected gains."""
+    first = printed[: printed.index("hypervolume with main at equal")]
+    cells = {}
+    for name in methods:
+        (row,) = (line for line in first.splitlines() if line.startswith(f"│ {name} "))
+        cells[name] = [cell.strip() for cell in row.split("│")[-3:-1]]
+    # In the order of the methods that have one.
+    order = list(dict.fromkeys(one["attainable_by"] for one in methods.values()))
+    return [
+        {n: pair[order.index(by)] for n, pair in cells.items()} for by in ("closed form", "order by gains, own share")
+    ]
 
 
 def test_a_lightgbm_base_from_the_command_line(generated, tmp_path, command):
     """It is trained once, is found again, and is the base that the same scores in a file are."""
     pytest.importorskip("lightgbm")
-    from hyperdpo.ranking.gbdt import GbdtModel
+    from hyperdpo.ranking.gbdt_model import GbdtModel
 
     out = tmp_path / "c"
     chosen = [generated[0], "--preset", "mslr", "--objectives", ",".join(CLICKS), "--cpu", *TINY_OPTIONS]

@@ -11,6 +11,7 @@ import torch
 from helpers import is_one_line
 
 from hyperdpo.errors import InputError
+from hyperdpo.scorers.text_measures import measure
 from hyperdpo.stories.language_model import train_demo_lm
 from hyperdpo.stories.preferences import (
     DEFAULT_OBJECTIVES,
@@ -18,7 +19,6 @@ from hyperdpo.stories.preferences import (
     sample_prompts,
     sample_responses,
 )
-from hyperdpo.scorers.text_measures import measure
 
 transformers = pytest.importorskip("transformers")
 

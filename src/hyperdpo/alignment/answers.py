@@ -107,7 +107,7 @@ def sample_answers(
         prompts: P texts, which answers continue, or conversations, which go through the tokenizer's chat template.
         how: None for the defaults.
         weights: (P, n, m): for a ConditionedLM, the weights of every answer.
-        done: called with the number of prompts that were done, batch by batch.
+        done: called after each batch with the number of prompts that are done.
 
     Raises:
         InputError: a prompt without tokens or too long for the model, a conversation that the chat template refuses,
@@ -115,11 +115,13 @@ def sample_answers(
     """
     how = how or Sampling()
     found: list[tuple[Answer, ...]] = [()] * len(prompts)
+    finished = 0
     for _, places, answers in answer_batches(model, tokenizer, prompts, how, weights=weights):
         for place, some in zip(places, answers, strict=True):
             found[place] = some
+        finished += len(places)
         if done is not None:
-            done(len(places))
+            done(finished)
     return found
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from hyperdpo.alignment.gguf_models import gguf_file, load_gguf_model, load_gguf_tokenizer
+from hyperdpo.alignment.gguf_models import gguf_file, load_gguf_model, load_gguf_tokenizer, origin_of_file
+from hyperdpo.alignment.model_settings import HOW
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,15 +73,36 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
         return load_gguf_model(file, **model_settings)
     from transformers import AutoModelForCausalLM
 
-    if not model_settings:  # such as revision or cache_dir: where to look is then another question
+    if set(model_settings) <= set(HOW):  # revision or cache_dir: where to look is then another question
         check_base(base_model)
     try:
         return AutoModelForCausalLM.from_pretrained(str(base_model), **model_settings)
     except Exception as error:  # hub, file and format errors have no common class
-        if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "SafetensorError":
+        if not isinstance(error, (OSError, ValueError, ImportError)) and type(error).__name__ != "SafetensorError":
             raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
+
+
+def model_type_of(base_model: str | PathLike[str]) -> str:
+    """The architecture of a base, as transformers names it, from its name, directory or GGUF file.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoConfig
+
+    file = gguf_file(base_model)
+    try:
+        if file is not None:
+            origin_of_file(file)
+            return str(AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name).model_type)
+        return str(AutoConfig.from_pretrained(str(base_model)).model_type)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"base model {base_model}: no configuration there ({reason}); expected one") from None
 
 
 def tokenizer_of(model: Any) -> PreTrainedTokenizerBase:

@@ -53,7 +53,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 
 @align.command("fit")
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint, a GGUF file or a hub name.")
+@click.option("--model", help="A local checkpoint, a GGUF file or a hub name.  [default: `model` of --config]")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run is resumed.")
 @click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")

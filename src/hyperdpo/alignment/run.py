@@ -34,7 +34,9 @@ from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
+from hyperdpo.alignment.gguf_models import described_origin, origin_of
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.point import check_weights
@@ -77,6 +79,12 @@ class AlignRun:
     def names(self) -> tuple[str, ...]:
         """The names of the m objectives, in the order of w."""
         return tuple(o.name for o in self.objectives)
+
+    @property
+    def base_note(self) -> str:
+        """What tables say of a base from a GGUF file, such as "; base dequantised from model.gguf (Q4_1)"; else ""."""
+        origin = described_origin(origin_of(self.model))
+        return f"; base {origin}" if origin else ""
 
     def read(
         self,
@@ -249,7 +257,8 @@ class AlignRun:
         path = Path(path)
         run = read_run(path, "align", READABLE_VERSIONS, checked_from=FORMAT_VERSION)
         objectives = parse_objectives(run["objectives"], str(path / RUN))
-        model = ConditionedLM.from_pretrained(path, base_model)
+        told = parsed(ModelSettings, run["settings"].get("model_settings", {}), str(path / RUN), "model_settings.")
+        model = ConditionedLM.from_pretrained(path, base_model, **told.arguments())
         if model.conditioning.objectives != tuple(o.name for o in objectives):
             raise InputError(f"{path}: its files do not belong together (objectives of run.json and of the adapter)")
         tokenizer = AutoTokenizer.from_pretrained(path)

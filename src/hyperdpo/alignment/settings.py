@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.portable import PORTABLE
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
@@ -273,12 +274,16 @@ class ReadingSettings:
 class AlignSettings(ReadingSettings):
     """A configuration of the ``align`` commands: the sections of a file, and ``--set``."""
 
+    model: str | dict[str, str] | None = None
+    """The base, where ``--model`` is not given: a directory, a GGUF file or a hub name; also ``{gguf_file: PATH}``."""
     objectives: tuple[Objective, ...] | None = None
     """What is trained for; ``beta`` is ``training.beta`` unless given. Default: all labels of the data."""
     conditioning: dict[str, Any] = Field(default_factory=dict)
     """How the adapter depends on w: the settings of the next table."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Settings of HyperDPOConfig, which has all of ``transformers.TrainingArguments``."""
+    model_settings: ModelSettings = ModelSettings()
+    """How the base model is loaded, and loaded again with a run: [which size needs what](memory.md)."""
     split: AlignSplitConfig = AlignSplitConfig()
     """How groups are divided where the data do not come in parts."""
     compare: ComparisonConfig = ComparisonConfig()

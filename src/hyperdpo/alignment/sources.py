@@ -16,6 +16,7 @@ from hyperdpo.alignment.data.groups import VERSION, Preferences, Reading
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import check_measurable
+from hyperdpo.alignment.gguf_models import gguf_file
 from hyperdpo.alignment.run import fingerprint
 from hyperdpo.alignment.settings import AlignSettings, AlignSplitConfig
 from hyperdpo.errors import InputError
@@ -40,6 +41,19 @@ def reading_of(
         "ignore_columns": list(settings.ignore_columns if ignore_columns is None else ignore_columns),
         "skip_invalid": skip_invalid or settings.skip_invalid,
     }
+
+
+def base_of(settings: AlignSettings, model: Any = None) -> str:
+    """The base model's name: the command's option comes before the configuration.
+
+    Raises:
+        InputError: neither names one; a GGUF file that is not there.
+    """
+    named = settings.model if model is None else model
+    if named is None:
+        raise InputError("no base model; expected --model, or model in the file of --config")
+    file = gguf_file(named)
+    return str(named if file is None else file)
 
 
 def configured_objectives(settings: AlignSettings, names: Sequence[str] | None) -> tuple[Objective, ...] | None:

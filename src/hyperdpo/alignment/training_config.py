@@ -195,6 +195,11 @@ class HyperDPOConfig(TrainingArguments):
             )
         if self.optim_args and str(getattr(self.optim, "value", self.optim)) in _PLAIN_OPTIMIZERS:
             raise InputError(f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; leave it out")
+        if self.fsdp:
+            raise InputError(
+                f"fsdp is {self.fsdp!r}; the trainer cannot save an adapter in shards (docs/memory.md); expected "
+                "several processes that each hold the base, or a base in fewer bytes (model_settings)"
+            )
         if self.smoothing is not None and not self.label_smoothing:
             raise InputError("smoothing has no effect without label_smoothing; leave it out, or set label_smoothing")
         drawn = ("alpha", "weights_per", "vertex_share", "stratified")

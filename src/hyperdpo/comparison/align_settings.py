@@ -12,8 +12,9 @@ import click
 from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.targets import fit_objectives
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.settings import TRAINING, settings_of
-from hyperdpo.alignment.sources import objectives_of, reading_of
+from hyperdpo.alignment.sources import base_of, objectives_of, reading_of
 from hyperdpo.alignment.trainer import tokenizer_of
 from hyperdpo.alignment.training_config import training_arguments
 from hyperdpo.comparison.align import Settings
@@ -31,7 +32,7 @@ EPOCHS = 3
 
 def compared(
     source: Path,
-    model: str,
+    model: str | None,
     out: Path,
     entries: Sequence[Entry],
     *,
@@ -66,6 +67,7 @@ def compared(
     check_seeds(seeds)
     check_writable(out)
     settings = settings_of(config_file, overrides or {})
+    name = base_of(settings, model)
     training = {k: v for k, v in {**TRAINING, **settings.training}.items() if not k.startswith("save_")}
     if "num_train_epochs" not in settings.training:
         training["num_train_epochs"] = EPOCHS
@@ -80,14 +82,16 @@ def compared(
     training_arguments(out, {**training, "use_cpu": cpu})
     found = scorer_of(scorers, columns) if with_texts else None
     texts = None if found is None else Texts(found.score, found.name, **asdict(settings.texts))
-    base, tokenizer = load_base(model), tokenizer_of(model)
+    base, tokenizer = load_base(name, **settings.model_settings.arguments()), tokenizer_of(name)
     use_free_cores()
 
     def shared(repeat: AlignRepeat) -> Settings:
         fitted = fit_objectives(repeat.train, chosen[repeat.seed])
-        return Settings(model, fitted, training, settings.conditioning, seed=repeat.seed, **asdict(settings.compare))
+        return Settings(name, fitted, training, settings.conditioning, seed=repeat.seed, **asdict(settings.compare))
 
     how: dict[str, Any] = {"points": points, "texts": texts, "least_span": least_span, "cpu": cpu, "say": click.echo}
     result = compare(shared, repeats, entries, base, tokenizer, out, **how)
     result["data"] = {"source": source.name, "reading": reading}
+    if origin_of(base):
+        result["base"]["gguf_origin"] = origin_of(base)
     return result

@@ -75,7 +75,8 @@ def rank_compare(**options: Any) -> None:
     """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
 
     DATA is a file, a directory with train, vali and test files, or one of Fold1 to Fold5. A finished training is kept
-    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base.
+    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base. On click data,
+    hyperdpo:gain:uncorrected (or another variant of hyperdpo) is trained on clicks as they were logged.
     """
     from hyperdpo.comparison.commands import rank_compare_command
 
@@ -86,7 +87,7 @@ def rank_compare(**options: Any) -> None:
 
 @click.command("compare")
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint or a hub name.")
+@click.option("--model", help="A local checkpoint, a GGUF file or a hub name.  [default: `model` of --config]")
 @methods_option(
     "hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing", ALIGN_VARIANTS, example="hyperdpo:prompt", page="docs/alignment.md"
 )

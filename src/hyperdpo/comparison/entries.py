@@ -79,6 +79,11 @@ ALIGN_VARIANTS: Variants = {
 }
 
 
+#: Stands behind ``hyperdpo`` or a variant of it, for ``rank compare`` on click data: trained on clicks as they were
+#: logged.
+UNCORRECTED = ":uncorrected"
+
+
 @dataclass(frozen=True)
 class Entry:
     """One row of a comparison.
@@ -91,6 +96,7 @@ class Entry:
         temperatures: rankers: vectors β (m numbers each) at which the front is measured besides the configured one.
         scales: rankers: scales c at which the front is measured besides 1.
         dense: rankers: measure a conditioned method at 101 weightings, too.
+        uncorrected: rankers: train on clicks as they were logged; see :data:`UNCORRECTED`.
         repeats: only on so many of the comparison's repeats, the first ones; None: on all.
     """
 
@@ -100,6 +106,7 @@ class Entry:
     temperatures: tuple[tuple[float, ...], ...] = ()
     scales: tuple[float, ...] = (0.5, 2.0)
     dense: bool = True
+    uncorrected: bool = False
     repeats: int | None = None
 
     @property
@@ -109,19 +116,22 @@ class Entry:
 
 
 def parse_entry(text: str, variants: Variants) -> Entry:
-    """The entry that ``METHOD`` or ``METHOD:VARIANT`` stands for.
+    """The entry that ``METHOD`` or ``METHOD:VARIANT`` stands for, where rankers have :data:`UNCORRECTED` behind it.
 
     Raises:
         InputError: no such method or variant.
     """
     method, _, variant = text.partition(":")
+    uncorrected = variants is RANK_VARIANTS and method == "hyperdpo" and text.endswith(UNCORRECTED)
+    if uncorrected:
+        variant = text.removesuffix(UNCORRECTED).partition(":")[2]
     if method not in variants:
         raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(variants)}")
     named = variants[method]
     if variant and variant not in named:
         expected = ", ".join(f"{method}:{one}" for one in named) or method
         raise InputError(f"--methods: no variant {text!r}; expected {expected}")
-    return Entry(text, method, named[variant] if variant else {})
+    return Entry(text, method, named[variant] if variant else {}, uncorrected=uncorrected)
 
 
 def check_labels(entries: Sequence[Entry]) -> None:

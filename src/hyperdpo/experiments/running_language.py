@@ -160,11 +160,11 @@ def say_spans(comparison: Mapping[str, Any], least: float) -> None:
 
 def figures_of(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
     """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
-    from transformers import AutoConfig
+    from hyperdpo.alignment.bases import model_type_of
 
     if not experiment.columns:
         return experiment.paper, ""
-    kind = AutoConfig.from_pretrained(model).model_type
+    kind = model_type_of(model)
     column = experiment.columns.get(kind)
     if column is None:
         known = " and ".join(one.model for one in experiment.columns.values())
@@ -217,6 +217,6 @@ def _answers(
 def _identity(model: str) -> str:
     """A few digits that two models of one name do not share: of the place, and of its files' sizes and times."""
     place = Path(model)
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr((os.path.realpath(model) if files else model, facts)).encode()).hexdigest()[:8]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, beta_option, cpu_option
+from hyperdpo.options import PATH, beta_option, cpu_option, scorer_option
 
 COUNT = click.IntRange(min=1)
 
@@ -38,12 +38,7 @@ COUNT = click.IntRange(min=1)
     multiple=True,
     help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
 )
-@click.option(
-    "--scorer",
-    metavar="NAME",
-    help="vertices, gguf: scores the recorded answers, as in align compare.  [default: text measures, where all "
-    "objectives are such]",
-)
+@scorer_option("vertices, gguf: scorers of the objectives' names, where each has one")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.
@@ -96,11 +91,25 @@ def export(**options: Any) -> None:
 @click.option("--max-tokens", type=COUNT, help="Tokens of an answer.  [default: 1024]")
 @click.option("--max-prompt", type=COUNT, help="Tokens of a prompt.  [default: 4096]")
 @click.option(
+    "--read-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds in which a request has to arrive as a whole, and an answer to be read.",
+)
+@click.option(
+    "--max-connections",
+    type=COUNT,
+    default=1000,
+    show_default=True,
+    help="Connections; beyond, those are closed that have waited longest for their client.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=30,
     show_default=True,
-    help="Seconds to finish in, after TERM; what is not done then is refused, and the exit code 1.",
+    help="Seconds to finish whole requests in, after TERM; the others are refused then, and the exit code is 1.",
 )
 @click.option("--access-log", is_flag=True, help="A line for every request.")
 @cpu_option

@@ -56,7 +56,7 @@ def export_command(
     main_share: float | None = None,
     model: str | None = None,
     prompts: Sequence[str] = (),
-    scorer: str | None = None,
+    scorers: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """``hyperdpo export``."""
@@ -79,9 +79,9 @@ def export_command(
     if chosen in DIAL_FORMATS:
         if weights is not None:
             raise InputError(f"--weights: --format {chosen} has all of them; leave it out, or use --format peft")
-        _export_dial(run_path, out, chosen, model, prompts, scorer, overwrite)
+        _export_dial(run_path, out, chosen, model, prompts, scorers, overwrite)
         return
-    for option, given in {"--prompt": bool(prompts), "--scorer": scorer is not None}.items():
+    for option, given in {"--prompt": bool(prompts), "--scorer": bool(scorers)}.items():
         if given:
             raise InputError(f"{option}: --format {chosen} records no answers; expected --format vertices or gguf")
     if kind == "rank":
@@ -148,7 +148,7 @@ def _export_dial(
     format: str,
     model: str | None,
     prompts: Sequence[str],
-    scorer: str | None,
+    scorers: Sequence[str],
     overwrite: bool,
 ) -> None:
     require("align")
@@ -163,7 +163,7 @@ def _export_dial(
     disable_progress_bars_without_tty()
     check_portable(conditioning_of(path), format)  # before the base model is read, which takes a while
     exported = export_dial(
-        load_dial_source(path, model), out, format, prompts=prompts, scorer=scorer, overwrite=overwrite
+        load_dial_source(path, model), out, format, prompts=prompts, scorers=scorers, overwrite=overwrite
     )
     adapters = ", ".join(f"{one['path']} ({one['objective']})" for one in exported.dial["adapters"])
     tried = ""

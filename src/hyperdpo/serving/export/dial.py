@@ -23,13 +23,14 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json, written
 from hyperdpo.hashing import sha256_of_file
+from hyperdpo.scorers.registry import scorer_of
+from hyperdpo.scorers.scorer import NamedScorer, scores_of
 from hyperdpo.serving.export.dial_requests import SOME_PROMPT, requests_of
 from hyperdpo.serving.export.gguf_lora import write_gguf
 from hyperdpo.serving.export.language_model import METADATA, check_difference, check_directory, compared, load_source
 from hyperdpo.serving.export.recorded import record, scale_divergences
 from hyperdpo.serving.export.tokens import prompting, save_tokenizer
 from hyperdpo.serving.export.vertices import check_portable, weighted_model, write_vertices
-from hyperdpo.stories.text_scorers import scorer_of
 
 FORMATS = ("vertices", "gguf")
 
@@ -93,7 +94,7 @@ def export_dial(
     format: str,
     *,
     prompts: Sequence[Prompt] = (),
-    scorer: str | None = None,
+    scorers: Sequence[str] = (),
     overwrite: bool = False,
 ) -> DialExport:
     """Write the directory ``out``; it is there whole or not at all.
@@ -101,7 +102,7 @@ def export_dial(
     Args:
         format: one of :data:`FORMATS`.
         prompts: to record answers to; none: those that the run keeps.
-        scorer: of the recorded answers, see :func:`~hyperdpo.stories.text_scorers.scorer_of`.
+        scorers: of the recorded answers, see :func:`~hyperdpo.scorers.registry.scorer_of`.
 
     Raises:
         InputError: the place is taken or cannot be written to, the run is not portable, its base is of a kind that the
@@ -113,7 +114,7 @@ def export_dial(
     asked = tuple(prompts) or source.prompts
     if asked and source.tokenizer is None:
         raise InputError("there is no tokenizer beside the adapter or its base, which --prompt needs; leave it out")
-    scores = _scorer(source, scorer) if asked else None
+    scores = _scorer(source, scorers) if asked else None
     grid = weight_grid(len(source.objectives), max(5, len(source.objectives) + 1))
     with written(out, directory=True) as temporary:
         difference = None
@@ -149,7 +150,7 @@ def export_dial(
             "front": source.front,
             "requests": requests_of(format, base, names, [p.name for p in paths], asked[0] if asked else SOME_PROMPT),
             "recorded": recorded,
-            "scores": None if scores is None or recorded is None else _means(*scores, names, grid, recorded),
+            "scores": None if scores is None or recorded is None else _means(scores, names, grid, recorded),
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
         write_json(temporary / DIAL, dial)
@@ -178,25 +179,19 @@ def read_dial(path: Path) -> dict[str, Any]:
     return found
 
 
-def _scorer(source: DialSource, name: str | None) -> tuple[str, Any] | None:
-    columns = [str(one.get("column", one["name"])) for one in source.objectives]
-    return scorer_of(name, columns)
+def _scorer(source: DialSource, specs: Sequence[str]) -> NamedScorer | None:
+    return scorer_of(specs, [str(one.get("column", one["name"])) for one in source.objectives])
 
 
-def _means(name: str, scorer: Any, names: Sequence[str], grid: np.ndarray, recorded: dict[str, Any]) -> dict[str, Any]:
+def _means(scorer: NamedScorer, names: Sequence[str], grid: np.ndarray, recorded: dict[str, Any]) -> dict[str, Any]:
     """Mean scores of the recorded answers at each weighting."""
     means = []
     for w in grid:
         answers = [one for one in recorded["answers"] if one["weights"] == w.tolist()]
         asked = [_plain(recorded["prompts"][one["prompt"]]["prompt"]) for one in answers]
-        scores = np.asarray(scorer(asked, [one["text"] for one in answers]), dtype=np.float64)
-        if scores.shape != (len(answers), len(names)) or not np.isfinite(scores).all():
-            raise InputError(
-                f"scorer {name}: found an array of shape {scores.shape}; expected {(len(answers), len(names))}, one "
-                "column per objective, of finite numbers"
-            )
+        scores = scores_of(scorer, names, asked, [one["text"] for one in answers])
         means.append({"weights": w.tolist(), **dict(zip(names, scores.mean(0).tolist(), strict=True))})
-    return {"scorer": name, "means": means}
+    return {"scorer": scorer.name, "means": means}
 
 
 def _plain(prompt: Prompt) -> str:

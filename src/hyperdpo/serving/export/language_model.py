@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.adapters import CONFIG
+from hyperdpo.alignment.bases import tokenizer_of
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import RUN, AlignRun
 from hyperdpo.checksums import file_digests
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_json, write_json, written
+from hyperdpo.files import check_space, check_writable, read_json, write_json, written
 from hyperdpo.runs import FILES
 from hyperdpo.serving.export.peft import write_peft
 from hyperdpo.serving.export.rows import MARGIN, add_rows
@@ -69,7 +71,7 @@ def load_source(path: Path, base_model: Any = None) -> tuple[ConditionedLM, Any]
         if not isinstance(place, str | Path):
             continue
         try:
-            return model, AutoTokenizer.from_pretrained(place)
+            return model, tokenizer_of(str(place))
         except Exception:  # no files of a tokenizer there; transformers has many exceptions for it
             continue
     return model, None
@@ -96,6 +98,8 @@ def export_lm(
             what was written are not the model's.
     """
     check_directory(out, overwrite=overwrite)
+    stored = [one for one in model.parameters() if format == "merged" or one.requires_grad]
+    check_space(out, sum(one.nbytes for one in stored), "the export")
     with written(out, directory=True) as temporary:
         write = _write_merged if format == "merged" else write_peft
         details, loaded, tokens = write(model.eval(), prompting(tokenizer), weights, temporary)
@@ -112,6 +116,7 @@ def export_lm(
             "objectives": list(model.conditioning.objectives),
             "weights": None if weights is None else [float(w) for w in weights],
             "base_model": str(getattr(model.config, "_name_or_path", "") or ""),
+            "gguf_origin": origin_of(model),
             **details,
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }

@@ -76,8 +76,7 @@ class RankGroup(ComponentsGroup):
     )
     explain: bool | None = Field(
         None,
-        description="Whether to say why items are where they are. Only where /info names components. The features that "
-        "trees looked at are named by `hyperdpo rank explain` only.",
+        description="Whether to say why items are where they are. Only where /info names components.",
     )
 
 
@@ -127,8 +126,13 @@ class RankedGroup(BaseModel):
         description="With explain: of each item, best first, its `place` and `id`, the `parts` that objectives (and "
         "main) have in its `sum`, and `over_next`: the `parts` of its `lead` over the next item (negative ones favour "
         "the next), and the weight of each objective at which the two swap while the others shrink in proportion; "
-        "null: at none.",
+        "null: at none. With trees, too: the `sources` of these parts (trees, neural, base), and the `features` with "
+        "the largest TreeSHAP in the difference, by column.",
     )
+    contributions_in: dict[str, str] | None = Field(
+        None, description="With explain and trees: what TreeSHAP of a column is measured in, gain or log-odds."
+    )
+    explanation_lacks: str | None = Field(None, description="What an explanation lacks here, and why: one line.")
 
 
 class RankAnswer(BaseModel):
@@ -265,7 +269,7 @@ def _group(
         raise InputError(f"{where}explain: found {brief(why)}; expected true or false")
     try:
         work = (model.prepare if kind is RankGroup else model.prepare_components)(features, point, base)
-        columns = model.prepare_components(features, point, base) if why else None
+        columns = model.prepare_components(features, point, base, with_sources=True) if why else None
     except InputError as error:
         raise InputError(where + str(error)) from None
     return AskedGroup(work, point, ids, columns)
