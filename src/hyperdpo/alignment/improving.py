@@ -27,12 +27,13 @@ import numpy as np
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.answer_sets import asked, partial_of, remove_partial, sample_groups, write_answers
 from hyperdpo.alignment.answers import Sampling
+from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.reporting import announce, report_steps
-from hyperdpo.alignment.run import RUN, AlignRun, last_checkpoint, versions
+from hyperdpo.alignment.run import RUN, AlignRun, versions
 from hyperdpo.alignment.text_fronts import TextFront, signs_of
 from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments

@@ -74,7 +74,8 @@ def scorer_named(spec: str, wanted: int | None = None) -> NamedScorer:
         raise InputError(f"--scorer: found {spec!r}; expected names of objectives before =")
     module, colon, function = name.partition(":")
     if name in SCORERS:
-        own, score = (name,), SCORERS[name]
+        own: tuple[str, ...] = (name,)
+        score = SCORERS[name]
         if name in NEEDED:
             require("scorers", NEEDED[name])
     elif not colon or not function:
