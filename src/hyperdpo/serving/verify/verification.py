@@ -212,12 +212,12 @@ def verify(
     causes = [one for one in told if one not in notes]
     for one in moved:
         if one.right is False:
-            told = (
+            text = (
                 f"the mean score of {one.objective} does not go with its weight (Spearman {one.live:.2f}; recorded: "
                 f"{one.recorded:.2f})"
             )
             clear = claims.signs[claims.names.index(one.objective)] * (one.recorded or 0) >= CLEAR
-            (problems if clear else notes).append(Finding("scores", told))
+            (problems if clear else notes).append(Finding("scores", text))
     if any(row.different for row in rows) and answers[0][0].ids is None and not claims.tokenizer.is_dir():
         notes.append(Finding("no-tokenizer", f"{claims.tokenizer} is missing: ties cannot be told from differences"))
     return Verification(not problems, rows, moved, (*causes, *problems), tuple(notes))
