@@ -4,8 +4,8 @@
     hyperdpo align improve RUN --prompts-file P --scorer S --rounds 2 --out offline --sample-from base
     python benchmarks/bench_rounds.py own offline
 
-The prompts that are measured, the steps, and the random numbers are the same in both. The interval is a paired bootstrap
-over prompts.
+The prompts that are measured, the steps, and the random numbers are the same in both. The interval is a paired
+bootstrap over prompts.
 """
 
 from __future__ import annotations

@@ -98,7 +98,9 @@ def test_a_round_trains_on_its_answers_and_those_before_and_no_held_out_prompt(i
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "call"), [(os, "replace", 11), (transformers.Trainer, "training_step", 13)], ids=["files", "steps"]
+    ("where", "name", "call"),
+    [(os, "replace", 11), (transformers.Trainer, "training_step", 13)],
+    ids=["files", "steps"],
 )
 def test_killed_again_and_again_it_writes_the_same_files(
     start, improved, tmp_path, command, monkeypatch, where, name, call

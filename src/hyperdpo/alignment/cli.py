@@ -166,6 +166,22 @@ def align_sample(**options: Any) -> None:
     sample_command(**options)
 
 
+@align.command("score")
+@click.argument("source", metavar="FILE", type=PATH)
+@scorer_option("none; at least one is needed")
+@click.option("--out", type=PATH, required=True, help="JSONL file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+def align_score(**options: Any) -> None:
+    """Score the answers of FILE again: the same groups, with the labels of these scorers instead of their own.
+
+    FILE is in the layout `groups`, as `align sample` writes it.
+    """
+    _commands()
+    from hyperdpo.alignment.sample_command import score_command
+
+    score_command(**options)
+
+
 @align.command("improve")
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.option(
