@@ -16,10 +16,10 @@ from hyperdpo.serving.server.process import configuration
 
 
 @contextlib.contextmanager
-def running(app: Any, server: Server | None = None) -> Iterator[str]:
+def running(app: Any, server: Server | None = None, *, access_log: bool = False) -> Iterator[str]:
     """A real server in a thread, with the connections of ``hyperdpo serve``; its URL."""
     port = free_port()
-    config = configuration(app, server or Server(), grace=0)
+    config = configuration(app, server or Server(), grace=0, access_log=access_log)
     config.port = port
     process = uvicorn.Server(config)
     thread = threading.Thread(target=process.run, daemon=True)

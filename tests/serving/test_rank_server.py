@@ -17,6 +17,7 @@ from live_server import running
 
 from hyperdpo import HyperRanker
 from hyperdpo.core.point import Point
+from hyperdpo.serving.server import rank_schema
 from hyperdpo.serving.server.app import Server
 from hyperdpo.serving.server.rank_api import rank_app
 from hyperdpo.serving.server.rank_engine import DIRECT_ITEMS
@@ -364,3 +365,25 @@ def test_numbers_that_json_does_not_have_are_named(rank_model: RankModel) -> Non
             assert "JSON has no NaN or Infinity" in answer.json()["detail"]
         answer = http.post("/rank", content=b'{"features": [[1,', headers={"content-type": "application/json"})
         assert "NaN" not in answer.json()["detail"]
+
+
+def test_large_bodies_of_far_more_objects_than_any_list_are_not_parsed(
+    rank_model: RankModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty lists in 16 MiB would take 350 MiB."""
+    parsed: list[int] = []
+    real = rank_schema.parsed
+    monkeypatch.setattr(rank_schema, "parsed", lambda body, *more: parsed.append(len(body)) or real(body, *more))
+    kind = {"content-type": "application/json"}
+    with client(rank_model, limits=RankLimits(max_groups=20)) as http:
+        for part in (b"[],", b"{},", b"1,", b'"ab",'):
+            body = b'{"features": [' + part * (2 * 2**20 // len(part)) + b"[]]}"
+            answer = http.post("/rank", content=body, headers=kind)
+            assert answer.status_code == 422
+            assert "expected at most 20 groups of 1000 items with 6 features" in answer.json()["detail"]
+        assert parsed == []
+        # As large as a request may be, of numbers that are long, and a value that simdjson does not read.
+        rows = [[0.12345678901234567] * 6] * 999 + [[None] * 6]
+        answer = http.post("/rank", json={"groups": [{"features": rows, "weights": [1, 0]}] * 20})
+        assert answer.status_code == 200
+        assert parsed[0] > 2 * 2**20

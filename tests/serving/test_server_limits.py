@@ -173,7 +173,7 @@ def test_whole_bodies_that_are_too_large_together_are_told_to_come_back(tiny: An
     slow = b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b"y" * 100_000
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(url)).send(slow) for _ in range(BODIES_HELD)]
-        until(lambda: "requests_in_flight 5.0" in httpx.get(f"{url}/metrics").text)
+        until(lambda: f"requests_in_flight {BODIES_HELD + 1}.0" in httpx.get(f"{url}/metrics").text)
         answer = httpx.post(f"{url}/echo", content=b"x")
         assert answer.status_code == 429
         assert answer.headers["retry-after"] == "1"
@@ -225,6 +225,15 @@ def test_an_answer_may_take_longer_than_a_request(tiny: Any) -> None:
         time.sleep(0.9)
         httpx.post(f"{url}/go")
         assert client.answer() == (200, {"bytes": 1})
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut(tiny: Any) -> None:
+    url, server, _ = tiny(read_timeout=0.3)
+    with Client(url) as client:
+        client.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        until(lambda: "/large" in server.metrics.text().decode())  # counted when it is over
+        assert len(client.rest()) < 1000 * 2**16
+    assert len(httpx.get(f"{url}/large", timeout=SOON).content) == 1000 * 2**16
 
 
 def test_connections_that_wait_give_way_to_new_ones(tiny: Any) -> None:
@@ -334,6 +343,21 @@ def test_clients_that_leave_amid_their_bodies_write_nothing_into_the_log(tiny: A
             client.send(HEAD + b"content-length: 9\r\n\r\n123")
     gone = f'hyperdpo_requests_total{{code="499",route="/echo"}} {SEVERAL}.0'
     until(lambda: gone in server.metrics.text().decode())
+
+
+def test_no_body_and_no_key_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(api_key="s3cret-key")
+    with caplog.at_level(logging.DEBUG), running(tiny_app(server), server, access_log=True) as url:
+        logging.getLogger("uvicorn").propagate = logging.getLogger("uvicorn.access").propagate = True
+        key = {"authorization": "Bearer s3cret-key"}
+        for path, headers in (("/echo", key), ("/echo", {}), ("/nowhere", key), ("/fails", key)):
+            httpx.post(url + path, headers=headers, content=b"secret prompt")
+        Client(url).send(b"secret prompt\r\n\r\n").rest()
+    logged = "\n".join(one.getMessage() + str(one.exc_text) for one in caplog.records)
+    assert '"POST /echo HTTP/1.1" 200' in logged
+    assert "RuntimeError: on purpose" in logged
+    assert "secret" not in logged
+    assert "s3cret" not in logged
 
 
 @contextlib.contextmanager

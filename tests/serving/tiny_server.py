@@ -9,7 +9,8 @@ import asyncio
 import sys
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from hyperdpo.serving.server.app import Server, build_app
 from hyperdpo.serving.server.process import listen, serve_app
@@ -25,7 +26,8 @@ class NoEngine(Worker):
 
 
 def tiny_app(server: Server) -> FastAPI:
-    """POST /echo says how long a body is; POST /slow answers once /go was called, POST /later after a while."""
+    """POST /echo says how long a body is; POST /slow answers once /go was called, POST /later after a while;
+    GET /large is long, POST /fails fails."""
     app = build_app(
         server,
         title="tiny",
@@ -53,6 +55,15 @@ def tiny_app(server: Server) -> FastAPI:
     async def let_go() -> dict[str, Any]:
         go.set()
         return {}
+
+    @app.post("/fails")
+    async def fails(request: Request) -> None:
+        await request.body()
+        raise RuntimeError("on purpose")
+
+    @app.get("/large")
+    async def large() -> Response:
+        return StreamingResponse(iter([b"x" * 2**16] * 1000))
 
     @app.post("/later")
     async def later() -> dict[str, Any]:

@@ -28,7 +28,7 @@ from hyperdpo.serving.server.worker import Worker
 OPEN_PATHS = ("/healthz", "/readyz")
 
 #: Bytes of all bodies of the requests in progress, as a multiple of what one of them may have.
-BODIES_HELD = 4
+BODIES_HELD = 3
 
 #: A refusal as the body of an answer.
 ErrorBody = Callable[[Refusal], Mapping[str, Any]]

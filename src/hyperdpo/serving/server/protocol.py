@@ -28,9 +28,9 @@ from hyperdpo.serving.server.http_framing import BadRequest, ChunkedBody, Head, 
 #: Bytes of further requests that are kept while one is answered; a client that sends more is told to connect again.
 AHEAD_BYTES = 256 * 1024
 
-#: After an answer that ends a connection, what still arrives is read for so long, up to the limit of a body: closing at
-#: once would make the client's system drop the answer.
-LINGER_SECONDS = 2.0
+#: After an answer that ends a connection, what still arrives is read for so long, and so many bytes of it (of a body as
+#: many as it may have). Closing at once would make the client's system drop the answer.
+LINGER_SECONDS, LINGER_BYTES = 2.0, 1024 * 1024
 
 # What a connection does: it waits for a head, for the rest of a body, for its answer, or for the client to leave.
 HEAD, BODY, ANSWER, LEAVING = "head", "body", "answer", "leaving"
@@ -125,6 +125,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._state = HEAD
         self._ahead, self._seen = b"", 0  # received, and not yet used; bytes of it that are a head's beginning
         self._body: SizedBody | ChunkedBody = SizedBody(0)
+        self._ignorable = LINGER_BYTES
         self._ignored = 0  # bytes of a body that was answered before it had arrived, or after the last answer
         self._timer: asyncio.TimerHandle | None = None
         self.held, self.since = 0, self.loop.time()
@@ -147,7 +148,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._state is LEAVING:
             self._ignored += len(data)
-            if self._ignored > self._shared.server.max_body:
+            if self._ignored > self._ignorable:
                 self.transport.abort()
             return
         if self._state is HEAD and self in self._shared.idle:
@@ -365,6 +366,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         if self._state is LEAVING or self.transport.is_closing():
             return
+        self._ignorable = self._shared.server.max_body if self._state is BODY else LINGER_BYTES
         linger = linger or self._state is BODY or bool(self._ahead)
         self._stop_waiting()
         self._state, self._ahead, self._ignored = LEAVING, b"", 0

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hyperdpo.core.point import Point, PointReader
 from hyperdpo.errors import InputError, brief
 from hyperdpo.serving.server.errors import Refusal
-from hyperdpo.serving.server.rank_body import FLOAT32, parsed
+from hyperdpo.serving.server.rank_body import FLOAT32, amounts, parsed
 from hyperdpo.serving.server.rank_model import ListToScore, RankModel
 
 
@@ -186,6 +186,7 @@ def read_groups(
     Raises:
         Refusal: 422, with one line about the first thing that is wrong.
     """
+    _check_amounts(body, len(model.features), limits)
     try:
         request = parsed(body, limits.max_groups, len(kind.model_fields), model.feature_type)
     except ValueError as error:
@@ -211,6 +212,22 @@ def read_groups(
         ]
     except InputError as error:
         raise Refusal(422, str(error)) from None
+
+
+def _check_amounts(body: bytes, width: int, limits: RankLimits) -> None:
+    """Raise where a body would become far more objects than any list within the limits.
+
+    Raises:
+        Refusal: 422.
+    """
+    begun, commas = amounts(body)
+    fields = 16  # of a group, generously
+    values = begun * (width + 1) + limits.max_groups * (3 * limits.max_items + 2 * width + fields)
+    if begun > limits.max_groups * (limits.max_items + fields) or commas > values:
+        message = (
+            f"the body: found {begun} lists and objects, and {commas} commas; expected at most {limits.max_groups} "
+        )
+        raise Refusal(422, f"{message}groups of {limits.max_items} items with {width} features")
 
 
 def _may_hold_literals(body: bytes, groups: list[Any], named: bool) -> bool:
