@@ -56,8 +56,8 @@ def amounts(body: bytes) -> tuple[int, int]:
     if len(body) > LARGE_BODY:
         for start in range(0, len(body), LARGE_BODY):
             part = np.frombuffer(body, np.uint8, min(LARGE_BODY, len(body) - start), start)
-            begun += np.count_nonzero(part == ord("[")) + np.count_nonzero(part == ord("{"))
-            commas += np.count_nonzero(part == ord(","))
+            begun += int(np.count_nonzero(part == ord("[")) + np.count_nonzero(part == ord("{")))
+            commas += int(np.count_nonzero(part == ord(",")))
     return begun, commas
 
 
