@@ -24,9 +24,10 @@ import torch
 
 from hyperdpo.cli import main
 from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.files import read_tensors
-from hyperdpo.ranking.config import RankConfig, merged, parse_config
+from hyperdpo.files import read_sealed, read_tensors, write_json
+from hyperdpo.ranking.config import RankConfig, build_config, merged, parse_config
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
@@ -99,11 +100,38 @@ def fit_toy(table: GroupedTable | None = None, *, out: Path | None = None, **ove
     return fit_run(config, split_table(table, config), cpu(), out=out)
 
 
+def fit_generated(data: Path, own: Mapping[str, Any], *names: str, out: Path | None = None) -> RankRun:
+    """A quick run for generated data, with settings of its own.
+
+    Args:
+        names: of the preset's objectives; two of them if left out.
+    """
+    quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}}
+    quick |= {"training": {"epochs": 2}, "base_training": {"epochs": 1}}
+    objectives = list(names or ("query_url_clicks", "quality"))
+    config = build_config(preset="mslr", objectives=objectives, overrides=merged(quick, own))
+    return fit_run(config, split_table(read_table(data), config), cpu(), out=out)
+
+
 def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
     """(m, m): row i holds the held-out NDCG of every objective where all weight lies on objective i."""
     _, part = run.part(table)
     m = len(run.objectives)
     return run.front(run.examples(part), weight_grid(m, m)).metrics
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    """Change values of a JSON file, and its checksum with them; None removes a key."""
+    value, intact = read_sealed(path)
+    kept = {name: one for name, one in (value | changes).items() if one is not None}
+    write_json(path, kept, sealed=intact)
+
+
+def without_checksums(run: Path, version: int) -> None:
+    """Make a run as an older version wrote it."""
+    value, _ = read_sealed(run / "run.json")
+    del value["files"]
+    write_json(run / "run.json", value | {"format_version": version})
 
 
 class Killed(BaseException):

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
+from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically, written
+from hyperdpo.ranking.run_files import kept_scores
 
 
 def names(directory):
@@ -75,3 +77,14 @@ def test_preferences_that_cannot_be_written_leave_no_file(tmp_path, name):
     with pytest.raises(TypeError):
         write_preferences(preferences, path)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "a/../../x", "..", ".", "", "a//b", ".hidden", "a\\..", "a\0b", "a\nb"]
+)
+def test_a_name_in_a_file_leads_nowhere_else(name, tmp_path):
+    with pytest.raises(InputError, match=r"^run\.json: names a file .*; expected a plain name"):
+        named_inside(tmp_path, name, "run.json")
+    with pytest.raises(InputError, match="fingerprint of a table: names a file"):
+        kept_scores(tmp_path, name)
+    assert named_inside(tmp_path, "trees/0-a_b.txt", "run.json") == tmp_path / "trees" / "0-a_b.txt"

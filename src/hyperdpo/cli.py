@@ -116,6 +116,20 @@ rank.add_command(rank_compare)
 align.add_command(align_compare)
 
 
+@cli.command("check")
+@click.argument("path", metavar="PATH", type=PATH)
+@click.option("--accept", is_flag=True, help="Take the files as they are: they were changed on purpose.")
+def check(path: Path, accept: bool) -> None:
+    """Compare the files of PATH with the checksums that were written with them; where there are none, add them.
+
+    PATH is a run, an adapter, an export (of a ranker: its file), the directory of a comparison, or the cache. Exit
+    code 2, with the names, if files are missing or damaged.
+    """
+    from hyperdpo.checking import check_command
+
+    check_command(path, accept=accept)
+
+
 @cli.group()
 def data() -> None:
     """Generate data, and check data before a training."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperdpo.errors import InputError
+from hyperdpo import checksums
+from hyperdpo.errors import InputError, one_line
 from hyperdpo.writing import check_space, check_writable, write_atomically, writing, written, written_into
 
 if TYPE_CHECKING:
@@ -33,23 +34,57 @@ __all__ = [
 ]
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all. NaN is refused."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
+    """Write JSON, whole or not at all. NaN is refused.
+
+    Args:
+        sealed: with a checksum, which :func:`read_json` compares: for an object that this package reads back.
+    """
+    whole = {**value, checksums.KEY: checksums.ZEROS} if sealed else value
+    content = json.dumps(whole, indent=2, allow_nan=False).encode() + b"\n"
+    write_atomically(path, checksums.sealed(content, checksums.JSON_SEAL) if sealed else content)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, *, sealed: bool = False, remedy: str = "") -> Any:
+    """Read a JSON file. Of a sealed one the checksum is compared, and left out of what is returned.
+
+    Args:
+        sealed: refuse a file without a checksum.
+        remedy: what to do about a damaged one, for the message.
 
     Raises:
-        InputError: it is missing, unreadable or not JSON.
+        InputError: it is missing, unreadable, not JSON, or sealed and damaged.
+    """
+    value, intact = read_sealed(path, remedy=remedy)
+    if sealed and not intact:
+        raise checksums.damaged(path, remedy)
+    return value
+
+
+def read_sealed(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[Any, bool]:
+    """As :func:`read_json`, and whether the file has a checksum.
+
+    Args:
+        compare: False: take the file as it is, whatever its checksum says.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); the file may be truncated") from None
+    intact = checksums.is_intact(content, checksums.JSON_SEAL)
+    if compare and intact is False:
+        raise checksums.damaged(path, remedy)
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON (brackets within brackets, too deep to read)") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such; so is a number of 5,000 digits
+        raise InputError(f"{path}: not valid JSON ({one_line(error)}); the file may be truncated") from None
+    if intact is not None:
+        del value[checksums.KEY]
+    elif compare and isinstance(value, dict) and value and checksums.is_nearly_key(list(value)[-1]):
+        raise checksums.damaged(path, remedy)
+    return value, bool(intact)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -75,29 +110,56 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], values: Any = None) -> None:
-    """Write tensors, and plain values in the file's header."""
+    """Write tensors, and plain values and a checksum in the file's header."""
     from safetensors.torch import save
 
-    metadata = None if values is None else {"values": json.dumps(values)}
-    write_atomically(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+    # In one text: several ones are written in an order that differs from process to process.
+    metadata = {"values": json.dumps({checksums.KEY: checksums.ZEROS, "values": values})}
+    content = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    write_atomically(path, checksums.sealed(content, checksums.TENSORS_SEAL, _header_end(content)))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """What :func:`write_tensors` wrote.
+def read_tensors(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[dict[str, torch.Tensor], Any]:
+    """What :func:`write_tensors` wrote. Files of older versions have no checksum.
+
+    Args:
+        remedy: what to do about a damaged file, for the message.
+        compare: False: take the file as it is, whatever its checksum says.
 
     Raises:
-        InputError: the file is missing, truncated or not safetensors.
+        InputError: the file is missing, damaged, truncated or not safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
+        content = path.read_bytes()
+        intact = checksums.is_intact(content, checksums.TENSORS_SEAL, _header_end(content))
+        if compare and intact is False:
+            raise checksums.damaged(path, remedy)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads(metadata.get("values", "null"))  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        values = json.loads(metadata.get("values", "null"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected safetensors") from None
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error}); it may be truncated") from None
+    except InputError:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({one_line(error)}); it may be truncated") from None
+    if intact is not None:
+        return tensors, values["values"]
+    if not compare:
+        return tensors, values
+    if (metadata and "values" not in metadata) or (
+        isinstance(values, dict) and any(map(checksums.is_nearly_key, values))
+    ):
+        raise checksums.damaged(path, remedy)
+    return tensors, values
+
+
+def _header_end(content: bytes) -> int:
+    """Where the header of safetensors ends."""
+    return min(8 + int.from_bytes(content[:8], "little"), len(content))
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
-from hyperdpo.stories.text_scorers import scorer_of, text_measures
+from hyperdpo.scorers.registry import scorer_of
 
 
 def parse_entry(text: str) -> Entry:
@@ -238,11 +238,10 @@ def test_every_variant_has_settings_that_exist(tmp_path, text):
 
 
 def test_text_measures_are_found_by_the_objectives_names():
-    name, scorer = scorer_of(None, ["word_count", "dialogue"])
-    assert name == "text measures"
-    assert scorer(["", ""], ["two words", 'He said "no".'])[:, 0].tolist() == [2, 3]
-    assert scorer_of(None, ["word_count", "helpful"]) is None
-    assert text_measures(["word_count"])([""], ["a b c"]).tolist() == [[3]]
+    found = scorer_of([], ["word_count", "dialogue"])
+    assert found.name == "text measures"
+    assert found.score(["", ""], ["two words", 'He said "no".'])[:, 0].tolist() == [2, 3]
+    assert scorer_of([], ["word_count", "helpful"]) is None
 
 
 def test_a_classifier_per_objective_scores_texts(tmp_path):
@@ -260,8 +259,8 @@ def test_a_classifier_per_objective_scores_texts(tmp_path):
     )
     judge = transformers.LlamaForSequenceClassification(config).eval()
     judge.save_pretrained(tmp_path / "judge")
-    _, scorer = scorer_of(f"classifiers:{tmp_path / 'judge'},{tmp_path / 'judge'}", ["a", "b"])
-    found = scorer(["w3 w4", "w5"], [" w6", " w7 w8 w9"])
+    scorer = scorer_of([f"classifiers:{tmp_path / 'judge'},{tmp_path / 'judge'}"], ["a", "b"])
+    found = scorer.score(["w3 w4", "w5"], [" w6", " w7 w8 w9"])
     assert found.shape == (2, 2)
     with torch.no_grad():
         expected = judge(torch.tensor([[3, 4, 6]])).logits[0, 0]
@@ -273,14 +272,14 @@ def test_a_classifier_per_objective_scores_texts(tmp_path):
     [
         ("nothing", ["--scorer", "package.module:function"]),
         ("no_such_module:f", ["no_such_module"]),
-        ("hyperdpo.stories.text_scorers:nothing", ["nothing"]),
+        ("hyperdpo.scorers.registry:nothing", ["nothing"]),
         ("classifiers:one", ["1 classifiers", "expected 2"]),
         (":f", ["--scorer :f", "expected a function"]),
     ],
 )
 def test_scorers_that_are_not_there_get_one_line(name, words):
     with pytest.raises(InputError) as error:
-        scorer_of(name, ["a", "b"])
+        scorer_of([name], ["a", "b"])
     assert is_one_line(error.value, *words), str(error.value)
 
 

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hyperdpo.data import letor, storage
+from hyperdpo.data import blocks, letor, storage
 from hyperdpo.data.cache import CACHE_VARIABLE, cache_root, clear_cache, read_table, temporary_prefix
+from hyperdpo.data.groups import GroupedTable
+from hyperdpo.data.storage import open_stored
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_json
 
 TEXT = "".join(f"{i % 3} qid:{i // 5} 1:{i} 3:{i}.25\n" for i in range(100))
 
@@ -95,10 +100,11 @@ def test_opening_reads_no_values(source: Path, root: Path) -> None:
             pytest.skip(f"no sparse files here: {error}")
     offsets = np.append(np.load(entry / "offsets.npy")[:-1], rows)
     np.save(entry / "offsets.npy", offsets)
-    meta = json.loads((entry / "meta.json").read_text())
+    meta = read_json(entry / "meta.json")
     meta["bytes"]["values.npy"] = 128 + 4 * rows * width
     meta["columns"] = [str(i) for i in range(width)]
-    (entry / "meta.json").write_text(json.dumps(meta))
+    meta["checksums"] |= {name: storage._checksum(entry / name) for name in ("values.npy", "offsets.npy")}
+    write_json(entry / "meta.json", meta, sealed=True)
     assert read_table(source, cache_dir=root).values.shape == (rows, width)
 
 
@@ -214,8 +220,13 @@ def test_rows_are_sorted_in_pieces_that_fit_into_memory(
     assert whole.order is not None
     np.testing.assert_array_equal(whole.values[:, 1], whole.order)
     assert sorted(p.name for p in entries(root / "pieces")[0].iterdir()) == [
-        "meta.json", "offsets.npy", "order.npy", "qids.npy", "values.npy",
+        "blocks.npy", "meta.json", "offsets.npy", "order.npy", "qids.npy", "values.npy",
     ]  # fmt: skip
+
+
+def taken(table: GroupedTable) -> np.ndarray:
+    """All values, as everything reads them."""
+    return table.take(np.arange(table.num_rows), np.arange(len(table.columns)))
 
 
 def truncate(path: Path) -> None:
@@ -226,11 +237,24 @@ def grow(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0")
 
 
-def edit(old: str, new: str) -> Any:
+def edit(**changes: Any) -> Any:
+    """Change values of the metadata, and their checksum with them."""
+
     def change(path: Path) -> None:
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
+        meta = read_json(path, sealed=True)
+        assert meta | changes != meta
+        write_json(path, meta | changes, sealed=True)
+
+    return change
+
+
+def flip(place: int, bit: int = 0) -> Any:
+    """Flip one bit."""
+
+    def change(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1 << bit
+        path.write_bytes(content)
 
     return change
 
@@ -250,22 +274,98 @@ DAMAGES = [
     ("meta.json", lambda p: p.write_text("[1, 2]")),
     ("meta.json", lambda p: p.write_text("null")),
     ("meta.json", lambda p: p.write_text(json.dumps({"version": storage.FORMAT_VERSION}))),
-    ("meta.json", edit('"columns": ["relevance", ', '"columns": [')),
-    ("meta.json", edit(f'"version": {storage.FORMAT_VERSION}', '"version": 0')),
-    ("meta.json", edit('"columns": [', '"columns": 5, "x": [')),
+    ("meta.json", lambda p: p.write_text("[" * 100_000)),
+    ("meta.json", lambda p: p.write_text("9" * 5000)),
+    ("meta.json", edit(columns=["1", "2", "3"])),
+    ("meta.json", edit(version=0)),
+    ("meta.json", edit(columns=5)),
+    ("meta.json", edit(fingerprint="../../x")),
+    ("meta.json", edit(fingerprint=7)),
+    ("meta.json", edit(bytes={"../../values.npy": 3})),
+    ("meta.json", edit(notes=None)),
+    ("meta.json", flip(40)),
+    ("meta.json", flip(-3)),
+    ("values.npy", flip(9)),
+    ("values.npy", flip(130)),
+    ("values.npy", flip(-1, 7)),
+    ("offsets.npy", flip(-8)),
+    ("offsets.npy", flip(140, 6)),
+    ("qids.npy", flip(-8)),
+    ("qids.npy", flip(127)),
+    ("blocks.npy", flip(-1)),
+    ("blocks.npy", Path.unlink),
 ]
 
 
 @pytest.mark.parametrize(("name", "damage"), DAMAGES, ids=[f"{n}-{i}" for i, (n, _) in enumerate(DAMAGES)])
 def test_a_damaged_entry_is_built_again(name: str, damage: Any, source: Path, root: Path, parses: list[Path]) -> None:
-    whole = np.array(read_table(source, cache_dir=root).values)
+    whole = taken(read_table(source, cache_dir=root))
     (entry,) = entries(root)
     damage(entry / name)
-    np.testing.assert_array_equal(read_table(source, cache_dir=root).values, whole)
-    np.testing.assert_array_equal(read_table(source, cache_dir=root).values, whole)
+    with pytest.warns(UserWarning, match=rf"{entry}: damaged \(.*\); {source} is parsed again"):
+        np.testing.assert_array_equal(taken(read_table(source, cache_dir=root)), whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(taken(read_table(source, cache_dir=root)), whole)
     assert len(parses) == 2
     assert entries(root) == [entry]
     assert temporaries(root) == []
+
+
+def test_blocks_are_checked_when_they_are_first_read(
+    tmp_path: Path, root: Path, parses: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of several blocks and blocks of several rows; what was not touched is not looked at."""
+    path = tmp_path / "data.txt"
+    path.write_text(
+        "".join(f"0 qid:{i // 5} " + " ".join(f"{j}:{i}.{j}" for j in range(1, 60)) + "\n" for i in range(300))
+    )
+    for block_bytes in (100, 4096):
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+        clear_cache(root)
+        whole = taken(read_table(path, cache_dir=root))
+        (entry,) = entries(root)
+        flip(128 + 4 * 60 * 150 + 7)(entry / "values.npy")
+        table, columns, before = read_table(path, cache_dir=root), np.arange(60), len(parses)
+        far, near = np.array([3, 299, 0]), np.array([290, 150, 7])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_array_equal(table.take(far, columns), whole[far])
+        assert len(parses) == before
+        with pytest.warns(UserWarning, match=r"damaged \(values.npy has another checksum\); .* is parsed again"):
+            np.testing.assert_array_equal(table.take(near, columns), whole[near])
+        assert len(parses) == before + 1
+        np.testing.assert_array_equal(taken(table), whole)
+        np.testing.assert_array_equal(taken(read_table(path, cache_dir=root)), whole)
+        assert len(parses) == before + 1
+        assert temporaries(root) == []
+
+
+def test_a_block_is_hashed_once(source: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    real = blocks.xxhash.xxh3_64_intdigest
+    read_table(source, cache_dir=root)
+    monkeypatch.setattr(blocks.xxhash, "xxh3_64_intdigest", lambda piece: hashed.append(len(piece)) or real(piece))
+    table = read_table(source, cache_dir=root)
+    assert hashed == []
+    for _ in range(3):
+        taken(table)
+    assert hashed == [table.values.nbytes]
+
+
+def test_values_that_were_damaged_and_whose_source_is_gone_are_refused(source: Path, root: Path) -> None:
+    read_table(source, cache_dir=root)
+    (entry,) = entries(root)
+    flip(200)(entry / "values.npy")
+    table = read_table(source, cache_dir=root)
+    other = replace(table, values=np.array(table.values))
+    assert taken(other).shape == (100, 4), "values of their own are not those of the file"
+    source.write_text(TEXT + "# more\n")
+    with pytest.raises(InputError, match=rf"{entry}: damaged, and {source} has changed"):
+        taken(table)
+    lone = open_stored(entry, "x")
+    with pytest.raises(InputError, match=r"values\.npy: damaged since it was written"):
+        taken(lone)
 
 
 def _read(path: Path, root: Path, barrier: Any, results: Any) -> None:

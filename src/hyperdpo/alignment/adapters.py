@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from torch import Tensor
 from hyperdpo._version import __version__
 from hyperdpo.alignment.bases import HUB_NAME, HUB_SECONDS, load_base
 from hyperdpo.alignment.conditioning import ConditioningConfig
-from hyperdpo.errors import InputError
-from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
+from hyperdpo.checksums import damaged
+from hyperdpo.errors import InputError, brief
+from hyperdpo.files import read_sealed, read_tensors, write_json, write_tensors
+from hyperdpo.runs import RUN
 
 TENSORS, CONFIG = "adapter.safetensors", "hyperdpo_config.json"
 
-#: Version of the two files; another one is refused.
-FORMAT_VERSION = 2
+#: Version of the two files; another one is refused. 2 has no checksums.
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (2, FORMAT_VERSION)
 
 
 def adapter_directory(name: str | Path) -> Path:
@@ -65,6 +69,7 @@ def save_adapter(directory: Path, config: ConditioningConfig, state: dict[str, T
             "conditioning": head["conditioning"],
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         },
+        sealed=True,
     )
 
 
@@ -77,21 +82,14 @@ def load_adapter(
         InputError: as of :meth:`hyperdpo.alignment.model.ConditionedLM.from_pretrained`.
     """
     path = directory / CONFIG
-    saved = read_json(path)
-    if not isinstance(saved, dict) or "format_version" not in saved:
-        raise InputError(f"{path}: no format_version; expected a file that save_pretrained wrote")
-    if saved["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"{path}: format_version is {saved['format_version']!r}; hyperdpo {__version__} reads {FORMAT_VERSION} only"
-        )
-    if not isinstance(saved.get("conditioning"), dict):
-        raise InputError(f"{path}: no conditioning, expected a file that save_pretrained wrote")
+    saved = read_config(directory)
     try:
         config = ConditioningConfig.from_dict(saved["conditioning"])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     state, header = read_tensors(directory / TENSORS)
-    if not isinstance(header, dict) or header.get("conditioning") != saved["conditioning"]:
+    head = {"format_version": saved["format_version"], "conditioning": saved["conditioning"]}
+    if header != head:
         raise InputError(
             f"{directory / TENSORS}: written with another configuration than {CONFIG}; copy both from one save"
         )
@@ -103,6 +101,30 @@ def load_adapter(
         if found.get(name) != value:
             raise InputError(f"{path}: made for a base model with {name} {value}; found {found.get(name)}")
     return base, config, state
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The content of ``hyperdpo_config.json``, of a version that can be read and with a ``conditioning``.
+
+    Raises:
+        InputError: there is no such file, or it is damaged or of another kind.
+    """
+    path = directory / CONFIG
+    saved, intact = read_sealed(path)
+    if not isinstance(saved, dict) or "format_version" not in saved:
+        raise InputError(f"{path}: no format_version; expected a file that save_pretrained wrote")
+    if saved["format_version"] not in READABLE_VERSIONS:
+        raise InputError(
+            f"{path}: format_version is {brief(saved['format_version'])}; hyperdpo {__version__} reads "
+            f"{READABLE_VERSIONS[0]} to {FORMAT_VERSION}"
+        )
+    if saved["format_version"] == FORMAT_VERSION and not intact:
+        raise damaged(path)
+    if not intact and not (directory / RUN).is_file():  # a run says it itself
+        warnings.warn(f"{directory}: written without checksums; `hyperdpo check {directory}` adds them", stacklevel=2)
+    if not isinstance(saved.get("conditioning"), dict):
+        raise InputError(f"{path}: no conditioning, expected a file that save_pretrained wrote")
+    return saved
 
 
 def _shape(config: Any) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.hub import model_card, push_checkpoint
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import check_space, read_json, read_tensors, write_atomically, writing, written_into
 from hyperdpo.processes import is_first_process
 from hyperdpo.progress import note
+from hyperdpo.runs import check_listed, list_files
 from hyperdpo.writing import put
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class CheckpointTrainer(Trainer):
                 if self.state.best_model_checkpoint == str(saving / name):
                     self.state.best_model_checkpoint = str(run / name)
                     self.state.save_to_json(str(saving / name / TRAINER_STATE_NAME))
+                list_files(saving / name)
                 put(saving / name, run / name)
                 shutil.rmtree(saving, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -104,7 +107,9 @@ class CheckpointTrainer(Trainer):
         self.own_model.load_adapter_state(read_tensors(Path(resume_from_checkpoint) / TENSORS)[0])
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        # A file of the checkpoint names it: only its own directories count, wherever they were when it was written.
+        name = Path(str(self.state.best_model_checkpoint)).name
+        self._load_from_checkpoint(str(named_inside(Path(str(self.args.output_dir)), name, TRAINER_STATE_NAME)))
 
     def create_model_card(
         self,
@@ -168,6 +173,10 @@ def _why_not_loaded(checkpoint: Path) -> str | None:
         missing += [one for one in (optimizer, scheduler) if not one.exists()]
     if missing:
         return f"{missing[0].name} is missing"
+    try:
+        check_listed(checkpoint)
+    except InputError as error:
+        return one_line(str(error).removeprefix(f"{checkpoint}/"))
     for path in sorted(checkpoint.iterdir()):
         try:
             if path.suffix == ".json":

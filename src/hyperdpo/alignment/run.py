@@ -1,7 +1,8 @@
 """A finished alignment run on disk: the adapter, the tokenizer, and what is needed to measure and to generate.
 
 ``run.json`` (written last: a directory with one is complete), ``metrics.json``, ``adapter.safetensors``,
-``hyperdpo_config.json`` and the tokenizer's files. The base model is not in it.
+``hyperdpo_config.json`` and the tokenizer's files. ``run.json`` has a checksum of each, and of itself. The base model
+is not in it.
 """
 
 from __future__ import annotations
@@ -17,25 +18,45 @@ import numpy as np
 import torch
 import xxhash
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import (
+    ADDED_TOKENS_FILE,
+    CHAT_TEMPLATE_DIR,
+    CHAT_TEMPLATE_FILE,
+    FULL_TOKENIZER_FILE,
+    SPECIAL_TOKENS_MAP_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
 
 from hyperdpo._version import __version__
+from hyperdpo.alignment.adapters import CONFIG, TENSORS
 from hyperdpo.alignment.collation import padding_token, tokenize_groups
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
+from hyperdpo.alignment.gguf_models import described_origin, origin_of
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json, written_into
 from hyperdpo.objectives import Objective
-from hyperdpo.runs import METRICS, RUN, read_run
+from hyperdpo.runs import METRICS, RUN, read_run, write_run
 from hyperdpo.validation import parsed
 
-#: Version of run.json; another one is refused.
-FORMAT_VERSION = 1
+#: Version of run.json; another one is refused. 1 has no checksums.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, FORMAT_VERSION)
+#: Files that a tokenizer of any kind may have.
+TOKENIZER_FILES = (
+    TOKENIZER_CONFIG_FILE,
+    FULL_TOKENIZER_FILE,
+    SPECIAL_TOKENS_MAP_FILE,
+    ADDED_TOKENS_FILE,
+    CHAT_TEMPLATE_FILE,
+)
 
 
 @dataclass
@@ -58,6 +79,12 @@ class AlignRun:
     def names(self) -> tuple[str, ...]:
         """The names of the m objectives, in the order of w."""
         return tuple(o.name for o in self.objectives)
+
+    @property
+    def base_note(self) -> str:
+        """What tables say of a base from a GGUF file, such as "; base dequantised from model.gguf (Q4_1)"; else ""."""
+        origin = described_origin(origin_of(self.model))
+        return f"; base {origin}" if origin else ""
 
     def read(
         self,
@@ -175,7 +202,7 @@ class AlignRun:
             raise InputError("prompts: found none; expected at least one text")
         w = check_weights(weights, len(self.objectives))
         tokenizer, pad = self.tokenizer, padding_token(self.tokenizer)
-        turns = self._speaks_in_turns
+        turns = self.speaks_in_turns
         asked = [[{"role": "user", "content": prompt}] if turns else prompt for prompt in prompts]
         rows = prompt_ids(tokenizer, asked)
         for number, row in enumerate(rows, 1):
@@ -190,7 +217,7 @@ class AlignRun:
         )
 
     @property
-    def _speaks_in_turns(self) -> bool:
+    def speaks_in_turns(self) -> bool:
         """Whether prompts go through the chat template: as in training, where they were conversations or not."""
         conversations = bool(self.data.get("conversations", True))
         return conversations and bool(getattr(self.tokenizer, "chat_template", None))
@@ -203,11 +230,12 @@ class AlignRun:
         with written_into(path) as temporary:
             self.tokenizer.save_pretrained(temporary)
         write_json(path / METRICS, self.metrics)
-        write_json(
-            path / RUN,
+        write_run(
+            path,
+            "align",
+            FORMAT_VERSION,
+            [TENSORS, CONFIG, METRICS, *tokenizer_files(path, self.tokenizer)],
             {
-                "format_version": FORMAT_VERSION,
-                "kind": "align",
                 "versions": versions(),
                 "objectives": [asdict(o) for o in self.objectives],
                 "data": self.data,
@@ -224,17 +252,25 @@ class AlignRun:
             base_model: instead of the one whose name was saved.
 
         Raises:
-            InputError: no run, one of another version or of a ranker, or files that do not agree.
+            InputError: no run, one of another version or of a ranker, or files that are damaged or do not agree.
         """
         path = Path(path)
-        run = read_run(path, "align", (FORMAT_VERSION,))
+        run = read_run(path, "align", READABLE_VERSIONS, checked_from=FORMAT_VERSION)
         objectives = parse_objectives(run["objectives"], str(path / RUN))
-        model = ConditionedLM.from_pretrained(path, base_model)
+        told = parsed(ModelSettings, run["settings"].get("model_settings", {}), str(path / RUN), "model_settings.")
+        model = ConditionedLM.from_pretrained(path, base_model, **told.arguments())
         if model.conditioning.objectives != tuple(o.name for o in objectives):
             raise InputError(f"{path}: its files do not belong together (objectives of run.json and of the adapter)")
         tokenizer = AutoTokenizer.from_pretrained(path)
         metrics = read_json(path / METRICS)
         return AlignRun(model, tokenizer, objectives, run["data"], run["settings"], run["limits"], metrics)
+
+
+def tokenizer_files(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Names of the files in a directory that transformers reads a tokenizer of this kind from."""
+    read = {*tokenizer.vocab_files_names.values(), *TOKENIZER_FILES}
+    templates = (file.relative_to(path).as_posix() for file in (path / CHAT_TEMPLATE_DIR).glob("*"))
+    return [*sorted(name for name in read if (path / name).is_file()), *templates]
 
 
 def parse_objectives(values: Sequence[Mapping[str, Any]], where: str) -> tuple[Objective, ...]:

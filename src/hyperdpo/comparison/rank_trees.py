@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hyperdpo.checksums import content_digest, damaged
 from hyperdpo.comparison.methods import Trees
 from hyperdpo.comparison.repeats import NO_MAIN, RankRepeat
 from hyperdpo.comparison.trainings import Trained, Training
@@ -26,8 +27,12 @@ from hyperdpo.ranking.evaluation import ScoreBatch
 from hyperdpo.ranking.examples import Batch, Examples
 from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.fitting import Prepared
-from hyperdpo.ranking.gbdt import GbdtData, GbdtModel, train_gbdt_base, train_lambdamart
+from hyperdpo.ranking.gbdt import GbdtData, train_gbdt_base, train_lambdamart
 from hyperdpo.ranking.gbdt_labels import LabelScaling
+from hyperdpo.ranking.gbdt_model import GbdtModel
+
+#: Of a kept model's facts: the SHA-256 of its text.
+TEXT_DIGEST = "text_sha256"
 
 
 class TreeTrainings:
@@ -73,7 +78,7 @@ class TreeTrainings:
         started = time.monotonic()
         self.data.rows(self.with_base)
         seconds = time.monotonic() - started
-        write_json(path, {"seconds": seconds})
+        write_json(path, {"seconds": seconds}, sealed=True)
         return seconds
 
 
@@ -144,23 +149,44 @@ def kept_training(directory: Path, name: str, like: GbdtModel, make: Callable[[]
         if not (facts.exists() and text.exists()):
             return None
         seconds = _seconds(facts)
-        model = GbdtModel.load(text.read_text(), like.columns, with_base=like.with_base, origins=like.origins)
+        kept = _kept_text(text, read_json(facts).get(TEXT_DIGEST))
+        model = GbdtModel.load(kept, like.columns, with_base=like.with_base, origins=like.origins)
         return Trained(full_name, model, model.parameters, seconds)
 
     def train() -> Trained[GbdtModel]:
         started = time.monotonic()
         model = make()
         seconds = time.monotonic() - started
-        write_atomically(text, model.text.encode())
-        write_json(facts, {"seconds": seconds, "trees": model.num_trees, "parameters": model.parameters})
+        content = model.text.encode()
+        write_atomically(text, content)
+        told = {"seconds": seconds, "trees": model.num_trees, "parameters": model.parameters}
+        write_json(facts, told | {TEXT_DIGEST: content_digest(content)}, sealed=True)
         return Trained(full_name, model, model.parameters, seconds)
 
     return Training(full_name, load, train)
 
 
+def _kept_text(path: Path, digest: str | None) -> str:
+    """The text of a kept model.
+
+    Args:
+        digest: what it was when it was written; None: older versions did not say.
+    """
+    remedy = "delete it to train again"
+    try:
+        content = path.read_bytes()
+        if digest is not None and content_digest(content) != digest:
+            raise damaged(path, remedy)
+        return content.decode()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except UnicodeDecodeError:
+        raise damaged(path, remedy) from None
+
+
 def _seconds(facts: Path) -> float:
     """The seconds in a file of facts."""
-    found = read_json(facts)
+    found = read_json(facts, remedy="delete it to train again")
     try:
         return float(found["seconds"])
     except (KeyError, TypeError, ValueError):

@@ -4,7 +4,7 @@ A file's parsed form is kept in a cache directory: the `cache_dir` argument, els
 HYPERDPO_CACHE, else the user's cache directory. It is found again by the file's path, size, time and a sample of its
 bytes.
 
-    <cache>/tables/<hash of path and options>/<hash of size, time, sample, version>/{values,offsets,qids}.npy, meta.json
+    <cache>/tables/<hash of path and options>/<hash of size, time, sample, version>/{values,blocks,...}.npy, meta.json
     <cache>/tables/tmp-<pid>-<host>-<random>/      being built; renamed when complete
 """
 
@@ -17,6 +17,7 @@ import platform
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 
+from hyperdpo.data.blocks import CheckedValues
 from hyperdpo.data.compression import compression_of, plain_name
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.storage import FORMAT_VERSION, DamagedTableError, open_stored
@@ -86,20 +88,50 @@ def read_table(
         None if origins is None else sorted(origins.items()),
     )
     entry = tables / _hashed(os.path.realpath(path), *options) / key
-    try:
-        return open_stored(entry, str(path))
-    except DamagedTableError:
-        pass  # absent, damaged or from another version: all the same
-    with _cannot_write(tables, path), _temporary(tables) as directory:
-        watch = _watching_space(path, directory, progress)
-        _convert(path, directory, qid_column, sort, features_from_zero, origins, watch)
+
+    def parse() -> None:
+        with _cannot_write(tables, path), _temporary(tables) as directory:
+            watch = _watching_space(path, directory, progress)
+            _convert(path, directory, qid_column, sort, features_from_zero, origins, watch)
+            if source_key(path) != key:
+                raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
+            _move_into_place(directory, entry)
+            for old in entry.parent.iterdir():  # of an earlier content of the same file
+                if old != entry:
+                    shutil.rmtree(old, ignore_errors=True)
+
+    def opened() -> GroupedTable:
+        table = open_stored(entry, str(path))
+        assert table.checked is not None
+        table.checked.repair = repaired
+        return table
+
+    def repaired() -> CheckedValues:
+        """The values of an open table, parsed again: a block turned out to be damaged."""
         if source_key(path) != key:
-            raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
-        _move_into_place(directory, entry)
-        for old in entry.parent.iterdir():  # of an earlier content of the same file
-            if old != entry:
-                shutil.rmtree(old, ignore_errors=True)
-        return open_stored(entry, str(path))
+            raise InputError(f"{entry}: damaged, and {path} has changed since it was read; run the command again")
+        _note_damage(entry, path, "values.npy has another checksum")
+        with _cannot_write(tables, path), _temporary(tables) as directory:
+            _set_aside(entry, directory)
+        parse()
+        made = open_stored(entry, str(path)).checked
+        assert made is not None
+        return made
+
+    try:
+        return opened()
+    except DamagedTableError as error:  # absent, damaged or from another version: all the same
+        if entry.is_dir():
+            _note_damage(entry, path, str(error))
+    parse()
+    try:
+        return opened()
+    except DamagedTableError as error:
+        raise InputError(f"{entry}: damaged as soon as it was written ({error}); check the disk") from None
+
+
+def _note_damage(entry: Path, path: Path, reason: str) -> None:
+    warnings.warn(f"{entry}: damaged ({reason}); {path} is parsed again", stacklevel=3)
 
 
 def _watching_space(
@@ -197,10 +229,19 @@ def _move_into_place(directory: Path, entry: Path) -> None:
         try:
             open_stored(entry, "")
             return
-        except DamagedTableError:  # into the temporary directory, which is about to be deleted
-            with contextlib.suppress(FileNotFoundError):
-                entry.rename(directory.with_name(f"{directory.name}-{time.monotonic_ns()}"))
-            _remove_stale(directory.parent)
+        except DamagedTableError:
+            _set_aside(entry, directory)
+
+
+def _set_aside(entry: Path, directory: Path) -> None:
+    """Move a damaged table away, to where it is deleted at once.
+
+    Args:
+        directory: a temporary one of this process.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        entry.rename(directory.with_name(f"{directory.name}-{time.monotonic_ns()}"))
+    _remove_stale(directory.parent)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hyperdpo.data.blocks import CheckedValues
 from hyperdpo.errors import InputError
 
 #: LETOR's first field; also the default name of the main label's column.
@@ -51,6 +52,8 @@ class GroupedTable:
     `columns`."""
     order: np.ndarray | None = None
     """(N,) int64: the row of the source that each row was, where the rows were sorted by group; None: in its order."""
+    checked: CheckedValues | None = field(default=None, repr=False, compare=False)
+    """Checks values from a file as :meth:`take` first reads them; None: they are as they are."""
 
     @property
     def num_rows(self) -> int:
@@ -102,8 +105,12 @@ class GroupedTable:
 
         Args:
             origins: (k,) float64 to subtract from each column, in double precision; None: zeros.
+
+        Raises:
+            InputError: the file of the values is damaged, and what it was made from is not there any more.
         """
-        taken = np.ascontiguousarray(self.values[rows][:, indices])
+        values = self.values if self.checked is None else self.checked.holding(rows, self.values)
+        taken = np.ascontiguousarray(values[rows][:, indices])
         taken[:, indices < 0] = 0
         own = np.array([self.origins.get(self.columns[i], 0.0) if i >= 0 else 0.0 for i in indices])
         shift = own if origins is None else own - origins

@@ -1,13 +1,16 @@
-"""A grouped table as files in a directory: values.npy, offsets.npy, qids.npy, meta.json; order.npy if rows were sorted.
+"""A grouped table as files in a directory: values, blocks, offsets and qids (.npy), meta.json; order.npy if rows were
+sorted.
 
 `TableWriter` streams rows into it without knowing their number or their width beforehand; `open_stored` maps it
-into memory without reading the values. Readers of text, CSV and Parquet share both, and `GroupIndex`.
+into memory without reading the values, which are checked in blocks as they are first read. Readers of text, CSV and
+Parquet share both, and `GroupIndex`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +19,18 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
+from hyperdpo.data.blocks import BlockHashes, CheckedValues
 from hyperdpo.data.groups import GroupedTable
+from hyperdpo.errors import one_line
+from hyperdpo.files import read_json, write_json
 
 #: Raised whenever what stands in the files, or how text is read, changes: older caches are then built again.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
-_VALUES, _OFFSETS, _QIDS, _ORDER, _META = "values.npy", "offsets.npy", "qids.npy", "order.npy", "meta.json"
+_VALUES, _BLOCKS, _OFFSETS, _QIDS = "values.npy", "blocks.npy", "offsets.npy", "qids.npy"
+_ORDER, META = "order.npy", "meta.json"
 _HEADER_BYTES = 128
+_FINGERPRINT = re.compile("[0-9a-f]{32}")
 #: Sorting: bytes of rows that are copied at a time, and of a bucket that is sorted in memory.
 COPY_BYTES, BUCKET_BYTES = 4 << 20, 32 << 20
 
@@ -140,6 +148,7 @@ class TableWriter:
         self._file.write(b"\0" * _HEADER_BYTES)
         self._segments: list[list[int]] = []  # [rows, width] of consecutive rows of one width
         self._hash = xxhash.xxh3_128()
+        self._blocks = BlockHashes()
         self.num_rows = 0
 
     def __enter__(self) -> TableWriter:
@@ -161,6 +170,7 @@ class TableWriter:
             self._segments.append([count, width])
         data = rows.data.cast("B")
         self._hash.update(data)
+        self._blocks.update(data)
         self._file.write(data)
         self.num_rows += count
 
@@ -186,7 +196,7 @@ class TableWriter:
                 must be whole: see :meth:`GroupIndex.split`.
         """
         self._widen()
-        stored = [_VALUES, _OFFSETS, _QIDS]
+        stored = [_BLOCKS, _OFFSETS, _QIDS]
         order = groups.sort(self.num_rows) if sort else None
         if order is not None:
             self._permute(order)
@@ -204,6 +214,7 @@ class TableWriter:
         qids, offsets = _narrow(groups.names()), groups.offsets(self.num_rows)
         np.save(self.directory / _QIDS, qids, allow_pickle=False)
         np.save(self.directory / _OFFSETS, offsets, allow_pickle=False)
+        np.save(self.directory / _BLOCKS, self._blocks.hashes(), allow_pickle=False)
 
         identity = [columns, qids.dtype.str, *([sorted(origins.items())] if origins else [])]
         whole = xxhash.xxh3_128(json.dumps(identity).encode())
@@ -220,9 +231,11 @@ class TableWriter:
             "numbering": list(numbering),
             "origins": dict(origins or {}),
             "notes": list(notes),
-            "bytes": {name: (self.directory / name).stat().st_size for name in stored},
+            "bytes": {name: (self.directory / name).stat().st_size for name in (_VALUES, *stored)},
+            # Of the values only the header: the blocks have hashes of their own.
+            "checksums": {name: _checksum(self.directory / name) for name in (_VALUES, *stored)},
         }
-        (self.directory / _META).write_text(json.dumps(meta), encoding="utf-8")
+        write_json(self.directory / META, meta, sealed=True)
         return fingerprint
 
     @property
@@ -308,6 +321,7 @@ class TableWriter:
         self._file.write(b"\0" * _HEADER_BYTES)
         segments, self._segments = self._segments, []
         self._hash.reset()
+        self._blocks = BlockHashes()
         self.num_rows = 0
         with open(old, "rb") as source:
             source.seek(_HEADER_BYTES)
@@ -330,21 +344,34 @@ def _narrow(names: np.ndarray) -> np.ndarray:
     return names.astype(f"<U{max(1, int(np.strings.str_len(names).max(initial=1)))}")
 
 
+def _checksum(path: Path) -> str:
+    """A hash of a file; of the values' file, of its header."""
+    with open(path, "rb") as file:
+        return xxhash.xxh3_128_hexdigest(file.read(_HEADER_BYTES if path.name == _VALUES else -1))
+
+
 def open_stored(directory: Path, source: str) -> GroupedTable:
-    """Map a directory that `TableWriter` wrote. Reads meta.json and the headers only: no time passes at any size.
+    """Map a directory that `TableWriter` wrote. Reads no values: no time passes at any size.
+
+    All other files are compared with their checksums; blocks of values are when they are first taken.
 
     Raises:
-        DamagedTableError: a file is missing, has another size than was written, or does not fit the others.
+        DamagedTableError: a file is missing, damaged, or does not fit the others.
     """
     try:
-        meta = json.loads((directory / _META).read_text(encoding="utf-8"))
+        meta = read_json(directory / META, sealed=True)
         if meta["version"] != FORMAT_VERSION:
             raise DamagedTableError(f"version {meta['version']}")
-        stored = [_VALUES, _OFFSETS, _QIDS, *([_ORDER] if _ORDER in meta["bytes"] else [])]
+        stored = [_VALUES, _BLOCKS, _OFFSETS, _QIDS, *([_ORDER] if _ORDER in meta["bytes"] else [])]
         for name in stored:
             if (directory / name).stat().st_size != meta["bytes"][name]:
                 raise DamagedTableError(f"{name} has another size")
-        values, offsets, qids, *orders = (
+            if _checksum(directory / name) != meta["checksums"][name]:
+                raise DamagedTableError(f"{name} has another checksum")
+        # It becomes a part of file names: nothing else than what was written here.
+        if not _FINGERPRINT.fullmatch(meta["fingerprint"]):
+            raise DamagedTableError("the fingerprint is no hash")
+        values, blocks, offsets, qids, *orders = (
             # A plain view: numpy's memmap class would stick to everything computed from it.
             # open_memmap, unlike load, takes nothing but .npy: no archive, no pickle.
             np.asarray(np.lib.format.open_memmap(directory / name, mode="r"))
@@ -363,10 +390,13 @@ def open_stored(directory: Path, source: str) -> GroupedTable:
             origins={str(name): float(value) for name, value in meta["origins"].items()},
             notes=tuple(map(str, meta["notes"])),
             order=orders[0] if orders else None,
+            checked=CheckedValues(values, blocks, str(directory / _VALUES)),
         )
         whole = values.shape == (int(offsets[-1]), len(table.columns)) and len(qids) == len(offsets) - 1
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, IndexError) as error:
-        raise DamagedTableError(str(error)) from error
+    except OSError as error:
+        raise DamagedTableError(f"{Path(str(error.filename)).name}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, IndexError) as error:
+        raise DamagedTableError(one_line(error)) from error
     whole &= all(order.dtype == np.int64 and order.shape == (len(values),) for order in orders)
     if not whole or values.dtype != np.float32 or offsets.dtype != np.int64:
         raise DamagedTableError("the arrays do not fit each other")

@@ -35,7 +35,8 @@ from hyperdpo.locks import writes_to
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.components import with_rows
 from hyperdpo.ranking.config import parse_config
-from hyperdpo.ranking.run import CONFIG, MODEL, TREES, RankRun
+from hyperdpo.ranking.run import RankRun
+from hyperdpo.ranking.run_files import CONFIG, MODEL, TREES
 from hyperdpo.ranking.scoring import ScoreRequest
 from hyperdpo.ranking.sources import note_reading
 from hyperdpo.runs import RUN

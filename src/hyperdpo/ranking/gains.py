@@ -192,7 +192,7 @@ def train_trees(
     ranker.trees = train_tree_columns(train, validation, columns, origins=origins, config=config.gbdt, seed=config.seed)
     seconds = time.monotonic() - started
     if kept is not None:
-        write_json(kept, {"fingerprint": fingerprint, "seconds": seconds, "texts": ranker.trees.texts})
+        write_json(kept, {"fingerprint": fingerprint, "seconds": seconds, "texts": ranker.trees.texts}, sealed=True)
     return seconds
 
 

@@ -3,17 +3,17 @@
 A run directory holds ``run.json``: format, versions, seed, data, columns, and what was chosen after the training.
 ``config.json`` is the resolved configuration, from which the run can be repeated. ``metrics.json`` is what training
 measured. ``model.safetensors`` holds ranker, base and feature transform, and ``base_scores/`` one file per data set
-that was scored.
+that was scored. ``run.json`` has a checksum of each file, and of itself (:mod:`hyperdpo.checksums`).
 """
 
 from __future__ import annotations
 
-import platform
+import contextlib
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from hyperdpo._version import __version__
 from hyperdpo.core.control import linear_transformation, proportional_scale
 from hyperdpo.core.point import check_scales, check_shares, check_temperatures, check_weights
 from hyperdpo.data.batching import GroupBatch
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part, split_groups
 from hyperdpo.data.transform import FeatureTransform
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line, shown
 from hyperdpo.files import read_json, read_tensors, with_prefix, without_prefix, write_json, write_tensors
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.base_scores import BaseSource, base_column, checked_scores, score_all_rows
@@ -40,15 +39,20 @@ from hyperdpo.ranking.labels import label_in
 from hyperdpo.ranking.metrics import NdcgSettings
 from hyperdpo.ranking.new_rankers import conditioned_ranker
 from hyperdpo.ranking.parametrizations import Ranker
+from hyperdpo.ranking.run_files import (
+    BASE_SCORES,
+    CHECKED_FROM,
+    CONFIG,
+    FORMAT_VERSION,
+    MODEL,
+    READABLE_VERSIONS,
+    TREES,
+    keep_scores,
+    kept_scores,
+    versions,
+)
 from hyperdpo.ranking.tree_columns import TreeColumns
-from hyperdpo.runs import METRICS, RUN, read_run
-
-#: Raised whenever runs hold something that an older version would not understand.
-FORMAT_VERSION = 3
-#: Versions that are read: 2 knows neither missing values nor origins of features.
-READABLE_VERSIONS = (2, FORMAT_VERSION)
-
-CONFIG, MODEL, BASE_SCORES, TREES = "config.json", "model.safetensors", "base_scores", "trees"
+from hyperdpo.runs import METRICS, RUN, read_run, write_run
 
 
 @dataclass
@@ -357,12 +361,14 @@ class RankRun:
         write_json(path / CONFIG, self.config.to_dict())
         write_json(path / METRICS, self.metrics)
         for name, scores in self._base_scores.items():
-            write_tensors(path / BASE_SCORES / f"{name}.safetensors", {"scores": torch.from_numpy(scores)})
-        write_json(
-            path / RUN,
+            keep_scores(path, name, scores)
+        trees = [file.relative_to(path).as_posix() for file in (path / TREES).glob("*")]
+        write_run(
+            path,
+            "rank",
+            FORMAT_VERSION,
+            [MODEL, CONFIG, METRICS, *trees],
             {
-                "format_version": FORMAT_VERSION,
-                "kind": "rank",
                 "versions": versions(),
                 "seed": self.config.seed,
                 "data": self.data,
@@ -380,10 +386,10 @@ class RankRun:
         """Read a run directory.
 
         Raises:
-            InputError: no run, one of another format version, or one whose files do not agree.
+            InputError: no run, one of another format version, or one whose files are damaged or do not agree.
         """
         path = Path(path)
-        run = read_run(path, "rank", READABLE_VERSIONS)
+        run = read_run(path, "rank", READABLE_VERSIONS, checked_from=CHECKED_FROM)
         settings = read_json(path / CONFIG)
         if isinstance(settings, dict) and isinstance(settings.get("mixture"), dict):
             settings["mixture"] = {"members": 1, "form": "product"} | settings["mixture"]  # what older runs had
@@ -393,6 +399,8 @@ class RankRun:
         tensors, _ = read_tensors(path / MODEL)
         try:
             columns = tuple(run["features"])
+            if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+                raise ValueError(f"run.json names the feature {shown(repeated[0])} twice")
             # A run of version 2 has mean and scale only.
             known: dict[str, Any] = {n: tensor.numpy() for n, tensor in without_prefix("transform", tensors).items()}
             transform = FeatureTransform(columns, **known)
@@ -412,8 +420,8 @@ class RankRun:
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
             metrics = read_json(path / METRICS)
             return RankRun(config, transform, ranker, base, source, run["data"], metrics, path)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path}: its files do not belong together ({str(error).splitlines()[0]})") from None
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"{path}: its files do not belong together ({one_line(error)})") from None
 
     def features(self, part: Part, *, resident: bool = False) -> Features:
         """Transformed features of a part's rows; in memory as a whole if ``resident`` and not too large."""
@@ -424,9 +432,9 @@ class RankRun:
         if not name:
             return None
         if name not in self._base_scores and self.path is not None:
-            file = self.path / BASE_SCORES / f"{name}.safetensors"
-            if file.is_file():
-                self._base_scores[name] = read_tensors(file)[0]["scores"].numpy()
+            kept = kept_scores(self.path, name)
+            if kept is not None:
+                self._base_scores[name] = kept
         scores = self._base_scores.get(name)
         return scores if scores is not None and len(scores) == table.num_rows else None
 
@@ -435,16 +443,6 @@ class RankRun:
         if table.fingerprint:
             self._base_scores[table.fingerprint] = scores
             if self.path is not None and self.base_source.kind == "trained":
-                try:
-                    file = self.path / BASE_SCORES / f"{table.fingerprint}.safetensors"
-                    write_tensors(file, {"scores": torch.from_numpy(scores)})
-                except InputError:
-                    pass  # a run directory that cannot be written to can still be used
+                with contextlib.suppress(InputError):  # a run directory that cannot be written to can still be used
+                    keep_scores(self.path, table.fingerprint, scores)
         return scores
-
-
-def versions() -> dict[str, str]:
-    """The versions that a figure depends on."""
-    packages = {name: version(name) for name in ("numpy", "accelerate", "moocore")}
-    own = {"hyperdpo": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
-    return own | packages

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from hyperdpo._version import __version__
+from hyperdpo.checksums import file_digests
 from hyperdpo.errors import InputError
 from hyperdpo.files import check_writable, write_json, written
 from hyperdpo.objectives import MAIN
 from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.runs import FILES
 
-#: The version of the JSON; raised whenever it changes.
-FORMAT_VERSION = 1
+#: The version of the JSON; raised whenever it changes. 1 has no checksums.
+FORMAT_VERSION = 2
 #: The name of the JSON beside the models' files.
 DESCRIPTION = "ranker.json"
 
@@ -44,8 +46,8 @@ def export_trees(run: RankRun, out: Path, *, overwrite: bool = False) -> dict[st
     with written(out, directory=True) as temporary:
         ranker.trees.save(temporary, run.config.label_names)
         files = sorted((path.name for path in temporary.iterdir()), key=lambda name: int(name.partition("-")[0]))
-        description = _description(run, ranker, files)
-        write_json(temporary / DESCRIPTION, description)
+        description = _description(run, ranker, files) | {FILES: file_digests(temporary, files)}
+        write_json(temporary / DESCRIPTION, description, sealed=True)
     return description
 
 
