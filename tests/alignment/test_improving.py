@@ -180,3 +180,13 @@ def test_a_scorer_for_each_objective_is_needed(start, tmp_path, command):
     assert command("align", "improve", *where).refused("--scorer", "low, high")
     assert command("align", "improve", *where, *SCORERS[:2]).refused("toy_scorers:low", "high")
     assert not (tmp_path / "out").exists()
+
+
+def test_two_commands_do_not_write_one_directory(start, tmp_path, command):
+    from hyperdpo.locks import locked
+
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        done = command(*improve(start, tmp_path / "out"))
+    assert done.code == 2, done.err
+    assert not list((tmp_path / "out").glob("round-*"))

@@ -173,6 +173,7 @@ class Improvement:
         report_steps(trainer, f"round {number}")
         last = last_checkpoint(directory / CHECKPOINTS)
         announce(trainer)
+        trainer.check_space()
         trainer.train(resume_from_checkpoint=last)
         seconds = time.monotonic() - started
         self._took(number, "training", started)
