@@ -156,8 +156,8 @@ def main() -> None:
         adapters = [place / "dial" / one["path"] for one in dial["adapters"]]
         for one in dial["scale"]["kl"]:
             print(
-                f"scale {one['scale']:g}: KL {one['mean']:.2g} nats per token (largest {one['largest']:.2g}) with adapters "
-                f"divided by it; {one['unscaled']:.2g} if they are not, {one['base']:.2g} of the base"
+                f"scale {one['scale']:g}: KL {one['mean']:.2g} nats per token (largest {one['largest']:.2g}) with "
+                f"adapters divided by it; {one['unscaled']:.2g} if they are not, {one['base']:.2g} of the base"
             )
         compare("float32", full, adapters, dial)
         if options.run is not None:

@@ -1,5 +1,7 @@
-"""Memory of one training step by its parts: base, adapter, optimiser, and the activations that are kept for the backward
-pass, with and without gradient checkpointing. The model has random weights of a given shape; nothing is downloaded.
+"""Memory of one training step by its parts: base, adapter, optimiser, and the activations that are kept for the
+backward pass, with and without gradient checkpointing.
+
+The model has random weights of a given shape; nothing is downloaded.
 
     python benchmarks/bench_memory.py --rows 8 --tokens 128
 """

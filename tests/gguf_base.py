@@ -23,6 +23,26 @@ def tiny_llama(**settings: Any) -> Any:
     return tiny_base(**{**sizes, "tie_word_embeddings": True, "eos_token_id": 2, **settings})
 
 
+def writing_llama() -> Any:
+    """A model that writes letters, spaces and ends only, at random, so that its bytes are texts."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    model = tiny_llama(tie_word_embeddings=False, initializer_range=0.1)
+    tokens = {
+        2: 0.7,
+        **{3 + i: 0.5 for i, byte in enumerate(bytes_to_unicode()) if chr(byte).isascii() and chr(byte).isalpha()},
+    }
+    tokens[3 + list(bytes_to_unicode()).index(ord(" "))] = 1.0
+    with torch.no_grad():  # one coordinate is large in every hidden state, and no layer changes it
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
+        model.model.embed_tokens.weight[:, 0] = 8
+        model.lm_head.weight[:, 0] = -4
+        for token, value in tokens.items():
+            model.lm_head.weight[token, 0] = value
+    return model
+
+
 def write_gguf(path: Path, model: Any = None, *, quantisation: str = "Q8_0", architecture: str = "llama") -> Any:
     """The model of a file that is written to ``path``; ``quantisation``: of all matrices, ``F32`` or ``Q8_0``."""
     import gguf
@@ -49,6 +69,8 @@ def write_gguf(path: Path, model: Any = None, *, quantisation: str = "Q8_0", arc
         names |= {f"{layer}.self_attn.o_proj": f"{block}.attn_output", f"{layer}.input_layernorm": f"{block}.attn_norm"}
         names |= {f"{layer}.mlp.{one}_proj": f"{block}.ffn_{one}" for one in ("gate", "up", "down")}
         names[f"{layer}.post_attention_layernorm"] = f"{block}.ffn_norm"
+    if not config.tie_word_embeddings:
+        names["lm_head"] = "output"
     weights = model.state_dict()
     for name, stored in names.items():
         values = weights[f"{name}.weight"].numpy()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -24,7 +26,7 @@ from hyperdpo.cli import main
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
-from hyperdpo.files import read_tensors
+from hyperdpo.files import read_sealed, read_tensors, write_json
 from hyperdpo.ranking.config import RankConfig, build_config, merged, parse_config
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
@@ -116,6 +118,20 @@ def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
     _, part = run.part(table)
     m = len(run.objectives)
     return run.front(run.examples(part), weight_grid(m, m)).metrics
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    """Change values of a JSON file, and its checksum with them; None removes a key."""
+    value, intact = read_sealed(path)
+    kept = {name: one for name, one in (value | changes).items() if one is not None}
+    write_json(path, kept, sealed=intact)
+
+
+def without_checksums(run: Path, version: int) -> None:
+    """Make a run as an older version wrote it."""
+    value, _ = read_sealed(run / "run.json")
+    del value["files"]
+    write_json(run / "run.json", value | {"format_version": version})
 
 
 class Killed(BaseException):
@@ -258,10 +274,25 @@ def run_command(arguments: list[str]) -> None:
     sys.exit(main(arguments))
 
 
-def start(arguments: list[str]) -> Any:
-    """The command in a process of its own, forked from one that has imported everything already: quick to start."""
+def start(arguments: list[str], *preload: str) -> Any:
+    """The command in a process of its own, forked from one that has imported everything already: quick to start.
+
+    Args:
+        preload: more modules to import there; only the first call in a process decides.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel"])
+    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel", *preload])
     process = context.Process(target=run_command, args=(arguments,))
     process.start()
     return process
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A real limit of the operating system: no file of this process becomes larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

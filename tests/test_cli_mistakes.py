@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TINY, TINY_OPTIONS, read
+from helpers import TINY, TINY_OPTIONS, change_json
 
 from hyperdpo import HyperRanker
 from hyperdpo.data.cache import read_table
@@ -42,8 +42,7 @@ def place(fitted, generated, tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     future = shutil.copytree(fitted, tmp_path / "future")
-    about = read(future / "run.json")
-    (future / "run.json").write_text(json.dumps({**about, "format_version": FORMAT_VERSION + 1}))
+    change_json(future / "run.json", format_version=FORMAT_VERSION + 1)
     (tmp_path / "folder").mkdir()
     return {
         "DATA": data,

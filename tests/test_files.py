@@ -13,7 +13,7 @@ from hyperdpo.alignment.data.preferences import read_preferences, write_preferen
 from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError
 from hyperdpo.files import write_atomically, written
-from hyperdpo.ranking.run_files import read_scores
+from hyperdpo.ranking.run_files import kept_scores
 
 
 def names(directory):
@@ -86,5 +86,5 @@ def test_a_name_in_a_file_leads_nowhere_else(name, tmp_path):
     with pytest.raises(InputError, match=r"^run\.json: names a file .*; expected a plain name"):
         named_inside(tmp_path, name, "run.json")
     with pytest.raises(InputError, match="fingerprint of a table: names a file"):
-        read_scores(tmp_path, name)
+        kept_scores(tmp_path, name)
     assert named_inside(tmp_path, "trees/0-a_b.txt", "run.json") == tmp_path / "trees" / "0-a_b.txt"

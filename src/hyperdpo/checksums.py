@@ -75,7 +75,7 @@ def damaged(path: Path | str, remedy: str = "") -> InputError:
         remedy: what to do about it.
     """
     remedy = remedy or "restore it from a copy, or delete it and make it again"
-    return InputError(f"{path}: damaged or changed since it was written (its checksum does not match); {remedy}")
+    return InputError(f"{path}: damaged, truncated or changed since it was written (its checksum differs); {remedy}")
 
 
 def content_digest(content: bytes) -> str:

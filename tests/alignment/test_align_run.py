@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from helpers import is_one_line, raise_when, read
+from helpers import change_json, is_one_line, raise_when, read, without_checksums
 
 from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.data.groups import Preferences
@@ -210,7 +210,8 @@ def older(run: Path) -> None:
     """As runs were written before there were versions of reading."""
     told = read(run / "run.json")
     del told["data"]["reading"]
-    (run / "run.json").write_text(json.dumps(told))
+    change_json(run / "run.json", data=told["data"])
+    without_checksums(run, 1)
 
 
 def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, monkeypatch):
@@ -228,7 +229,8 @@ def test_an_older_run_finds_its_own_held_out_groups(place, tmp_path, command, mo
         done = command(*fit)
     assert done.code == 0, done.err
     older(tmp_path / "run")
-    run = AlignRun.load(tmp_path / "run")
+    with pytest.warns(UserWarning, match="written without checksums; `hyperdpo check .*run` adds them"):
+        run = AlignRun.load(tmp_path / "run")
     name, part = run.part(run.read(data))
     assert (name, len(part)) == ("test", 4)
     assert part.groups[0].prompt.endswith("Assistant: w5 w6 w"), "cut as it was then"

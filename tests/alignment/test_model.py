@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import change_json
 from tiny_models import KINDS, MIXED, PLAIN, padded, randomise, texts, tiny_base, tiny_model, trainable
 
 from hyperdpo.alignment.conditioned_lora import RankGates, lora_layers
@@ -404,7 +405,7 @@ def damaged(path: Path, name: str) -> str:
     values = json.loads(config.read_text())
     if name == "truncated tensors":
         tensors.write_bytes(tensors.read_bytes()[:-100])
-        return "adapter.safetensors: not a readable safetensors file .*truncated"
+        return "adapter.safetensors: damaged, truncated or changed"
     if name == "truncated configuration":
         config.write_text(config.read_text()[:-20])
         return "hyperdpo_config.json: not valid JSON"
@@ -415,12 +416,15 @@ def damaged(path: Path, name: str) -> str:
         config.unlink()
         return "hyperdpo_config.json: cannot be read"
     if name == "another version":
-        config.write_text(json.dumps({**values, "format_version": 99}))
-        return "format_version is 99; hyperdpo .* reads 2 only"
+        change_json(config, format_version=99)
+        return "format_version is 99; hyperdpo .* reads 2 to 3"
+    if name == "edited configuration":
+        config.write_text(config.read_text().replace('"lora_rank": ', '"lora_rank": 1'))
+        return "hyperdpo_config.json: damaged, truncated or changed"
     if name == "another configuration":
-        config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "lora_rank": 2}}))
+        change_json(config, conditioning={**values["conditioning"], "lora_rank": 2})
         return "written with another configuration"
-    config.write_text(json.dumps({**values, "conditioning": {**values["conditioning"], "colour": 1}}))
+    change_json(config, conditioning={**values["conditioning"], "colour": 1})
     return "conditioning.colour is not a setting"
 
 
@@ -432,6 +436,7 @@ def damaged(path: Path, name: str) -> str:
         "no tensors",
         "no configuration",
         "another version",
+        "edited configuration",
         "another configuration",
         "unknown setting",
     ],

@@ -74,11 +74,11 @@ def test_the_command_shows_both_against_the_oracle(logged, tmp_path, command) ->
     assert done.code == 0, done.err
     written = read_json(tmp_path / "compare.json")["methods"]
     assert list(written) == methods
-    assert [one["attainable_by"] for one in written.values()] == ["order by gains, own share"] * 2
+    assert [one["attainable_by"] for one in written.values()] == ["order by expected gains, at the own share"] * 2
     fractions = [one["oracle"]["fraction"] for one in written.values()]
     assert fractions[0] != fractions[1]
     for fraction in fractions:
-        assert f"{fraction:.1%}, " in done.out
+        assert f"│ {fraction:.1%}, " in done.out
     assert len(list((tmp_path / "seed-0" / "models").glob("*.safetensors"))) == 2
 
 

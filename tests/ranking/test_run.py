@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import CLICKS, cpu, fit_toy, is_one_line, read, toy_config, toy_table
+from helpers import CLICKS, change_json, cpu, fit_toy, is_one_line, read, toy_config, toy_table, without_checksums
 
 from hyperdpo import __version__
 from hyperdpo.data.cache import read_table
@@ -102,8 +102,7 @@ def test_the_directory_says_what_it_was_made_from(saved, table):
 
 
 def test_a_run_of_another_format_version_is_refused_with_both_versions(run):
-    about = read(run.path / "run.json")
-    (run.path / "run.json").write_text(json.dumps({**about, "format_version": FORMAT_VERSION + 41}))
+    change_json(run.path / "run.json", format_version=FORMAT_VERSION + 41)
     message = refusal(lambda: RankRun.load(run.path))
     assert f"version {FORMAT_VERSION + 41}" in message
     assert f"versions 2 to {FORMAT_VERSION} " in message
@@ -142,7 +141,10 @@ def test_json_that_is_not_a_run_is_refused(run, name, content):
 def test_files_of_two_runs_are_refused(run, tmp_path):
     other = fit_toy(out=tmp_path / "other", scorer={"width": 12})
     shutil.copy(other.path / "model.safetensors", run.path)
-    assert "do not belong together" in refusal(lambda: RankRun.load(run.path))
+    assert "model.safetensors: damaged, truncated or changed" in refusal(lambda: RankRun.load(run.path))
+    without_checksums(run.path, 3)
+    with pytest.warns(UserWarning, match="written without checksums"):
+        assert "do not belong together" in refusal(lambda: RankRun.load(run.path))
 
 
 # --- weights

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from exported_models import tokenizer
+from gguf_base import write_gguf
 from helpers import is_one_line
-from tiny_models import tiny_base, tiny_model
+from tiny_models import randomise, tiny_base, tiny_model
+from toy_preferences import rows
 
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.run import AlignRun
+from hyperdpo.alignment.sampling import BROKEN
 from hyperdpo.errors import InputError
+from hyperdpo.hashing import sha256_of_file
 from hyperdpo.serving.export import gguf_lora
-from hyperdpo.serving.export.dial import DialSource, export_dial
+from hyperdpo.serving.export.dial import DialSource, export_dial, read_dial
 from hyperdpo.serving.export.gguf_lora import paired
 from hyperdpo.serving.export.recorded import agreement
 
 pytest.importorskip("gguf")
 
+PAGE = (Path(__file__).parents[2] / "docs" / "dial.md").read_text()
 PROMPTS = ("w5 w6 w7", "w9 w4", "w30 w31 w32 w33 w34")
 #: llama.cpp takes GELU from a table of half precision; the other activations are computed.
 CLOSE = {"llama": 1e-4, "qwen2": 1e-4, "gpt2": 2e-3}
@@ -105,6 +114,18 @@ def test_a_request_without_scales_keeps_those_of_the_server(served) -> None:
     assert together != asked(started, ids, scales([0, 0]))
 
 
+def test_the_requests_of_the_dial_and_of_the_page_are_answered(served) -> None:
+    _, server, dial, _ = served
+    ask, recorded = dial["requests"]["llama.cpp"], dial["recorded"]
+    (wanted,) = [one for one in recorded["answers"] if one["prompt"] == 0 and one["weights"] == [0.5, 0.5]]
+    # The tiny vocabulary holds whole words, which llama.cpp does not find in a text.
+    found = server.post(ask["path"], {**ask["body"], "prompt": recorded["prompts"][0]["ids"]})
+    assert found["choices"][0]["text"].split() == wanted["text"].split()
+    (shown,) = re.findall(r"^curl \S+ .*? -d '(.*?)'$", PAGE, re.MULTILINE | re.DOTALL)
+    ids = recorded["prompts"][1]["ids"]
+    assert asked(server, ids, json.loads(shown)["lora"]) == asked(server, ids, scales([0.3, 0.7]))
+
+
 def test_rows_of_a_head_are_put_in_pairs_and_back() -> None:
     rows = np.arange(8.0)[:, None] * np.ones((1, 3))
     assert paired(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
@@ -142,3 +163,31 @@ def test_the_command_writes_files_for_llama_cpp(command, portable_run, tmp_path)
     assert "0-low.gguf (low), 1-high.gguf (high)" in done.out
     names = {path.name for path in (tmp_path / "dial").iterdir()}
     assert names == {"0-low.gguf", "1-high.gguf", "dial.json", "hyperdpo_export.json", "tokenizer"}
+
+
+def test_a_conversation_is_answered_through_the_chat_template_of_a_run_on_a_gguf_file(command, tmp_path) -> None:
+    pytest.importorskip("xllamacpp")
+    from tiny_gguf import LlamaServer
+
+    write_gguf(tmp_path / "base.gguf", quantisation="F32")
+    turns = [{**row, "prompt": [{"role": "user", "content": row["prompt"][:4]}]} for row in rows(8)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in turns))
+    fit = ("align", "fit", tmp_path / "data.jsonl", "--model", tmp_path / "base.gguf", "--out", tmp_path / "run")
+    short = ("--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=8")
+    assert command(*fit, "--portable", *short).code == 0
+    run = AlignRun.load(tmp_path / "run")
+    randomise(run.model)
+    run.save(tmp_path / "run")
+    assert command("export", tmp_path / "run", "--out", tmp_path / "dial", "--format", "gguf").code == 0
+    dial = read_dial(tmp_path / "dial")
+    assert dial["base"]["files"] == {"base.gguf": sha256_of_file(tmp_path / "base.gguf")}
+    paths = [tmp_path / "dial" / one["path"] for one in dial["adapters"]]
+    server = LlamaServer(tmp_path / "base.gguf", paths, context=256)
+    ask = dial["requests"]["llama.cpp"]
+    assert ask["path"] == "/v1/chat/completions"
+    wanted = [one["text"] for one in dial["recorded"]["answers"] if one["prompt"] == 0]
+    assert len(set(wanted)) > 1
+    for answer in dial["recorded"]["answers"][:5]:
+        found = server.post(ask["path"], {**ask["body"], "lora": scales(answer["weights"])})
+        # llama.cpp holds back the last bytes where they are no whole character.
+        assert found["choices"][0]["message"]["content"].rstrip(BROKEN) == answer["text"].rstrip(BROKEN)

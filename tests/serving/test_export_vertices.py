@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.serving.export import dial as module
 from hyperdpo.serving.export.dial import export_dial, load_dial_source, read_dial
+from hyperdpo.serving.export.dial_requests import requests_of
 from hyperdpo.serving.export.recorded import agreement, scale_divergences
 from hyperdpo.serving.export.vertices import adapter_names, weighted_model
 
@@ -140,17 +142,20 @@ def test_divergences_of_scales_are_those_of_peft_models(run, dial) -> None:
 
 
 def test_the_command_records_prompts_and_scores(command, portable_run, tmp_path) -> None:
+    (tmp_path / "more.txt").write_text("w7\n")
     options = ("--format", "vertices", "--prompt", "w5 w6", "--scorer", "test_export_vertices:lengths")
+    options += ("--prompts-file", tmp_path / "more.txt")
     done = command("export", portable_run, "--out", tmp_path / "dial", *options)
     assert done.code == 0, done.err
     assert "0-low (low), 1-high (high)" in done.out
-    assert "5 answers" in done.out
+    assert "10 answers" in done.out
     found = read_dial(tmp_path / "dial")
-    assert found["recorded"]["prompts"] == [{"prompt": "w5 w6", "ids": [5, 6]}]
+    assert found["recorded"]["prompts"] == [{"prompt": "w5 w6", "ids": [5, 6]}, {"prompt": "w7", "ids": [7]}]
     assert found["scores"]["scorer"] == "test_export_vertices:lengths"
-    for answer, means in zip(found["recorded"]["answers"], found["scores"]["means"], strict=True):
-        assert answer["weights"] == means["weights"]
-        assert (means["low"], means["high"]) == (len(answer["text"]), 5)
+    first, second = found["recorded"]["answers"][:5], found["recorded"]["answers"][5:]
+    for one, other, means in zip(first, second, found["scores"]["means"], strict=True):
+        assert one["weights"] == other["weights"] == means["weights"]
+        assert (means["low"], means["high"]) == ((len(one["text"]) + len(other["text"])) / 2, (5 + 2) / 2)
     assert found["requests"]["hyperdpo"]["body"]["prompt"] == "w5 w6"
     assert command("export", portable_run, "--out", tmp_path / "dial", *options).refused("holds an export")
     assert command("export", portable_run, "--out", tmp_path / "dial", *options, "--overwrite").code == 0
@@ -218,6 +223,16 @@ def test_another_file_is_no_dial(tmp_path, content, words) -> None:
     assert is_one_line(error.value, "dial.json", words)
 
 
+def test_a_flipped_bit_in_a_dial_is_noticed(dial, tmp_path) -> None:
+    content = bytearray((dial / "dial.json").read_bytes())
+    place = content.index(b'"logprobs"') + 40
+    content[place] = ord("7") if content[place] != ord("7") else ord("8")
+    (tmp_path / "dial.json").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_dial(tmp_path)
+    assert is_one_line(error.value, "dial.json")
+
+
 def test_names_of_adapters_are_names_of_files_and_of_peft() -> None:
     long = "x" * 100
     names = adapter_names(("helpful", "a.b/c d", "ü", long))
@@ -232,3 +247,21 @@ def test_an_answer_that_differs_where_two_tokens_tie_agrees_up_to_there() -> Non
     assert agreement(answer, [9, 6, 7, 2])[:2] == (0, False)
     assert agreement(answer, [5, 6])[:2] == (2, False)
     assert agreement(answer, [5, 6, 7, 2, 8])[:2] == (4, False)
+
+
+def test_a_text_is_asked_as_the_run_was_trained(portable_run) -> None:
+    source = load_dial_source(portable_run)
+    assert source.asked(["w5"]) == ("w5",)
+    assert source.asked([]) == source.prompts != ()
+    source.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    turns = replace(source, speaks_in_turns=True)
+    assert turns.asked(["w5"]) == ([{"role": "user", "content": "w5"}],)
+    assert source.asked(["w5"]) == ("w5",)  # a run on plain texts, whose tokenizer has a template
+
+
+def test_a_conversation_is_asked_through_the_route_of_chats() -> None:
+    turns = [{"role": "user", "content": "w5"}]
+    for format, engine in (("gguf", "llama.cpp"), ("vertices", "hyperdpo")):
+        found = requests_of(format, "base", ["a", "b"], ["0-a", "1-b"], turns)[engine]
+        assert (found["path"], found["body"]["messages"]) == ("/v1/chat/completions", turns)
+        assert "prompt" not in found["body"]

@@ -207,12 +207,17 @@ def write_answers(
             row = {
                 "prompt": group.prompt,
                 "completions": [answer.text for answer in group.answers],
-                "labels": {name: [one[j] for one in values] for j, name in enumerate(scorer.objectives)},
+                "labels": labels_of(scorer, values),
                 "truncated": [answer.truncated for answer in group.answers],
             }
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     write_json(out.with_name(out.name + ABOUT), {**about, "counts": counts})
     return counts
+
+
+def labels_of(scorer: NamedScorer, scores: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+    """Objective -> the scores of a group's n answers, from n rows of m scores."""
+    return {name: [one[j] for one in scores] for j, name in enumerate(scorer.objectives)}
 
 
 def partial_of(out: Path) -> Path:

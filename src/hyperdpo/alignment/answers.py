@@ -243,7 +243,7 @@ class _Batch:
         prompt's last word, or have other tokens together with the prompt than alone.
         """
         together = [
-            self.prompts[p] + a.text if isinstance(self.prompts[p], str) else ""
+            prompt + a.text if isinstance(prompt := self.prompts[p], str) else ""
             for (p, _), a in zip(rows, answers, strict=True)
         ]
         ids = prompt_ids(self.tokenizer, together)

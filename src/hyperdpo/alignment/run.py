@@ -202,7 +202,7 @@ class AlignRun:
             raise InputError("prompts: found none; expected at least one text")
         w = check_weights(weights, len(self.objectives))
         tokenizer, pad = self.tokenizer, padding_token(self.tokenizer)
-        turns = self._speaks_in_turns
+        turns = self.speaks_in_turns
         asked = [[{"role": "user", "content": prompt}] if turns else prompt for prompt in prompts]
         rows = prompt_ids(tokenizer, asked)
         for number, row in enumerate(rows, 1):
@@ -217,7 +217,7 @@ class AlignRun:
         )
 
     @property
-    def _speaks_in_turns(self) -> bool:
+    def speaks_in_turns(self) -> bool:
         """Whether prompts go through the chat template: as in training, where they were conversations or not."""
         conversations = bool(self.data.get("conversations", True))
         return conversations and bool(getattr(self.tokenizer, "chat_template", None))

@@ -35,7 +35,7 @@ from hyperdpo.alignment.run import fingerprint, versions
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.clock import Clock
-from hyperdpo.comparison.entries import PLAIN, Entry
+from hyperdpo.comparison.entries import ALIGN_VARIANTS, PLAIN, Entry
 from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Trees
 from hyperdpo.comparison.repeats import AlignRepeat
@@ -322,7 +322,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
         header = {"speaker": dict(speaker.told), **told, "repeat": self.fingerprint, "versions": versions()}
         path = self.directory / "answers" / f"{what}-{hashing.fingerprint(header, 64)[:12]}.safetensors"
         if path.exists():
-            return {name: tensor.numpy() for name, tensor in read_tensors(path)[0].items()}
+            kept, _ = read_tensors(path, remedy="delete it to make it again")
+            return {name: tensor.numpy() for name, tensor in kept.items()}
         found = make()
         write_tensors(path, {name: torch.from_numpy(value) for name, value in found.items()}, header)
         return found
@@ -379,5 +380,6 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 def _portable(settings: Settings) -> dict[str, Any]:
     """The adapter of a model for one w that has the size of one of the m plain LoRAs of ``hyperdpo:portable``."""
-    config, m = ConditioningConfig(settings.names, **settings.conditioning), len(settings.names)
+    own = ALIGN_VARIANTS["hyperdpo"]["portable"]["conditioning"]
+    config, m = ConditioningConfig(settings.names, **{**settings.conditioning, **own}), len(settings.names)
     return {"prompt_tokens": 0, "lora_rank": m * config.lora_rank, "lora_alpha": m * config.lora_alpha}

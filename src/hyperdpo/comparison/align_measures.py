@@ -95,6 +95,7 @@ def compare(
             "sampling_factor": last.sampling_factor,
             "learning_rate_factor": last.learning_rate_factor,
             "training_precision": last.training_precision,
+            "least_span": least_span,
             "texts": None if texts is None else texts.described | {"reference": REFERENCE},
         },
         "versions": versions(),

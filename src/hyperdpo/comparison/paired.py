@@ -24,6 +24,8 @@ from hyperdpo.core.pareto import hypervolume
 
 #: Draws of the prompts; the part of the resampled ratios that an interval holds.
 RESAMPLES, CONFIDENCE = 1000, 0.95
+#: What is divided by is clearly above 0 if the lower end of its own interval is more than this part of it.
+LEAST = 0.01
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def ratio_of(own: Sequence[np.ndarray], other: Sequence[np.ndarray], named: str)
         named: what is divided by, for the reason.
     """
     above, below = np.mean(own, 0), np.mean(other, 0)
-    if not np.quantile(below[1:], (1 - CONFIDENCE) / 2) > 0:
+    if not np.quantile(below[1:], (1 - CONFIDENCE) / 2) > LEAST * below[0]:
         return Ratio(None, reason=f"{named} is {below[0]:.3g}, not clearly above 0")
     return _interval(above / below)
 
@@ -153,7 +155,8 @@ def compared_ratios(
     held_out: Mapping[str, str],
     least_span: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """Every entry over each of :func:`references`, on the repeats that both have.
+    """Entries over each of :func:`references`, on the repeats that both have: all over the first one, the models that
+    take w as an input over the others, too.
 
     Args:
         result: the content of ``compare.json`` so far.
@@ -173,25 +176,25 @@ def compared_ratios(
         return quantities(prompts[repeat][label][kind], seed=sets.index(held_out[repeat]))
 
     found = []
-    for to in references(result["methods"]):
-        for of in result["methods"]:
+    for number, to in enumerate(references(result["methods"])):
+        for of, one in result["methods"].items():
             both = [repeat for repeat, known in prompts.items() if of in known and to in known]
-            if of == to or not both:
+            if of == to or not both or (number and not one["one_shot"]):
                 continue
             pair: dict[str, Any] = {"of": of, "to": to, "repeats": len(both)}
             spans = span_ratios(result, of, to, least_span)
             for kind in prompts[both[0]][of]:
                 text = "texts_" if kind == "generated" else ""
                 own, other = ([reached(repeat, label, kind) for repeat in both] for label in (of, to))
-                volumes = [[one.hypervolume for one in side] for side in (own, other)]
-                pair[f"{text}hypervolume"] = ratio_of(*volumes, f"{to}'s hypervolume").to_dict()
+                above, below = ([one.hypervolume for one in side] for side in (own, other))
+                pair[f"{text}hypervolume"] = ratio_of(above, below, f"{to}'s hypervolume").to_dict()
                 reason = spans[kind].reason
                 ratio = span_ratio_of([o.spans for o in own], [o.spans for o in other]) if reason is None else None
                 pair[f"{text}control_span"] = (ratio or Ratio(None, reason=reason)).to_dict()
-                products = [
+                above, below = (
                     [one.inner_product for one in side if one.inner_product is not None] for side in (own, other)
-                ]
-                if all(len(side) == len(both) for side in products):
-                    pair["inner_product"] = ratio_of(*products, f"{to}'s mean inner product").to_dict()
+                )
+                if len(above) == len(below) == len(both):
+                    pair["inner_product"] = ratio_of(above, below, f"{to}'s mean inner product").to_dict()
             found.append(pair)
     return found

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 
 #: What an attainable front is: a method's fraction of one is not comparable with another's fraction of the other.
-CLOSED_FORM, GAIN_ORDER = "closed form", "order by gains, own share"
+CLOSED_FORM, GAIN_ORDER = "closed form", "order by expected gains, at the own share"
 
 
 def compare(

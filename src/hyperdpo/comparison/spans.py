@@ -56,9 +56,7 @@ def _ratio(measured: list[tuple[Mapping[str, Any], Mapping[str, Any], str]], to:
                 found = f"{to}'s own span of {name} in {repeat} is {span:.3g}, its standard error {error:.3g}"
                 return SpanRatio(None, f"{found}: not clearly above 0")
             if span < least:
-                return SpanRatio(
-                    None,
-                    f"{to}'s own span of {name} in {repeat} is {span:.3g} nats, below {least:g}: nothing to control",
-                )
+                found = f"{to}'s own span of {name} in {repeat} is {span:.3g} nats, below {least:g}"
+                return SpanRatio(None, f"{found}: there is nothing to control")
             values.append(own["control_span"][name] / span)
     return SpanRatio(float(np.mean(values)))

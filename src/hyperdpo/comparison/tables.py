@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from rich.table import Table
@@ -31,10 +30,6 @@ def print_rankers(result: Mapping[str, Any]) -> None:
         ("epochs", lambda one: "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}"),
         ("seconds", lambda one: _places(one, "train_seconds", ".1f")),
     ]
-    columns += [
-        (f"of attainable ({by})", partial(_attained, by=by))
-        for by in dict.fromkeys(one["attainable_by"] for one in methods.values() if "oracle" in one)
-    ]
     base = result["base"]
     known = ", ".join(f"{name} {_figure(value)}" for name, value in base["metrics"].items())
     lines = [f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}"]
@@ -53,7 +48,24 @@ def print_rankers(result: Mapping[str, Any]) -> None:
     if result["chosen"] is not None:
         lines.append(f"best one-shot entry on validation groups: {result['chosen']}")
     _print(result, ("train", "validation", "test"), columns, lines, width=140)
+    _print_attained(methods)
     _print_levels(methods)
+
+
+def _print_attained(methods: Mapping[str, Any]) -> None:
+    """Fractions of attainable fronts, with a column for each form of these: fractions of different ones cannot be
+    compared."""
+    known = {name: one for name, one in methods.items() if "oracle" in one}
+    if not known:
+        return
+    forms = list(dict.fromkeys(one["attainable_by"] for one in known.values()))
+    title = "fraction of the attainable hypervolume, and of that with main; comparable within a column"
+    table = Table("", *forms)
+    for name, one in known.items():
+        oracle = one["oracle"]
+        cell = f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}"
+        table.add_row(name, *(cell if form == one["attainable_by"] else "" for form in forms))
+    _print_titled(title, table)
 
 
 def _print_levels(methods: Mapping[str, Any]) -> None:
@@ -61,15 +73,13 @@ def _print_levels(methods: Mapping[str, Any]) -> None:
     targets = [level["target_main"] for level in next(iter(methods.values()))["main_levels"]]
     if not targets:
         return
-    title = (
-        "hypervolume with main at equal mean main scores, which were set on validation groups; main is of test groups"
-    )
-    table = Table("", title=title, title_justify="left")
+    title = "hypervolume with main at equal mean main scores: targets of validation groups, main of test groups"
+    table = Table("")
     for target in targets:
         table.add_column(f"target main {target:.3f}", justify="right")
     for name, one in methods.items():
         table.add_row(name, *map(_level, one["main_levels"]))
-    console(140).print(table)
+    _print_titled(title, table)
 
 
 def print_language_models(result: Mapping[str, Any]) -> None:
@@ -147,6 +157,13 @@ def _print(
         terminal.print(line, highlight=False)
 
 
+def _print_titled(title: str, table: Table) -> None:
+    """A small table below its title, which may be wider."""
+    terminal = console(140)
+    terminal.print(title, highlight=False)
+    terminal.print(table)
+
+
 def _places(one: Mapping[str, Any], name: str, form: str = ".4f") -> str:
     mean, sd = one[name], one[f"{name}_sd"]
     if mean is None:
@@ -173,14 +190,6 @@ def _level(level: Mapping[str, float | None]) -> str:
     dial = f"c {scale:.3g}" if share is None else f"λ {share:.3g}"
     main = "-" if level["main"] is None else f"{level['main']:.3f}"
     return f"{four_digits(level['hypervolume_with_main'])}, main {main}, {dial}"
-
-
-def _attained(one: Mapping[str, Any], by: str) -> str:
-    """Only against an attainable front of that form: fractions of different ones cannot be compared."""
-    if one.get("attainable_by") != by:
-        return ""
-    oracle = one["oracle"]
-    return f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}"
 
 
 def _percent(value: float | None) -> str:

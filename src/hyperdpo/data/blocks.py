@@ -69,7 +69,7 @@ class CheckedValues:
             return values
         if not self._all_read and not self._intact(rows):
             if self.repair is None:
-                raise InputError(f"{self._name}: damaged since it was written (its checksum does not match)")
+                raise InputError(f"{self._name}: damaged since it was written (its checksum differs)")
             new = self.repair()
             self._values, self._hashes, self._name, self.repair = new._values, new._hashes, new._name, None
             self._unread = np.ones(len(self._hashes), dtype=bool)

@@ -12,13 +12,14 @@ from typing import Any
 import click
 
 from hyperdpo.alignment.data.preferences import write_preferences
+from hyperdpo.alignment.gguf_models import described_origin
 from hyperdpo.alignment.settings import AlignSettings, settings_of
 from hyperdpo.comparison.align_settings import compared
-from hyperdpo.comparison.spans import SpanRatio, span_ratios
 from hyperdpo.devices import computes_bf16
 from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.experiment import SMALL_POINTS, Figures, Found
 from hyperdpo.experiments.language import LanguageExperiment
+from hyperdpo.experiments.language_rows import add_spans
 from hyperdpo.experiments.own_answers import data_file
 from hyperdpo.experiments.results import case_of, table_rows
 from hyperdpo.threads import use_free_cores
@@ -104,6 +105,7 @@ def find(
         config_file=config_file,
         overrides=settings,
         with_texts=experiment.texts,
+        least_span=experiment.least_span,
         cpu=cpu,
     )
     if experiment.least_span:
@@ -113,7 +115,9 @@ def find(
     rows = table_rows(comparison, column)
     add_spans(rows, comparison)
     groups = comparison["repeats"][0]["groups"]
-    described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
+    origin = described_origin(comparison["base"].get("gguf_origin"))
+    named = f"{Path(model).name}{f' ({origin})' if origin else ''}"
+    described = f"{data.name}, {named}: {groups['train']:,} train, {groups['test']:,} test prompts"
     differs = generated or "pku" not in data.name.lower()
     return Found(
         title=experiment.title,
@@ -168,29 +172,6 @@ def figures_of(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str,
     return column.figures, f" In the table: its figures of {column.model}, a model of this architecture ({kind})."
 
 
-def add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
-    """Control over that of DPO-LS, and what texts say."""
-    methods = comparison["methods"]
-    reference = next((label for label, one in methods.items() if one["method"] == "dpo-ls"), None)
-    for row in rows:
-        one = methods[row["label"]]
-        ratios = {} if reference is None else span_ratios(comparison, row["label"], reference)
-        for key, kind in (("span_ratio", "cross_entropy"), ("texts_span_ratio", "generated")):
-            row[key], row[f"{key}_reason"] = ratios.get(kind, SpanRatio(None))
-        row["span"] = list(one["control_span"].values())
-        texts = one.get("generated")
-        if texts is None:
-            continue
-        row["texts"] = texts["hypervolume"]
-        row["texts_span"] = list(texts["control_span"].values())
-        row["texts_sd"] = texts["hypervolume_sd"] if len(one["seeds"]) > 1 else None
-        if reference is not None:
-            other = methods[reference]["generated"]["hypervolume"]
-            row["texts_ratio"] = row["texts"] / other if other else None
-        row["rank_correlation"] = min(texts["rank_correlation"].values())
-        row["tokens_per_second"] = texts["tokens_per_second"]
-
-
 def _demo_model(directory: Path, small: bool) -> Path:
     from hyperdpo.stories.language_model import STEPS, train_demo_lm
 
@@ -220,8 +201,17 @@ def _answers(
     from hyperdpo.experiments.own_answers import answered
     from hyperdpo.experiments.real import SCORERS
 
-    how = {"answers": ANSWERS, "tokens": settings.texts.tokens, "bf16": bool(settings.training.get("bf16"))}
-    return answered(prompts_file, model, directory, scorers=SCORERS, prompts=prompts, cpu=cpu, **how)
+    return answered(
+        prompts_file,
+        model,
+        directory,
+        scorers=SCORERS,
+        answers=ANSWERS,
+        tokens=settings.texts.tokens,
+        prompts=prompts,
+        bf16=bool(settings.training.get("bf16")),
+        cpu=cpu,
+    )
 
 
 def _identity(model: str) -> str:

@@ -47,9 +47,9 @@ from hyperdpo.ranking.run_files import (
     MODEL,
     READABLE_VERSIONS,
     TREES,
-    read_scores,
+    keep_scores,
+    kept_scores,
     versions,
-    write_scores,
 )
 from hyperdpo.ranking.tree_columns import TreeColumns
 from hyperdpo.runs import METRICS, RUN, read_run, write_run
@@ -361,7 +361,7 @@ class RankRun:
         write_json(path / CONFIG, self.config.to_dict())
         write_json(path / METRICS, self.metrics)
         for name, scores in self._base_scores.items():
-            write_scores(path, name, scores)
+            keep_scores(path, name, scores)
         trees = [file.relative_to(path).as_posix() for file in (path / TREES).glob("*")]
         write_run(
             path,
@@ -432,7 +432,7 @@ class RankRun:
         if not name:
             return None
         if name not in self._base_scores and self.path is not None:
-            kept = read_scores(self.path, name)
+            kept = kept_scores(self.path, name)
             if kept is not None:
                 self._base_scores[name] = kept
         scores = self._base_scores.get(name)
@@ -444,5 +444,5 @@ class RankRun:
             self._base_scores[table.fingerprint] = scores
             if self.path is not None and self.base_source.kind == "trained":
                 with contextlib.suppress(InputError):  # a run directory that cannot be written to can still be used
-                    write_scores(self.path, table.fingerprint, scores)
+                    keep_scores(self.path, table.fingerprint, scores)
         return scores

@@ -25,7 +25,7 @@ CHECKED_FROM = 4
 CONFIG, MODEL, BASE_SCORES, TREES = "config.json", "model.safetensors", "base_scores", "trees"
 
 
-def write_scores(run: Path, fingerprint: str, scores: np.ndarray) -> None:
+def keep_scores(run: Path, fingerprint: str, scores: np.ndarray) -> None:
     """Keep (N,) base scores of a table.
 
     Args:
@@ -39,7 +39,7 @@ def write_scores(run: Path, fingerprint: str, scores: np.ndarray) -> None:
     write_tensors(_scores_file(run, fingerprint), {"scores": torch.from_numpy(scores)})
 
 
-def read_scores(run: Path, fingerprint: str) -> np.ndarray | None:
+def kept_scores(run: Path, fingerprint: str) -> np.ndarray | None:
     """The (N,) base scores of a table that are kept; None where there are none.
 
     Args:

@@ -20,8 +20,9 @@ def sentiment(text: str) -> float:
 def plain_words(text: str) -> float:
     """Minus the Coleman-Liau index: more for shorter words, and for more sentences per word.
 
-    The index is about the school grade that a text asks for: 0.0588 L - 0.296 S - 15.8, with L letters and S sentences
-    per 100 words. So 10 more is one letter less in most words, and -8 is the text of a newspaper.
+    The index estimates the school grade that a text asks for. As textstat computes it, it is
+    0.058 L - 0.296 S - 15.8, with L letters and S sentences per 100 words, and 0 for a text without letters. So a score
+    of -8 is a text for the eighth grade, and one letter less in every word raises it by 5.8.
     """
     return -float(_coleman_liau()(text))
 

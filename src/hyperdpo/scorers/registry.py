@@ -55,11 +55,14 @@ SCORERS: Mapping[str, Scorer] = MappingProxyType(
 NEEDED = dict(zip(("sentiment", "plain_words", "relevance"), EXTRAS["scorers"], strict=True))
 
 
-def scorer_named(spec: str) -> NamedScorer:
+def scorer_named(spec: str, wanted: int | None = None) -> NamedScorer:
     """The scorer of one ``--scorer``.
 
     A function takes N prompts and N texts and gives (N, m) numbers, or (N,). Its objective is named after it unless
     names are given, ``helpful,harmless=my.module:function``.
+
+    Args:
+        wanted: how many objectives a function or classifiers without names score; None: as many as they do.
 
     Raises:
         InputError: nothing of that name, or its package is not installed.
@@ -71,7 +74,8 @@ def scorer_named(spec: str) -> NamedScorer:
         raise InputError(f"--scorer: found {spec!r}; expected names of objectives before =")
     module, colon, function = name.partition(":")
     if name in SCORERS:
-        own, score = (name,), SCORERS[name]
+        own: tuple[str, ...] = (name,)
+        score = SCORERS[name]
         if name in NEEDED:
             require("scorers", NEEDED[name])
     elif not colon or not function:
@@ -81,8 +85,9 @@ def scorer_named(spec: str) -> NamedScorer:
         from hyperdpo.scorers.classifiers import classifiers
 
         paths = function.split(",")
-        if names and len(names) != len(paths):
-            raise InputError(f"--scorer: found {len(paths)} classifiers; expected {len(names)}, one per objective")
+        wanted = len(names) or wanted or len(paths)
+        if len(paths) != wanted:
+            raise InputError(f"--scorer: found {len(paths)} classifiers; expected {wanted}, one per objective")
         own, score = tuple(Path(path).name for path in paths), classifiers(paths)
     else:
         try:
@@ -123,12 +128,7 @@ def scorer_of(specs: Sequence[str], columns: Sequence[str]) -> NamedScorer | Non
             return None
         named = selected(scorers_named(list(dict.fromkeys(columns))), columns)
         return replace(named, name="text measures") if all(name in MEASURES for name in columns) else named
-    found = [scorer_named(spec) for spec in specs]
-    if len(found) == 1 and ":" in specs[0] and not _OBJECTIVES.match(specs[0]):
-        one = found[0]
-        if specs[0].startswith("classifiers:") and len(one.objectives) != len(columns):
-            raise InputError(
-                f"--scorer: found {len(one.objectives)} classifiers; expected {len(columns)}, one per objective"
-            )
+    if len(specs) == 1 and ":" in specs[0] and not _OBJECTIVES.match(specs[0]):
+        one = scorer_named(specs[0], len(columns))
         return NamedScorer(one.name, tuple(columns), one.score)
-    return selected(combined(found), columns)
+    return selected(scorers_named(specs), columns)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, beta_option, cpu_option
+from hyperdpo.options import PATH, beta_option, cpu_option, scorer_option
 
 COUNT = click.IntRange(min=1)
 
@@ -38,12 +38,8 @@ COUNT = click.IntRange(min=1)
     multiple=True,
     help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
 )
-@click.option(
-    "--scorer",
-    metavar="NAME",
-    help="vertices, gguf: scores the recorded answers, as in align compare.  [default: text measures, where all "
-    "objectives are such]",
-)
+@click.option("--prompts-file", type=PATH, help="vertices, gguf: record answers to its prompts, as align sample reads.")
+@scorer_option("vertices, gguf: scorers of the objectives' names, where each has one")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.

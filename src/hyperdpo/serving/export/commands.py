@@ -56,7 +56,8 @@ def export_command(
     main_share: float | None = None,
     model: str | None = None,
     prompts: Sequence[str] = (),
-    scorer: str | None = None,
+    prompts_file: Path | None = None,
+    scorers: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """``hyperdpo export``."""
@@ -79,9 +80,9 @@ def export_command(
     if chosen in DIAL_FORMATS:
         if weights is not None:
             raise InputError(f"--weights: --format {chosen} has all of them; leave it out, or use --format peft")
-        _export_dial(run_path, out, chosen, model, prompts, scorer, overwrite)
+        _export_dial(run_path, out, chosen, model, prompts, prompts_file, scorers, overwrite)
         return
-    for option, given in {"--prompt": bool(prompts), "--scorer": scorer is not None}.items():
+    for option, given in {"--prompt": prompts, "--prompts-file": prompts_file, "--scorer": scorers}.items():
         if given:
             raise InputError(f"{option}: --format {chosen} records no answers; expected --format vertices or gguf")
     if kind == "rank":
@@ -148,12 +149,14 @@ def _export_dial(
     format: str,
     model: str | None,
     prompts: Sequence[str],
-    scorer: str | None,
+    prompts_file: Path | None,
+    scorers: Sequence[str],
     overwrite: bool,
 ) -> None:
     require("align")
     if format == "gguf":
         require("gguf")
+    from hyperdpo.alignment.answer_sets import read_prompts
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
     from hyperdpo.serving.export.dial import DIAL, export_dial, load_dial_source
     from hyperdpo.serving.export.language_model import check_directory
@@ -162,9 +165,9 @@ def _export_dial(
     check_directory(out, overwrite=overwrite)
     disable_progress_bars_without_tty()
     check_portable(conditioning_of(path), format)  # before the base model is read, which takes a while
-    exported = export_dial(
-        load_dial_source(path, model), out, format, prompts=prompts, scorer=scorer, overwrite=overwrite
-    )
+    asked = [*prompts, *([] if prompts_file is None else read_prompts(prompts_file))]
+    source = load_dial_source(path, model)
+    exported = export_dial(source, out, format, prompts=asked, scorers=scorers, overwrite=overwrite)
     adapters = ", ".join(f"{one['path']} ({one['objective']})" for one in exported.dial["adapters"])
     tried = ""
     if exported.difference is not None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperdpo._version import __version__
+from hyperdpo.alignment.answer_sets import asked, conversations
 from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print
@@ -23,13 +24,14 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json, written
 from hyperdpo.hashing import sha256_of_file
+from hyperdpo.scorers.registry import scorer_of
+from hyperdpo.scorers.scorer import NamedScorer, scores_of
 from hyperdpo.serving.export.dial_requests import SOME_PROMPT, requests_of
 from hyperdpo.serving.export.gguf_lora import write_gguf
 from hyperdpo.serving.export.language_model import METADATA, check_difference, check_directory, compared, load_source
 from hyperdpo.serving.export.recorded import record, scale_divergences
 from hyperdpo.serving.export.tokens import prompting, save_tokenizer
 from hyperdpo.serving.export.vertices import check_portable, weighted_model, write_vertices
-from hyperdpo.stories.text_scorers import scorer_of
 
 FORMATS = ("vertices", "gguf")
 
@@ -60,6 +62,7 @@ class DialSource:
         objectives: ``name``, ``column``, ``direction`` and ``beta`` of each, as far as they are known.
         front: as ``align fit`` measured it on held-out groups; None if it did not.
         prompts: some held-out prompts of its data, if it keeps them.
+        speaks_in_turns: whether a prompt that is a text goes through the chat template.
     """
 
     model: ConditionedLM
@@ -67,6 +70,11 @@ class DialSource:
     objectives: tuple[dict[str, Any], ...]
     front: dict[str, Any] | None
     prompts: tuple[Prompt, ...]
+    speaks_in_turns: bool = False
+
+    def asked(self, prompts: Sequence[Prompt]) -> tuple[Prompt, ...]:
+        """Prompts as the run was trained on them; without any, those that it keeps."""
+        return tuple(conversations(prompts, self.tokenizer) if self.speaks_in_turns else prompts) or self.prompts
 
 
 def load_dial_source(path: Path, base_model: Any = None) -> DialSource:
@@ -78,13 +86,13 @@ def load_dial_source(path: Path, base_model: Any = None) -> DialSource:
     if not (path / RUN).is_file():
         model, tokenizer = load_source(path, base_model)
         names = model.conditioning.objectives
-        return DialSource(model, tokenizer, tuple({"name": name} for name in names), None, ())
+        turns = bool(getattr(tokenizer, "chat_template", None))
+        return DialSource(model, tokenizer, tuple({"name": name} for name in names), None, (), turns)
     run = AlignRun.load(path, base_model)
     known = ("name", "column", "direction", "beta")
     objectives = tuple({name: asdict(o)[name] for name in known} for o in run.objectives)
-    return DialSource(
-        run.model, run.tokenizer, objectives, run.metrics.get("test_front"), tuple(run.data.get("prompts", ()))
-    )
+    front, prompts = run.metrics.get("test_front"), tuple(run.data.get("prompts", ()))
+    return DialSource(run.model, run.tokenizer, objectives, front, prompts, run.speaks_in_turns)
 
 
 def export_dial(
@@ -93,7 +101,7 @@ def export_dial(
     format: str,
     *,
     prompts: Sequence[Prompt] = (),
-    scorer: str | None = None,
+    scorers: Sequence[str] = (),
     overwrite: bool = False,
 ) -> DialExport:
     """Write the directory ``out``; it is there whole or not at all.
@@ -101,7 +109,7 @@ def export_dial(
     Args:
         format: one of :data:`FORMATS`.
         prompts: to record answers to; none: those that the run keeps.
-        scorer: of the recorded answers, see :func:`~hyperdpo.stories.text_scorers.scorer_of`.
+        scorers: of the recorded answers, see :func:`~hyperdpo.scorers.registry.scorer_of`.
 
     Raises:
         InputError: the place is taken or cannot be written to, the run is not portable, its base is of a kind that the
@@ -110,10 +118,10 @@ def export_dial(
     model = source.model.eval()
     check_directory(out, overwrite=overwrite)
     check_portable(model.conditioning, format)
-    asked = tuple(prompts) or source.prompts
-    if asked and source.tokenizer is None:
+    questions = source.asked(prompts)
+    if questions and source.tokenizer is None:
         raise InputError("there is no tokenizer beside the adapter or its base, which --prompt needs; leave it out")
-    scores = _scorer(source, scorer) if asked else None
+    scorer = scorer_of(scorers, _columns(source.objectives)) if questions else None
     grid = weight_grid(len(source.objectives), max(5, len(source.objectives) + 1))
     with written(out, directory=True) as temporary:
         difference = None
@@ -125,7 +133,7 @@ def export_dial(
             paths = write_gguf(model, temporary)
         if source.tokenizer is not None:
             save_tokenizer(temporary / "tokenizer", prompting(source.tokenizer))
-        recorded = record(model, source.tokenizer, asked, grid) if asked else None
+        recorded = record(model, source.tokenizer, questions, grid) if questions else None
         names = [one["name"] for one in source.objectives]
         base = str(getattr(model.config, "_name_or_path", "") or "")
         dial = {
@@ -147,12 +155,12 @@ def export_dial(
                 "kl": None if recorded is None else scale_divergences(model, recorded),
             },
             "front": source.front,
-            "requests": requests_of(format, base, names, [p.name for p in paths], asked[0] if asked else SOME_PROMPT),
+            "requests": requests_of(format, base, names, [path.name for path in paths], [*questions, SOME_PROMPT][0]),
             "recorded": recorded,
-            "scores": None if scores is None or recorded is None else _means(*scores, names, grid, recorded),
+            "scores": None if scorer is None or recorded is None else _means(scorer, source.objectives, grid, recorded),
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
-        write_json(temporary / DIAL, dial)
+        write_json(temporary / DIAL, dial, sealed=True)
         write_json(temporary / METADATA, {"format_version": 1, "kind": "align", "format": format, "objectives": names})
     return DialExport(out, dial, difference)
 
@@ -178,30 +186,21 @@ def read_dial(path: Path) -> dict[str, Any]:
     return found
 
 
-def _scorer(source: DialSource, name: str | None) -> tuple[str, Any] | None:
-    columns = [str(one.get("column", one["name"])) for one in source.objectives]
-    return scorer_of(name, columns)
-
-
-def _means(name: str, scorer: Any, names: Sequence[str], grid: np.ndarray, recorded: dict[str, Any]) -> dict[str, Any]:
+def _means(
+    scorer: NamedScorer, objectives: Sequence[dict[str, Any]], grid: np.ndarray, recorded: dict[str, Any]
+) -> dict[str, Any]:
     """Mean scores of the recorded answers at each weighting."""
-    means = []
+    names, means = [one["name"] for one in objectives], []
     for w in grid:
         answers = [one for one in recorded["answers"] if one["weights"] == w.tolist()]
-        asked = [_plain(recorded["prompts"][one["prompt"]]["prompt"]) for one in answers]
-        scores = np.asarray(scorer(asked, [one["text"] for one in answers]), dtype=np.float64)
-        if scores.shape != (len(answers), len(names)) or not np.isfinite(scores).all():
-            raise InputError(
-                f"scorer {name}: found an array of shape {scores.shape}; expected {(len(answers), len(names))}, one "
-                "column per objective, of finite numbers"
-            )
+        questions = [asked(recorded["prompts"][one["prompt"]]["prompt"]) for one in answers]
+        scores = scores_of(scorer, _columns(objectives), questions, [one["text"] for one in answers])
         means.append({"weights": w.tolist(), **dict(zip(names, scores.mean(0).tolist(), strict=True))})
-    return {"scorer": name, "means": means}
+    return {"scorer": scorer.name, "means": means}
 
 
-def _plain(prompt: Prompt) -> str:
-    """A prompt as one text."""
-    return prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+def _columns(objectives: Sequence[dict[str, Any]]) -> list[str]:
+    return [str(one.get("column", one["name"])) for one in objectives]
 
 
 def _hashes(base: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyperdpo.checksums import ONNX_SEAL, damaged, is_intact
+from hyperdpo.checksums import KEY, ONNX_SEAL, damaged, is_intact, is_nearly_key
 from hyperdpo.core.control import proportional_scale
 from hyperdpo.core.point import Point, check_temperatures, even_weights
 from hyperdpo.errors import InputError
@@ -30,6 +30,10 @@ SHORTEST = 0.75
 #: Items of a batch, padding included, unless one list has more. Short lists are cheaper in company, up to about so many
 #: items (``benchmarks/RESULTS.md``): with more, clients only wait for each other.
 BATCH_ITEMS = 128
+
+
+#: What to do about a damaged file.
+RESTORE = "restore it from a copy, or export it again"
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,15 @@ class RankModel:
         if path.is_file():
             if backend == "torch":
                 raise InputError(f"--backend torch: {path} is a graph for ONNX Runtime; expected the run")
-            graph, metadata = _session(read_graph(path), threads, str(path)), {}
+            graph = _session(read_graph(path), threads, str(path))
             try:
                 told = graph.get_modelmeta().custom_metadata_map
+                if KEY not in told and any(map(is_nearly_key, told)):
+                    raise damaged(path, RESTORE)
                 metadata = {name: _plain(text) for name, text in told.items() if name != TREE_METADATA}
                 return cls(path.stem, metadata, graph, None, threads)
+            except UnicodeDecodeError:
+                raise damaged(path, RESTORE) from None
             except (KeyError, TypeError):
                 raise InputError(f"{path}: no metadata of a ranker; expected a file of hyperdpo export") from None
         from hyperdpo.ranking.components import component_names, why_none
@@ -338,7 +346,7 @@ def read_graph(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     intact = is_intact(content, ONNX_SEAL)
     if intact is False:
-        raise damaged(path, "restore it from a copy, or export it again")
+        raise damaged(path, RESTORE)
     if intact is None:
         warnings.warn(f"{path}: written without a checksum; export it again to have one", stacklevel=2)
     return content
