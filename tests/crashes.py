@@ -110,7 +110,7 @@ COMMANDS = [
     Command("rank score", lambda p: ["rank", "score", p / "run", p / "data.txt", "--weights", ".3,.7"], content),
     Command(
         "export",
-        lambda p: ["export", p / "lm", "--format", "merged", "--weights", ".3,.7", "--model", p / "model"],
+        lambda p: ["export", p / "lm", "--overwrite", "--weights", ".3,.7", "--model", p / "model"],
         content,
     ),
 ]  # fmt: skip

@@ -105,7 +105,7 @@ def test_a_round_trains_on_its_answers_and_those_before_and_no_held_out_prompt(i
 def test_killed_again_and_again_it_writes_the_same_files(
     start, improved, tmp_path, command, monkeypatch, where, name, call
 ):
-    """Every call gets a little further: to its 11th file, or its 13th step of training (an epoch has 3, then 6)."""
+    """Every call gets a little further: to its 11th file, or 13th step of training (an epoch has 3, then 6)."""
     again = 0
     while again < 60:
         with monkeypatch.context() as patch:

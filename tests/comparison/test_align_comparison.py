@@ -16,7 +16,7 @@ from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import fit_objectives
-from hyperdpo.alignment.evaluation import row_logps
+from hyperdpo.alignment.evaluation import base_scores, row_logps
 from hyperdpo.comparison.align import AlignTrainings, Settings
 from hyperdpo.comparison.align_measures import AlignMeasurements, Texts, compare
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry
@@ -150,6 +150,25 @@ def test_in_half_precision_trainings_compare_themselves_with_the_base_in_half_pr
     difference = np.abs(np.concatenate(half.train_base) - np.concatenate(exact.train_base))
     assert 1e-3 < difference.max() < 1
     np.testing.assert_allclose(np.concatenate(half.test_base), np.concatenate(exact.test_base), atol=1e-5)
+
+
+def test_ld_alpha_is_in_the_base_scores_of_trainings_and_of_margins_and_not_in_measurements(tmp_path, monkeypatch):
+    bench = bench_of(tmp_path, ld_alpha=0.2)
+    parts = ((bench.train_groups, bench.train_base, 0.2), (bench.test_groups, bench.test_base, None))
+    for groups, found, alpha in parts:
+        expected = base_scores(bench.probe, groups, bench.pad, "cpu", alpha)
+        np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), rtol=1e-6)
+    plain = base_scores(bench.probe, bench.train_groups, bench.pad)
+    assert np.abs(np.concatenate(bench.train_base) - np.concatenate(plain)).max() > 0.1
+    seen: list[float | None] = []
+    real = row_logps
+    monkeypatch.setattr(
+        "hyperdpo.comparison.align.row_logps",
+        lambda *args, ld_alpha=None: (seen.append(ld_alpha), real(*args, ld_alpha=ld_alpha))[1],
+    )
+    experts = (Fixed((1.0, 0.0)), Fixed((0.0, 1.0)))
+    bench.base_with_margin(Margin((0.5, 0.5), 0, experts), parse_entry("mo-dpo"))
+    assert set(seen) == {0.2}
 
 
 @pytest.mark.parametrize("w", [(0.3, 0.7), (0.2, 0.5, 0.3)])
