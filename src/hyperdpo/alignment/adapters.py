@@ -88,8 +88,7 @@ def load_adapter(
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     state, header = read_tensors(directory / TENSORS)
-    head = {"format_version": saved["format_version"], "conditioning": saved["conditioning"]}
-    if header != head:
+    if not isinstance(header, dict) or header.get("conditioning") != saved["conditioning"]:
         raise InputError(
             f"{directory / TENSORS}: written with another configuration than {CONFIG}; copy both from one save"
         )

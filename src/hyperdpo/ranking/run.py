@@ -52,7 +52,7 @@ from hyperdpo.ranking.run_files import (
     versions,
 )
 from hyperdpo.ranking.tree_columns import TreeColumns
-from hyperdpo.runs import METRICS, RUN, read_run, write_run
+from hyperdpo.runs import METRICS, RUN, read_metrics, read_run, write_run
 
 
 @dataclass
@@ -418,9 +418,9 @@ class RankRun:
             if base is not None:
                 base.load_state_dict(base_state)
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
-            metrics = read_json(path / METRICS)
+            metrics = read_metrics(path)
             return RankRun(config, transform, ranker, base, source, run["data"], metrics, path)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
             raise InputError(f"{path}: its files do not belong together ({one_line(error)})") from None
 
     def features(self, part: Part, *, resident: bool = False) -> Features:
