@@ -7,7 +7,7 @@ DEMO_OUT ?= demo
 # Processes that run the tests, a thread each: more threads than cores wait for each other far longer than they work.
 TEST_PROCESSES ?= 2
 
-.PHONY: setup demo test check lint bench docs clean
+.PHONY: setup demo test check lint bench docs audit clean
 
 setup: $(VENV)/.complete
 
@@ -30,13 +30,18 @@ check: setup lint
 		tests/core tests/data tests/ranking/test_metrics.py
 
 lint: setup
-	$(BIN)/ruff check src tests benchmarks docs
-	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs tools
+	$(BIN)/ruff format --check src tests benchmarks docs tools
 	$(BIN)/mypy
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo site/index.html
+
+# Known weaknesses of the installed packages. It asks a public service, so no test needs it.
+audit: setup
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.7'
+	$(BIN)/python tools/audit.py
 
 bench: setup
 	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -1,6 +1,7 @@
 """One HyperDPO training against one of TRL's DPOTrainer, and generation with per-row weights against plain LoRA.
 
 python benchmarks/bench_alignment.py [--model MODEL] [--pairs 256] [--rounds 3]
+python benchmarks/bench_alignment.py --generation [--model MODEL]   # generation only
 python benchmarks/bench_alignment.py --gpt2     # generation only, a GPT-2-small-shaped model with random weights
 
 Every figure is a ratio within one run: contestants take turns, and the least of each one's seconds counts (of CPU time
@@ -128,9 +129,13 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     """Seconds per token of a batch, greedy, no row ends early."""
     from peft import LoraConfig, get_peft_model
 
-    plain_base, base = (AutoModelForCausalLM.from_pretrained(model) for _ in range(2))
-    plain = get_peft_model(plain_base, LoraConfig(task_type="CAUSAL_LM", **targets(plain_base))).eval()
+    plain_base, wide_base, base, other = (AutoModelForCausalLM.from_pretrained(model) for _ in range(4))
+    lora = targets(plain_base)
+    plain = get_peft_model(plain_base, LoraConfig(task_type="CAUSAL_LM", **lora)).eval()
     own = ConditionedLM.create(base, ConditioningConfig(("a", "b"))).eval()
+    portable = ConditionedLM.create(other, ConditioningConfig.portable(("a", "b"))).eval()
+    rank = portable.conditioning.rank
+    wide = get_peft_model(wide_base, LoraConfig(task_type="CAUSAL_LM", **{**lora, "r": rank})).eval()
     ids = torch.randint(5, plain_base.config.vocab_size, (rows, 24), generator=torch.Generator().manual_seed(0))
     settings: dict[str, Any] = {
         "max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0,
@@ -140,6 +145,9 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     weights = torch.cat((weights, 1 - weights), 1)
     calls = {
         "plain LoRA (PEFT)": lambda: plain.generate(input_ids=ids, **settings),
+        f"plain LoRA of rank {rank} (PEFT)": lambda: wide.generate(input_ids=ids, **settings),
+        "portable, weights of each row": lambda: portable.generate(ids, weights=weights, **settings),
+        "portable, one w": lambda: portable.generate(ids, weights=weights[0], **settings),
         "weights of each row, c = 1": lambda: own.generate(ids, weights=weights, **settings),
         "weights of each row, c = 2": lambda: own.generate(ids, weights=weights, scale=2.0, **settings),
     }
@@ -152,7 +160,7 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     first = least["plain LoRA (PEFT)"]
     print(f"generation, {rows} rows, {tokens} tokens")
     for name, seconds in least.items():
-        print(f"  {name:28} {1000 * seconds / tokens:7.2f} ms per token {seconds / first:6.2f} x")
+        print(f"  {name:30} {1000 * seconds / tokens:7.2f} ms per token {seconds / first:6.2f} x")
 
 
 def main() -> None:
@@ -160,6 +168,7 @@ def main() -> None:
     parser.add_argument("--model")
     parser.add_argument("--pairs", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--generation", action="store_true")
     parser.add_argument("--gpt2", action="store_true")
     parser.add_argument("--alone", nargs=2, metavar=("CONTESTANT", "FILE"))
     options = parser.parse_args()
@@ -179,6 +188,9 @@ def main() -> None:
             from hyperdpo.stories.language_model import train_demo_lm
 
             options.model = str(train_demo_lm(Path(place) / "lm", progress=False))
+        if options.generation:
+            generation(options.model, options.rounds)
+            return
         pairs, groups = pairs_of(options.model, options.pairs)
         source = Path(place) / "pairs.json"
         plain = [{"prompt": g.prompt, "completions": list(g.completions), "labels": dict(g.labels)} for g in groups]

@@ -10,6 +10,8 @@ without base scores. Checks that the scores agree, and prints rows/s: medians ov
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import shutil
 import tempfile
@@ -68,7 +70,8 @@ def main() -> None:
         def plain() -> None:
             for file in files:
                 out = directory / f"{file.stem}.npy"
-                score_command(path, file, weights=".3,.7", scale=2.0, out=out, cpu=True)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    score_command(path, file, weights=".3,.7", scale=2.0, out=out, cpu=True)
 
         def dask(cluster: Any) -> None:
             run, out = RankRun.load(path), directory / "scores"

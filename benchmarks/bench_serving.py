@@ -87,6 +87,13 @@ def bodies(packed: bool, items: int = ITEMS, count: int = 8) -> list[bytes]:
 @contextlib.contextmanager
 def serving(run: Path, *options: str) -> Iterator[int]:
     """A server in a process of its own; its port."""
+    with server_process(run, *options) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def server_process(run: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server in a process of its own that answers; its port, and the process."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
@@ -98,7 +105,7 @@ def serving(run: Path, *options: str) -> Iterator[int]:
                 connection.ask(b"GET", "/healthz", b"")
                 break
             time.sleep(0.1)
-        yield port
+        yield port, started
     finally:
         started.send_signal(signal.SIGTERM)
         started.wait(60)

@@ -11,8 +11,8 @@ import time
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hyperdpo.scorers.text_measures import MEASURES
 from hyperdpo.stories.preferences import sample_preferences
-from hyperdpo.stories.text_measures import MEASURES
 
 
 def main() -> None:

@@ -167,7 +167,7 @@ def page() -> str:
     """The page."""
     of_rankers = ["scorer", "base_scorer", "training", "base_training", "mixture", "temperatures"]
     of_rankers += ["metric", "split", "gbdt"]
-    of_models = ["split", "compare", "texts"]
+    of_models = ["model_settings", "split", "compare", "texts"]
     without = ", ".join(f"`{name}`" for name in sorted(WITHOUT_EFFECT))
     given = ", ".join(f"`{name}: {in_yaml(value)}`" for name, value in TRAINING.items())
     parts = [

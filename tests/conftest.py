@@ -30,6 +30,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _unflushed() -> Iterator[None]:
+    """Nothing waits for the disk: a machine that loses power runs its tests again. test_writers.py tests flushes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _frozen_heap() -> None:
     """accelerate collects garbage after each training: most of a tiny one's time, if it looks at all the imports."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -22,9 +24,10 @@ import torch
 
 from hyperdpo.cli import main
 from hyperdpo.core.preferences import weight_grid
+from hyperdpo.data.cache import read_table
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.files import read_sealed, read_tensors, write_json
-from hyperdpo.ranking.config import RankConfig, merged, parse_config
+from hyperdpo.ranking.config import RankConfig, build_config, merged, parse_config
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import make_accelerator
@@ -95,6 +98,19 @@ def fit_toy(table: GroupedTable | None = None, *, out: Path | None = None, **ove
     table = toy_table() if table is None else table
     config = toy_config(**overrides)
     return fit_run(config, split_table(table, config), cpu(), out=out)
+
+
+def fit_generated(data: Path, own: Mapping[str, Any], *names: str, out: Path | None = None) -> RankRun:
+    """A quick run for generated data, with settings of its own.
+
+    Args:
+        names: of the preset's objectives; two of them if left out.
+    """
+    quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}}
+    quick |= {"training": {"epochs": 2}, "base_training": {"epochs": 1}}
+    objectives = list(names or ("query_url_clicks", "quality"))
+    config = build_config(preset="mslr", objectives=objectives, overrides=merged(quick, own))
+    return fit_run(config, split_table(read_table(data), config), cpu(), out=out)
 
 
 def vertex_metrics(run: RankRun, table: GroupedTable) -> np.ndarray:
@@ -258,10 +274,25 @@ def run_command(arguments: list[str]) -> None:
     sys.exit(main(arguments))
 
 
-def start(arguments: list[str]) -> Any:
-    """The command in a process of its own, forked from one that has imported everything already: quick to start."""
+def start(arguments: list[str], *preload: str) -> Any:
+    """The command in a process of its own, forked from one that has imported everything already: quick to start.
+
+    Args:
+        preload: more modules to import there; only the first call in a process decides.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel"])
+    context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel", *preload])
     process = context.Process(target=run_command, args=(arguments,))
     process.start()
     return process
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A real limit of the operating system: no file of this process becomes larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -401,6 +401,15 @@ def test_fewer_weights_than_objectives_leave_the_rest_nothing_and_say_so(command
     assert found.out == whole.out
 
 
+@pytest.mark.parametrize("name", ["scores.txt", "scores.npy"])
+def test_scores_in_a_file_are_told_by_their_number_and_the_file(command, fitted, generated, tmp_path, name):
+    arguments = ["rank", "score", fitted, generated[0], "--weights", ".5,.5", "--cpu"]
+    done = command(*arguments, "--out", tmp_path / name)
+    read = np.load(tmp_path / name) if name.endswith(".npy") else np.loadtxt(tmp_path / name)
+    assert done.out == f"{tmp_path / name}: {len(read):,} rows, one score each\n"
+    assert len(scores_of(command(*arguments).out)) == len(read)
+
+
 def test_the_preset_of_the_fit_may_be_repeated(command, fitted, generated):
     arguments = ["rank", "score", fitted, generated[0], "--weights", ".5,.5", "--cpu"]
     assert command(*arguments, "--preset", "mslr").out == command(*arguments).out

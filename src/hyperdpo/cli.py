@@ -70,8 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _failed(error: BaseException) -> int:
     """Tell what no other place has told: the machine is short of something, or hyperdpo is at fault."""
     if isinstance(error, OSError) and error.errno in OUTSIDE:
-        place = error.filename or ("standard output" if _drop_output() else "a file")
-        click.echo(f"hyperdpo: {place}: {error.strerror}", err=True)
+        _drop_output()
+        click.echo(f"hyperdpo: {error.filename or 'standard output'}: {error.strerror}", err=True)
         return 2
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         click.echo(f"hyperdpo: not enough memory ({one_line(error) or 'none is left'})", err=True)
@@ -90,15 +90,13 @@ def _failed(error: BaseException) -> int:
     return 1
 
 
-def _drop_output() -> bool:
-    """Whether standard output cannot be written. Then it leads nowhere from here on: Python tries again at its end."""
+def _drop_output() -> None:
+    """Standard output leads nowhere from here on if it cannot be written: Python tries again at its end."""
     try:
         sys.stdout.flush()
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:

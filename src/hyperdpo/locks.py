@@ -112,8 +112,10 @@ def locked(out: Path, *, beside: bool = False) -> Iterator[None]:
     missing = [one for one in path.parents if not one.exists()]
     try:
         number = _taken(path, out)
-    except OSError as error:
+    except (OSError, InputError) as error:
         _remove_empty(missing)
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
     try:
         yield

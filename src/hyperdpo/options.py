@@ -231,6 +231,23 @@ def beta_option(help: str) -> Callable[..., Any]:
     return click.option("--beta", "--temperature", "temperatures", callback=numbers_of, metavar="B,B", help=help)
 
 
+def scorer_option(unless: str) -> Callable[..., Any]:
+    """``--scorer``, which may be given several times, as ``scorers``.
+
+    Args:
+        unless: what is done where none is given.
+    """
+    return click.option(
+        "--scorer",
+        "scorers",
+        multiple=True,
+        metavar="NAME",
+        help="Scores texts: sentiment, plain_words, relevance, length, brevity or a text measure; "
+        "package.module:function, from prompts and texts to (N, m) numbers; classifiers:PATH,PATH. A,B=NAME names "
+        f"its objectives. May be given several times.  [default: {unless}]",
+    )
+
+
 cpu_option = click.option("--cpu", is_flag=True, help="Do not use a GPU.")
 
 

@@ -17,7 +17,8 @@ import torch
 import transformers
 from helpers import is_one_line, launch, raise_at, read, run_python
 from tiny_models import PLAIN, randomise, tiny_base
-from toy_preferences import rows, text, words_tokenizer
+from toy_preferences import rows, words_tokenizer
+from trl_losses import arguments, assert_losses_and_gradients_are_trls
 
 from hyperdpo.alignment.conditioned_lora import ADAPTER, lora_layers
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -34,21 +35,6 @@ from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.alignment.training_metrics import best_and_worst, group_of_rows
 from hyperdpo.errors import InputError
-
-
-def arguments(out: Path, **settings: Any) -> HyperDPOConfig:
-    defaults: dict[str, Any] = {
-        "num_train_epochs": 2,
-        "per_device_train_batch_size": 4,
-        "report_to": [],
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "learning_rate": 1e-2,
-        "save_strategy": "no",
-    }
-    return HyperDPOConfig(str(out), **{**defaults, **settings})
-
 
 SIZES: dict[str, Any] = {"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4}
 
@@ -79,52 +65,7 @@ def trainer(
 
 def test_with_one_objective_and_pairs_loss_and_gradients_are_trls(tmp_path):
     """The same LoRA in TRL's DPOTrainer on the same pairs; its reference is the model without the adapter."""
-    trl, peft, datasets = (pytest.importorskip(name) for name in ("trl", "peft", "datasets"))
-    rng = np.random.default_rng(3)
-    pairs = [
-        {"prompt": text(rng, 2, 5), "chosen": " " + text(rng, 2, 7), "rejected": " " + text(rng, 2, 7)}
-        for _ in range(6)
-    ]
-    plain = ConditioningConfig(
-        ("preferred",), prompt_tokens=0, lora_conditioned=False, target_modules=("q_proj", "v_proj")
-    )
-    model = ConditionedLM.create(tiny_base(), plain)
-    randomise(model)
-    ours = HyperDPOTrainer(
-        model, arguments(tmp_path, beta=0.3, per_device_train_batch_size=6), pairs, None, words_tokenizer()
-    )
-    ours.score_base()
-    loss = ours.compute_loss(ours.model, ours.data_collator(ours.train_groups))
-    loss.backward()
-
-    lora = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    wrapped = peft.get_peft_model(tiny_base(), lora)
-    theirs = trl.DPOTrainer(
-        model=wrapped,
-        args=trl.DPOConfig(
-            output_dir=str(tmp_path / "trl"), beta=0.3, report_to=[], use_cpu=True, bf16=False, max_length=None,
-            gradient_checkpointing=False, per_device_train_batch_size=6,
-        ),
-        train_dataset=datasets.Dataset.from_list(pairs),
-        processing_class=words_tokenizer(),
-    )  # fmt: skip
-    # Only now: the trainer takes what the adapter is at the start for its reference.
-    state = {}
-    for name, layer in lora_layers(model.base).items():
-        for part in ("lora_A", "lora_B"):
-            state[f"base_model.model.{name}.{part}.weight"] = getattr(layer, part)[ADAPTER].weight.detach()
-    peft.set_peft_model_state_dict(theirs.model, state)
-    batch = theirs.data_collator([theirs.train_dataset[i] for i in range(len(pairs))])
-    expected = theirs.compute_loss(theirs.model, batch)
-    expected.backward()
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    found = dict(theirs.model.named_parameters())
-    for name, layer in lora_layers(model.base).items():
-        for part in ("lora_A", "lora_B"):
-            own = getattr(layer, part)[ADAPTER].weight.grad
-            other = found[f"base_model.model.{name}.{part}.default.weight"].grad
-            torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
-            assert float(own.abs().max()) > 0
+    assert_losses_and_gradients_are_trls(tmp_path, {"beta": 0.3}, {"beta": 0.3})
 
 
 @pytest.mark.parametrize("share", [False, True])

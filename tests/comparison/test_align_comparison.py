@@ -16,7 +16,7 @@ from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import fit_objectives
-from hyperdpo.alignment.evaluation import row_logps
+from hyperdpo.alignment.evaluation import base_scores, row_logps
 from hyperdpo.comparison.align import AlignTrainings, Settings
 from hyperdpo.comparison.align_measures import AlignMeasurements, Texts, compare
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry
@@ -27,7 +27,7 @@ from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
-from hyperdpo.stories.text_scorers import scorer_of, text_measures
+from hyperdpo.scorers.registry import scorer_of
 
 
 def parse_entry(text: str) -> Entry:
@@ -152,6 +152,25 @@ def test_in_half_precision_trainings_compare_themselves_with_the_base_in_half_pr
     np.testing.assert_allclose(np.concatenate(half.test_base), np.concatenate(exact.test_base), atol=1e-5)
 
 
+def test_ld_alpha_is_in_the_base_scores_of_trainings_and_of_margins_and_not_in_measurements(tmp_path, monkeypatch):
+    bench = bench_of(tmp_path, ld_alpha=0.2)
+    parts = ((bench.train_groups, bench.train_base, 0.2), (bench.test_groups, bench.test_base, None))
+    for groups, found, alpha in parts:
+        expected = base_scores(bench.probe, groups, bench.pad, "cpu", alpha)
+        np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), rtol=1e-6)
+    plain = base_scores(bench.probe, bench.train_groups, bench.pad)
+    assert np.abs(np.concatenate(bench.train_base) - np.concatenate(plain)).max() > 0.1
+    seen: list[float | None] = []
+    real = row_logps
+    monkeypatch.setattr(
+        "hyperdpo.comparison.align.row_logps",
+        lambda *args, ld_alpha=None: (seen.append(ld_alpha), real(*args, ld_alpha=ld_alpha))[1],
+    )
+    experts = (Fixed((1.0, 0.0)), Fixed((0.0, 1.0)))
+    bench.base_with_margin(Margin((0.5, 0.5), 0, experts), parse_entry("mo-dpo"))
+    assert set(seen) == {0.2}
+
+
 @pytest.mark.parametrize("w", [(0.3, 0.7), (0.2, 0.5, 0.3)])
 def test_the_margin_is_equation_18(tmp_path, w):
     """β_i r_i minus what the other experts' rewards are worth, written out; of two and of three objectives."""
@@ -238,11 +257,10 @@ def test_every_variant_has_settings_that_exist(tmp_path, text):
 
 
 def test_text_measures_are_found_by_the_objectives_names():
-    name, scorer = scorer_of(None, ["word_count", "dialogue"])
-    assert name == "text measures"
-    assert scorer(["", ""], ["two words", 'He said "no".'])[:, 0].tolist() == [2, 3]
-    assert scorer_of(None, ["word_count", "helpful"]) is None
-    assert text_measures(["word_count"])([""], ["a b c"]).tolist() == [[3]]
+    found = scorer_of([], ["word_count", "dialogue"])
+    assert found.name == "text measures"
+    assert found.score(["", ""], ["two words", 'He said "no".'])[:, 0].tolist() == [2, 3]
+    assert scorer_of([], ["word_count", "helpful"]) is None
 
 
 def test_a_classifier_per_objective_scores_texts(tmp_path):
@@ -260,8 +278,8 @@ def test_a_classifier_per_objective_scores_texts(tmp_path):
     )
     judge = transformers.LlamaForSequenceClassification(config).eval()
     judge.save_pretrained(tmp_path / "judge")
-    _, scorer = scorer_of(f"classifiers:{tmp_path / 'judge'},{tmp_path / 'judge'}", ["a", "b"])
-    found = scorer(["w3 w4", "w5"], [" w6", " w7 w8 w9"])
+    scorer = scorer_of([f"classifiers:{tmp_path / 'judge'},{tmp_path / 'judge'}"], ["a", "b"])
+    found = scorer.score(["w3 w4", "w5"], [" w6", " w7 w8 w9"])
     assert found.shape == (2, 2)
     with torch.no_grad():
         expected = judge(torch.tensor([[3, 4, 6]])).logits[0, 0]
@@ -273,14 +291,14 @@ def test_a_classifier_per_objective_scores_texts(tmp_path):
     [
         ("nothing", ["--scorer", "package.module:function"]),
         ("no_such_module:f", ["no_such_module"]),
-        ("hyperdpo.stories.text_scorers:nothing", ["nothing"]),
+        ("hyperdpo.scorers.registry:nothing", ["nothing"]),
         ("classifiers:one", ["1 classifiers", "expected 2"]),
         (":f", ["--scorer :f", "expected a function"]),
     ],
 )
 def test_scorers_that_are_not_there_get_one_line(name, words):
     with pytest.raises(InputError) as error:
-        scorer_of(name, ["a", "b"])
+        scorer_of([name], ["a", "b"])
     assert is_one_line(error.value, *words), str(error.value)
 
 

@@ -16,6 +16,7 @@ from hyperdpo.comparison.rank_measures import check_entry, compare
 from hyperdpo.comparison.rank_trees import tree_scores
 from hyperdpo.comparison.tables import print_rankers
 from hyperdpo.errors import InputError
+from hyperdpo.printing import four_digits
 from hyperdpo.ranking.config import with_overrides
 from hyperdpo.ranking.evaluation import evaluate_front
 from hyperdpo.ranking.metrics import NdcgSettings
@@ -115,11 +116,19 @@ def test_levels_lie_strictly_inside_what_all_methods_reach():
     assert common_levels([(np.nan, np.nan)], 3) == []
 
 
-def test_the_table_has_a_line_for_each_method(result, capsys):
+def test_the_table_of_levels_has_the_test_main_and_the_dial_beside_the_target(result, capsys):
     print_rankers(result)
     printed = capsys.readouterr().out
+    table = printed[printed.index("hypervolume with main at equal mean main scores") :].splitlines()
+    (heads,) = (line for line in table if "target main" in line)
+    targets = [level["target_main"] for level in next(iter(result["methods"].values()))["main_levels"]]
+    assert [cell.strip() for cell in heads.split("┃")[2:-1]] == [f"target main {target:.3f}" for target in targets]
     for name in METHODS:
-        assert f"{name}, hypervolume with main at a mean main score: " in printed
+        (row,) = (line for line in table if line.startswith(f"│ {name} "))
+        cells = [cell.strip() for cell in row.split("│")[2:-1]]
+        for cell, level in zip(cells, result["methods"][name]["main_levels"], strict=True):
+            dial = f"c {level['scale']:.3g}" if level["main_share"] is None else f"λ {level['main_share']:.3g}"
+            assert cell == f"{four_digits(level['hypervolume_with_main'])}, main {level['main']:.3f}, {dial}"
 
 
 def test_a_beta_that_expected_gains_do_not_use_is_told():

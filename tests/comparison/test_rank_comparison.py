@@ -511,13 +511,26 @@ def test_the_command_writes_a_comparison_and_a_picture(generated, tmp_path, comm
     for one in written["methods"].values():
         assert keys <= set(one)
         assert 0 < one["oracle"]["fraction"] < 1.2
+    gains = [name for name, one in written["methods"].items() if one["attainable_by"] != "closed form"]
+    assert gains == ["hyperdpo", "hyperdpo:gain"]
+    table = done.out[done.out.index("fraction of the attainable") :].splitlines()
+    (heads,) = (line for line in table if "closed form" in line)
+    assert [cell.strip() for cell in heads.split("┃")[2:-1]] == [
+        "order by expected gains, at the own share",
+        "closed form",
+    ]
+    for name, one in written["methods"].items():
+        row = next(line for line in table if line.startswith(f"│ {name} "))
+        cells = [cell.strip() for cell in row.split("│")[2:-1]]
+        shown = f"{one['oracle']['fraction']:.1%}, {one['oracle']['fraction_with_main']:.1%}"
+        assert cells == ([shown, ""] if name in gains else ["", shown])
     assert written["methods"]["hyperdpo:paper"]["settings"]["training"]["weights_per"] == "batch"
 
 
 def test_a_lightgbm_base_from_the_command_line(generated, tmp_path, command):
     """It is trained once, is found again, and is the base that the same scores in a file are."""
     pytest.importorskip("lightgbm")
-    from hyperdpo.ranking.gbdt import GbdtModel
+    from hyperdpo.ranking.gbdt_model import GbdtModel
 
     out = tmp_path / "c"
     chosen = [generated[0], "--preset", "mslr", "--objectives", ",".join(CLICKS), "--cpu", *TINY_OPTIONS]

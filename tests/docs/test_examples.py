@@ -45,7 +45,7 @@ NOT_RUN = {
     "hyperdpo experiment table2": "a model by its name on the hub; test_running_language.py runs every experiment",
     "hyperdpo serve": "a server; test_serving_examples.py starts it",
     "hyperdpo explore": "a server; tests/explorer starts it",
-    "curl": "asks a server; test_serving_examples.py does",
+    "curl": "asks a server; test_serving_examples.py and test_export_gguf.py do",
     "hyperdpo rank score demo/run DATA": "what choose printed; test_choosing.py runs what it prints",
 }
 
@@ -175,6 +175,10 @@ def test_the_python_of_a_page_runs(page: Path, place: Path) -> None:
     if page.stem == "serving":
         assert main(["export", "run", "--out", "ranker.onnx"]) == 0
         assert main(["export", "aligned", "--out", "adapter", "--weights", ".3,.7", "--format", "peft"]) == 0
+    if page.stem == "dial":
+        fit = ["align", "fit", "preferences.jsonl", "--model", "path/or/hub-name", "--out", "portable", "--portable"]
+        assert main([*fit, *ALIGN]) == 0
+        assert main(["export", "portable", "--out", "dial", "--format", "vertices"]) == 0
     names = PREPARED.get(page.stem, dict)()
     for language, text in blocks(page):
         if language == "python" and not any(words in text for words in NOT_EXECUTED):

@@ -24,7 +24,8 @@ MSLR = build_config(preset="mslr")
 
 def test_there_is_an_experiment_for_every_table_and_figure_of_the_paper() -> None:
     ranking = ("2a", "2b", "6a", "6b", "6c", "9a", "9b", "10a", "10b", "11", "12", "13")
-    language = ("table2", "figure4", "figure5", "figure7", "stories")
+    real = ("real", "real-pair2", "real-triple", "real-labels")
+    language = ("table2", "figure4", "figure5", "figure7", "stories", *real)
     assert language == LANGUAGE
     assert set(EXPERIMENTS) == {*(f"figure{n}" for n in ranking), "table1", "oracle", "objectives", "groups", *language}
 

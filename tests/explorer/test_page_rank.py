@@ -168,6 +168,40 @@ def test_numbers_can_be_typed_for_weights_scale_and_temperatures(rank_page, offl
     )
 
 
+def test_the_main_share_moves_the_list_the_point_the_front_and_what_is_copied(browser, fitted, generated):
+    run = RankRun.load(fitted)
+    part = run.part(read_table(generated[0]), "validation")[1]
+    own = run.ranker.main_share
+    with served(fitted, generated[0]) as url, looking(browser, url) as looked:
+        looked.open("table.list")
+        page = looked.page
+        assert not page.get_by_text("temperatures β").count()
+        assert float(number(page, "main share").input_value()) == own
+        assert json.loads(snippet(page, "JSON"))["main_share"] == own
+        slide(page, "main share", 0.8)
+        wait_until(lambda: float(number(page, "main share").input_value()) > 0.7, "the box follows the slider")
+
+        def settled() -> bool:
+            share = json.loads(snippet(page, "JSON"))["main_share"]
+            wanted = expected((run, part), 0, [0.5, 0.5], main_share=share)[0]
+            return float(number(page, "main share").input_value()) == share and order(page) == wanted
+
+        wait_until(settled, "the list at the slider's share")
+        share = json.loads(snippet(page, "JSON"))["main_share"]
+        assert f"--main-share {share:g}" in snippet(page, "Command line")
+        assert f"main_share={share:g}" in snippet(page, "Python")
+        whole = run.front(run.examples(part), weight_grid(2, 21), [1.0], main_share=share)
+        wait_until(lambda: current(page) == pytest.approx(whole.metrics[10], abs=1e-6), "the point in the figure")
+        drawn = f"{TRACE}[0].x"
+        wait_until(lambda: page.evaluate(drawn) == pytest.approx(whole.metrics[:, 0], abs=1e-6), "the front there")
+        assert looked.errors == []
+
+
+def test_a_ranker_without_a_share_has_no_slider_for_it(shared_page):
+    assert shared_page.page.get_by_role("slider", name="main share").count() == 0
+    assert "main_share" not in json.loads(snippet(shared_page.page, "JSON"))
+
+
 def test_what_cannot_be_is_put_right(shared_page):
     page = shared_page.page
     number(page, "scale").fill("1000")
@@ -307,18 +341,3 @@ def test_a_clicked_document_says_why_it_is_there(rank_page, offline):
     page.locator("[data-part=list0] tr[data-row]").first.focus()
     page.keyboard.press("Enter")
     wait_until(lambda: "at place 1" in why.inner_text(), "the first document, by the keyboard")
-
-
-def test_a_page_of_expected_gains_ranks_as_the_run_does(browser, fitted, generated):
-    run = RankRun.load(fitted)
-    part = run.part(read_table(generated[0]), "validation")[1]
-    one = Part(part.table, part.groups[[0]])
-    with served(fitted, generated[0]) as url, looking(browser, url) as looked:
-        looked.open("table.list")
-        number(looked.page, f"weight of {CLICKS[0]}").fill("0.2")
-        looked.page.keyboard.press("Tab")
-        scores = run.score(one, [0.2, 0.8])
-        expected = (one.rows()[np.argsort(-scores, kind="stable")] + 1).tolist()
-        wait_until(lambda: order(looked.page) == expected[: len(order(looked.page))], "the run's order")
-        assert not looked.page.get_by_text("temperatures β").count()
-        assert looked.errors == []

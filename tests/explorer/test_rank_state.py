@@ -62,7 +62,7 @@ def test_metrics_of_all_groups_are_those_of_the_front(explorer):
 
 
 def test_a_front_goes_over_all_weights(explorer):
-    front = explorer.front(explorer.betas)
+    front = explorer.front()
     assert len(front.points) == 21
     assert {p.scale for p in front.points} == {1.0}
     assert front.points[0].weights == (1, 0)
@@ -178,6 +178,25 @@ def test_a_run_with_trees_is_explored_as_it_scores(trees):
         assert here == pytest.approx([*front.metrics[0], front.main[0]], abs=1e-5, nan_ok=True)
     assert trees.temperature_range is None
     assert trees.front().values.shape == (21, 3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.9])
+def test_the_share_of_a_point_moves_lists_metrics_and_front(trees, share):
+    own = trees.run.ranker.main_share
+    assert trees.start().main_share == own != share
+    point = replace(trees.start(), weights=(0.3, 0.7), main_share=share)
+    part = Part(trees.part.table, trees.part.groups[[1]])
+    rows, _, _ = trees.list_view(1, point, None)
+    scores = trees.run.score(part, point.weights, main_share=share)
+    assert [row.score for row in rows] == pytest.approx(np.sort(scores)[::-1], abs=1e-4)
+    examples = trees.run.examples(trees.part)
+    whole = trees.run.front(examples, [point.weights], [1.0], main_share=share)
+    assert trees.at(point) == pytest.approx([*whole.metrics[0], whole.main[0]], abs=1e-5)
+    assert trees.here(point)[0] == pytest.approx(trees.at(point))
+    front = trees.front(point)
+    assert {one.main_share for one in front.points} == {share}
+    assert front.values[4] == pytest.approx(trees.at(replace(point, weights=front.points[4].weights)), abs=1e-6)
+    assert not np.allclose(front.values, trees.front().values)
 
 
 def test_an_explanation_names_neighbours_parts_and_features(trees):

@@ -10,16 +10,14 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
+from helpers import fit_generated
 
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.components import component_names, components
-from hyperdpo.ranking.config import build_config
-from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
-from hyperdpo.ranking.training import make_accelerator
 
 KINDS = {
     "product": {"mixture": {"form": "product"}},
@@ -37,13 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(data: Path) -> dict[str, RankRun]:
-    found = {}
-    for kind, own in KINDS.items():
-        quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}}
-        quick |= {"training": {"epochs": 2}, "base_training": {"epochs": 1}}
-        settings = build_config(preset="mslr", objectives=["query_url_clicks", "quality"], overrides={**quick, **own})
-        found[kind] = fit_run(settings, split_table(read_table(data), settings), make_accelerator("no", cpu=True))
-    return found
+    return {kind: fit_generated(data, own) for kind, own in KINDS.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import pytest
+from helpers import fit_generated
 
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
@@ -15,13 +16,10 @@ from hyperdpo.data.synthetic import generate
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json
 from hyperdpo.ranking.components import components
-from hyperdpo.ranking.config import build_config
 from hyperdpo.ranking.explain import explain, group_of
 from hyperdpo.ranking.explanation import Explanation
-from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.run_files import TREES
-from hyperdpo.ranking.training import make_accelerator
 
 TREE_SETTINGS = {"trees": 5, "threads": 1, "loss": "cross_entropy"}
 KINDS = {
@@ -31,7 +29,7 @@ KINDS = {
     "blend": {"mixture": {"form": "gain"}, "scorer": {"kind": "blend", "width": 8}, "gbdt": TREE_SETTINGS},
 }
 #: Three objectives for a line of weights that is not an edge.
-OBJECTIVES = {"product": ["query_url_clicks", "quality", "quality2"]}
+OBJECTIVES = {"product": ("query_url_clicks", "quality", "quality2")}
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(data: Path) -> dict[str, RankRun]:
-    found = {}
-    for kind, own in KINDS.items():
-        quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}}
-        quick |= {"training": {"epochs": 2}, "base_training": {"epochs": 1}}
-        names = OBJECTIVES.get(kind, ["query_url_clicks", "quality"])
-        settings = build_config(preset="mslr", objectives=names, overrides={**quick, **own})
-        found[kind] = fit_run(settings, split_table(read_table(data), settings), make_accelerator("no", cpu=True))
+    found = {kind: fit_generated(data, own, *OBJECTIVES.get(kind, ())) for kind, own in KINDS.items()}
     # Every column has something of each source, whatever so few groups would choose.
     found["blend"].ranker.use(tree_weight=0.5, learned_main=0.5)
     found["gbdt"].ranker.use(learned_main=0.5)

@@ -13,6 +13,7 @@ import pytest
 from accelerate import Accelerator
 from helpers import (
     CLICKS,
+    TINY_OPTIONS,
     Killed,
     cpu,
     fit_toy,
@@ -30,6 +31,7 @@ from helpers import (
 
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.base_scores import BaseSource
+from hyperdpo.ranking.config import merged
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.ranking.training import learning_rate
@@ -211,16 +213,40 @@ def test_a_checkpoint_of_other_base_scores_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 200, -1], ids=lambda n: f"{n} bytes")
-def test_a_truncated_checkpoint_is_refused(interrupted, keep):
+def test_a_truncated_checkpoint_is_passed_over(interrupted, uninterrupted, keep):
     path = interrupted / "checkpoints" / "ranker.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.warns(UserWarning, match="base: resumed"), pytest.raises(InputError) as error:
-        fit_toy(out=interrupted, **KILLED)
-    assert is_one_line(error.value, str(path), "truncated")
+    with (
+        pytest.warns(UserWarning, match="base: resumed"),
+        pytest.warns(UserWarning, match=r"ranker: .*ranker\.safetensors: .*; passed over, this training begins again"),
+    ):
+        assert_resumes(interrupted, uninterrupted)
 
 
-def test_the_command_line_refuses_a_truncated_checkpoint_in_one_line(generated, tmp_path, command):
+def test_the_command_line_notes_a_checkpoint_that_it_passes_over(generated, tmp_path, command):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "base.safetensors").write_bytes(b"\x10\0\0\0")
-    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", "--preset", "mslr", "--cpu")
-    assert found.refused("base.safetensors", "truncated")
+    options = ["--preset", "mslr", "--cpu", "--objectives", ",".join(CLICKS), *TINY_OPTIONS]
+    found = command("rank", "fit", generated[0], "--out", tmp_path / "run", *options)
+    assert found.code == 0, found.err
+    lines = [line for line in found.err.splitlines() if "base.safetensors" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("hyperdpo: note: base: ")
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: text.replace("tree", "shrub")])
+def test_kept_trees_that_cannot_be_read_are_trained_again(tmp_path, monkeypatch, capsys, damage):
+    pytest.importorskip("lightgbm")
+    settings = merged(KILLED, {"scorer": {"kind": "blend"}, "parametrization": "mixture", "gbdt": {"trees": 3}})
+    settings["mixture"] = {"form": "gain", "members": 1}
+    whole = fit_toy(out=tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        raise_at(patch, Accelerator, "backward", 25)
+        with pytest.raises(Killed):
+            fit_toy(out=tmp_path / "run", **settings)
+    kept = tmp_path / "run" / "checkpoints" / "ranker.trees.json"
+    kept.write_text(damage(kept.read_text()))
+    again = fit_toy(out=tmp_path / "run", **settings)
+    assert "ranker.trees.json: kept trees cannot be read" in capsys.readouterr().err
+    assert same_tensors(weights_of(again), weights_of(whole))
+    assert again.ranker.trees.texts == whole.ranker.trees.texts

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import fit_toy
-from tiny_models import tiny_base, tiny_model
-from toy_preferences import words_tokenizer
+from helpers import fit_generated, fit_toy
+from tiny_models import randomise, tiny_base, tiny_model
+from toy_preferences import toy_place, words_tokenizer
+
+from hyperdpo.alignment.run import AlignRun
+from hyperdpo.cli import main
+from hyperdpo.data.synthetic import generate
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,27 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("rank") / "run"
     fit_toy(out=out)
     return out
+
+
+#: Settings of the runs of :func:`forms`.
+FORMS: dict[str, dict[str, Any]] = {
+    "gain": {"mixture": {"form": "gain"}},
+    "product": {"mixture": {"form": "product"}},
+    "powers": {"mixture": {"form": "product", "power": 0.5}},
+}
+
+
+@pytest.fixture(scope="session")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``data.txt`` of 20 queries, the runs of :data:`FORMS`, and their graphs ``FORM.onnx``; not to be changed."""
+    from hyperdpo.serving.export.ranker import exported_ranker
+
+    place = tmp_path_factory.mktemp("forms")
+    generate(place / "data.txt", 20, seed=9)
+    for name, own in FORMS.items():
+        run = fit_generated(place / "data.txt", own, out=place / name)
+        (place / f"{name}.onnx").write_bytes(exported_ranker(run)[0])
+    return place
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +54,19 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base.config.name_or_path = str(place / "base")
     tiny_model(base=base).save_pretrained(place / "adapter")
     return place / "adapter"
+
+
+@pytest.fixture(scope="session")
+def portable_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of ``align fit --portable``, objectives low and high, whose adapter has large values. Not to be changed."""
+    place = toy_place(tmp_path_factory.mktemp("portable"))
+    fit = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", place / "run", "--portable"]
+    options = ["--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=16"]
+    assert main([str(one) for one in (*fit, *options)]) == 0
+    run = AlignRun.load(place / "run")
+    randomise(run.model)
+    run.save(place / "run")
+    return place / "run"
 
 
 @pytest.fixture(scope="session")

@@ -11,21 +11,26 @@ from typing import Any
 import uvicorn
 from helpers import free_port
 
+from hyperdpo.serving.server.app import Server
+from hyperdpo.serving.server.process import configuration
+
 
 @contextlib.contextmanager
-def running(app: Any) -> Iterator[str]:
-    """A real server in a thread; its URL."""
+def running(app: Any, server: Server | None = None, *, access_log: bool = False) -> Iterator[str]:
+    """A real server in a thread, with the connections of ``hyperdpo serve``; its URL."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="on"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    config = configuration(app, server or Server(), grace=0, access_log=access_log)
+    config.port = port
+    process = uvicorn.Server(config)
+    thread = threading.Thread(target=process.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
-    while not server.started:
+    while not process.started:
         assert time.monotonic() < deadline
         assert thread.is_alive()
         time.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = True
+        process.should_exit = True
         thread.join(30)

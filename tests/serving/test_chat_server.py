@@ -35,7 +35,7 @@ def alone(adapter: Path) -> ConditionedLM:
 @pytest.fixture(scope="module")
 def served(language: LanguageModel) -> Iterator[tuple[str, Server]]:
     server = Server()
-    with running(chat_app(language, server, TextLimits())) as url:
+    with running(chat_app(language, server, TextLimits()), server) as url:
         yield url, server
 
 
@@ -332,7 +332,7 @@ def test_a_client_that_leaves_gives_its_row_back(language: LanguageModel) -> Non
     server = Server()
     asked = {"prompt": "w3", "weights": [1, 0], "max_tokens": 1024, "temperature": 0}
     with (
-        running(chat_app(language, server, TextLimits(max_batch=1))) as url,
+        running(chat_app(language, server, TextLimits(max_batch=1)), server) as url,
         httpx.Client(base_url=url, timeout=60) as http,
     ):
         for stream in (True, False):

@@ -110,7 +110,7 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
 
 
 def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_compared", lambda *_: (0.5, 20.0))
+    monkeypatch.setattr(module, "compared", lambda *_: (0.5, 20.0))
     message = refusal(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")
     assert is_one_line(message, "logits differ", "0.5", "nothing was written", "--format peft")
     assert not list(tmp_path.iterdir())
@@ -121,7 +121,7 @@ def test_a_margin_that_the_file_does_not_show_is_not_claimed(tmp_path, monkeypat
     written = export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")  # of random weights: there is no margin
     assert written.metadata["virtual_token_margin"] is None
     for shown, kept in ((20.0, 20.0), (50.0, 40.0), (9.0, None)):
-        monkeypatch.setattr(module, "_compared", lambda *_, shown=shown: (0.0, shown))
+        monkeypatch.setattr(module, "compared", lambda *_, shown=shown: (0.0, shown))
         written = export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out", overwrite=True)
         assert written.metadata["virtual_token_margin"] == kept
 

@@ -18,53 +18,31 @@ from test_malformed import ask, broken
 from hyperdpo.core.point import Point
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
-from hyperdpo.data.synthetic import generate
 from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.components import component_names, components
-from hyperdpo.ranking.config import build_config
-from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
-from hyperdpo.ranking.training import make_accelerator
-from hyperdpo.serving.export.ranker import exported_ranker
 from hyperdpo.serving.server.app import Server
 from hyperdpo.serving.server.rank_api import rank_app
 from hyperdpo.serving.server.rank_model import RankModel
 from hyperdpo.serving.server.rank_schema import RankLimits
 
-FORMS = {"gain": {"form": "gain"}, "product": {"form": "product"}, "powers": {"form": "product", "power": 0.5}}
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``data.txt``, the runs of :data:`FORMS`, and their graphs ``FORM.onnx``."""
-    place = tmp_path_factory.mktemp("components")
-    generate(place / "data.txt", 20, seed=9)
-    for name, form in FORMS.items():
-        quick = {"scorer": {"width": 8}, "base_scorer": {"width": 8}, "mixture": form}
-        quick |= {"training": {"epochs": 1}, "base_training": {"epochs": 1}}
-        config = build_config(preset="mslr", objectives=["query_url_clicks", "quality"], overrides=quick)
-        parts = split_table(read_table(place / "data.txt"), config)
-        run = fit_run(config, parts, make_accelerator("no", cpu=True), out=place / name)
-        (place / f"{name}.onnx").write_bytes(exported_ranker(run)[0])
-    return place
-
-
-def some_list(place: Path, run: RankRun, group: int) -> tuple[np.ndarray, Part]:
-    part = Part(read_table(place / "data.txt"), np.array([group]))
+def some_list(forms: Path, run: RankRun, group: int) -> tuple[np.ndarray, Part]:
+    part = Part(read_table(forms / "data.txt"), np.array([group]))
     return column_values(part, run.transform.columns), part
 
 
 @pytest.mark.parametrize("form", ["gain", "product"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
-def test_the_graph_has_the_components_of_the_run_beside_its_scores(place, form, scale) -> None:
-    run, session = RankRun.load(place / form), onnxruntime.InferenceSession(place / f"{form}.onnx")
+def test_the_graph_has_the_components_of_the_run_beside_its_scores(forms, form, scale) -> None:
+    run, session = RankRun.load(forms / form), onnxruntime.InferenceSession(forms / f"{form}.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
     names = component_names(run)
     assert [one.name for one in session.get_outputs()] == ["scores", "components"]
     assert json.loads(metadata["components"]) == list(names)
     assert json.loads(metadata["outputs"])["components"] == ["batch", "items", len(names)]
-    (first, one), (second, other) = some_list(place, run, 0), some_list(place, run, 1)
+    (first, one), (second, other) = some_list(forms, run, 0), some_list(forms, run, 1)
     longest = max(len(first), len(second))
     given: dict[str, Any] = {
         "features": np.full((2, longest, first.shape[1]), np.nan, np.float32),
@@ -82,18 +60,18 @@ def test_the_graph_has_the_components_of_the_run_beside_its_scores(place, form, 
     assert not found[~given["mask"]].any()
 
 
-def test_a_graph_without_components_has_scores_alone(place) -> None:
-    session = onnxruntime.InferenceSession(place / "powers.onnx")
+def test_a_graph_without_components_has_scores_alone(forms) -> None:
+    session = onnxruntime.InferenceSession(forms / "powers.onnx")
     assert [one.name for one in session.get_outputs()] == ["scores"]
     assert "components" not in session.get_modelmeta().custom_metadata_map
 
 
 @pytest.mark.parametrize("form", ["gain", "product"])
 @pytest.mark.parametrize("source", ["graph", "torch"])
-def test_requests_get_named_columns_whose_sum_ranks_as_rank_does(place, form, source) -> None:
-    run = RankRun.load(place / form)
-    model = RankModel.load(place / f"{form}.onnx") if source == "graph" else RankModel.load(place / form, "torch")
-    (first, one), (second, other) = some_list(place, run, 0), some_list(place, run, 1)
+def test_requests_get_named_columns_whose_sum_ranks_as_rank_does(forms, form, source) -> None:
+    run = RankRun.load(forms / form)
+    model = RankModel.load(forms / f"{form}.onnx") if source == "graph" else RankModel.load(forms / form, "torch")
+    (first, one), (second, other) = some_list(forms, run, 0), some_list(forms, run, 1)
     lists = [
         {"features": first.tolist(), "scale": 2, "ids": [f"d{i}" for i in range(len(first))]},
         {"features": second.tolist()},
@@ -119,9 +97,9 @@ def test_requests_get_named_columns_whose_sum_ranks_as_rank_does(place, form, so
     assert np.diff(falling).max() < 1e-6
 
 
-def test_what_has_no_meaning_for_columns_is_refused_in_one_line(place) -> None:
-    features = some_list(place, RankRun.load(place / "gain"), 0)[0].tolist()
-    with TestClient(rank_app(RankModel.load(place / "gain.onnx"), Server(), RankLimits())) as client:
+def test_what_has_no_meaning_for_columns_is_refused_in_one_line(forms) -> None:
+    features = some_list(forms, RankRun.load(forms / "gain"), 0)[0].tolist()
+    with TestClient(rank_app(RankModel.load(forms / "gain.onnx"), Server(), RankLimits())) as client:
         for name, value in (("weights", [0.5, 0.5]), ("main_share", 0.2), ("temperatures", [1, 1]), ("scale", 0)):
             refused = client.post("/components", json={"features": features, name: value})
             assert refused.status_code == 422
@@ -133,18 +111,18 @@ def test_what_has_no_meaning_for_columns_is_refused_in_one_line(place) -> None:
         assert document["paths"]["/components"]["post"]["responses"]["200"]
 
 
-def test_a_ranker_without_components_says_so(place) -> None:
-    with TestClient(rank_app(RankModel.load(place / "powers.onnx"), Server(), RankLimits())) as client:
-        features = some_list(place, RankRun.load(place / "powers"), 0)[0].tolist()
+def test_a_ranker_without_components_says_so(forms) -> None:
+    with TestClient(rank_app(RankModel.load(forms / "powers.onnx"), Server(), RankLimits())) as client:
+        features = some_list(forms, RankRun.load(forms / "powers"), 0)[0].tolist()
         refused = client.post("/components", json={"features": features})
         assert refused.status_code == 422
         assert "components: this ranker has none" in refused.json()["detail"]
         assert "/components" not in client.get("/openapi.json").json()["paths"]
 
 
-def test_different_temperatures_of_the_server_are_refused(place) -> None:
-    model = RankModel.load(place / "product", "torch")
-    features = some_list(place, RankRun.load(place / "product"), 0)[0]
+def test_different_temperatures_of_the_server_are_refused(forms) -> None:
+    model = RankModel.load(forms / "product", "torch")
+    features = some_list(forms, RankRun.load(forms / "product"), 0)[0]
     with pytest.raises(InputError, match="only equal β"):
         model.prepare_components(features, Point(temperatures=(1.0, 0.5)), None)
     doubled = model.score([model.prepare_components(features, Point(temperatures=(2.0, 2.0)), None)])[0]
@@ -152,10 +130,10 @@ def test_different_temperatures_of_the_server_are_refused(place) -> None:
     np.testing.assert_allclose(doubled, base, rtol=1e-4, atol=1e-7)
 
 
-def test_malformed_bodies_leave_a_server_of_components_up(place) -> None:
-    features = some_list(place, RankRun.load(place / "gain"), 0)[0][:3].tolist()
+def test_malformed_bodies_leave_a_server_of_components_up(forms) -> None:
+    features = some_list(forms, RankRun.load(forms / "gain"), 0)[0][:3].tolist()
     good = {"groups": [{"features": features, "scale": 2.0, "ids": ["x", "y", 3]}, {"features": features}]}
-    app, rng, found = rank_app(RankModel.load(place / "gain.onnx"), Server(), RankLimits()), random.Random(0), []
+    app, rng, found = rank_app(RankModel.load(forms / "gain.onnx"), Server(), RankLimits()), random.Random(0), []
 
     async def every() -> None:
         for _ in range(600):

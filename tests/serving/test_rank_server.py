@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +11,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from fastapi.responses import JSONResponse
 from fastapi.testclient import TestClient
 from helpers import START, fit_toy, with_time_stamps
 from live_server import running
 
 from hyperdpo import HyperRanker
 from hyperdpo.core.point import Point
-from hyperdpo.serving.server.app import BODIES_HELD, BodyLimit, Server
-from hyperdpo.serving.server.errors import Refusal
+from hyperdpo.serving.server import rank_schema
+from hyperdpo.serving.server.app import Server
 from hyperdpo.serving.server.rank_api import rank_app
 from hyperdpo.serving.server.rank_engine import DIRECT_ITEMS
 from hyperdpo.serving.server.rank_model import BATCH_ITEMS, SHORTEST, ListToScore, RankModel, batches
@@ -51,7 +49,7 @@ def test_sixteen_clients_get_what_they_would_get_offline_one_by_one(rank_model: 
     rng = np.random.default_rng(0)
     requests = [[some_list(rng) for _ in range(int(rng.integers(1, 4)))] for _ in range(96)]
     server = Server()
-    with running(rank_app(rank_model, server, RankLimits())) as url, ThreadPoolExecutor(16) as pool:
+    with running(rank_app(rank_model, server, RankLimits()), server) as url, ThreadPoolExecutor(16) as pool:
         barrier = threading.Barrier(16)
 
         def ask(number: int) -> list[Any]:
@@ -289,8 +287,8 @@ def test_a_request_larger_than_the_queue_is_answered_where_nobody_else_waits(ran
 
 
 def test_a_server_without_a_key_answers_to_its_own_names_only(rank_model: RankModel) -> None:
-    app = rank_app(rank_model, Server(hosts=("127.0.0.1", "localhost", "::1")), RankLimits())
-    with TestClient(app) as http:
+    server = Server(hosts=("127.0.0.1", "localhost", "::1"))
+    with running(rank_app(rank_model, server, RankLimits()), server) as url:
         for name, status in (
             ("localhost:8000", 200),
             ("LOCALHOST", 200),
@@ -300,51 +298,11 @@ def test_a_server_without_a_key_answers_to_its_own_names_only(rank_model: RankMo
             ("localhost.evil.example:8000", 421),
             ("", 421),
         ):
-            assert http.get("/healthz", headers={"host": name}).status_code == status, name
-
-
-def test_bodies_have_a_limit_together() -> None:
-    """Connections that have sent nearly all of their bodies hold memory; further ones are told to come back."""
-    statuses: list[int] = []
-
-    async def everything() -> None:
-        released = asyncio.Event()
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            await receive()
-            await released.wait()
-            await JSONResponse({})(scope, receive, send)
-
-        limited = BodyLimit(app, Server(max_body=100), lambda refusal: JSONResponse({}, refusal.status))
-
-        async def ask(size: int, said: bool) -> None:
-            async def receive() -> Any:
-                return {"type": "http.request", "body": b" " * size, "more_body": False}
-
-            async def send(message: Any) -> None:
-                if "status" in message:
-                    statuses.append(message["status"])
-
-            headers = [(b"content-length", str(size).encode())] if said else []
-            scope = {"type": "http", "headers": headers, "method": "POST", "path": "/"}
-            try:
-                await limited(scope, receive, send)
-            except Refusal as refusal:  # the app's own handler answers it
-                statuses.append(refusal.status)
-
-        waiting = [asyncio.create_task(ask(100, bool(i % 2))) for i in range(BODIES_HELD)]
-        await asyncio.sleep(0.01)
-        for said in (True, False):
-            await ask(1, said)
-        assert statuses == [429, 429]
-        released.set()
-        await asyncio.gather(*waiting)
-        await ask(100, said=True)
-
-    # A thread of its own: a browser of other tests leaves an event loop running in this one.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, everything()).result(30)
-    assert statuses[2:] == [200] * (BODIES_HELD + 1)
+            answer = httpx.get(f"{url}/healthz", headers={"host": name})
+            assert answer.status_code == status, name
+            if status == 421:
+                expected = f"Host: found {name!r}; expected 127.0.0.1 or ::1 or localhost (--allow-host)"
+                assert answer.json() == {"detail": expected}
 
 
 def _waits(http: Any, count: int) -> bool:
@@ -407,3 +365,25 @@ def test_numbers_that_json_does_not_have_are_named(rank_model: RankModel) -> Non
             assert "JSON has no NaN or Infinity" in answer.json()["detail"]
         answer = http.post("/rank", content=b'{"features": [[1,', headers={"content-type": "application/json"})
         assert "NaN" not in answer.json()["detail"]
+
+
+def test_large_bodies_of_far_more_objects_than_any_list_are_not_parsed(
+    rank_model: RankModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty lists in 16 MiB would take 350 MiB."""
+    parsed: list[int] = []
+    real = rank_schema.parsed
+    monkeypatch.setattr(rank_schema, "parsed", lambda body, *more: parsed.append(len(body)) or real(body, *more))
+    kind = {"content-type": "application/json"}
+    with client(rank_model, limits=RankLimits(max_groups=20)) as http:
+        for part in (b"[],", b"{},", b"1,", b'"ab",'):
+            body = b'{"features": [' + part * (2 * 2**20 // len(part)) + b"[]]}"
+            answer = http.post("/rank", content=body, headers=kind)
+            assert answer.status_code == 422
+            assert "expected at most 20 groups of 1000 items with 6 features" in answer.json()["detail"]
+        assert parsed == []
+        # As large as a request may be, of numbers that are long, and a value that simdjson does not read.
+        rows = [[0.12345678901234567] * 6] * 999 + [[None] * 6]
+        answer = http.post("/rank", json={"groups": [{"features": rows, "weights": [1, 0]}] * 20})
+        assert answer.status_code == 200
+        assert parsed[0] > 2 * 2**20

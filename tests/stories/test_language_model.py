@@ -11,8 +11,8 @@ import torch
 from helpers import is_one_line, same_tensors
 
 from hyperdpo.errors import InputError
+from hyperdpo.scorers.text_measures import MEASURES, measure_texts
 from hyperdpo.stories.language_model import CONTEXT, build_tokenizer, demo_corpus, train_demo_lm
-from hyperdpo.stories.text_measures import MEASURES, measure_texts
 
 transformers = pytest.importorskip("transformers")
 

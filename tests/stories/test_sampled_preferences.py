@@ -11,6 +11,7 @@ import torch
 from helpers import is_one_line
 
 from hyperdpo.errors import InputError
+from hyperdpo.scorers.text_measures import measure
 from hyperdpo.stories.language_model import train_demo_lm
 from hyperdpo.stories.preferences import (
     DEFAULT_OBJECTIVES,
@@ -18,7 +19,6 @@ from hyperdpo.stories.preferences import (
     sample_prompts,
     sample_responses,
 )
-from hyperdpo.stories.text_measures import measure
 
 transformers = pytest.importorskip("transformers")
 
@@ -98,38 +98,27 @@ def test_prompts_begin_a_text(demo):
         assert prompt == prompt.strip() != ""
 
 
-def test_responses_follow_the_model_s_distribution_in_a_padded_batch():
-    """A model that knows one token only: prompts of any length, padded together, are answered by it."""
-    config = transformers.GPT2Config(
-        vocab_size=300, n_positions=64, n_embd=8, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=2
-    )
-    model, tokenizer = transformers.GPT2LMHeadModel(config), byte_tokenizer()
-    masks = []
-
-    def generate(ids, attention_mask, max_new_tokens, **kwargs):
-        masks.append(attention_mask)
-        assert ids[attention_mask == 0].eq(tokenizer.pad_token_id).all()
-        assert (attention_mask.diff(dim=1) >= 0).all()  # padding stands on the left
-        new = torch.full((len(ids), max_new_tokens), tokenizer.convert_tokens_to_ids("x"))
-        return torch.cat([ids, new], 1)
-
-    prompts = ["a.", "aaaaaa.", "aaa."]
-    found = sample_responses(
-        model, tokenizer, prompts, responses=2, tokens=4, generate=generate, selected=False, batch_size=6
-    )
-    # No end and no space: the last word may go on, so nothing is left of it.
-    assert found == [("", "")] * 3
-    assert masks[0].sum(1).tolist() == [3, 3, 5, 5, 8, 8]
-
-    with pytest.raises(InputError) as error:
-        sample_responses(model, tokenizer, prompts, responses=2, tokens=4, generate=generate, batch_size=6)
-    assert is_one_line(error.value, "prompt 1 ('a.')", "0 different responses", "expected 2")
-
-
-def test_sampling_as_it_comes_keeps_every_row(demo):
+def test_a_model_that_repeats_itself_is_told_so(demo, monkeypatch):
+    """Every response to one prompt is the same: there are no two different ones."""
     model, tokenizer = demo
-    found = sample_responses(model, tokenizer, ["One day, a"] * 2, responses=5, tokens=3, selected=False, seed=3)
-    assert [len(texts) for texts in found] == [5, 5]
+    full_stop = tokenizer(".", add_special_tokens=False)["input_ids"][-1:]
+    monkeypatch.setattr(
+        "hyperdpo.alignment.answers.decoded", lambda model, prompts, owner, *_: [full_stop] * len(owner)
+    )
+    with pytest.raises(InputError) as error:
+        sample_responses(model, tokenizer, ["One day, a"], responses=2, tokens=4, progress=False)
+    assert is_one_line(error.value, "prompt 1 ('One day, a')", "1 different responses", "expected 2")
+
+
+def test_responses_do_not_depend_on_other_prompts(demo):
+    model, tokenizer = demo
+    prompts = ["One day, a", "The", "Once upon a time there was"]
+    found = sample_responses(model, tokenizer, prompts, responses=2, tokens=8, seed=3, progress=False)
+    alone = [
+        sample_responses(model, tokenizer, [p], responses=2, tokens=8, seed=3, batch_size=2, progress=False)[0]
+        for p in prompts
+    ]
+    assert alone == found
     assert sample_responses(model, tokenizer, [], responses=2) == []
 
 
@@ -162,10 +151,3 @@ def test_default_objectives_tell_the_responses_of_a_real_model_apart(stories260k
     assert ((np.ptp(labels, axis=2) == 0).mean(0) < 0.2).all(), "few groups in which all responses tie"
     centred = labels - labels.mean(2, keepdims=True)
     assert abs(np.corrcoef(centred[:, 0].ravel(), centred[:, 1].ravel())[0, 1]) < 0.4
-
-
-def byte_tokenizer():
-    """One token per byte, and BOS before every text."""
-    from hyperdpo.stories.language_model import build_tokenizer
-
-    return build_tokenizer(["x"], 259)

@@ -1,15 +1,17 @@
-"""Base models: where they come from (a directory, or a name on the hub), and what is known of their tokens."""
+"""Base models: where they are (a directory, a GGUF file or a name on the hub), and what is known of their tokens."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from hyperdpo.alignment.gguf_models import gguf_file, load_gguf_model, load_gguf_tokenizer, origin_of_file
+from hyperdpo.alignment.model_settings import HOW
 from hyperdpo.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +40,9 @@ def check_base(base_model: str | PathLike[str]) -> None:
     if Path(name).exists():
         return
     if isinstance(base_model, PathLike) or not HUB_NAME.fullmatch(name):
-        raise InputError(f"base model {name}: no such directory; expected a local checkpoint or a hub name")
+        raise InputError(
+            f"base model {name}: no such directory; expected a local checkpoint, a GGUF file or a hub name"
+        )
     if isinstance(try_to_load_from_cache(name, CONFIG_NAME), str):
         return
     try:
@@ -54,16 +58,22 @@ def check_base(base_model: str | PathLike[str]) -> None:
 
 
 def load_base(base_model: Any, **model_settings: Any) -> Any:
-    """A transformers causal language model from its name or directory; a model is returned as it is.
+    """A transformers causal language model from its name, directory or GGUF file; a model is returned as it is.
+
+    Args:
+        base_model: also ``{"gguf_file": PATH}``, see :mod:`hyperdpo.alignment.gguf_models`.
 
     Raises:
         InputError: there is none.
     """
     if isinstance(base_model, nn.Module):
         return base_model
+    file = gguf_file(base_model)
+    if file is not None:
+        return load_gguf_model(file, **model_settings)
     from transformers import AutoModelForCausalLM
 
-    if not model_settings:  # such as revision or cache_dir: where to look is then another question
+    if set(model_settings) <= set(HOW):  # revision or cache_dir: where to look is then another question
         check_base(base_model)
     try:
         return AutoModelForCausalLM.from_pretrained(str(base_model), **model_settings)
@@ -72,17 +82,43 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
 
 
+def model_type_of(base_model: str | PathLike[str]) -> str:
+    """The architecture of a base, as transformers names it, from its name, directory or GGUF file.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoConfig
+
+    file = gguf_file(base_model)
+    try:
+        if file is not None:
+            origin_of_file(file)
+            return str(AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name).model_type)
+        return str(AutoConfig.from_pretrained(str(base_model)).model_type)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"base model {base_model}: no configuration there ({reason}); expected one") from None
+
+
 def tokenizer_of(model: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, or of its name or directory.
+    """The tokenizer of a model, or of its name, directory or GGUF file.
 
     Raises:
         InputError: there is none.
     """
     from transformers import AutoTokenizer
 
-    name = model if isinstance(model, str) else model.config._name_or_path
-    if isinstance(model, str):
-        check_base(model)
+    named = isinstance(model, str | PathLike | Mapping)
+    name = model if named else model.config._name_or_path
+    file = gguf_file(name)
+    if file is not None:
+        found: PreTrainedTokenizerBase = load_gguf_tokenizer(file)
+        return found
+    if named:
+        check_base(name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # those of the tokenizers library have no class of their own

@@ -17,18 +17,11 @@ from hyperdpo.alignment.hub import model_card, push_checkpoint
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError, one_line
-from hyperdpo.files import (
-    check_space,
-    put,
-    read_json,
-    read_tensors,
-    write_atomically,
-    writing,
-    written_into,
-)
+from hyperdpo.files import check_space, read_json, read_tensors, write_atomically, writing, written_into
 from hyperdpo.processes import is_first_process
 from hyperdpo.progress import note
 from hyperdpo.runs import check_listed, list_files
+from hyperdpo.writing import put
 
 if TYPE_CHECKING:
     from hyperdpo.alignment.training_config import HyperDPOConfig

@@ -16,6 +16,7 @@ from hyperdpo.options import (
     names_of,
     numbers_of,
     reading_options,
+    scorer_option,
     setting,
     settings_option,
     take_settings,
@@ -52,7 +53,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 
 @align.command("fit")
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint or a hub name.")
+@click.option("--model", help="A local checkpoint, a GGUF file or a hub name.  [default: `model` of --config]")
 @click.option("--out", type=PATH, required=True, help="Run directory; an interrupted run is resumed.")
 @click.option("--config", "config_file", type=PATH, help="YAML file; see docs/settings.md.")
 @click.option("--objectives", callback=names_of, metavar="A,B", help="Only these objectives, in this order.")
@@ -60,6 +61,11 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @setting("--epochs", float, "alignment.settings:EPOCHS", "Passes over the training groups.")
 @setting("--seed", int, "alignment.settings:SEED", "Seed of initialisation, order and sampled weights.")
 @settings_option("Any setting: training.learning_rate=1e-3.")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="An adapter that is Σ w_j times one plain LoRA per objective, for `export --format vertices` and gguf.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options
 @cpu_option
@@ -127,3 +133,128 @@ def align_front(**options: Any) -> None:
 def align_generate(**options: Any) -> None:
     """Continue prompts at any weights; all in one batch."""
     _commands().generate_command(**options)
+
+
+@align.command("sample")
+@click.argument("model")
+@click.option(
+    "--prompts-file",
+    type=PATH,
+    required=True,
+    help="JSONL, JSON or Parquet with a prompt in each row, a text or messages; or .txt with one per line.",
+)
+@click.option("--responses", type=int, default=4, show_default=True, help="Different answers to each prompt.")
+@scorer_option("none; at least one is needed")
+@click.option("--out", type=PATH, required=True, help="JSONL file to write; a stopped command is resumed.")
+@click.option("--system", metavar="TEXT", help="System message, for prompts that have none.")
+@click.option("--prompt-column", metavar="NAME", help="The column that holds the prompt.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="Pass over so many prompts.")
+@click.option("--max-new-tokens", type=int, default=128, show_default=True, help="The most tokens of an answer.")
+@click.option(
+    "--temperature", type=float, default=1.0, show_default=True, help="1 is the model's own distribution, as in (10)."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all answers.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Answers that are sampled at once.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT, and what was kept of a stopped command.")
+@cpu_option
+def align_sample(**options: Any) -> None:
+    """Sample answers of MODEL to prompts and score them: a preference set that `align fit` reads.
+
+    MODEL is a local checkpoint, a GGUF file or a hub name. Prompts go through its chat template, if it has one. The
+    answers to a prompt depend on the seed and the prompt, not on other prompts. An answer that ran into
+    --max-new-tokens is marked (truncated) and ends with its last whole word. Each --scorer makes an objective.
+    """
+    _commands()
+    from hyperdpo.alignment.sample_command import sample_command
+
+    sample_command(**options)
+
+
+@align.command("score")
+@click.argument("source", metavar="FILE", type=PATH)
+@scorer_option("none; at least one is needed")
+@click.option("--out", type=PATH, required=True, help="JSONL file to write.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT.")
+def align_score(**options: Any) -> None:
+    """Score the answers of FILE again: the same groups, with the labels of these scorers instead of their own.
+
+    FILE is in the layout `groups`, as `align sample` writes it.
+    """
+    _commands()
+    from hyperdpo.alignment.sample_command import score_command
+
+    score_command(**options)
+
+
+@align.command("improve")
+@click.argument("run_path", metavar="RUN", type=PATH)
+@click.option(
+    "--prompts-file",
+    type=PATH,
+    required=True,
+    help="JSONL, JSON or Parquet with a prompt in each row, a text or messages; or .txt with one per line.",
+)
+@scorer_option("those of the objectives' names, where there are such")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="0 only measures RUN. More than there are goes on.",
+)
+@click.option("--out", type=PATH, required=True, help="Directory of the rounds; a stopped command is resumed.")
+@click.option("--responses", type=int, default=4, show_default=True, help="Answers to each prompt in each round.")
+@click.option(
+    "--held-out",
+    type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Share of the prompts that are measured and not trained on.",
+)
+@click.option(
+    "--weights-per",
+    type=click.Choice(["answer", "prompt"]),
+    default="answer",
+    show_default=True,
+    help="Each answer is sampled at a w of its own, or the answers to a prompt share one.",
+)
+@click.option(
+    "--sample-from",
+    type=click.Choice(["model", "base"]),
+    default="model",
+    show_default=True,
+    help="base: as many answers of the base model instead, for comparison.",
+)
+@click.option("--data", type=PATH, help="Preferences to train on beside the answers; of RUN's own, the training part.")
+@click.option("--system", metavar="TEXT", help="System message, for prompts that have none.")
+@click.option("--prompt-column", metavar="NAME", help="The column that holds the prompt.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts.")
+@click.option("--max-new-tokens", type=int, default=128, show_default=True, help="The most tokens of an answer.")
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the answers.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all answers.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Answers that are sampled at once.")
+@click.option("--points", type=click.IntRange(min=2), default=5, show_default=True, help="Weightings measured.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Texts of each held-out prompt at each weighting.",
+)
+@settings_option("Settings of the trainings: training.learning_rate=1e-3. The others are those of RUN.")
+@click.option("--overwrite", is_flag=True, help="Remove the rounds in OUT.")
+@model_option
+@cpu_option
+def align_improve(**options: Any) -> None:
+    """Go on training RUN on answers of its own, in rounds: sample at drawn weights, score, train, measure.
+
+    Each round answers the prompts with the model of the round before, scores the answers, and trains the adapter
+    further on the answers of all rounds. The base stays. Every round is a run in OUT/round-K. A table and
+    OUT/rounds.json hold what its texts on held-out prompts score: mean inner product, hypervolume, mean scores at each
+    weighting.
+    """
+    _commands()
+    from hyperdpo.alignment.improve_command import improve_command
+
+    improve_command(overrides=take_settings(options, {}), **options)

@@ -15,15 +15,18 @@ from typing import Any, cast
 import click
 import numpy as np
 
+from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront
+from hyperdpo.alignment.gguf_models import origin_of
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import METRICS, RUN, AlignRun
 from hyperdpo.alignment.settings import TRAINING, settings_of
-from hyperdpo.alignment.sources import prepared, reading_of, refuse_other_settings
+from hyperdpo.alignment.sources import base_of, prepared, reading_of, refuse_other_settings
 from hyperdpo.alignment.tables import print_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.training_config import training_arguments
@@ -44,7 +47,7 @@ FIT = "fit.json"
 @writes_to("out")
 def fit_command(
     source: Path,
-    model: str,
+    model: str | None,
     out: Path,
     *,
     objectives: Sequence[str] | None = None,
@@ -54,10 +57,15 @@ def fit_command(
     prompt_column: str | None = None,
     ignore_columns: Sequence[str] | None = None,
     skip_invalid: bool = False,
+    portable: bool = False,
     cpu: bool = False,
     overwrite: bool = False,
 ) -> AlignRun:
-    """``hyperdpo align fit``."""
+    """``hyperdpo align fit``.
+
+    Args:
+        portable: the adapter is :meth:`~hyperdpo.alignment.settings.ConditioningConfig.portable`.
+    """
     disable_progress_bars_without_tty()
     # Checkpoints less than a second apart are in order by their number, too, which is all that this would say.
     logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
@@ -65,6 +73,7 @@ def fit_command(
     if (out / RUN).exists() and not overwrite:
         raise InputError(f"{out}: there is a finished run; expected another directory, or --overwrite")
     check_writable(out)
+    model = base_of(settings, model)
     reading = reading_of(settings, format, prompt_column, ignore_columns, skip_invalid)
     parts, described, chosen, _ = prepared(source, settings, objectives, reading)
     train, test = parts["train"], parts.get("test")
@@ -76,11 +85,19 @@ def fit_command(
     checkpoints = out / "checkpoints"
     args = training_arguments(checkpoints, {"disable_tqdm": not on_terminal(), **arguments})
     names = tuple(o.name for o in chosen)
-    conditioning = settings.conditioned(names)
+    conditioning = settings.portable(names) if portable else settings.conditioned(names)
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
-    trainer = HyperDPOTrainer(model, args, train, held_out, conditioning=conditioning, objectives=chosen)
+    trainer = HyperDPOTrainer(
+        load_base(model, **settings.model_settings.arguments()),
+        args,
+        train,
+        held_out,
+        tokenizer_of(model),
+        conditioning=conditioning,
+        objectives=chosen,
+    )
     if test:  # measured at the end: refused here, before anything is written
         with warnings.catch_warnings():  # said when it is measured
             warnings.simplefilter("ignore")
@@ -95,7 +112,7 @@ def fit_command(
         "conditioning": conditioning.to_dict(),
         "objectives": [asdict(o) for o in chosen],
         "data": described["fingerprint"],
-        "model": model,
+        "model": [model, asdict(settings.model_settings)] if settings.model_settings != ModelSettings() else model,
     }
     if trainer.is_world_process_zero():
         if overwrite:
@@ -120,7 +137,13 @@ def fit_command(
         tokenizer=trainer.processing_class,  # type: ignore[arg-type]
         objectives=trainer.objectives,
         data=described,
-        settings={"training": arguments, "base_model": model, "seed": args.seed},
+        settings={
+            "training": arguments,
+            "base_model": model,
+            "gguf_origin": origin_of(trainer.own_model),
+            "seed": args.seed,
+            "model_settings": asdict(settings.model_settings),
+        },
         limits=trainer.limits,
         metrics={
             "parameters": trainer.own_model.num_parameters(),
@@ -134,9 +157,9 @@ def fit_command(
             grid = weight_grid(len(names), max(5, len(names)))
             front = run.front(test, grid, device=str(trainer.args.device), show=True)
             run.metrics["test_front"] = front.to_dict()
-            print_front(front, counted(len(test), "held-out group"))
+            print_front(front, f"{counted(len(test), 'held-out group')}{run.base_note}")
         run.save(out)
-        click.echo(f"run: {out}; {run.metrics['parameters']:,} parameters, trained in {seconds:.1f} s")
+        click.echo(f"run: {out}; {run.metrics['parameters']:,} parameters, trained in {seconds:.1f} s{run.base_note}")
     return run
 
 
@@ -171,7 +194,7 @@ def front_command(
     name, part = run.part(preferences, split)
     use_free_cores()
     front = run.front(part, weight_grid(len(run.names), points), scales, device=best_device(cpu), show=True)
-    print_front(front, f"{counted(len(part), 'group')} ({name})")
+    print_front(front, f"{counted(len(part), 'group')} ({name}){run.base_note}")
     if out is not None:
         result = front.to_dict() | {
             "parameters": run.metrics["parameters"],

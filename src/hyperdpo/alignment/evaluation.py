@@ -19,6 +19,7 @@ from hyperdpo.alignment.collation import Collator, TokenGroup, labelled_of, toke
 from hyperdpo.alignment.model import Responses
 from hyperdpo.alignment.sampling import evaluation_mode
 from hyperdpo.core.control import linear_transformation
+from hyperdpo.core.loss_options import desensitised_scores
 from hyperdpo.core.losses import listnet_dpo_loss
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.errors import InputError
@@ -202,32 +203,64 @@ def group_scores(
     return found
 
 
-def row_logps(model: torch.nn.Module, batch: dict[str, Tensor], weights: Tensor | None = None) -> Tensor:
+def row_logps(
+    model: torch.nn.Module, batch: dict[str, Tensor], weights: Tensor | None = None, ld_alpha: float | None = None
+) -> Tensor:
     """(B,) summed log-probabilities of the responses of a batch, at (m,) or (B, m) weights, alike in a group.
+
+    Args:
+        ld_alpha: the scores are :func:`~hyperdpo.core.loss_options.desensitised_scores`; None: plain sums.
+    """
+    return row_scores(model, batch, weights, ld_alpha)[0]
+
+
+def row_scores(
+    model: torch.nn.Module, batch: dict[str, Tensor], weights: Tensor | None = None, ld_alpha: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """(B,) scores as of :func:`row_logps`, and the plain sums, which are the same without ``ld_alpha``.
 
     Prompts that the batch has apart are computed once for all their responses.
     """
+    inputs: dict[str, Any] = {"weights": weights}
+    if ld_alpha is not None:
+        inputs["shared_tokens"] = shared_tokens(batch)
     if "prompt_ids" in batch:
-        responses = Responses(batch["response_ids"], batch["response_mask"], batch["owner"])
-        own = weights if weights is None or weights.dim() == 1 else weights[batch["rows"][:, 0]]
-        inputs = {"input_ids": batch["prompt_ids"], "attention_mask": batch["prompt_mask"], "weights": own}
-        shared: Tensor = model(**inputs, responses=responses)["logps"]
-        return shared
-    found: Tensor = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        weights=weights,
-        completion_mask=batch["completion_mask"],
-    )["logps"]
+        inputs |= {"input_ids": batch["prompt_ids"], "attention_mask": batch["prompt_mask"]}
+        inputs["responses"] = Responses(batch["response_ids"], batch["response_mask"], batch["owner"])
+        if weights is not None and weights.dim() > 1:
+            inputs["weights"] = weights[batch["rows"][:, 0]]
+    else:
+        inputs |= {name: batch[name] for name in ("input_ids", "attention_mask", "completion_mask")}
+    found = model(**inputs)
+    if ld_alpha is None:
+        return found["logps"], found["logps"]
+    return desensitised_scores(found["logps"], found["tail_logps"], ld_alpha), found["logps"]
+
+
+def shared_tokens(batch: dict[str, Tensor]) -> Tensor:
+    """(B,): tokens of the shortest response of each row's group."""
+    rows, mask = batch["rows"], batch["mask"]
+    lengths = batch["completion_mask"].sum(1)
+    shortest = lengths[rows].masked_fill(~mask, batch["completion_mask"].shape[1]).amin(1, keepdim=True)
+    found = torch.empty_like(lengths)
+    found[rows[mask]] = shortest.expand_as(rows)[mask]
     return found
 
 
 def base_scores(
-    model: ConditionedLM, groups: Sequence[TokenGroup], pad_token_id: int, device: torch.device | str = "cpu"
+    model: ConditionedLM,
+    groups: Sequence[TokenGroup],
+    pad_token_id: int,
+    device: torch.device | str = "cpu",
+    ld_alpha: float | None = None,
 ) -> list[np.ndarray]:
     """(n,) scores of each group under the base: they do not depend on w, so once is enough."""
+
+    def score(batch: dict[str, Tensor]) -> Tensor:
+        return row_logps(model, batch, None, ld_alpha)
+
     with evaluation_mode(model), model.base_only(), progress_bar("base scores", len(groups), "groups") as update:
-        return group_scores(lambda batch: row_logps(model, batch), groups, pad_token_id, device, update=update)
+        return group_scores(score, groups, pad_token_id, device, update=update)
 
 
 def conditioned_scores(

@@ -12,6 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import PushInProgress
 
 from hyperdpo.alignment.bases import HUB_NAME
+from hyperdpo.alignment.gguf_models import described_origin, origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.objectives import Objective
 
@@ -38,7 +39,8 @@ def model_card(
     names = ", ".join(o.name for o in objectives)
     base = str(metadata.pop("base_model", None) or getattr(model.config, "_name_or_path", "") or "")
     known = bool(HUB_NAME.fullmatch(base)) and not Path(base).exists()
-    shown = base if known else "a local model"
+    origin = described_origin(origin_of(model))
+    shown = base if known else f"a model that was {origin}" if origin else "a local model"
     more = [tags] if isinstance(tags, str) else list(tags or ())
     head = ModelCardData(
         base_model=base if known else None,

@@ -17,14 +17,15 @@ from hyperdpo.errors import InputError
 CHUNK_LOGITS = 1 << 24
 
 
-def sequence_logps(
+def logps_and_tails(
     states: Tensor,
     input_ids: Tensor,
     completion_mask: Tensor,
     head: Callable[[Tensor], Tensor],
     *,
+    shared_tokens: Tensor | None = None,
     chunk_tokens: int | None = None,
-) -> Tensor:
+) -> dict[str, Tensor]:
     """log p(response | prompt), the sum over the response's tokens, for each row.
 
     Logits are computed for response tokens only, a few at a time. The gradient with respect to the hidden states is
@@ -37,10 +38,11 @@ def sequence_logps(
         input_ids: (B, T).
         completion_mask: (B, T), 1 on the response's tokens, its end included.
         head: hidden states (N, d) -> logits (N, V), such as an :class:`OutputHead`.
+        shared_tokens: (B,), the length of the shortest response of a row's group; the rest of a response is its tail.
         chunk_tokens: tokens at a time; by default as many as make 16 million logits.
 
     Returns:
-        (B,) float32.
+        ``logps``, (B,) float32, and if ``shared_tokens`` are given ``tail_logps``, (B,), the sums over the tails.
 
     Raises:
         InputError: a row's first token is part of a response: nothing predicts it.
@@ -59,7 +61,17 @@ def sequence_logps(
         parts = zip(chosen.split(size), targets.split(size), strict=True)
         nothing = chosen.new_zeros(0, dtype=torch.float32)
         values = torch.cat([nothing, *(_token_logps(some, ids, head) for some, ids in parts)])
-    return values.new_zeros(len(input_ids)).index_add(0, rows, values)
+    none = values.new_zeros(len(input_ids))
+    found = {"logps": none.index_add(0, rows, values)}
+    if shared_tokens is not None:
+        beyond = mask.cumsum(1)[rows, places + 1] > shared_tokens[rows]
+        found["tail_logps"] = none.index_add(0, rows, values * beyond)
+    return found
+
+
+def sequence_logps(*inputs: Any, chunk_tokens: int | None = None) -> Tensor:
+    """(B,): what :func:`logps_and_tails` gives as ``logps``, for the same arguments."""
+    return logps_and_tails(*inputs, chunk_tokens=chunk_tokens)["logps"]
 
 
 class OutputHead:

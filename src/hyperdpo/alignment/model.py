@@ -32,7 +32,7 @@ from hyperdpo.alignment.conditioned_lora import (
 )
 from hyperdpo.alignment.conditioning import ConditioningConfig, Weights, weight_rows
 from hyperdpo.alignment.generation import generate
-from hyperdpo.alignment.logps import OutputHead, sequence_logps
+from hyperdpo.alignment.logps import OutputHead, logps_and_tails
 from hyperdpo.alignment.prompt import HyperPrompt, beginning_prefix, vocabulary_prefix
 from hyperdpo.errors import InputError
 
@@ -74,9 +74,10 @@ class Responses:
 
 @dataclass
 class LogpsOutput(ModelOutput):
-    """The output for a ``completion_mask``: ``logps`` (B,) float32."""
+    """The output for a ``completion_mask``: ``logps`` (B,) float32, and ``tail_logps`` for ``shared_tokens``."""
 
     logps: Tensor | None = None
+    tail_logps: Tensor | None = None
 
 
 class ConditionedLM(BaseInterface):
@@ -183,6 +184,7 @@ class ConditionedLM(BaseInterface):
         position_ids: Tensor | None = None,
         completion_mask: Tensor | None = None,
         responses: Responses | None = None,
+        shared_tokens: Tensor | None = None,
         **settings: Any,
     ) -> Any:
         """The model's output at the weights of each row.
@@ -196,6 +198,7 @@ class ConditionedLM(BaseInterface):
                 :class:`LogpsOutput`: the responses' log-probabilities, made without a whole batch's logits.
             responses: of prompts ``input_ids`` (G, T), padded on the right, each with its own weights; then the output
                 is a :class:`LogpsOutput`, and a prompt is computed once for all its responses.
+            shared_tokens: as of :func:`~hyperdpo.alignment.logps.logps_and_tails`.
             settings: for the base model's forward; ``labels`` (B, T) and ``logits_to_keep`` count without the prompt.
 
         Returns:
@@ -218,12 +221,13 @@ class ConditionedLM(BaseInterface):
         if isinstance(kept, Tensor):
             settings["logits_to_keep"] = kept + k
         if responses is not None:
-            return LogpsOutput(logps=self._response_logps(condition, inputs, responses))
+            return LogpsOutput(**self._response_logps(condition, inputs, responses, shared_tokens))
         with use_gates(condition.gates):
             if completion_mask is not None:
                 hidden = self.base.base_model(**inputs, **settings).last_hidden_state[:, k:]
                 # Nothing else: accelerate turns all that comes out into float32.
-                return LogpsOutput(logps=sequence_logps(hidden, input_ids, completion_mask, self.head))
+                read = (hidden, input_ids, completion_mask, self.head)
+                return LogpsOutput(**logps_and_tails(*read, shared_tokens=shared_tokens))
             outputs = self.base(**inputs, **settings)
         if not isinstance(kept, Tensor):
             outputs.logits = outputs.logits[:, -min(kept, input_ids.shape[1]) :] if kept else outputs.logits[:, k:]
@@ -250,7 +254,8 @@ class ConditionedLM(BaseInterface):
         condition: Condition,
         inputs: dict[str, Tensor | None],
         responses: Responses,
-    ) -> Tensor:
+        shared_tokens: Tensor | None,
+    ) -> dict[str, Tensor]:
         """(B,) log-probabilities of responses that go on from the cache of their prompts."""
         owner, length = responses.owner, responses.ids.shape[1]
         mask, positions = inputs["attention_mask"], inputs["position_ids"]
@@ -282,7 +287,7 @@ class ConditionedLM(BaseInterface):
         ids = nn.functional.pad(responses.ids, (1, 0))
         counted = nn.functional.pad(responses.mask.long(), (1, 0))
         states = torch.cat((states, states[:, -1:]), 1)  # what stands last predicts nothing
-        return sequence_logps(states, ids, counted, self.head)
+        return logps_and_tails(states, ids, counted, self.head, shared_tokens=shared_tokens)
 
     def condition(self, weights: Weights | None, rows: int) -> Condition:
         """The virtual tokens and the gates at these weights; nothing in :meth:`base_only`.

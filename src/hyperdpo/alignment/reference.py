@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ def kept_base_scores(
     path: Path,
     write: bool = True,
     accelerator: Accelerator | None = None,
+    ld_alpha: float | None = None,
 ) -> list[np.ndarray]:
     """(n,) scores of each group under the base: from a file, if it is of this base and these groups, or computed.
 
@@ -43,12 +44,15 @@ def kept_base_scores(
         path: of the file; one that is damaged or of other data is replaced.
         write: False for the processes that leave this to another one.
         accelerator: of the training, in whose precision the base is scored; None: in the model's own.
+        ld_alpha: as of :func:`~hyperdpo.alignment.evaluation.row_logps`.
     """
-    told = {
+    told: dict[str, Any] = {
         "base": base_print(model.base),
         "groups": _print_of(groups),
         "precision": "no" if accelerator is None else str(accelerator.mixed_precision),
     }
+    if ld_alpha is not None:
+        told["ld_alpha"] = ld_alpha
     if path.exists():
         try:
             tensors, header = read_tensors(path)
@@ -58,7 +62,7 @@ def kept_base_scores(
             sizes = [len(group.completion_ids) for group in groups]
             return list(np.split(tensors["scores"].numpy(), np.cumsum(sizes)[:-1]))
     with contextlib.nullcontext() if accelerator is None else accelerator.autocast():
-        found = base_scores(model, groups, pad_token_id, device)
+        found = base_scores(model, groups, pad_token_id, device, ld_alpha)
     if write:
         write_tensors(path, {"scores": torch.from_numpy(np.concatenate(found).astype(np.float32))}, told)
     return found

@@ -35,7 +35,9 @@ from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
+from hyperdpo.alignment.gguf_models import described_origin, origin_of
 from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.point import check_weights
@@ -78,6 +80,12 @@ class AlignRun:
     def names(self) -> tuple[str, ...]:
         """The names of the m objectives, in the order of w."""
         return tuple(o.name for o in self.objectives)
+
+    @property
+    def base_note(self) -> str:
+        """What tables say of a base from a GGUF file, such as "; base dequantised from model.gguf (Q4_1)"; else ""."""
+        origin = described_origin(origin_of(self.model))
+        return f"; base {origin}" if origin else ""
 
     def read(
         self,
@@ -195,7 +203,7 @@ class AlignRun:
             raise InputError("prompts: found none; expected at least one text")
         w = check_weights(weights, len(self.objectives))
         tokenizer, pad = self.tokenizer, padding_token(self.tokenizer)
-        turns = self._speaks_in_turns
+        turns = self.speaks_in_turns
         asked = [[{"role": "user", "content": prompt}] if turns else prompt for prompt in prompts]
         rows = prompt_ids(tokenizer, asked)
         for number, row in enumerate(rows, 1):
@@ -210,7 +218,7 @@ class AlignRun:
         )
 
     @property
-    def _speaks_in_turns(self) -> bool:
+    def speaks_in_turns(self) -> bool:
         """Whether prompts go through the chat template: as in training, where they were conversations or not."""
         conversations = bool(self.data.get("conversations", True))
         return conversations and bool(getattr(self.tokenizer, "chat_template", None))
@@ -253,7 +261,8 @@ class AlignRun:
             if not isinstance(run.get(name), expected):
                 raise InputError(f"{path / RUN}: {name} is {brief(run.get(name))}; expected what the fit wrote")
         objectives = parse_objectives(run["objectives"], str(path / RUN))
-        model = ConditionedLM.from_pretrained(path, base_model)
+        told = parsed(ModelSettings, run["settings"].get("model_settings", {}), str(path / RUN), "model_settings.")
+        model = ConditionedLM.from_pretrained(path, base_model, **told.arguments())
         if model.conditioning.objectives != tuple(o.name for o in objectives):
             raise InputError(f"{path}: its files do not belong together (objectives of run.json and of the adapter)")
         tokenizer, metrics = tokenizer_of(str(path)), read_metrics(path)

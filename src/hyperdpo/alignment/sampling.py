@@ -44,7 +44,7 @@ def continue_rows(
     model: Any, tokenizer: Any, rows: list[list[int]], tokens: int, generate: Callable[..., Tensor] | None = None
 ) -> Tensor:
     """Sampled new tokens (B, at most ``tokens``) after each row, on the CPU; padding after a row's end."""
-    pad = _pad_token(model, tokenizer)
+    pad = pad_token(model, tokenizer)
     longest = max(map(len, rows))
     padded = [[pad] * (longest - len(row)) + row for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
@@ -97,7 +97,7 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return set() if ends is None else set(ends) if isinstance(ends, list | tuple) else {int(ends)}
 
 
-def _pad_token(model: Any, tokenizer: Any) -> int:
+def pad_token(model: Any, tokenizer: Any) -> int:
     """Any token will do: the mask hides it."""
     if tokenizer.pad_token_id is not None:
         return int(tokenizer.pad_token_id)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from hyperdpo.alignment.model_settings import ModelSettings
+from hyperdpo.alignment.portable import PORTABLE
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Objective
@@ -115,6 +117,37 @@ class ConditioningConfig:
         prompt = self.prompt_tokens > 0 and self.prompt_conditioned
         return prompt or (self.lora_rank > 0 and self.lora_conditioned)
 
+    @property
+    def not_portable(self) -> str | None:
+        """Why the adapter at w is not Σ_j w_j times one plain LoRA for each objective j; None if it is.
+
+        It is that if LoRA is all that is added and its gates are linear in w. Their values at w are then the sum over j
+        of w_j times those at the vertex e_j.
+        """
+        reasons = {
+            "lora_rank=0": "without LoRA there is nothing to add up" if not self.lora_rank else None,
+            "lora_conditioned=false": "LoRA is the same at every w" if not self.lora_conditioned else None,
+            f"prompt_tokens={self.prompt_tokens}": "virtual tokens are no LoRA" if self.prompt_tokens else None,
+            f"gate_hidden={self.gate_hidden}": "its network is not linear in w" if self.gate_hidden else None,
+        }
+        return next((f"conditioning.{name}: {why}" for name, why in reasons.items() if why is not None), None)
+
+    @classmethod
+    def portable(cls, objectives: Sequence[str], **settings: Any) -> ConditioningConfig:
+        """An adapter that llama.cpp and plain PEFT serve at any w: at w it is Σ_j w_j times one plain LoRA of rank m r.
+
+        Args:
+            objectives: as the attribute.
+            settings: other attributes, without those of virtual tokens.
+
+        Raises:
+            InputError: a setting with which it would not be portable, or out of its bounds.
+        """
+        found = cls.from_dict({**PORTABLE["conditioning"], **settings, "objectives": list(objectives)})
+        if found.not_portable is not None:
+            raise InputError(f"{found.not_portable}, which a portable adapter cannot have; leave it out")
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
@@ -195,6 +228,9 @@ class ComparisonConfig:
     """Conditioned models have so many times the epochs of models for one w."""
     learning_rate_factor: PositiveFloat = 5 / 3
     """Conditioned models have so many times the learning rate of the others."""
+    training_precision: bool = False
+    """Measure and sample in the precision of the training, such as ``training.bf16``, instead of the model's own: the
+    faster one on a CPU that has instructions for bf16."""
 
 
 @settings()
@@ -238,12 +274,16 @@ class ReadingSettings:
 class AlignSettings(ReadingSettings):
     """A configuration of the ``align`` commands: the sections of a file, and ``--set``."""
 
+    model: str | dict[str, str] | None = None
+    """The base, where ``--model`` is not given: a directory, a GGUF file or a hub name; also ``{gguf_file: PATH}``."""
     objectives: tuple[Objective, ...] | None = None
     """What is trained for; ``beta`` is ``training.beta`` unless given. Default: all labels of the data."""
     conditioning: dict[str, Any] = Field(default_factory=dict)
     """How the adapter depends on w: the settings of the next table."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Settings of HyperDPOConfig, which has all of ``transformers.TrainingArguments``."""
+    model_settings: ModelSettings = ModelSettings()
+    """How the base model is loaded, and loaded again with a run: [which size needs what](memory.md)."""
     split: AlignSplitConfig = AlignSplitConfig()
     """How groups are divided where the data do not come in parts."""
     compare: ComparisonConfig = ComparisonConfig()
@@ -269,6 +309,17 @@ class AlignSettings(ReadingSettings):
     def conditioned(self, objectives: Sequence[str]) -> ConditioningConfig:
         """The section ``conditioning``, for these objectives."""
         return ConditioningConfig.from_dict({**self.conditioning, "objectives": objectives})
+
+    def portable(self, objectives: Sequence[str]) -> ConditioningConfig:
+        """The section ``conditioning``, for these objectives and ``--portable``.
+
+        Raises:
+            InputError: a setting with which the adapter would not be portable.
+        """
+        try:
+            return ConditioningConfig.portable(objectives, **self.conditioning)
+        except InputError as error:
+            raise InputError(f"--portable: {error}") from None
 
 
 def settings_of(config_file: Path | None, overrides: Mapping[str, Any]) -> AlignSettings:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.data.groups import VERSION, Preferences, Reading
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
 from hyperdpo.alignment.evaluation import check_measurable
+from hyperdpo.alignment.gguf_models import gguf_file
 from hyperdpo.alignment.run import fingerprint
 from hyperdpo.alignment.settings import AlignSettings, AlignSplitConfig
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json
 from hyperdpo.objectives import Objective
+
+#: Prompts that run.json keeps, and their most characters.
+KEPT_PROMPTS, KEPT_CHARACTERS = 4, 1000
 
 
 def reading_of(
@@ -35,6 +41,19 @@ def reading_of(
         "ignore_columns": list(settings.ignore_columns if ignore_columns is None else ignore_columns),
         "skip_invalid": skip_invalid or settings.skip_invalid,
     }
+
+
+def base_of(settings: AlignSettings, model: Any = None) -> str:
+    """The base model's name: the command's option comes before the configuration.
+
+    Raises:
+        InputError: neither names one; a GGUF file that is not there.
+    """
+    named = settings.model if model is None else model
+    if named is None:
+        raise InputError("no base model; expected --model, or model in the file of --config")
+    file = gguf_file(named)
+    return str(named if file is None else file)
 
 
 def configured_objectives(settings: AlignSettings, names: Sequence[str] | None) -> tuple[Objective, ...] | None:
@@ -89,8 +108,20 @@ def parts_of(
         "reading": {**reading, "version": VERSION},
         "read": {name: told(part.reading) for name, part in read.items() if part.reading is not None},
         "conversations": not all(isinstance(group.prompt, str) for group in parts["train"].groups),
+        "prompts": kept_prompts(parts),
     }
     return parts, described
+
+
+def kept_prompts(parts: Mapping[str, Preferences]) -> list[Prompt]:
+    """The first prompts of moderate length that were held out, or of the training part where none were.
+
+    They are what exports are tried on.
+    """
+    held_out = next((parts[name] for name in ("validation", "test", "train") if parts.get(name)), None)
+    prompts = (group.prompt for group in (() if held_out is None else held_out.groups))
+    short = (prompt for prompt in prompts if len(json.dumps(prompt)) <= KEPT_CHARACTERS)
+    return list(islice(short, KEPT_PROMPTS))
 
 
 class Prepared(NamedTuple):

@@ -32,8 +32,9 @@ from hyperdpo.alignment.evaluation import (
     base_scores,
     conditioned_scores,
     front_of_scores,
-    row_logps,
+    row_scores,
 )
+from hyperdpo.alignment.loss_options import LossOptions
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.trainer_inputs import conditioned_model, objectives_of, preferences_of
@@ -46,7 +47,7 @@ from hyperdpo.alignment.training_metrics import (
     means,
     reward_sums,
 )
-from hyperdpo.core.losses import average_counts, hypernet_loss, listnet_dpo_loss, sum_over_processes
+from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_processes
 from hyperdpo.core.point import check_weights
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.core.sampling import WeightSampler
@@ -81,7 +82,7 @@ class HyperDPOTrainer(CheckpointTrainer):
       often it is positive;
     - ``logps/chosen``, ``logps/rejected``: s of these two responses; ``logps/mean``, of all responses;
     - ``loss/{objective}``, ``rewards/{objective}/margins`` (of the objective's own best and worst response),
-      ``rewards/{objective}/accuracies`` (of all pairs that it orders).
+      ``rewards/{objective}/accuracies`` (of all pairs that it orders); with ``rpo_alpha`` also ``nll/{objective}``.
 
     Args:
         model: a causal LM, its name or path, or a :class:`~hyperdpo.alignment.model.ConditionedLM` to go on with.
@@ -156,6 +157,7 @@ class HyperDPOTrainer(CheckpointTrainer):
         signal = torch.from_numpy(np.stack([group.signal for group in self.train_groups]))
         #: (m,): groups with signal per group.
         self._group_counts = average_counts(signal, len(signal))
+        self.options = LossOptions.of(args, self.train_groups)
         super().__init__(
             model=model,
             args=args,
@@ -195,6 +197,7 @@ class HyperDPOTrainer(CheckpointTrainer):
                     path=Path(str(self.args.output_dir)) / f"_base-{name}.safetensors",
                     write=self.is_world_process_zero(),
                     accelerator=self.accelerator,
+                    ld_alpha=self.options.ld_alpha if name == "train" else None,
                 )
                 left = iter(scored)
                 for one in sets:
@@ -225,10 +228,14 @@ class HyperDPOTrainer(CheckpointTrainer):
         targets, signal, mask, base = (inputs[k] for k in ("targets", "signal", "mask", "reference_logps"))
         weights = self.draw_weights(len(mask)).to(targets)  # (m,) or (G, m)
         per_group = weights.expand(len(mask), -1) if weights.dim() == 1 else weights
-        logps = row_logps(model, inputs, per_group[group_of_rows(inputs["rows"], mask)])
-        scores = logps.float()[inputs["rows"]].masked_fill(~mask, 0)
+        at = per_group[group_of_rows(inputs["rows"], mask)]
+        scores, logps = (
+            one.float()[inputs["rows"]].masked_fill(~mask, 0)
+            for one in row_scores(model, inputs, at, self.options.ld_alpha)
+        )
         labelled = inputs.get("labelled")  # where an objective has no label for some responses
-        losses = listnet_dpo_loss(scores, base, targets, mask if labelled is None else labelled, self.betas)
+        known = mask if labelled is None else labelled
+        losses, anchors = self.options.losses(scores, base, targets, known, self.betas, logps)
         reduce = sum_over_processes if self.accelerator.num_processes > 1 else None
         counts = self._group_counts.to(losses) * inputs.get(BATCH_GROUPS, len(mask) * self.accelerator.num_processes)
         loss = hypernet_loss(losses, signal, weights, self.settings.penalty, reduce, counts)
@@ -238,6 +245,8 @@ class HyperDPOTrainer(CheckpointTrainer):
             with torch.no_grad():
                 rewards = reward_sums(self.objectives, scores, base, targets, signal, mask, per_group, labelled)
                 add_sums(self._sums, rewards | loss_sums(self.objectives, losses, signal))
+                if anchors is not None:
+                    add_sums(self._sums, loss_sums(self.objectives, anchors, signal, "nll"))
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:

@@ -35,6 +35,10 @@ BOUNDS: dict[str, Any] = {
     "weights_per": Literal["group", "batch"],
     "vertex_share": Fraction,
     "penalty": NonNegativeFloat,
+    "rpo_alpha": NonNegativeFloat | None,
+    "ld_alpha": Fraction | None,
+    "label_smoothing": Annotated[Float, Field(ge=0, lt=0.5)],
+    "smoothing": Literal["robust", "conservative"] | None,
     "max_length": Annotated[Int, Field(ge=2)] | None,
     "max_prompt_length": PositiveInt | None,
     "eval_points": PositiveInt,
@@ -49,7 +53,7 @@ BOUNDS: dict[str, Any] = {
 
 #: Settings of TrainingArguments that this trainer does not act on, and why: any value but their default is refused.
 WITHOUT_EFFECT = {
-    "label_smoothing_factor": "the targets come from the labels",
+    "label_smoothing_factor": "the targets come from the labels; label_smoothing smooths them",
     "prediction_loss_only": _OWN_EVALUATION,
     "per_device_eval_batch_size": _OWN_EVALUATION,
     "bf16_full_eval": _OWN_EVALUATION,
@@ -105,6 +109,31 @@ class HyperDPOConfig(TrainingArguments):
     )
     stratified: bool = field(default=False, metadata=_help("The draws of a batch cover the simplex evenly."))
     penalty: float = field(default=0.0, metadata=_help("λ, the factor of the cosine penalty."))
+    rpo_alpha: float | None = field(
+        default=None,
+        metadata=_help(
+            "Factor of an anchor in each objective's loss: the negative log-likelihood of its best response per token. "
+            "TRL's loss type sft with this weight."
+        ),
+    )
+    ld_alpha: float | None = field(
+        default=None,
+        metadata=_help(
+            "What tokens beyond the length of the group's shortest response count, from 0 to 1, in the model and its "
+            "base. null and 1 are plain sums."
+        ),
+    )
+    label_smoothing: float = field(
+        default=0.0,
+        metadata=_help("Chance ε that a pair's labels are swapped; of n labels, that they say nothing: 2 ε."),
+    )
+    smoothing: str | None = field(
+        default=None,
+        metadata=_help(
+            "What label_smoothing does: robust, the default, undoes the noise (TRL's loss type robust); conservative "
+            "mixes the targets with the uniform one (cDPO)."
+        ),
+    )
     max_length: int | None = field(
         default=None, metadata=_help("Most tokens of prompt and response; null: the model's own limit.")
     )
@@ -166,6 +195,13 @@ class HyperDPOConfig(TrainingArguments):
             )
         if self.optim_args and str(getattr(self.optim, "value", self.optim)) in _PLAIN_OPTIMIZERS:
             raise InputError(f"optim_args is {self.optim_args!r} and has no effect on {self.optim}; leave it out")
+        if self.fsdp:
+            raise InputError(
+                f"fsdp is {self.fsdp!r}; the trainer cannot save an adapter in shards (docs/memory.md); expected "
+                "several processes that each hold the base, or a base in fewer bytes (model_settings)"
+            )
+        if self.smoothing is not None and not self.label_smoothing:
+            raise InputError("smoothing has no effect without label_smoothing; leave it out, or set label_smoothing")
         drawn = ("alpha", "weights_per", "vertex_share", "stratified")
         if self.weights is not None:
             for name in drawn:
@@ -209,6 +245,7 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
     """The settings of a configuration file or of ``--set training.*``, for a training that writes to ``directory``.
 
     On a CPU no memory is pinned, unless it is asked for: there is nothing to copy it to, and PyTorch would say so.
+    Where there is nothing but a CPU, bf16 means its bf16: transformers wants to be told ``use_cpu``.
 
     Raises:
         InputError: a name that is not a setting, or a value that cannot be.
@@ -219,6 +256,8 @@ def training_arguments(directory: str | Path, settings: Mapping[str, Any]) -> Hy
             hint = did_you_mean(f"training.{name}", (f"training.{one}" for one in known))
             raise InputError(f"training.{name} is not a setting of {HyperDPOConfig.__name__}{hint}")
     on_gpu = torch.cuda.is_available() and not settings.get("use_cpu", False)
+    if settings.get("bf16") and not torch.accelerator.is_available():
+        settings = {**settings, "use_cpu": True}
     try:
         return HyperDPOConfig(str(directory), **{"dataloader_pin_memory": on_gpu, **settings})
     except InputError as error:  # it begins with the setting's name

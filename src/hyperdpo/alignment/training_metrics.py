@@ -26,10 +26,10 @@ def group_of_rows(rows: Tensor, mask: Tensor) -> Tensor:
     return owner
 
 
-def loss_sums(objectives: Sequence[Objective], losses: Tensor, signal: Tensor) -> dict[str, Tensor]:
+def loss_sums(objectives: Sequence[Objective], losses: Tensor, signal: Tensor, name: str = "loss") -> dict[str, Tensor]:
     """(2,) by name: the sum of each objective's losses (G, m) over groups with a signal (G, m), and their number."""
     totals, counts = losses.masked_fill(~signal, 0).sum(0), signal.sum(0)
-    return {f"loss/{o.name}": torch.stack((totals[j], counts[j].to(totals))) for j, o in enumerate(objectives)}
+    return {f"{name}/{o.name}": torch.stack((totals[j], counts[j].to(totals))) for j, o in enumerate(objectives)}
 
 
 def reward_sums(

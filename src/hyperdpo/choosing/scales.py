@@ -9,3 +9,5 @@ SCALES = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0)
 SCALE_ENDS = SCALES[0], SCALES[-1]
 #: Grid of the main label's share, for expected gains.
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 0.95)
+#: The least and the largest that it is moved to.
+SHARE_ENDS = 0.0, 0.99

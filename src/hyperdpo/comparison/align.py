@@ -5,10 +5,10 @@ A finished training is a directory with an adapter and ``training.json``. All mo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase
 
 from hyperdpo import hashing
 from hyperdpo.alignment.checkpoints import last_checkpoint
@@ -27,23 +27,24 @@ from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
-from hyperdpo.alignment.model import ConditionedLM
+from hyperdpo.alignment.generation import ConditionedForward
+from hyperdpo.alignment.model import Condition, ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
-from hyperdpo.alignment.run import fingerprint
+from hyperdpo.alignment.run import fingerprint, versions
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
-from hyperdpo.comparison.entries import PLAIN, Entry
+from hyperdpo.comparison.clock import Clock
+from hyperdpo.comparison.entries import ALIGN_VARIANTS, PLAIN, Entry
 from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Trees
 from hyperdpo.comparison.repeats import AlignRepeat
 from hyperdpo.comparison.soup import soup
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_json, write_json
+from hyperdpo.files import read_json, read_tensors, write_json, write_tensors
 from hyperdpo.objectives import Objective
 from hyperdpo.progress import on_terminal
-from hyperdpo.validation import NonNegativeFloat, checked
 
 #: Adapter, training arguments and objectives of a job.
 Described: TypeAlias = tuple[ConditioningConfig, dict[str, Any], tuple[Objective, ...]]
@@ -65,6 +66,7 @@ class Settings:
         sampling_factor: conditioned models train for this many times the epochs.
         learning_rate_factor: conditioned models have this many times the learning rate.
         seed: of initialisation, order and sampled weights.
+        training_precision: measure and sample in the precision of the training, not in the model's own.
     """
 
     model: str
@@ -74,6 +76,7 @@ class Settings:
     sampling_factor: float
     learning_rate_factor: float
     seed: int
+    training_precision: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,10 +89,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Speaker:
-    """What answers at one w."""
+    """What answers at one w.
+
+    Attributes:
+        forward: the next logits, for :func:`~hyperdpo.alignment.answers.decoded`; all rows alike.
+        told: what it is made of, by which its answers are kept: names of trainings, their shares, the weights of a
+            conditioned model.
+    """
 
     row_scores: RowScores
-    generate: Callable[..., Tensor]
+    forward: Callable[..., Any]
+    told: Mapping[str, Any]
 
 
 class AlignTrainings(Trainings[ConditionedLM]):
@@ -119,11 +129,13 @@ class AlignTrainings(Trainings[ConditionedLM]):
         self.pad = padding_token(tokenizer)
         args = self.arguments(settings.training, directory)
         self.device = args.device
-        #: For what a training compares itself with; everything else is measured in the model's own precision.
+        #: For what a training compares itself with. Everything else is measured in the model's own precision, unless
+        #: the settings say otherwise.
         self._accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.use_cpu)
         base.requires_grad_(False).to(self.device)
         self._base_print = base_print(base)
         self.probe = ConditionedLM.create(shared_copy(base), ConditioningConfig(settings.names, **_plain(settings)))
+        self.ld_alpha = args.ld_alpha
         self.limits: dict[str, Any] = {
             "max_prompt_length": args.max_prompt_length,
             "max_length": longest_text(self.probe, args.max_length),
@@ -133,18 +145,34 @@ class AlignTrainings(Trainings[ConditionedLM]):
             self.limits["skip_invalid"] = True
         self.train_groups, self.test_groups = self._tokenized(repeat.train), self._tokenized(repeat.test)
         self.train_base = self._base_scores("train", self.train_groups, self._accelerator)
-        self.test_base = self._base_scores("test", self.test_groups, None)
+        measured_in = self._accelerator if settings.training_precision else None
+        self.test_base = self._base_scores("test", self.test_groups, measured_in)
 
     def _tokenized(self, data: Preferences) -> list[TokenGroup]:
         return tokenize_groups(data, to_targets(data, self.settings.objectives), self.tokenizer, **self.limits)
 
     def _base_scores(self, name: str, groups: list[TokenGroup], accelerator: Accelerator | None) -> list[np.ndarray]:
-        path = self.directory / f"base-{name}.safetensors"
-        return kept_base_scores(self.probe, groups, self.pad, self.device, path=path, accelerator=accelerator)
+        return kept_base_scores(
+            self.probe,
+            groups,
+            self.pad,
+            self.device,
+            path=self.directory / f"base-{name}.safetensors",
+            accelerator=accelerator,
+            ld_alpha=self.ld_alpha if name == "train" else None,  # measured as without it
+        )
+
+    def measuring(self) -> contextlib.AbstractContextManager[None]:
+        """The precision in which models are measured and sampled from."""
+        found: contextlib.AbstractContextManager[None] = (
+            self._accelerator.autocast() if self.settings.training_precision else contextlib.nullcontext()
+        )
+        return found
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that a measurement depends on besides the trainings, whose names tell their settings."""
+        precision = {"precision": self._accelerator.mixed_precision} if self.settings.training_precision else {}
         return hashing.fingerprint(
             {
                 "objectives": [asdict(o) for o in self.settings.objectives],
@@ -153,6 +181,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
                 "test": fingerprint(self.repeat.test),
                 "limits": self.limits,
                 "base": self._base_print,
+                **precision,
             },
             64,
         )
@@ -161,7 +190,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
     def training(self, job: Job, entry: Entry) -> Training[ConditionedLM]:
         assert not isinstance(job, Trees)  # of rankers
-        overrides = entry.overrides if isinstance(job, Conditioned) else {}
+        overrides = entry.overrides if isinstance(job, Conditioned) else entry.overrides.get("fixed", {})
         conditioning, training, objectives = self.described(job, overrides)
         told = {
             "job": job.name,
@@ -174,8 +203,11 @@ class AlignTrainings(Trainings[ConditionedLM]):
         name = f"{job.name}-{hashing.fingerprint(told, 64)[:12]}"
         path = self.directory / "models" / name
 
-        def trained(model: ConditionedLM, seconds: float, epochs: float) -> Trained[ConditionedLM]:
-            return Trained(name, model.eval(), model.num_parameters(), seconds, epochs)
+        def trained(model: ConditionedLM, done: Mapping[str, Any]) -> Trained[ConditionedLM]:
+            times = (float(done["seconds"]), float(done["epochs"]), None)
+            return Trained(
+                name, model.eval(), model.num_parameters(), *times, done.get("steps"), done.get("processor_seconds")
+            )
 
         def load() -> Trained[ConditionedLM] | None:
             if not (path / TRAINING).exists():
@@ -184,7 +216,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             model = ConditionedLM.from_pretrained(path, shared_copy(self.base)).to(self.device)
             if not isinstance(done, dict) or not {"seconds", "epochs"} <= set(done):
                 raise InputError(f"{path / TRAINING}: not a finished training; expected seconds and epochs")
-            return trained(model, float(done["seconds"]), float(done["epochs"]))
+            return trained(model, done)
 
         def run() -> Trained[ConditionedLM]:
             unfinished = path.with_name(path.name + ".partial")
@@ -203,14 +235,14 @@ class AlignTrainings(Trainings[ConditionedLM]):
             ]
             report_steps(trainer, f"train {job.name}", show=self.show)
             last = last_checkpoint(unfinished)
-            clock = _Clock(last)
+            clock = Clock(last)
             trainer.add_callback(clock)
             trainer.train(resume_from_checkpoint=last)
-            result = trained(trainer.own_model, clock.seconds, float(args.num_train_epochs))
-            result.model.save_pretrained(path)
-            write_json(path / TRAINING, {"seconds": result.seconds, "epochs": result.epochs, **told}, sealed=True)
+            done = {"epochs": float(args.num_train_epochs), "steps": trainer.state.global_step, **clock.told}
+            trainer.own_model.save_pretrained(path)
+            write_json(path / TRAINING, {**done, **told}, sealed=True)
             shutil.rmtree(unfinished, ignore_errors=True)
-            return result
+            return trained(trainer.own_model, done)
 
         return Training(name, load, run)
 
@@ -234,14 +266,15 @@ class AlignTrainings(Trainings[ConditionedLM]):
             training["weights"] = [1.0]
         else:
             training["weights"] = list(job.weights)
-        return ConditioningConfig(tuple(o.name for o in objectives), **_plain(settings)), training, objectives
+        plain = _plain(settings) | (_portable(settings) if overrides.get("portable") else {})
+        return ConditioningConfig(tuple(o.name for o in objectives), **plain), training, objectives
 
     def base_with_margin(self, job: Margin, entry: Entry) -> list[np.ndarray]:
         """The base's scores of the training groups, with the experts' margin in them."""
 
         def scores(expert: Fixed) -> np.ndarray:
             with self._accelerator.autocast():
-                own = partial(row_logps, self.trained(expert, entry).model)
+                own = partial(row_logps, self.trained(expert, entry).model, ld_alpha=self.ld_alpha)
                 return np.concatenate(group_scores(own, self.train_groups, self.pad, self.device))
 
         whole = with_margin(job, np.concatenate(self.train_base), scores)
@@ -261,76 +294,78 @@ class AlignTrainings(Trainings[ConditionedLM]):
     # --- answers
 
     def scores(self, speaker: Speaker) -> list[np.ndarray]:
-        """(n,) of each test group."""
-        return group_scores(speaker.row_scores, self.test_groups, self.pad, self.device)
+        """(n,) of each test group, kept on disk."""
+        sizes = [len(group.completion_ids) for group in self.test_groups]
+
+        def scored() -> dict[str, np.ndarray]:
+            return {"scores": np.concatenate(self.group_scores(speaker, self.test_groups))}
+
+        found = self.kept("scores", speaker, {}, scored)["scores"]
+        return np.split(found, np.cumsum(sizes)[:-1])
+
+    def group_scores(self, speaker: Speaker, groups: Sequence[TokenGroup]) -> list[np.ndarray]:
+        """(n,) log-probabilities of the responses of each group."""
+        with self.measuring():
+            return group_scores(speaker.row_scores, groups, self.pad, self.device)
+
+    def kept(
+        self, what: str, speaker: Speaker, told: Mapping[str, Any], make: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays that a speaker was found to have before, or has now.
+
+        They depend on no measure, so that other measures of them need neither a pass of the model nor a sample.
+
+        Args:
+            what: the beginning of the file's name.
+            told: what they depend on, besides the speaker and all that measurements of this repeat depend on.
+        """
+        header = {"speaker": dict(speaker.told), **told, "repeat": self.fingerprint, "versions": versions()}
+        path = self.directory / "answers" / f"{what}-{hashing.fingerprint(header, 64)[:12]}.safetensors"
+        if path.exists():
+            kept, _ = read_tensors(path, remedy="delete it to make it again")
+            return {name: tensor.numpy() for name, tensor in kept.items()}
+        found = make()
+        write_tensors(path, {name: torch.from_numpy(value) for name, value in found.items()}, header)
+        return found
 
     def base_speaker(self) -> Speaker:
         """The base itself."""
+        plain = ConditionedForward(self.probe, Condition(None, None), torch.ones(1))
 
-        def generate(*args: Any, **settings: Any) -> Tensor:
+        def forward(**inputs: Any) -> Any:
             with self.probe.base_only():
-                found: Tensor = self.probe.generate(*args, **settings)
-                return found
+                return plain(**inputs)
 
         def score(batch: dict[str, Tensor]) -> Tensor:
             with self.probe.base_only():
                 return row_logps(self.probe, batch)
 
-        return Speaker(score, generate)
+        return Speaker(score, forward, {"base": True})
 
     def speaker(self, entry: Entry, w: np.ndarray) -> Speaker:
         """What an entry answers with at (m,) weights: of several models, their average."""
         (recipe,) = METHODS[entry.method](w[None])
-        models = [self.trained(job, entry).model for job in recipe.jobs]
-        if recipe.average == "predictions":
-            mixture = LogitMixture(models, recipe.shares)
-            return Speaker(mixture.row_logps, mixture.generate)
+        # At a vertex an average of experts is one of them.
+        parts = [(self.trained(job, entry), share) for job, share in zip(recipe.jobs, recipe.shares, strict=True)]
+        parts = [(trained, share) for trained, share in parts if share > 0]
+        models, shares = [trained.model for trained, _ in parts], [share for _, share in parts]
+        told: dict[str, Any] = {"trainings": [trained.name for trained, _ in parts], "shares": shares}
+        if len(models) > 1:
+            told["average"] = recipe.average
+            if recipe.average == "predictions":
+                mixture = LogitMixture(models, shares)
+                return Speaker(mixture.row_logps, mixture.forward(), told)
         model, weights = models[0], None
         if recipe.jobs == (Conditioned(),):
             weights = torch.as_tensor(w, dtype=torch.float32, device=self.device)
+            told["weights"] = w.tolist()
         elif len(models) > 1:
-            definition = entry.overrides.get("soup", "exact")
-            model = soup(models, recipe.shares, definition, shared_copy(self.base)).to(self.device).eval()
+            definition = told["soup"] = entry.overrides.get("soup", "exact")
+            model = soup(models, shares, definition, shared_copy(self.base)).to(self.device).eval()
 
-        def generate(*args: Any, **settings: Any) -> Tensor:
-            found: Tensor = model.generate(*args, weights=weights, **settings)
-            return found
-
-        return Speaker(lambda batch: row_logps(model, batch, weights), generate)
-
-
-class _Clock(TrainerCallback):
-    """Seconds of a training, those before an interruption included: they are kept beside each checkpoint."""
-
-    NAME = "seconds.json"
-
-    def __init__(self, checkpoint: str | None) -> None:
-        kept = None if checkpoint is None else Path(checkpoint) / self.NAME
-        self._before = 0.0 if kept is None or not kept.exists() else _seconds(kept)
-        self._started = 0.0
-        self._ended: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return self._before + (time.monotonic() if self._ended is None else self._ended) - self._started
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._started = time.monotonic()
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if directory.is_dir():
-            write_json(directory / self.NAME, {"seconds": self.seconds}, sealed=True)
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._ended = time.monotonic()
-
-
-def _seconds(path: Path) -> float:
-    """The seconds before an interruption; older versions wrote the number alone."""
-    found = read_json(path, remedy="delete it: the seconds before the interruption are then not counted")
-    seconds = found.get("seconds") if isinstance(found, dict) else found
-    return float(checked(NonNegativeFloat, seconds, f"{path}: seconds"))
+        with torch.no_grad():
+            forward = ConditionedForward(model, model.condition(weights, 1), torch.ones(1))
+        return Speaker(lambda batch: row_logps(model, batch, weights), forward, told)
 
 
 def shared_copy(base: Any) -> Any:
@@ -341,3 +376,10 @@ def shared_copy(base: Any) -> Any:
 def _plain(settings: Settings) -> dict[str, Any]:
     """The comparison's prompt and LoRA, not conditioned."""
     return {**settings.conditioning, **PLAIN["conditioning"]}
+
+
+def _portable(settings: Settings) -> dict[str, Any]:
+    """The adapter of a model for one w that has the size of one of the m plain LoRAs of ``hyperdpo:portable``."""
+    own = ALIGN_VARIANTS["hyperdpo"]["portable"]["conditioning"]
+    config, m = ConditioningConfig(settings.names, **{**settings.conditioning, **own}), len(settings.names)
+    return {"prompt_tokens": 0, "lora_rank": m * config.lora_rank, "lora_alpha": m * config.lora_alpha}

@@ -7,65 +7,32 @@ where a scorer is known, texts that they sample.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from hyperdpo import hashing
-from hyperdpo.alignment.evaluation import AlignmentFront, control_spans, front_of_scores, span_errors
-from hyperdpo.alignment.run import versions
-from hyperdpo.alignment.sampling import continuation_texts, continue_rows, sampling
+from hyperdpo.alignment.evaluation import AlignmentFront, PaddedGroups, front_of_scores
+from hyperdpo.alignment.run import fingerprint, versions
 from hyperdpo.comparison.align import AlignTrainings, Settings, Speaker
 from hyperdpo.comparison.entries import Entry, check_labels
+from hyperdpo.comparison.paired import Measured, compared_ratios
 from hyperdpo.comparison.repeats import AlignRepeat, check_seeds
+from hyperdpo.comparison.sampled_texts import REFERENCE, TextMeasurements, Texts
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
-from hyperdpo.comparison.trainings import cost
-from hyperdpo.core.pareto import hypervolume
+from hyperdpo.comparison.trainings import cost, step_costs
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.progress import progress_bar
-from hyperdpo.stories.text_scorers import Scorer
 
-#: Key of the random stream of sampled continuations: every weighting and method gets the same.
-_TEXTS = 9
 #: Scales at which every front is measured once more: they need no further pass of the model.
 SCALES = (0.5, 1.0, 2.0)
 #: Version of what is kept of a measurement; another one is measured again.
-MEASURED = 3
-#: What the reference point of generated texts is.
-REFERENCE = "the base's mean minus one standard deviation of its texts"
-
-
-@dataclass(frozen=True)
-class Texts:
-    """How texts are sampled and scored.
-
-    Attributes:
-        scorer: see :mod:`hyperdpo.stories.text_scorers`.
-        name: of the scorer.
-        prompts: at most so many of the held-out prompts.
-        samples: continuations of each prompt.
-        tokens: length of a continuation.
-        batch_size: rows that are sampled at once.
-    """
-
-    scorer: Scorer
-    name: str
-    prompts: int
-    samples: int
-    tokens: int
-    batch_size: int = 640
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """All but the scorer's function."""
-        return {name: value for name, value in asdict(self).items() if name != "scorer"}
+MEASURED = 4
 
 
 def compare(
@@ -80,6 +47,7 @@ def compare(
     texts: Texts | None = None,
     cpu: bool = False,
     show: bool = True,
+    least_span: float = 0.0,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Train and measure every entry on every repeat.
@@ -90,6 +58,7 @@ def compare(
         out: directory of the trainings and measurements; an interrupted comparison resumes there.
         points: weightings of each front.
         texts: how texts are sampled and scored at each of them; None: they are not.
+        least_span: a control span in nats that is worth dividing by.
         say: called with each line of progress.
 
     Returns:
@@ -104,9 +73,15 @@ def compare(
     def measurements(repeat: AlignRepeat) -> AlignMeasurements:
         directory = out / repeat.name
         trainings = AlignTrainings(settings(repeat), base, tokenizer, repeat, directory, cpu=cpu, show=show)
-        return AlignMeasurements(trainings, weight_grid(len(trainings.settings.names), points), texts)
+        here = AlignMeasurements(trainings, weight_grid(len(trainings.settings.names), points), texts)
+        prompts[repeat.name] = here.prompts
+        return here
 
+    #: By repeat, then by entry.
+    prompts: dict[str, dict[str, dict[str, Measured]]] = {}
     result = measure_all(repeats, entries, measurements, summary, say)
+    held_out = {repeat.name: fingerprint(repeat.test) for repeat in repeats}
+    result["ratios"] = compared_ratios(result, prompts, held_out, least_span)
     last = settings(repeats[-1])
     return result | {
         "chosen": None,
@@ -119,6 +94,8 @@ def compare(
             "conditioning": dict(last.conditioning),
             "sampling_factor": last.sampling_factor,
             "learning_rate_factor": last.learning_rate_factor,
+            "training_precision": last.training_precision,
+            "least_span": least_span,
             "texts": None if texts is None else texts.described | {"reference": REFERENCE},
         },
         "versions": versions(),
@@ -133,28 +110,32 @@ class AlignMeasurements:
         trainings: of the repeat.
         grid: (P, m), the weights of every front.
         texts: how texts are sampled; None: they are not.
+
+    Attributes:
+        prompts: for each entry that was measured, its metrics prompt by prompt: ``cross_entropy``, and ``generated``.
     """
 
     def __init__(self, trainings: AlignTrainings, grid: np.ndarray, texts: Texts | None):
         self.trainings, self.grid, self.texts = trainings, grid, texts
-        self._signs = np.array([-1.0 if o.direction == "minimize" else 1.0 for o in trainings.settings.objectives])
+        self.prompts: dict[str, dict[str, Measured]] = {}
         names = trainings.settings.names
         front = self._front([trainings.test_base for _ in grid[:1]], grid[:1])
         self.base: dict[str, Any] = {"metrics": dict(zip(names, front.base_losses.tolist(), strict=True)), "main": None}
-        self._reference: np.ndarray | None = None
+        self._sampled: TextMeasurements | None = None
+        self._base_texts: dict[str, Any] = {}
         if texts is not None:
-            found = self._kept("base", {}, lambda: self._base_texts(trainings.base_speaker()))
-            self.base["generated"] = found["generated"]
-            self._reference = np.array(found["reference"])
+            self._sampled = TextMeasurements(trainings, grid, texts)
+            self._base_texts = self._kept("base", {}, self._sampled.base)
+            self.base["generated"] = self._base_texts["generated"]
+            self.base["generated_tokens"] = self._base_texts["tokens"]
 
     def measured(self, entry: Entry) -> dict[str, Any]:
         """Front, spans, cost, and texts of an entry.
 
         Returns:
             The keys of an alignment run's ``FRONT.json``, cost, ``views`` (``scales``: the same weightings at three
-            scales) and, with texts, ``generated``: ``points`` (mean scores), ``hypervolume``, ``reference_point``,
-            ``control_span``, ``control_span_error`` (over prompts), ``rank_correlation`` of each objective's score with
-            its weight, ``tokens_per_second``.
+            scales) and, with texts, ``generated``: what
+            :meth:`~hyperdpo.comparison.sampled_texts.TextMeasurements.measured` finds, but for single prompts.
         """
         trained = self.trainings.all_trained(entry, self.grid)
         told = {"trainings": [one.name for one in trained], "method": entry.method, "soup": entry.overrides.get("soup")}
@@ -165,7 +146,8 @@ class AlignMeasurements:
         result = self._kept(entry.label, told, lambda: self._measure(speakers(), scores()))
         view = self._kept(f"{entry.label}-scales", told | {"scales": SCALES}, lambda: self._view(scores()))
         epochs = max(one.epochs for one in trained if one.epochs is not None)
-        return result | cost(trained) | {"epochs": epochs, "views": {"scales": view}}
+        self.prompts[entry.label] = self._per_prompt(result)
+        return result | cost(trained) | step_costs(trained) | {"epochs": epochs, "views": {"scales": view}}
 
     def _scores(self, label: str, speakers: Sequence[Speaker]) -> list[list[np.ndarray]]:
         """For each of the speakers, the (n,) scores of each test group."""
@@ -179,9 +161,23 @@ class AlignMeasurements:
     def _measure(self, speakers: Sequence[Speaker], scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         front = self._front(scores, self.grid)
         result = front.to_dict() | {"hypervolume_with_main": None, "main_mean": None, "main_sd": None}
-        if self.texts is not None:
-            result["generated"] = self._generated(speakers)
+        padded = PaddedGroups(self.trainings.test_groups, self.trainings.test_base)
+        betas = self.trainings.settings.betas
+        losses = [padded.measured(padded.padded(one), betas, 1.0)[0].tolist() for one in scores]
+        result["prompts"] = {"losses": losses, "signal": padded.signal.tolist()}
+        if self._sampled is not None:
+            result["generated"] = self._sampled.measured(speakers, self._base_texts)
         return result
+
+    def _per_prompt(self, result: dict[str, Any]) -> dict[str, Measured]:
+        """What of a measurement stands for single prompts, which it leaves the result."""
+        prompts, reference = result.pop("prompts"), np.array(result["reference_point"])
+        losses = np.array(prompts["losses"])
+        found = {"cross_entropy": Measured(self.grid, -losses, np.array(prompts["signal"]), -reference)}
+        if self._sampled is not None:
+            found["generated"] = self._sampled.per_prompt(result["generated"], self._base_texts)
+            del result["generated"]["prompts"]
+        return found
 
     def _view(self, scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         """The same weightings at other scales, too."""
@@ -194,70 +190,6 @@ class AlignMeasurements:
         trainings = self.trainings
         names, betas = trainings.settings.names, trainings.settings.betas
         return front_of_scores(names, trainings.test_groups, scores, trainings.test_base, grid, betas, scales)
-
-    def _base_texts(self, speaker: Speaker) -> dict[str, Any]:
-        scores, _ = self._sampled(speaker)
-        names = self.trainings.settings.names
-        turned = scores * self._signs
-        reference = turned.mean(0) - turned.std(0)
-        return {
-            "generated": dict(zip(names, scores.mean(0).tolist(), strict=True)),
-            "reference": reference.tolist(),
-        }
-
-    def _generated(self, speakers: Sequence[Speaker]) -> dict[str, Any]:
-        assert self._reference is not None
-        assert self.texts is not None
-        names, started, tokens = self.trainings.settings.names, time.monotonic(), 0
-        per_prompt = []
-        with progress_bar("sample texts", len(speakers), "weightings", show=self.trainings.show) as update:
-            for speaker in speakers:
-                scores, count = self._sampled(speaker)
-                per_prompt.append(scores.reshape(-1, self.texts.samples, len(names)).mean(1))
-                tokens += count
-                update(len(per_prompt))
-        seconds = time.monotonic() - started
-        prompts = np.array(per_prompt)  # (P, prompts, m)
-        table = prompts.mean(1)
-        turned = table * self._signs
-        spans = control_spans(self.grid, turned)
-        errors = span_errors(self.grid, prompts * self._signs, np.ones(prompts.shape[1:], dtype=bool))
-        return {
-            "points": [dict(zip(names, row.tolist(), strict=True)) for row in table],
-            "hypervolume": hypervolume(turned, self._reference, ["maximize"] * len(names)),
-            "reference_point": (self._reference * self._signs).tolist(),
-            "control_span": dict(zip(names, spans.tolist(), strict=True)),
-            "control_span_error": {
-                name: None if np.isnan(error) else float(error) for name, error in zip(names, errors, strict=True)
-            },
-            "rank_correlation": {name: _rank(self.grid[:, j], turned[:, j]) for j, name in enumerate(names)},
-            "tokens_per_second": tokens / seconds,
-        }
-
-    def _sampled(self, speaker: Speaker) -> tuple[np.ndarray, int]:
-        """(N, m) scores of sampled continuations, and how many tokens they have."""
-        assert self.texts is not None
-        texts, trainings, tokenizer = self.texts, self.trainings, self.trainings.tokenizer
-        groups = trainings.test_groups[: texts.prompts]
-        rows = [group.prompt_ids for group in groups for _ in range(texts.samples)]
-        found: list[str] = []
-        tokens = 0
-        with sampling(trainings.base, trainings.settings.seed, _TEXTS):
-            for first in range(0, len(rows), texts.batch_size):
-                some = rows[first : first + texts.batch_size]
-                new = continue_rows(trainings.base, tokenizer, some, texts.tokens, speaker.generate)
-                found += continuation_texts(trainings.base, tokenizer, some, new)
-                tokens += new.numel()
-        prompts = tokenizer.batch_decode(rows, skip_special_tokens=True)
-        scores = np.asarray(texts.scorer(prompts, found), dtype=np.float64)
-        shape = (len(rows), len(trainings.settings.names))
-        if scores.shape != shape or not np.isfinite(scores).all():
-            finite = "finite" if np.isfinite(scores).all() else "not finite"
-            raise InputError(
-                f"scorer {texts.name}: found an array of shape {scores.shape}, {finite}; expected {shape}, one column "
-                "per objective, and finite numbers"
-            )
-        return scores, tokens
 
     def _kept(self, label: str, told: Mapping[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured before of the same trainings, or what is measured now.
@@ -290,11 +222,12 @@ class AlignMeasurements:
 
 def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """An entry over all repeats: means, standard deviations (None for one repeat), and each repeat."""
-    result = summary_of(entry, seeds, mean_points) | means(seeds, "epochs") | averages(seeds, "control_span")
+    result = summary_of(entry, seeds, mean_points) | averages(seeds, "control_span")
+    result |= means(seeds, "epochs", "steps", "step_seconds", "step_processor_seconds")
     if all("generated" in seed for seed in seeds):
         texts = [seed["generated"] for seed in seeds]
-        result["generated"] = means(texts, "points") | averages(
-            texts, "hypervolume", "tokens_per_second", "control_span", "rank_correlation"
+        result["generated"] = means(texts, "points", "kl", "tokens") | averages(
+            texts, "hypervolume", "tokens_per_second", "control_span", "rank_correlation", "inner_product"
         )
     return result
 
@@ -307,10 +240,3 @@ def mean_points(fronts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str,
         | means(points, "deviation_quartiles")
         for points in zip(*fronts, strict=True)
     ]
-
-
-def _rank(weights: np.ndarray, values: np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where nothing varies."""
-    if np.ptp(values) == 0 or np.ptp(weights) == 0:
-        return 0.0
-    return float(spearmanr(weights, values).statistic)

@@ -11,7 +11,16 @@ import click
 from hyperdpo.alignment.cli import SEED, TEXTS, data_options
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, RANK_VARIANTS, Variants, listed
 from hyperdpo.extras import require
-from hyperdpo.options import PATH, cpu_option, names_of, ranker_data_options, setting, settings_option, take_settings
+from hyperdpo.options import (
+    PATH,
+    cpu_option,
+    names_of,
+    ranker_data_options,
+    scorer_option,
+    setting,
+    settings_option,
+    take_settings,
+)
 from hyperdpo.ranking.cli import SETTINGS, config_of, paper_option
 
 out_option = click.option(
@@ -66,7 +75,8 @@ def rank_compare(**options: Any) -> None:
     """Train and measure methods side by side on DATA: same split, base, weights, temperatures.
 
     DATA is a file, a directory with train, vali and test files, or one of Fold1 to Fold5. A finished training is kept
-    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base.
+    in OUT and never run again. --base-scores lightgbm trains a LambdaMART on the main label as the base. On click data,
+    hyperdpo:gain:uncorrected (or another variant of hyperdpo) is trained on clicks as they were logged.
     """
     from hyperdpo.comparison.commands import rank_compare_command
 
@@ -77,7 +87,7 @@ def rank_compare(**options: Any) -> None:
 
 @click.command("compare")
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--model", required=True, help="A local checkpoint or a hub name.")
+@click.option("--model", help="A local checkpoint, a GGUF file or a hub name.  [default: `model` of --config]")
 @methods_option(
     "hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing", ALIGN_VARIANTS, example="hyperdpo:prompt", page="docs/alignment.md"
 )
@@ -85,12 +95,7 @@ def rank_compare(**options: Any) -> None:
 @click.option("--points", type=click.IntRange(min=2), default=11, show_default=True, help="Weightings on each front.")
 @click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed and split of its own.")
 @click.option("--seed", type=int, help="The first seed.  [default: 0]")
-@click.option(
-    "--scorer",
-    metavar="NAME",
-    help="Scores sampled texts: package.module:function, from prompts and texts to (N, m) numbers, or "
-    "classifiers:PATH,PATH.  [default: text measures, where all objectives are such]",
-)
+@scorer_option("scorers of the objectives' names, where each has one")
 @setting("--prompts", int, "alignment.settings:TextsConfig.prompts", "At most so many prompts are continued.")
 @setting("--samples", int, "alignment.settings:TextsConfig.samples", "Texts of each prompt.")
 @setting("--tokens", int, "alignment.settings:TextsConfig.tokens", "Length of a text.")

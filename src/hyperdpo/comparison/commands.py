@@ -74,7 +74,7 @@ def rank_compare_command(
 
 @writes_to("out")
 def align_compare_command(
-    source: Path, model: str, out: Path, *, methods: Sequence[str], **options: Any
+    source: Path, model: str | None, out: Path, *, methods: Sequence[str], **options: Any
 ) -> dict[str, Any]:
     """``hyperdpo align compare``: the content of ``compare.json``.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hyperdpo.alignment.portable import PORTABLE
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.paper import PAPER
 
@@ -52,6 +53,8 @@ ALIGN_VARIANTS: Variants = {
         # Its LoRA works at every w, as that of a model for one w does: the same learning rate.
         "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"learning_rate_factor": 1.0}},
         "lora": {"conditioning": {"prompt_conditioned": False}},
+        # One plain LoRA per objective, summed with w: what `export --format vertices` and `gguf` write.
+        "portable": PORTABLE,
         # As printed: the mask starts at A(w) B(w), the networks as PyTorch makes them, one w ~ Dirichlet per batch.
         "paper": {
             "conditioning": {
@@ -65,10 +68,20 @@ ALIGN_VARIANTS: Variants = {
     },
     "dpo-ls": {},
     # How adapters are averaged; "exact", the average of their weight changes, is the default.
-    "dpo-soup": {"linear": {"soup": "linear"}, "svd": {"soup": "svd"}},
+    "dpo-soup": {
+        "linear": {"soup": "linear"},
+        "svd": {"soup": "svd"},
+        # Experts without virtual tokens and of rank m r: plain LoRAs, served as those of hyperdpo:portable are.
+        "portable": {"fixed": {"portable": True}},
+    },
     "mo-dpo": {},
     "logit-mixing": {},
 }
+
+
+#: Stands behind ``hyperdpo`` or a variant of it, for ``rank compare`` on click data: trained on clicks as they were
+#: logged.
+UNCORRECTED = ":uncorrected"
 
 
 @dataclass(frozen=True)
@@ -79,10 +92,12 @@ class Entry:
         label: its name in tables and plots.
         method: one of :data:`~hyperdpo.comparison.methods.METHODS`.
         overrides: settings that differ from the comparison's own. Language models: sections ``conditioning`` and
-            ``training``; ``soup``, how adapters are averaged.
+            ``training``; ``soup``, how adapters are averaged; ``fixed``, what differs in models for one w.
         temperatures: rankers: vectors β (m numbers each) at which the front is measured besides the configured one.
         scales: rankers: scales c at which the front is measured besides 1.
         dense: rankers: measure a conditioned method at 101 weightings, too.
+        uncorrected: rankers: train on clicks as they were logged; see :data:`UNCORRECTED`.
+        repeats: only on so many of the comparison's repeats, the first ones; None: on all.
     """
 
     label: str
@@ -91,6 +106,8 @@ class Entry:
     temperatures: tuple[tuple[float, ...], ...] = ()
     scales: tuple[float, ...] = (0.5, 2.0)
     dense: bool = True
+    uncorrected: bool = False
+    repeats: int | None = None
 
     @property
     def one_shot(self) -> bool:
@@ -99,19 +116,22 @@ class Entry:
 
 
 def parse_entry(text: str, variants: Variants) -> Entry:
-    """The entry that ``METHOD`` or ``METHOD:VARIANT`` stands for.
+    """The entry that ``METHOD`` or ``METHOD:VARIANT`` stands for, where rankers have :data:`UNCORRECTED` behind it.
 
     Raises:
         InputError: no such method or variant.
     """
     method, _, variant = text.partition(":")
+    uncorrected = variants is RANK_VARIANTS and method == "hyperdpo" and text.endswith(UNCORRECTED)
+    if uncorrected:
+        variant = text.removesuffix(UNCORRECTED).partition(":")[2]
     if method not in variants:
         raise InputError(f"--methods: no method {method!r}; expected some of {', '.join(variants)}")
     named = variants[method]
     if variant and variant not in named:
         expected = ", ".join(f"{method}:{one}" for one in named) or method
         raise InputError(f"--methods: no variant {text!r}; expected {expected}")
-    return Entry(text, method, named[variant] if variant else {})
+    return Entry(text, method, named[variant] if variant else {}, uncorrected=uncorrected)
 
 
 def check_labels(entries: Sequence[Entry]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,22 @@ from hyperdpo.alignment.logps import CHUNK_LOGITS
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.core.point import check_weights
 from hyperdpo.errors import InputError
+
+
+class Caches:
+    """The caches of several models, whose rows are chosen together.
+
+    Args:
+        parts: one for each model.
+    """
+
+    def __init__(self, parts: list[Any]):
+        self.parts = parts
+
+    def batch_select_indices(self, rows: Tensor) -> None:
+        """Keep these rows, as a cache of transformers does."""
+        for part in self.parts:
+            part.batch_select_indices(rows)
 
 
 class LogitMixture:
@@ -73,24 +89,38 @@ class LogitMixture:
         ids, mask = prompt_rows(first, input_ids, attention_mask)
         for model in self.models:
             model.eval()
-        forwards = [ConditionedForward(m, m.condition(None, len(ids)), torch.ones(len(ids))) for m in self.models]
-        caches: list[Any] = [None] * len(forwards)
+        caches: list[Any] = [None] * len(self.models)
+        mixed = self.forward()
 
         def forward(input_ids: Tensor, past_key_values: Any = None, **inputs: Any) -> Any:
             if past_key_values is None or past_key_values.get_seq_length() == 0:
                 caches[1:] = [DynamicCache(config=model.base.config) for model in self.models[1:]]
             caches[0] = past_key_values
-            outputs = [
-                one(input_ids, past_key_values=cache, **inputs) for one, cache in zip(forwards, caches, strict=True)
-            ]
-            outputs[0].logits = self._average([output.logits for output in outputs])
-            return outputs[0]
+            outputs = mixed(input_ids, past_key_values=Caches(caches), **inputs)
+            outputs.past_key_values = caches[0]  # generate has its own
+            return outputs
 
         decoder = copy.copy(first.base)  # a view of the same modules, with a forward of its own
         decoder.forward = forward
         # generate reads a forward's arguments
         functools.update_wrapper(forward, type(first.base).forward, updated=())
         return decoder.generate(input_ids=ids, attention_mask=mask, **settings)
+
+    def forward(self) -> Callable[..., Any]:
+        """What computes the mixture's next logits, as a model's own forward method does; its cache holds those of all
+        models."""
+        forwards = [ConditionedForward(model, model.condition(None, 1), torch.ones(1)) for model in self.models]
+
+        def forward(input_ids: Tensor, past_key_values: Caches | None = None, **inputs: Any) -> Any:
+            caches = [None] * len(forwards) if past_key_values is None else past_key_values.parts
+            outputs = [
+                one(input_ids, past_key_values=cache, **inputs) for one, cache in zip(forwards, caches, strict=True)
+            ]
+            outputs[0].logits = self._average([output.logits for output in outputs])
+            outputs[0].past_key_values = Caches([output.past_key_values for output in outputs])
+            return outputs[0]
+
+        return forward
 
     def _average(self, logits: Sequence[Tensor]) -> Tensor:
         """Unnormalised log-probabilities (..., V) of the mixture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from hyperdpo.comparison.methods import (
 from hyperdpo.comparison.rank_trees import TreeTrainings, lightgbm_base, tree_scores
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.trainings import Trained, Training, Trainings, margin_beta, with_margin
+from hyperdpo.comparison.uncorrected import uncorrected
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors, write_tensors
@@ -35,9 +37,10 @@ from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.draws import fixed_weights
 from hyperdpo.ranking.evaluation import Front, ScoreBatch, evaluate_front, ranker_scores, score_items
 from hyperdpo.ranking.examples import Examples, Features, build_examples
-from hyperdpo.ranking.fitting import SAMPLING, UNREAD, conditioned_training, prepare, seeded
+from hyperdpo.ranking.fitting import SAMPLING, UNREAD, Prepared, conditioned_training, prepare, seeded
 from hyperdpo.ranking.gains import trees_beside
-from hyperdpo.ranking.gbdt import GbdtModel, choose_main_share
+from hyperdpo.ranking.gbdt import choose_main_share
+from hyperdpo.ranking.gbdt_model import GbdtModel
 from hyperdpo.ranking.new_rankers import fixed_ranker
 from hyperdpo.ranking.parametrizations import Ranker
 from hyperdpo.ranking.training import History, train
@@ -110,6 +113,11 @@ class RankTrainings(Trainings[RankModel]):
             part, config.objectives, config.main, features=features, base_scores=base, weight=config.weight
         )
 
+    @functools.cached_property
+    def as_logged(self) -> Prepared:
+        """What entries are trained on that leave out the corrections of clicks."""
+        return uncorrected(self.prepared)
+
     def config(self, entry: Entry) -> RankConfig:
         """The configuration of an entry, with this repeat's labels and seed.
 
@@ -181,6 +189,9 @@ class RankTrainings(Trainings[RankModel]):
         """A training with its untrained ranker, and with the base as it is."""
         prepared, config = self.prepared, self.config(entry)
         if isinstance(job, Conditioned):
+            if entry.uncorrected:
+                prepared = self.as_logged
+                config = replace(config, objectives=prepared.config.objectives, main=prepared.config.main)
             return replace(conditioned_training(prepared, config), name="hyperdpo")
         w = np.array(job.weights)
         settings = config.to_dict()

@@ -20,6 +20,7 @@ from hyperdpo.comparison.rank import DENSE_POINTS, VOLUMES, RankTrainings, sprea
 from hyperdpo.comparison.repeats import RankRepeat
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
 from hyperdpo.comparison.trainings import cost
+from hyperdpo.comparison.uncorrected import check_corrected
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
@@ -28,7 +29,7 @@ from hyperdpo.ranking.config import RankConfig, with_overrides
 from hyperdpo.ranking.evaluation import Front, evaluate_front
 from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gain_ranker import GainRanker
-from hyperdpo.ranking.gbdt import GbdtModel
+from hyperdpo.ranking.gbdt_model import GbdtModel
 from hyperdpo.ranking.oracle import attained, gain_oracle_front, oracle_front
 from hyperdpo.ranking.run_files import versions
 from hyperdpo.ranking.training import quality
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 #: Scales among which a method's best is chosen on validation groups, for a view of all methods, each at the distance
 #: from the base that suits it.
 SCALES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
+
+#: What an attainable front is: a method's fraction of one is not comparable with another's fraction of the other.
+CLOSED_FORM, GAIN_ORDER = "closed form", "order by expected gains, at the own share"
 
 
 def compare(
@@ -82,6 +86,8 @@ def compare(
         if entry.one_shot:
             try:
                 check_entry(with_overrides(config, entry.overrides), entry.label)
+                if entry.uncorrected:
+                    check_corrected(config)
             except InputError as error:
                 raise InputError(f"{entry.label}: {error}") from None
     grid = weight_grid(len(config.objectives), points)
@@ -204,6 +210,7 @@ class RankMeasurements:
         if self.attainable is not None:
             attainable = self.gains_attainable(gains[0]) if gains else self.attainable
             result["oracle"] = attained(own, attainable)
+            result["attainable_by"] = GAIN_ORDER if gains else CLOSED_FORM
         result["main_levels"] = []
         if self.levels is not None:
             result["main_levels"] = self.levels.measured(entry, grid, self.test)
@@ -245,6 +252,7 @@ def summary(entry: Entry, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         | {"epochs_allowed": seeds[0]["epochs_allowed"]}
         | means(seeds, "vertices", "validation", *(name for name in ("oracle", "ends") if name in seeds[0]))
         | {"main_levels": _mean_levels([seed["main_levels"] for seed in seeds])}
+        | ({"attainable_by": seeds[0]["attainable_by"]} if "attainable_by" in seeds[0] else {})
     )
 
 

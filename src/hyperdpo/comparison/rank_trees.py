@@ -27,8 +27,9 @@ from hyperdpo.ranking.evaluation import ScoreBatch
 from hyperdpo.ranking.examples import Batch, Examples
 from hyperdpo.ranking.features import choose_features
 from hyperdpo.ranking.fitting import Prepared
-from hyperdpo.ranking.gbdt import GbdtData, GbdtModel, train_gbdt_base, train_lambdamart
+from hyperdpo.ranking.gbdt import GbdtData, train_gbdt_base, train_lambdamart
 from hyperdpo.ranking.gbdt_labels import LabelScaling
+from hyperdpo.ranking.gbdt_model import GbdtModel
 
 #: Of a kept model's facts: the SHA-256 of its text.
 TEXT_DIGEST = "text_sha256"

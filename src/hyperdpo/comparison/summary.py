@@ -53,6 +53,8 @@ def measure_all(
         here = measurements(repeat)
         bases.append(here.base)
         for entry in entries:
+            if entry.repeats is not None and number > entry.repeats:
+                continue
             result = {"repeat": repeat.name, "seed": repeat.seed} | here.measured(entry)
             results[entry.label].append(result)
             say(f"{repeat.name} ({number} of {len(repeats)}) {entry.label}: {_in_words(result)}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from hyperdpo.alignment.gguf_models import described_origin
 from hyperdpo.comparison.spans import span_ratios
 from hyperdpo.errors import counted
 from hyperdpo.printing import console, four_digits
@@ -29,8 +30,6 @@ def print_rankers(result: Mapping[str, Any]) -> None:
         ("epochs", lambda one: "-" if one["epochs"] is None else f"{one['epochs']:.3g} / {one['epochs_allowed']}"),
         ("seconds", lambda one: _places(one, "train_seconds", ".1f")),
     ]
-    if any("oracle" in one for one in methods.values()):
-        columns.append(("of attainable", lambda one: _attained(one.get("oracle", {}))))
     base = result["base"]
     known = ", ".join(f"{name} {_figure(value)}" for name, value in base["metrics"].items())
     lines = [f"base: {known}, main {_figure(base['main'])}; temperatures {result['temperatures']}"]
@@ -46,17 +45,41 @@ def print_rankers(result: Mapping[str, Any]) -> None:
         ]
         if views:
             lines.append(f"{name}, without another training: {'; '.join(views)}")
-    for name, one in methods.items():
-        levels = [
-            f"{four_digits(level['hypervolume_with_main'])} at {level['main']:.3f}"
-            for level in one["main_levels"]
-            if level["main"] is not None
-        ]
-        if levels:
-            lines.append(f"{name}, hypervolume with main at a mean main score: {'; '.join(levels)}")
     if result["chosen"] is not None:
         lines.append(f"best one-shot entry on validation groups: {result['chosen']}")
     _print(result, ("train", "validation", "test"), columns, lines, width=140)
+    _print_attained(methods)
+    _print_levels(methods)
+
+
+def _print_attained(methods: Mapping[str, Any]) -> None:
+    """Fractions of attainable fronts, with a column for each form of these: fractions of different ones cannot be
+    compared."""
+    known = {name: one for name, one in methods.items() if "oracle" in one}
+    if not known:
+        return
+    forms = list(dict.fromkeys(one["attainable_by"] for one in known.values()))
+    title = "fraction of the attainable hypervolume, and of that with main; comparable within a column"
+    table = Table("", *forms)
+    for name, one in known.items():
+        oracle = one["oracle"]
+        cell = f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}"
+        table.add_row(name, *(cell if form == one["attainable_by"] else "" for form in forms))
+    _print_titled(title, table)
+
+
+def _print_levels(methods: Mapping[str, Any]) -> None:
+    """Each method at equal main scores: the score on test groups stands beside the one that was aimed at."""
+    targets = [level["target_main"] for level in next(iter(methods.values()))["main_levels"]]
+    if not targets:
+        return
+    title = "hypervolume with main at equal mean main scores: targets of validation groups, main of test groups"
+    table = Table("")
+    for target in targets:
+        table.add_column(f"target main {target:.3f}", justify="right")
+    for name, one in methods.items():
+        table.add_row(name, *map(_level, one["main_levels"]))
+    _print_titled(title, table)
 
 
 def print_language_models(result: Mapping[str, Any]) -> None:
@@ -85,6 +108,8 @@ def print_language_models(result: Mapping[str, Any]) -> None:
     ]
     known = ", ".join(f"{name} {value:.4f}" for name, value in result["base"]["metrics"].items())
     shown = ", ".join(four_digits(r) for r in first["reference_point"])
+    origin = described_origin(result["base"].get("gguf_origin"))
+    known = f"{known}; {origin}" if origin else known
     lines = [f"base: {known}; reference {shown}; temperatures {result['temperatures']}"]
     if with_texts:
         mean = ", ".join(f"{name} {value:.3f}" for name, value in result["base"]["generated"].items())
@@ -132,6 +157,13 @@ def _print(
         terminal.print(line, highlight=False)
 
 
+def _print_titled(title: str, table: Table) -> None:
+    """A small table below its title, which may be wider."""
+    terminal = console(140)
+    terminal.print(title, highlight=False)
+    terminal.print(table)
+
+
 def _places(one: Mapping[str, Any], name: str, form: str = ".4f") -> str:
     mean, sd = one[name], one[f"{name}_sd"]
     if mean is None:
@@ -152,8 +184,12 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _attained(oracle: Mapping[str, float | None]) -> str:
-    return f"{_percent(oracle.get('fraction'))}, {_percent(oracle.get('fraction_with_main'))}"
+def _level(level: Mapping[str, float | None]) -> str:
+    """The hypervolume, the main score, and where the method's dial stands: its share λ or its scale c."""
+    share, scale = level["main_share"], level["scale"]
+    dial = f"c {scale:.3g}" if share is None else f"λ {share:.3g}"
+    main = "-" if level["main"] is None else f"{level['main']:.3f}"
+    return f"{four_digits(level['hypervolume_with_main'])}, main {main}, {dial}"
 
 
 def _percent(value: float | None) -> str:

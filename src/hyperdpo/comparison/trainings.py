@@ -30,6 +30,8 @@ class Trained(Generic[M]):
         seconds: that the training took, interruptions left out.
         epochs: that it ran; None for trees.
         epochs_allowed: the most that it could have run.
+        steps: of the optimiser, of a language model; None where they were not counted.
+        processor_seconds: of all threads; None where they were not counted.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Trained(Generic[M]):
     seconds: float
     epochs: float | None = None
     epochs_allowed: float | None = None
+    steps: int | None = None
+    processor_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,24 @@ def cost(trained: Sequence[Trained[Any]]) -> dict[str, Any]:
         "models": len(trained),
         "parameters": sum(one.parameters for one in trained),
     }
+
+
+def step_costs(trained: Sequence[Trained[Any]]) -> dict[str, Any]:
+    """Steps of the optimiser, and what one takes: seconds, and those of the processor; None where one was not counted.
+
+    Seconds of the processor do not depend on what else runs on the machine.
+    """
+    steps = _sum([one.steps for one in trained])
+    processor = _sum([one.processor_seconds for one in trained])
+    return {
+        "steps": steps,
+        "step_seconds": sum(one.seconds for one in trained) / steps if steps else None,
+        "step_processor_seconds": processor / steps if steps and processor is not None else None,
+    }
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    return None if any(value is None for value in values) else sum(value for value in values if value is not None)
 
 
 def with_margin(job: Margin, base: np.ndarray, scores: Callable[[Fixed], np.ndarray]) -> np.ndarray:

@@ -6,6 +6,9 @@ from hyperdpo.core.gains import gain_loss as gain_loss
 from hyperdpo.core.gains import gain_scores as gain_scores
 from hyperdpo.core.gains import gain_weights as gain_weights
 from hyperdpo.core.gains import total_loss as total_loss
+from hyperdpo.core.loss_options import anchor_losses as anchor_losses
+from hyperdpo.core.loss_options import desensitised_scores as desensitised_scores
+from hyperdpo.core.loss_options import smoothed_targets as smoothed_targets
 from hyperdpo.core.losses import average_counts as average_counts
 from hyperdpo.core.losses import cosine_penalty as cosine_penalty
 from hyperdpo.core.losses import hypernet_loss as hypernet_loss

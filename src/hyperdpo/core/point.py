@@ -49,8 +49,9 @@ class Point:
         return {"weights": _named(objectives, self.weights), "scale": self.scale, **betas, **share}
 
     def row(self) -> np.ndarray:
-        """(2 m + 1,) numbers: w, c, β."""
-        return np.array([*self.weights, self.scale, *self.temperatures])
+        """(2 m + 1,) numbers: w, c, β; with a share λ, it is one more."""
+        share = () if self.main_share is None else (self.main_share,)
+        return np.array([*self.weights, self.scale, *self.temperatures, *share])
 
     def describe(self, objectives: Sequence[str]) -> str:
         """In words, without the temperatures."""

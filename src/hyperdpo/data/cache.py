@@ -30,6 +30,7 @@ from hyperdpo.data.compression import compression_of, plain_name
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.storage import FORMAT_VERSION, DamagedTableError, open_stored
 from hyperdpo.errors import InputError
+from hyperdpo.files import check_space
 from hyperdpo.hashing import sha256_of
 from hyperdpo.processes import runs
 
@@ -39,6 +40,7 @@ CACHE_VARIABLE = "HYPERDPO_CACHE"
 _SAMPLES = 16
 _SAMPLE_BYTES = 4096
 _STALE_SECONDS = 2 * 86_400  # no reading takes so long: a temporary directory of another host that old is dead
+_ENOUGH_BYTES = 64 * 2**20  # of a file, to tell how large its parsed form will be
 _active: set[str] = set()  # this process's temporary directories, to tell them from those of a dead one with its number
 
 
@@ -89,7 +91,8 @@ def read_table(
 
     def parse() -> None:
         with _cannot_write(tables, path), _temporary(tables) as directory:
-            _convert(path, directory, qid_column, sort, features_from_zero, origins, progress)
+            watch = _watching_space(path, directory, progress)
+            _convert(path, directory, qid_column, sort, features_from_zero, origins, watch)
             if source_key(path) != key:
                 raise InputError(f"{path}: changed while it was read; expected a file that nothing writes to")
             _move_into_place(directory, entry)
@@ -129,6 +132,24 @@ def read_table(
 
 def _note_damage(entry: Path, path: Path, reason: str) -> None:
     warnings.warn(f"{entry}: damaged ({reason}); {path} is parsed again", stacklevel=3)
+
+
+def _watching_space(
+    path: Path, directory: Path, progress: Callable[[int, int], None] | None
+) -> Callable[[int, int], None]:
+    """Progress of a conversion that checks, once a small part is done, whether the rest will have room."""
+    is_checked = False
+
+    def update(done: int, total: int) -> None:
+        nonlocal is_checked
+        if not is_checked and done >= min(total / 20, _ENOUGH_BYTES):
+            is_checked = True
+            made = sum(one.stat().st_size for one in directory.iterdir())
+            check_space(directory.parent, int(made * (total / done - 1)), f"{path}, parsed,")
+        if progress is not None:
+            progress(done, total)
+
+    return update
 
 
 def clear_cache(cache_dir: Path | None = None) -> None:

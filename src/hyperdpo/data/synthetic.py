@@ -20,7 +20,7 @@ import numpy as np
 from hyperdpo.core.preferences import stream
 from hyperdpo.data.groups import RELEVANCE
 from hyperdpo.errors import InputError
-from hyperdpo.files import written
+from hyperdpo.files import check_space, written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -211,7 +211,10 @@ def generate(
             groups += len(queries)
             labels = np.concatenate([q.labels for q in queries])
             values = np.concatenate([np.concatenate([q.features for q in queries]), labels[:, 1:]], axis=1)
-            files[0].write(_letor_lines(labels[:, 0], qids, values))
+            lines = _letor_lines(labels[:, 0], qids, values)
+            if start == 0:
+                check_space(out, len(lines) * num_queries // len(numbers), f"{num_queries:,} queries")
+            files[0].write(lines)
             if oracle is not None:
                 files[1].write(_csv_lines(qids, np.concatenate([q.expected for q in queries])))
             documents += len(qids)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry, parse_entry
-from hyperdpo.experiments.experiment import Described, Figures
+from hyperdpo.experiments.experiment import POINTS, Described, Figures
 
 Chart = Literal["front", "hypervolumes", "texts", "deviations", "spans"]
 
@@ -29,12 +29,27 @@ class LanguageExperiment(Described):
         texts: sample and score texts where a scorer is known.
         columns: the paper's figures, by the architecture of its model (``model_type`` of transformers): a model is
             compared with those of its own.
+        source: preferences over ``stories`` that the model writes unasked, or over its ``answers`` to the prompts of a
+            file; or ``labels`` of a file. Answers and labels are for a model of the user's own.
+        file: read where ``--data`` names none, below the place of data that are not part of the project.
+        objectives: names; empty: all.
+        points: weightings of each front.
+        seeds: repeats where none are asked for.
+        settings: of all entries; those of the user come after them.
+        least_span: of the first entry, in nats: with a smaller one there is nothing to control.
     """
 
     entries: tuple[Entry, ...]
     charts: tuple[Chart, ...]
     texts: bool = False
     columns: Mapping[str, Column] = field(default_factory=dict)
+    source: Literal["stories", "answers", "labels"] = "stories"
+    file: str = ""
+    objectives: tuple[str, ...] = ()
+    points: int = POINTS
+    seeds: int = 3
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    least_span: float = 0.0
 
 
 def labelled(label: str, method: str, **training: Any) -> Entry:
@@ -52,7 +67,9 @@ PAPER_PROMPT = labelled("HyperDPO (paper)", "hyperdpo:paper")
 DEFAULT = labelled("HyperDPO", "hyperdpo")
 PROMPT_ONLY = labelled("HyperDPO, prompt only", "hyperdpo:prompt")
 LORA_ONLY = labelled("HyperDPO, LoRA only", "hyperdpo:lora")
+PORTABLE = labelled("HyperDPO, portable", "hyperdpo:portable")
 DPO_LS = labelled("DPO-LS", "dpo-ls")
 DPO_SOUP = labelled("DPO Soup", "dpo-soup")
+PORTABLE_SOUP = labelled("DPO Soup, served as portable", "dpo-soup:portable")
 MO_DPO = labelled("MO-DPO", "mo-dpo")
 LOGIT_MIXING = labelled("logit mixing", "logit-mixing")

@@ -31,6 +31,10 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
     "figure5": ("figure4", "language model: the same with MO-DPO"),
     "figure7": ("figure7", "language model: concentration α from 0.2 to 1"),
     "stories": ("stories", "beyond the paper: what w changes in errors and in sampled texts, every method"),
+    "real": ("real", "beyond the paper: a real language model (--model), sentiment and plain words of its answers"),
+    "real-pair2": ("real", "beyond the paper: the same with relevance and brevity"),
+    "real-triple": ("real", "beyond the paper: the same with three objectives"),
+    "real-labels": ("real", "beyond the paper: a real language model (--model), labels that people gave"),
     "oracle": ("oracle", "beyond the paper: how much of the attainable front each method attains, and its regret"),
     "objectives": ("objectives", "beyond the paper: 2, 3, 5 and 8 objectives, cost and quality of each method"),
     "groups": ("groups", "beyond the paper: 100, 1,000 and 10,000 training groups"),
@@ -38,7 +42,7 @@ EXPERIMENTS: dict[str, tuple[str, str]] = {
 
 
 #: Those on language models.
-LANGUAGE = ("table2", "figure4", "figure5", "figure7", "stories")
+LANGUAGE = ("table2", "figure4", "figure5", "figure7", "stories", "real", "real-pair2", "real-triple", "real-labels")
 
 
 def load(name: str) -> Experiment | LanguageExperiment:

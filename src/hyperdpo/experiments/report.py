@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hyperdpo.experiments.figures import Chart
+from hyperdpo.experiments.language_rows import missing_ratios, ratio_columns, ratios_explained
 from hyperdpo.experiments.results import facts, missing, table
 from hyperdpo.printing import four_digits, page_of
 
@@ -36,11 +37,16 @@ def _reference(result: Mapping[str, Any]) -> Sequence[float]:
 def _as_rows(result: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, Any]:
     found = table(result, case)
     base = case["comparison"]["base"]
+    ratios = ratio_columns(case)
     return {
         "name": case["name"],
         "headings": [heading for heading, _ in found],
         "rows": list(zip(*(cells for _, cells in found), strict=True)),
         "missing": missing(case),
+        "ratio_headings": [heading for heading, _ in ratios],
+        "ratios": list(zip(*(cells for _, cells in ratios), strict=True)),
+        "ratios_explained": ratios_explained(),
+        "ratios_missing": missing_ratios(case),
         "base": [f"{name} {value:.4f}" for name, value in {**base["metrics"], "main": base["main"]}.items() if value],
     }
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from hyperdpo.comparison.repeats import RankRepeat
+from hyperdpo.comparison.summary import mean_and_sd
 from hyperdpo.errors import counted
 from hyperdpo.experiments.experiment import Figures
+from hyperdpo.experiments.language_rows import missing_ratios, ratio_columns, ratios_explained, with_interval
 from hyperdpo.printing import console
 
 #: Queries of MSLR-WEB10K, and feature columns.
@@ -63,6 +65,14 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
     def ratio(own: float | None, other: float | None) -> float | None:
         return own / other if own is not None and other else None
 
+    def on_the_same(one: Mapping[str, Any], key: str) -> float | None:
+        """The reference's mean over the repeats that the method has."""
+        own, others = one["seeds"], reference.get("seeds", ())
+        if len(own) == len(others) or not others:
+            return reference.get(key)
+        names = {seed["repeat"] for seed in own}
+        return mean_and_sd([seed[key] for seed in others if seed["repeat"] in names])[0]
+
     rows = []
     for label, one in methods.items():
         oracle = one.get("oracle", {})
@@ -72,8 +82,8 @@ def table_rows(comparison: Mapping[str, Any], paper: Mapping[str, Figures]) -> l
         row |= {key: one[key] for key in ("main_sd", "models", "parameters", "epochs")}
         row["epochs_allowed"] = one.get("epochs_allowed")  # of rankers
         row |= {
-            "ratio": ratio(one["hypervolume"], reference.get("hypervolume")),
-            "ratio_with_main": ratio(one["hypervolume_with_main"], reference.get("hypervolume_with_main")),
+            "ratio": ratio(one["hypervolume"], on_the_same(one, "hypervolume")),
+            "ratio_with_main": ratio(one["hypervolume_with_main"], on_the_same(one, "hypervolume_with_main")),
             "dense": one["views"].get("dense", {}).get("hypervolume"),
             "fraction": oracle.get("fraction"),
             "fraction_with_main": oracle.get("fraction_with_main"),
@@ -148,20 +158,27 @@ def columns(result: Mapping[str, Any], case: Mapping[str, Any]) -> Iterator[tupl
     yield "method", [row["label"] for row in rows]
     yield "hypervolume", [spread(row["hypervolume"], row["hypervolume_sd"]) for row in rows]
     yield "paper: hypervolume", [figure(p.get("hypervolume")) for p in paper]
-    yield "over DPO-LS", [ratio_text(row["ratio"]) for row in rows]
+    yield "over DPO-LS", [with_interval(row, row["ratio"], "hypervolume") for row in rows]
     yield "paper: over DPO-LS", [ratio_text(p.get("ratio")) for p in paper]
     yield "with main", [spread(row["hypervolume_with_main"], row["hypervolume_with_main_sd"]) for row in rows]
     yield "over DPO-LS, with main", [ratio_text(row["ratio_with_main"]) for row in rows]
     yield "main (± over points)", [spread(row["main_mean"], row["main_sd"]) for row in rows]
     yield "paper: main", [spread(p.get("main_mean"), p.get("main_sd")) for p in paper]
-    yield "control span over DPO-LS", [ratio_text(row.get("span_ratio")) for row in rows]
-    yield "control spans", [", ".join(f"{span:.3f}" for span in row.get("span", [])) or "-" for row in rows]
+    yield "control span over DPO-LS", [with_interval(row, row.get("span_ratio"), "control_span") for row in rows]
+    yield "control spans", [each(row.get("span"), ".3f") for row in rows]
+    yield "pairs in order, each objective at its vertex", [each(row.get("accuracy"), ".3f") for row in rows]
     yield "texts: hypervolume", [spread(row.get("texts"), row.get("texts_sd")) for row in rows]
-    yield "texts: over DPO-LS", [ratio_text(row.get("texts_ratio")) for row in rows]
-    yield "texts: control span over DPO-LS", [ratio_text(row.get("texts_span_ratio")) for row in rows]
+    yield "texts: over DPO-LS", [with_interval(row, row.get("texts_ratio"), "texts_hypervolume") for row in rows]
+    spans = [with_interval(row, row.get("texts_span_ratio"), "texts_control_span") for row in rows]
+    yield "texts: control span over DPO-LS", spans
     yield "texts: least rank correlation", [figure(row.get("rank_correlation"), 3) for row in rows]
+    yield "texts: mean inner product", [spread(row.get("inner_product"), row.get("inner_product_sd")) for row in rows]
+    yield "texts: KL to the base along w (nats)", [each(row.get("kl"), ".2f") for row in rows]
+    yield "texts: tokens along w", [each(row.get("tokens"), ".1f") for row in rows]
     yield "texts: tokens per second", [figure(row.get("tokens_per_second")) for row in rows]
     yield "seconds", [f"{row['train_seconds']:,.1f}" for row in rows]
+    yield "seconds per step", [figure(row.get("step_seconds"), 3) for row in rows]
+    yield "processor seconds per step", [figure(row.get("step_processor_seconds"), 3) for row in rows]
     yield "paper: seconds", ["-" if "train_seconds" not in p else f"{p['train_seconds']:,.0f}" for p in paper]
     yield "models", [f"{row['models']:,.0f}" for row in rows]
     yield "parameters", [f"{row['parameters']:,.0f}" for row in rows]
@@ -172,6 +189,8 @@ def columns(result: Mapping[str, Any], case: Mapping[str, Any]) -> Iterator[tupl
     yield "mean regret", [figure(row["regret"], 3) for row in rows]
     yield "at 101 weightings", [spread(row["dense"], None) for row in rows]
     yield "gap where fronts should meet", [figure(row["gap"], 3) for row in rows]
+    seeds = [str(row.get("seeds", "-")) for row in rows]
+    yield "seeds", seeds if len(set(seeds)) > 1 else ["-"] * len(rows)
 
 
 def table(result: Mapping[str, Any], case: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
@@ -209,6 +228,15 @@ def print_result(result: Mapping[str, Any]) -> None:
         terminal.print(shown)
         for line in missing(case):
             terminal.print(line, highlight=False)
+        if ratios := ratio_columns(case):
+            shown = Table(title=ratios_explained(), title_justify="left")
+            for heading, _ in ratios:
+                shown.add_column(heading, overflow="fold", justify="left" if heading in ("method", "over") else "right")
+            for row in zip(*(cells for _, cells in ratios), strict=True):
+                shown.add_row(*row)
+            terminal.print(shown)
+            for line in missing_ratios(case):
+                terminal.print(line, highlight=False)
     if result["data"]["differs"]:
         terminal.print(result["data"]["differs"], highlight=False)
 
@@ -235,6 +263,11 @@ def spread(value: float | None, sd: float | None) -> str:
         return "-"
     places = 3 - math.floor(math.log10(abs(value))) if value else 4
     return f"{value:.{places}f}" + ("" if sd is None else f" ± {sd:.{places}f}")
+
+
+def each(values: Sequence[float] | None, form: str) -> str:
+    """Several numbers in one cell."""
+    return ", ".join(f"{value:{form}}" for value in values or ()) or "-"
 
 
 def ratio_text(value: float | None) -> str:

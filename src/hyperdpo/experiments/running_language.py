@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -11,17 +12,23 @@ from typing import Any
 import click
 
 from hyperdpo.alignment.data.preferences import write_preferences
+from hyperdpo.alignment.gguf_models import described_origin
+from hyperdpo.alignment.settings import AlignSettings, settings_of
 from hyperdpo.comparison.align_settings import compared
-from hyperdpo.comparison.spans import SpanRatio, span_ratios
+from hyperdpo.devices import computes_bf16
 from hyperdpo.errors import InputError, counted
-from hyperdpo.experiments.experiment import POINTS, SMALL_POINTS, Figures, Found
+from hyperdpo.experiments.experiment import SMALL_POINTS, Figures, Found
 from hyperdpo.experiments.language import LanguageExperiment
+from hyperdpo.experiments.language_rows import add_spans
+from hyperdpo.experiments.own_answers import data_file
 from hyperdpo.experiments.results import case_of, table_rows
 from hyperdpo.threads import use_free_cores
 from hyperdpo.validation import merged
 
 #: Prompts of the generated data, of which three quarters are for training.
 PROMPTS = 640
+#: Answers of each prompt of a file.
+ANSWERS = 4
 #: ``--small``: an instance that shows that everything runs, and nothing else.
 SMALL_PROMPTS, SMALL_STEPS = 16, 100
 SMALL: dict[str, Any] = {
@@ -58,45 +65,59 @@ def find(
 
     Args:
         data: preferences, see :mod:`hyperdpo.alignment.data`; None: stories that the model itself writes, scored by
-            text measures.
-        model: a causal LM; None: a small one is trained on the spot.
-        seeds: repeats; None: 3.
-        queries: prompts of generated data.
+            text measures. An experiment on a model's answers takes a file of prompts, or a directory of preferences
+            in parts; its own file, as that of one on labels, if this is None.
+        model: a causal LM; None: a small one is trained on the spot, for stories.
+        seeds: repeats; None: the experiment's own number.
+        queries: prompts of generated data, or of the file of prompts.
 
     Raises:
         InputError: no such data, model or setting.
     """
-    if data is not None and model is None:
-        raise InputError("--model: found none; expected a causal LM to fine-tune on --data")
-    generated = data is None
-    settings: dict[str, Any] = GENERATED if generated else {}
+    if model is None and (data is not None or experiment.file):
+        what = "--data" if data is not None else "real prompts or labels, such as an instruction-tuned model of 100M"
+        raise InputError(f"--model: found none; expected a causal LM to fine-tune on {what}")
+    generated = data is None and not experiment.file
+    settings: dict[str, Any] = GENERATED if generated else dict(experiment.settings)
     if generated and model is None:
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
+    if experiment.file:
+        settings = in_fast_precision(settings, config_file, cpu)
+        data = data_file(data, experiment.file, experiment.name, f"{experiment.source} of real prompts")
     if generated:  # elsewhere the data are read first
         use_free_cores()
     if model is None:
         model = str(_demo_model(out / "data", small))
     if data is None:
         data = _stories(out / "data", model, queries or (SMALL_PROMPTS if small else PROMPTS))
-    comparison = compared(
+    elif experiment.source == "answers" and not data.is_dir():
+        queries = queries or (SMALL_PROMPTS if small else None)
+        data = _answers(data, model, out / "data", queries, settings_of(config_file, settings), cpu)
+    chosen = objectives or experiment.objectives or None
+    run = functools.partial(
+        compared,
         data,
         model,
         out / "language",
-        experiment.entries,
-        points=SMALL_POINTS if small else POINTS,
-        seeds=seeds or (1 if small else 3),
-        objectives=objectives,
+        points=SMALL_POINTS if small else experiment.points,
+        objectives=chosen,
         config_file=config_file,
         overrides=settings,
         with_texts=experiment.texts,
+        least_span=experiment.least_span,
         cpu=cpu,
     )
+    if experiment.least_span:
+        say_spans(run(experiment.entries[:1], seeds=1), experiment.least_span)
+    comparison = run(experiment.entries, seeds=seeds or (1 if small else experiment.seeds))
     column, told = figures_of(experiment, model)
     rows = table_rows(comparison, column)
     add_spans(rows, comparison)
     groups = comparison["repeats"][0]["groups"]
-    described = f"{data.name}, {Path(model).name}: {groups['train']:,} train, {groups['test']:,} test prompts"
+    origin = described_origin(comparison["base"].get("gguf_origin"))
+    named = f"{Path(model).name}{f' ({origin})' if origin else ''}"
+    described = f"{data.name}, {named}: {groups['train']:,} train, {groups['test']:,} test prompts"
     differs = generated or "pku" not in data.name.lower()
     return Found(
         title=experiment.title,
@@ -114,41 +135,41 @@ def find(
     )
 
 
+def in_fast_precision(settings: Mapping[str, Any], config_file: Path | None, cpu: bool) -> dict[str, Any]:
+    """The settings, with bf16 in training, measuring and sampling where the device computes in it and no other
+    precision is asked for."""
+    asked = settings_of(config_file, settings).training
+    if any(asked.get(name) is not None for name in ("bf16", "fp16")):
+        return dict(settings)
+    half = computes_bf16(cpu)
+    click.echo(f"precision: {'bf16 (of training, measures and sampling)' if half else 'that of the model'}")
+    chosen = {"training": {"bf16": True}, "compare": {"training_precision": True}} if half else {}
+    return merged(settings, chosen)
+
+
+def say_spans(comparison: Mapping[str, Any], least: float) -> None:
+    """Say how much models for one w differ, before the others are trained: where they do not, nothing can be
+    controlled."""
+    ((label, one),) = comparison["methods"].items()
+    spans = one["control_span"]
+    click.echo(f"{label}: control spans {', '.join(f'{name} {span:.3f}' for name, span in spans.items())} nats")
+    for name, span in spans.items():
+        if span < least:
+            click.echo(f"{name}: below {least:g} nats there is nothing to control; no ratio of control is given")
+
+
 def figures_of(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
     """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
-    from transformers import AutoConfig
+    from hyperdpo.alignment.bases import model_type_of
 
     if not experiment.columns:
         return experiment.paper, ""
-    kind = AutoConfig.from_pretrained(model).model_type
+    kind = model_type_of(model)
     column = experiment.columns.get(kind)
     if column is None:
         known = " and ".join(one.model for one in experiment.columns.values())
         return {}, f" The paper has figures of {known}; none is of a model of this architecture ({kind})."
     return column.figures, f" In the table: its figures of {column.model}, a model of this architecture ({kind})."
-
-
-def add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
-    """Control over that of DPO-LS, and what texts say."""
-    methods = comparison["methods"]
-    reference = next((label for label, one in methods.items() if one["method"] == "dpo-ls"), None)
-    for row in rows:
-        one = methods[row["label"]]
-        ratios = {} if reference is None else span_ratios(comparison, row["label"], reference)
-        for key, kind in (("span_ratio", "cross_entropy"), ("texts_span_ratio", "generated")):
-            row[key], row[f"{key}_reason"] = ratios.get(kind, SpanRatio(None))
-        row["span"] = list(one["control_span"].values())
-        texts = one.get("generated")
-        if texts is None:
-            continue
-        row["texts"] = texts["hypervolume"]
-        row["texts_span"] = list(texts["control_span"].values())
-        row["texts_sd"] = texts["hypervolume_sd"] if len(one["seeds"]) > 1 else None
-        if reference is not None:
-            other = methods[reference]["generated"]["hypervolume"]
-            row["texts_ratio"] = row["texts"] / other if other else None
-        row["rank_correlation"] = min(texts["rank_correlation"].values())
-        row["tokens_per_second"] = texts["tokens_per_second"]
 
 
 def _demo_model(directory: Path, small: bool) -> Path:
@@ -174,9 +195,28 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
     return path
 
 
+def _answers(
+    prompts_file: Path, model: str, directory: Path, prompts: int | None, settings: AlignSettings, cpu: bool
+) -> Path:
+    from hyperdpo.experiments.own_answers import answered
+    from hyperdpo.experiments.real import SCORERS
+
+    return answered(
+        prompts_file,
+        model,
+        directory,
+        scorers=SCORERS,
+        answers=ANSWERS,
+        tokens=settings.texts.tokens,
+        prompts=prompts,
+        bf16=bool(settings.training.get("bf16")),
+        cpu=cpu,
+    )
+
+
 def _identity(model: str) -> str:
     """A few digits that two models of one name do not share: of the place, and of its files' sizes and times."""
     place = Path(model)
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
     facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr((os.path.realpath(model) if files else model, facts)).encode()).hexdigest()[:8]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ import click
 from hyperdpo.errors import InputError
 from hyperdpo.plots import COLOURS
 
-LOOPBACK = ("127.0.0.1", "localhost")
 STYLE = Path(__file__).with_name("page.css")
 
 
@@ -55,19 +53,21 @@ def serve(page: Callable[[], object], title: str, host: str, port: int, *, brows
         browser: open it in the user's browser.
     """
     from nicegui import app, ui
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from hyperdpo.explorer.logs import ClosedAtMalformed, ignore_malformed_messages, quiet_logs
+    from hyperdpo.explorer.own_site import LOOPBACK, OwnSite
 
     def root() -> None:
         ui.colors(primary=COLOURS[0])
         ui.add_css(STYLE.read_text(encoding="utf-8"))
         page()
 
-    if host in LOOPBACK:
-        # Refuse requests from another site whose name resolves to this machine.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK))
+    app.add_middleware(ClosedAtMalformed)
+    app.add_middleware(OwnSite, hosts=LOOPBACK if host in LOOPBACK else ())
     address = f"[{host}]" if ":" in host else host
     app.on_startup(lambda: _announce(host, port, f"http://{address}:{port}"))
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    app.on_startup(ignore_malformed_messages)
+    quiet_logs()
     with contextlib.suppress(KeyboardInterrupt):
         ui.run(
             root,

@@ -80,7 +80,7 @@ def _given(**options: Any) -> list[str]:
 def _fronts(explorers: Sequence[Explorer], groups: int, name: str) -> list[Front]:
     """The front of each run; says how long that took."""
     started = time.monotonic()
-    fronts = [one.front(one.start().temperatures) for one in explorers]
+    fronts = [one.front() for one in explorers]
     click.echo(f"front measured on {measured_on(groups, name)} in {time.monotonic() - started:.1f} s")
     return fronts
 

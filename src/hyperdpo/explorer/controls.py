@@ -1,4 +1,5 @@
-"""Sliders and boxes of one point: weights that stay on the simplex, the scale, and temperatures if they can change."""
+"""Sliders and boxes of one point: weights that stay on the simplex, the scale, and the main label's share and
+temperatures if they can change."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 from nicegui import ui
 from nicegui.element import Element
 
-from hyperdpo.choosing.scales import SCALE_ENDS
+from hyperdpo.choosing.scales import SCALE_ENDS, SHARE_ENDS
 from hyperdpo.core.point import Point
 from hyperdpo.explorer.point import written
 from hyperdpo.explorer.simplex import Simplex
@@ -27,7 +28,7 @@ class PointControls:
 
     Args:
         objectives: m names.
-        start: the first point.
+        start: the first point; the main label's share has a slider if this names one.
         temperature_range: (m,) ends; None: temperatures stay as they are.
         changed: called after every change by the user.
         label: put before the names of the controls for screen readers.
@@ -44,6 +45,7 @@ class PointControls:
         self.objectives, self._changed = objectives, changed
         self._simplex = Simplex(start.weights)
         self._others = [start.scale, *start.temperatures]
+        self._share = start.main_share
         prefix = f"{label}: " if label else ""
         colours = [COLOURS[j % len(COLOURS)] for j in range(len(objectives))]
         with ui.column().classes("controls"):
@@ -56,6 +58,9 @@ class PointControls:
             hint = "above 1: nearer to base"
             scale = _Pair("scale c", f"{prefix}scale", SCALE_ENDS, partial(self._move, 0), middle=1.0, hint=hint)
             self._pairs = [scale]  # of the first of self._others, or of all
+            if self._share is not None:
+                spoken, hint = f"{prefix}main share", "the main label's part"
+                self._share_pair = _Pair("main share λ", spoken, SHARE_ENDS, self._move_share, hint=hint)
             if temperature_range is not None:
                 with ui.expansion("temperatures β").classes("betas").props("dense"):
                     for j, (name, ends) in enumerate(zip(objectives, temperature_range, strict=True)):
@@ -68,11 +73,13 @@ class PointControls:
     def point(self) -> Point:
         """The point that the controls show."""
         scale, *temperatures = self._others
-        return Point(self._simplex.weights, scale, tuple(temperatures))
+        return Point(self._simplex.weights, scale, tuple(temperatures), self._share)
 
     def set(self, point: Point) -> None:
-        """Go to a point; temperatures without sliders stay as they are."""
+        """Go to a point; temperatures without sliders stay as they are, and so does a share that it does not name."""
         self._simplex.set(point.weights)
+        if self._share is not None and point.main_share is not None:
+            self._share = written(point.main_share)
         values = [written(value) for value in (point.scale, *point.temperatures)]
         self._others[: len(self._pairs)] = values[: len(self._pairs)]
         self._show()
@@ -89,11 +96,18 @@ class PointControls:
         self._show()
         self._changed()
 
+    def _move_share(self, value: float) -> None:
+        self._share = written(value)
+        self._show()
+        self._changed()
+
     def _show(self) -> None:
         """Bring sliders and boxes to the state."""
         values = [*self._simplex.weights, *self._others]
         for pair, value in zip([*self._weights, *self._pairs], values, strict=False):  # sliders may be fewer
             pair.show(value)
+        if self._share is not None:
+            self._share_pair.show(self._share)
 
 
 class Slider(Element, component="range.js"):

@@ -13,7 +13,8 @@ CURVE_SCALES = tuple(c for c in SCALES if c >= 1)
 
 
 def curve(point: Point) -> np.ndarray:
-    """(1 + C, 2 m + 1): the point, and its weights at growing scales from 1 (from the point's, if less)."""
+    """(1 + C, 2 m + 1), with a share (1 + C, 2 m + 2): the point, and its weights at growing scales from 1 (from the
+    point's, if less)."""
     rows = np.tile(point.row(), (1 + len(CURVE_SCALES), 1))
     rows[1:, len(point.weights)] = [min(point.scale, CURVE_SCALES[0]), *CURVE_SCALES[1:]]
     return rows

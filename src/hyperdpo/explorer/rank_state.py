@@ -159,9 +159,11 @@ class RankExplorer(Explorer):
         return trained_box(self.run) or mixture
 
     def start(self) -> Point:
-        """Equal weights, and the run's temperatures (the nearest ones that a ``temperature`` run was trained on)."""
-        ends = self.temperature_range
-        return super().start() if ends is None else replace(super().start(), temperatures=clipped(self.betas, ends))
+        """Equal weights, the run's own share if it takes one, and its temperatures (the nearest ones that a
+        ``temperature`` run was trained on)."""
+        ends, share = self.temperature_range, self.run.ranker.chosen.get("main_share")
+        found = replace(super().start(), main_share=share)
+        return found if ends is None else replace(found, temperatures=clipped(self.betas, ends))
 
     def at_trained_end(self, point: Point) -> str:
         """A text that names temperatures at an end of what the run was trained on; empty: there are none."""

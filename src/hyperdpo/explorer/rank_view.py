@@ -66,7 +66,7 @@ class RankView:
         self._drawn: object = None
         self._list_seconds = math.inf
         self._whole_seconds = 0.0
-        self._front_temperatures = [front.points[0].temperatures for front in fronts]
+        self._front_dials = [_dials(front.points[0]) for front in fronts]
         self._queries = first.queries()
         with ui.element("main").classes("page rank") as root:
             self._latest = Latest(self._react, root)
@@ -131,11 +131,8 @@ class RankView:
 
     def _changed(self) -> None:
         point = self._controls.point
-        shared = replace(point, main_share=self.first.run.ranker.chosen.get("main_share"))
-        base = self._base_option
-        self._snippets.show(
-            rank_snippets(self.first.path, self._data, self.first.objectives, shared, self.first.betas, base)
-        )
+        first, base = self.first, self._base_option
+        self._snippets.show(rank_snippets(first.path, self._data, first.objectives, point, first.betas, base))
         self._end_note.set_text(self.first.at_trained_end(point))
         self._ask()
 
@@ -147,7 +144,7 @@ class RankView:
         self._latest_why.ask()
 
     def _go(self, point: Point) -> None:
-        # The scale stays: it is another question.
+        # Share and temperatures stay: they are those of the front.
         current = self._controls.point
         self._controls.set(replace(current, weights=point.weights, scale=1.0))
 
@@ -193,10 +190,15 @@ class RankView:
     # What follows
 
     def _point_of(self, one: RankExplorer, point: Point | None) -> Point | None:
-        """The same point for a run with temperatures of its own."""
-        if point is None or one is self.first or (self._range is not None and one.temperature_range is not None):
+        """The same point for a run that takes other dials: those that the first run has not are its own."""
+        if point is None or one is self.first:
             return point
-        return replace(point, temperatures=one.start().temperatures)
+        own = one.start()
+        if self._range is None or one.temperature_range is None:
+            point = replace(point, temperatures=own.temperatures)
+        if point.main_share is None or own.main_share is None:
+            point = replace(point, main_share=own.main_share)
+        return point
 
     def _lists(self) -> list[ListView]:
         """The lists that are shown, at the point."""
@@ -284,14 +286,15 @@ class RankView:
         self._metrics.set_content(content)
 
     async def _move_front(self, point: Point) -> None:
-        wanted = [self._given(one, point).temperatures for one in self.explorers]
+        points = [self._given(one, point) for one in self.explorers]
+        wanted = [_dials(one) for one in points]
         several = len(self.explorers) > 1
         marks = [
             Marks(str(one.path) if several else "now", number, value, curve)
             for number, (one, (value, curve)) in enumerate(zip(self.explorers, self._whole, strict=True))
         ]
         pinned = self._pinned_values[0] if self._pinned is not None and self._pinned_values else None
-        if wanted == self._front_temperatures:
+        if wanted == self._front_dials:
             self._front.move(marks, pinned)
             self._front.busy(False)
             return
@@ -299,10 +302,13 @@ class RankView:
         self._front.move(marks, pinned)
         if not await self._latest.pause():
             return
-        fronts = await threads.io_bound(
-            lambda: [one.front(betas) for one, betas in zip(self.explorers, wanted, strict=True)]
-        )
+        fronts = await threads.io_bound(lambda: [one.front(at) for one, at in zip(self.explorers, points, strict=True)])
         if fronts is not None:
-            self._front_temperatures = wanted
+            self._front_dials = wanted
             self._front.draw(fronts)
             self._front.busy(self._latest.stale)
+
+
+def _dials(point: Point) -> tuple[tuple[float, ...], float | None]:
+    """What a front depends on: temperatures and share."""
+    return point.temperatures, point.main_share

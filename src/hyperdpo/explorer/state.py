@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,22 @@ class Explorer:
         return Point((1 / m,) * m, 1.0, self.betas)
 
     def measure(self, rows: np.ndarray) -> np.ndarray:
-        """(P, K) metrics on all groups at (P, 2 m + 1) points; NaN where no group has the metric."""
+        """(P, K) metrics on all groups at (P, 2 m + 1) points, with shares (P, 2 m + 2); NaN where no group has one."""
         with self._working:
             return self._means(self.sample.measure(rows))
 
     def _means(self, sums: np.ndarray) -> np.ndarray:
         return Resamples(self.sample.counts).means(sums)
 
-    def front(self, temperatures: tuple[float, ...] | None = None) -> Front:
-        """The front at scale 1, over a grid of weights; None: at the run's temperatures."""
-        m = len(self.objectives)
+    def front(self, at: Point | None = None) -> Front:
+        """The front at scale 1, over a grid of weights.
+
+        Args:
+            at: its temperatures and its share count; None: those of :meth:`start`.
+        """
+        m, other = len(self.objectives), replace(at or self.start(), scale=1.0)
         weights = weight_grid(m, max(self._weightings, m)).tolist()
-        points = tuple(Point(tuple(w), 1.0, temperatures or self.betas) for w in weights)
+        points = tuple(replace(other, weights=tuple(w)) for w in weights)
         return Front(str(self.path), points, self.measure(np.array([p.row() for p in points])), self.base)
 
     def here(self, point: Point) -> tuple[np.ndarray, np.ndarray]:

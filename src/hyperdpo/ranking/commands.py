@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import click
 import numpy as np
@@ -46,6 +46,27 @@ from hyperdpo.threads import use_free_cores
 TRACKERS = ("tensorboard", "wandb")
 #: What components are for.
 WEIGHTED_SUM = "rank by the sum of weight times column"
+
+
+class RunOptions(TypedDict, total=False):
+    """How commands read a run and its data: the options of :func:`~hyperdpo.options.ranker_data_options`.
+
+    Attributes:
+        preset, config_file: name the run's objectives; a file says how the data's query id and labels are called, too.
+        objectives: those of the run that a command is about.
+        base_scores: a column, or a file with one number per row, where the run has none of its own.
+        sort: the rows of a query need not stand together.
+        features_from_zero: features of LETOR text are numbered from 0.
+        cpu: use no accelerator.
+    """
+
+    preset: str | None
+    config_file: Path | None
+    objectives: Sequence[str] | None
+    base_scores: str | None
+    sort: bool
+    features_from_zero: bool
+    cpu: bool
 
 
 @writes_to("out")
@@ -100,22 +121,16 @@ def front_command(
     oracle: Path | None = None,
     split: str = "auto",
     metric: Mapping[str, Any] | None = None,
-    preset: str | None = None,
-    config_file: Path | None = None,
-    objectives: Sequence[str] | None = None,
-    base_scores: str | None = None,
-    sort: bool = False,
-    features_from_zero: bool = False,
-    cpu: bool = False,
+    **how: Unpack[RunOptions],
 ) -> dict[str, Any]:
     """``hyperdpo rank front``: the content of ``FRONT.json``."""
     if plot is not None and plot.suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"--plot: found {plot.name!r}; expected a name ending in .png, .pdf or .svg")
-    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
-    chosen = _chosen_objectives(run, preset, config_file, objectives)
+    run, chosen = _opened(run_path, how)
+    config_file, base_scores = how.get("config_file"), how.get("base_scores")
     if config_file is not None:
         metric = {**read_yaml(config_file).get("metric", {}), **(metric or {})}
-    device = best_device(cpu)
+    device = best_device(how.get("cpu", False))
     run.to(device)
     table, file_of = read_data(source, run, split)
     note_other_columns(table, run, base_scores)
@@ -191,17 +206,11 @@ def score_command(
     temperatures: Sequence[float] | None = None,
     main_share: float | None = None,
     out: Path | None = None,
-    preset: str | None = None,
-    config_file: Path | None = None,
-    objectives: Sequence[str] | None = None,
-    base_scores: str | None = None,
-    sort: bool = False,
-    features_from_zero: bool = False,
-    cpu: bool = False,
     engine: str = "local",
     scheduler: str | None = None,
     workers: int | None = None,
     partition_rows: int | None = None,
+    **how: Unpack[RunOptions],
 ) -> np.ndarray | None:
     """``hyperdpo rank score``: (N,) scores in the file's order, or (N, k) components; None from workers of Dask.
 
@@ -211,8 +220,8 @@ def score_command(
         scheduler, workers, partition_rows: as of :func:`~hyperdpo.ranking.distributed.score_files`.
     """
     _check_engine(engine, source, {"scheduler": scheduler, "workers": workers, "partition-rows": partition_rows})
-    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
-    chosen = _chosen_objectives(run, preset, config_file, objectives)
+    run, chosen = _opened(run_path, how)
+    base_scores, cpu = how.get("base_scores"), how.get("cpu", False)
     w: tuple[float, ...] | None = None
     if components is not None:
         foreign = {"--weights": weights, "--main-share": main_share, "--beta": temperatures, "--out": out}
@@ -253,6 +262,8 @@ def score_command(
             sys.stdout.write(text)
         else:
             write_atomically(out, text.encode())
+    if out is not None:
+        click.echo(f"{out}: {len(scores):,} rows, one score each")
     return scores
 
 
@@ -305,13 +316,7 @@ def explain_command(
     main_share: float | None = None,
     top: int = 10,
     out: Path | None = None,
-    preset: str | None = None,
-    config_file: Path | None = None,
-    objectives: Sequence[str] | None = None,
-    base_scores: str | None = None,
-    sort: bool = False,
-    features_from_zero: bool = False,
-    cpu: bool = False,
+    **how: Unpack[RunOptions],
 ) -> Explanation:
     """``hyperdpo rank explain``.
 
@@ -320,15 +325,15 @@ def explain_command(
         weights: None: the same for each objective.
         top: documents that are printed; ``out`` gets them all.
     """
-    run = _run_for(run_path, config_file, sort=sort, features_from_zero=features_from_zero)
-    chosen = _chosen_objectives(run, preset, config_file, objectives)
+    run, chosen = _opened(run_path, how)
+    base_scores = how.get("base_scores")
     component_names(run)  # refuses a run without components before the data are read
     if weights is None:
         w = np.zeros(len(run.objectives))
         w[chosen] = 1 / len(chosen)
     else:
         w = parse_weights(weights, run.objectives, chosen)
-    device = best_device(cpu)
+    device = best_device(how.get("cpu", False))
     run.to(device)
     table = read(source, run.config, origins=run.origins)
     note_other_columns(table, run, base_scores)
@@ -343,10 +348,14 @@ def explain_command(
     return found
 
 
-def _run_for(run_path: Path, config_file: Path | None, *, sort: bool, features_from_zero: bool) -> RankRun:
-    """A run that reads files as a configuration says: what their query id and labels are called."""
+def _opened(run_path: Path, how: RunOptions) -> tuple[RankRun, list[int]]:
+    """A run that reads files as a configuration says (what their query id and labels are called), and the positions of
+    the objectives that a command is about."""
+    preset, config_file, objectives = how.get("preset"), how.get("config_file"), how.get("objectives")
     like = None if config_file is None else build_config(config_file=config_file)
-    return RankRun.load(run_path).read_files(sort=sort, features_from_zero=features_from_zero, like=like)
+    files = {name: bool(how.get(name, False)) for name in ("sort", "features_from_zero")}
+    run = RankRun.load(run_path).read_files(**files, like=like)
+    return run, _chosen_objectives(run, preset, config_file, objectives)
 
 
 def _check_directory(out: Path, overwrite: bool) -> None:

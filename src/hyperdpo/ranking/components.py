@@ -123,6 +123,20 @@ def list_components(ranker: Ranker, batch: Batch, scale: torch.Tensor | float, b
     return (logs - logs.amax((1, 2), keepdim=True)).exp().float().transpose(1, 2)
 
 
+def list_sources(ranker: GainRanker, batch: Batch, columns: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What trees, base and network give to the components of some lists, by name: (G, n, k) float64 each.
+
+    Args:
+        batch: with what the trees predict.
+        columns: (G, n, k) from :func:`list_components`, at any scale. The sources sum to them, but for items whose
+            expected gains are all 0, which have no sources.
+    """
+    sources = ranker.column_sources(batch)
+    whole = sum(sources.values(), torch.zeros_like(sources["trees"]))
+    factor = columns.double().sum(-1) / whole.sum(1).clamp_min(1e-300)
+    return {name: values.transpose(1, 2) * factor.unsqueeze(-1) for name, values in sources.items()}
+
+
 def write_components(out: Path, table: GroupedTable, names: tuple[str, ...], values: np.ndarray) -> None:
     """Write columns beside their query id and row number, in the order of the source.
 

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from hyperdpo.core.point import check_weights
 from hyperdpo.data.groups import GroupedTable, abridged
 from hyperdpo.data.splits import Part
+from hyperdpo.data.transform import column_values
 from hyperdpo.errors import InputError, counted
-from hyperdpo.ranking.components import component_names, components
+from hyperdpo.ranking.components import component_names, components, list_sources
 from hyperdpo.ranking.examples import Items
 from hyperdpo.ranking.explanation import Explanation, Trees
 from hyperdpo.ranking.gain_ranker import GainRanker
@@ -82,12 +83,9 @@ def _explained_trees(
 ) -> Trees | None:
     """What trees, network and base give to the columns of one list, in the order of the data; None: it uses no trees.
 
-    Column j is (1 - τ) of the network's gain and τ of the trees', over the share of groups with signal. The main column
-    is γ of that; the rest of its total is the base's.
-
     Args:
         base: (n,) scores.
-        columns: (n, k), with a factor of each row: the scale's, and one per list.
+        columns: (n, k) components.
     """
     ranker = run.ranker
     if not isinstance(ranker, GainRanker) or ranker.trees is None or not ranker.tree_weight:
@@ -95,25 +93,9 @@ def _explained_trees(
     items = Items(part=part, features=run.features(part), base_scores=base, trees=ranker.trees)
     (group_batch,) = items.batches()
     batch = items.batch(group_batch, device)
-    whole = ranker.columns(batch)[0].double()
-    assert batch.tree_columns is not None
-    used = torch.full((ranker.num_columns, 1), ranker.tree_weight, dtype=torch.float64, device=whole.device)
-    by_trees, by_base = torch.zeros_like(whole), torch.zeros_like(whole)
-    learned_main = 0.0
-    if ranker.learns_main:
-        learned_main = ranker.learned_main
-        used[-1] *= learned_main
-    by_trees[: ranker.num_columns] = used * batch.tree_columns[0] / ranker.signal_shares.unsqueeze(-1)
-    by_base[-1] = (1 - learned_main) * whole[-1].sum() * torch.softmax(ranker.base_slope * batch.base_scores[0], -1)
-    parts = {"trees": by_trees, "base": by_base}
-    if ranker.has_network:
-        parts["neural"] = whole - by_trees - by_base
-    factor = columns.sum(1) / whole.sum(0).clamp_min(1e-300).cpu().numpy()
-    with_trees = [j for j in range(ranker.num_columns) if used[j] > 0]
-    names, models = component_names(run), ranker.trees.models
-    return Trees(
-        features=models[0].columns,
-        contributions={names[j]: models[j].contributions(part) for j in with_trees},
-        spaces={names[j]: models[j].raw_space for j in with_trees},
-        sources={name: values.cpu().numpy().T * factor[:, None] for name, values in parts.items()},
-    )
+    sources = list_sources(ranker, batch, torch.from_numpy(columns).to(batch.features.device)[None])
+    models = zip(component_names(run), ranker.trees.models, ranker.tree_parts, strict=False)
+    first = ranker.trees.models[0]
+    rows = column_values(part, first.columns, np.array(first.origins) if first.origins else None)
+    used = {name: model for name, model, weight in models if weight > 0}
+    return Trees.of(used, rows, {name: values[0].cpu().numpy() for name, values in sources.items()})

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hyperdpo.fronts import named
+
+if TYPE_CHECKING:
+    from hyperdpo.ranking.gbdt_model import GbdtModel
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,19 @@ class Trees:
     """Column -> what its contributions are measured in: ``log-odds`` of the gain, or ``gain``."""
     sources: Mapping[str, np.ndarray]
     """``trees``, ``neural``, ``base`` -> (n, k): their parts of the columns, which they sum to."""
+
+    @staticmethod
+    def of(models: Mapping[str, GbdtModel], rows: np.ndarray, sources: Mapping[str, np.ndarray]) -> Trees:
+        """What models say about the rows of a list.
+
+        Args:
+            models: by column, of the same F features; those of columns in which they have a part.
+            rows: (n, F) float32, origins subtracted.
+            sources: see :attr:`sources`.
+        """
+        features = next((model.columns for model in models.values()), ())
+        contributions = {name: model.contributions(rows) for name, model in models.items()}
+        return Trees(features, contributions, {name: model.raw_space for name, model in models.items()}, sources)
 
     def ranked(self, order: np.ndarray) -> Trees:
         """The documents in another order (n,)."""

@@ -170,6 +170,37 @@ class GainRanker(Ranker):
             return torch.cat([learned[:, :-1], main], 1).masked_fill(~mask, 0)
         return torch.cat([learned, base], 1).masked_fill(~mask, 0)
 
+    @property
+    def tree_parts(self) -> tuple[float, ...]:
+        """(M,): how much of what is learned for a column the trees give to it, τ, and γ τ for the main label."""
+        if self.trees is None:
+            return (0.0,) * self.num_columns
+        main = (self.tree_weight * self.learned_main,) if self.learns_main else ()
+        return (*(self.tree_weight,) * self.num_weights, *main)
+
+    def column_sources(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What trees, base and network give to the columns, by name: (G, m + 1, n) float64 each; they sum to them.
+
+        Column j is (1 - τ) of the network's gain and τ of the trees', over the share of groups with signal. The main
+        column is γ of that; the rest of its total is the base's.
+
+        Args:
+            batch: with what the trees predict.
+        """
+        assert batch.tree_columns is not None
+        mask = batch.mask.unsqueeze(1)
+        whole = self.columns(batch).double()
+        parts = torch.tensor(self.tree_parts, dtype=torch.float64, device=whole.device)
+        by_trees = parts.unsqueeze(-1) * batch.tree_columns.double() / self.signal_shares.double().unsqueeze(-1)
+        base = top_one_log_probabilities(self.base_slope * batch.base_scores.unsqueeze(1), mask).exp().double()
+        learned_main = self.learned_main if self.learns_main else 0.0
+        by_base = (1 - learned_main) * whole[:, -1:].sum(-1, keepdim=True) * base
+        if not self.learns_main:
+            by_trees = torch.cat([by_trees, torch.zeros_like(by_base)], 1)
+        by_base = torch.cat([torch.zeros_like(whole[:, :-1]), by_base], 1)
+        found = {"trees": by_trees.masked_fill(~mask, 0), "base": by_base.masked_fill(~mask, 0)}
+        return found | {"neural": whole - found["trees"] - found["base"]} if self.has_network else found
+
     def learned_columns(self, batch: Batch) -> torch.Tensor:
         """(G, M, n): what heads and trees predict."""
         if self.tree_weight > 0 and batch.tree_columns is None:

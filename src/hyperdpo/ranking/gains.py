@@ -15,9 +15,10 @@ from sklearn.linear_model import PoissonRegressor
 from hyperdpo.core.gains import FLOOR, gain_loss, total_loss
 from hyperdpo.data.batching import row_index, sorted_batches
 from hyperdpo.data.splits import Part
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import read_json, write_json
 from hyperdpo.objectives import Label
+from hyperdpo.progress import note
 from hyperdpo.ranking.clicks import LARGEST_CORRECTION
 from hyperdpo.ranking.config import RankConfig
 from hyperdpo.ranking.examples import Examples
@@ -180,10 +181,13 @@ def train_trees(
     """
     kept = None if checkpoint is None else trees_beside(checkpoint)
     if kept is not None and kept.exists():
-        found = read_json(kept)
-        if isinstance(found, dict) and found.get("fingerprint") == fingerprint:
-            ranker.trees = TreeColumns.of(found["texts"], columns, origins, config.gbdt.threads)
-            return float(found["seconds"])
+        try:
+            found = read_json(kept)
+            if isinstance(found, dict) and found.get("fingerprint") == fingerprint:
+                ranker.trees = TreeColumns.of(found["texts"], columns, origins, config.gbdt.threads)
+                return float(found["seconds"])
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            note(f"{kept}: kept trees cannot be read ({one_line(error)}); they are trained again")
     started = time.monotonic()
     ranker.trees = train_tree_columns(train, validation, columns, origins=origins, config=config.gbdt, seed=config.seed)
     seconds = time.monotonic() - started

@@ -22,7 +22,7 @@ from hyperdpo.core.losses import average_counts, hypernet_loss, sum_over_process
 from hyperdpo.core.preferences import stream, weight_grid
 from hyperdpo.data.batching import GroupBatch, shuffled_batches
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_tensors, with_prefix, without_prefix, write_tensors
+from hyperdpo.files import check_space, read_tensors, with_prefix, without_prefix, write_tensors
 from hyperdpo.progress import progress_bar
 from hyperdpo.ranking.config import TrainingConfig
 from hyperdpo.ranking.draws import Draw, Sampler
@@ -144,6 +144,8 @@ def train(job: Training, accelerator: Accelerator) -> History:
     """
     before = 0.0 if job.begin is None else job.begin(job.checkpoint)
     loop = _Loop(job, accelerator)
+    if job.checkpoint is not None:  # current and best weights, and two moments
+        check_space(job.checkpoint, 4 * sum(one.nbytes for one in loop.best.values()), "a checkpoint")
     if loop.optimizer is None:
         loop.evaluate(0.0)
     else:
@@ -334,8 +336,13 @@ class _Loop:
         job = self.job
         if job.checkpoint is None or not job.checkpoint.exists():
             return
-        tensors, values = read_tensors(job.checkpoint)
-        if values is None or values.get("fingerprint") != job.fingerprint:
+        try:
+            tensors, values = read_tensors(job.checkpoint)
+        except InputError as error:
+            if self.accelerator.is_main_process:
+                warnings.warn(f"{job.name}: {error}; passed over, this training begins again", stacklevel=3)
+            return
+        if not isinstance(values, dict) or values.get("fingerprint") != job.fingerprint:
             raise InputError(
                 f"{job.checkpoint}: a checkpoint of another configuration or of other data; "
                 "expected one of this run (remove the directory, or choose another)"

@@ -14,7 +14,8 @@ from hyperdpo.errors import InputError, one_line
 from hyperdpo.files import write_atomically
 from hyperdpo.ranking.config import GbdtConfig
 from hyperdpo.ranking.examples import Examples
-from hyperdpo.ranking.gbdt import GbdtModel, binned, boost, constraints
+from hyperdpo.ranking.gbdt import binned, boost, constraints
+from hyperdpo.ranking.gbdt_model import GbdtModel
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def train_tree_columns(
         train, validation: from :func:`~hyperdpo.ranking.gains.gain_examples`. The validation groups decide when to
             stop; None: every tree is kept.
         columns: feature columns, read raw.
-        origins: see :class:`~hyperdpo.ranking.gbdt.GbdtModel`.
+        origins: see :class:`~hyperdpo.ranking.gbdt_model.GbdtModel`.
 
     Raises:
         InputError: a feature column is missing, or LightGBM refuses the settings.

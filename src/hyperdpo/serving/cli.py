@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, beta_option, cpu_option
+from hyperdpo.options import PATH, beta_option, cpu_option, scorer_option
 
 COUNT = click.IntRange(min=1)
 
@@ -20,7 +20,9 @@ COUNT = click.IntRange(min=1)
     "--out", type=PATH, required=True, help="File of a ranker; directory of its trees or of a language model."
 )
 @click.option(
-    "--format", help="Ranker: onnx, torch, lightgbm; language model: merged, peft.  [default: the first of them]"
+    "--format",
+    help="Ranker: onnx, torch, lightgbm; language model: merged, peft, or of a portable run vertices, gguf.  "
+    "[default: the first of them]",
 )
 @click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
 @beta_option(
@@ -30,12 +32,21 @@ COUNT = click.IntRange(min=1)
     "--main-share", type=float, metavar="L", help="Ranker: λ of lists that name none, for the file's metadata."
 )
 @click.option("--model", help="Language model: base model, instead of the one the run was trained on.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    help="vertices, gguf: record answers to it; may be given several times.  [default: some of the run's own prompts]",
+)
+@click.option("--prompts-file", type=PATH, help="vertices, gguf: record answers to its prompts, as align sample reads.")
+@scorer_option("vertices, gguf: scorers of the objectives' names, where each has one")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.
 
     A ranker becomes ONNX (or torch.export), with weights and scale as inputs; trees become LightGBM's own files, too.
-    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given.
+    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given. A run of
+    `align fit --portable` becomes one adapter per objective for PEFT (vertices) or llama.cpp (gguf), and dial.json.
     """
     from hyperdpo.serving.export.commands import export_command
 
@@ -81,11 +92,25 @@ def export(**options: Any) -> None:
 @click.option("--max-tokens", type=COUNT, help="Tokens of an answer.  [default: 1024]")
 @click.option("--max-prompt", type=COUNT, help="Tokens of a prompt.  [default: 4096]")
 @click.option(
+    "--read-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds in which a request has to arrive as a whole, and an answer to be read.",
+)
+@click.option(
+    "--max-connections",
+    type=COUNT,
+    default=1000,
+    show_default=True,
+    help="Connections; beyond, those are closed that have waited longest for their client.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(min=0),
     default=30,
     show_default=True,
-    help="Seconds to finish in, after TERM; what is not done then is refused, and the exit code 1.",
+    help="Seconds to finish whole requests in, after TERM; the others are refused then, and the exit code is 1.",
 )
 @click.option("--access-log", is_flag=True, help="A line for every request.")
 @cpu_option

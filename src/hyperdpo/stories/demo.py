@@ -21,9 +21,9 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.files import write_atomically
 from hyperdpo.locks import writes_to
 from hyperdpo.printing import page_of
+from hyperdpo.scorers.text_measures import measure_texts
 from hyperdpo.stories.language_model import STEPS, train_demo_lm
 from hyperdpo.stories.preferences import DEFAULT_OBJECTIVES, sample_preferences
-from hyperdpo.stories.text_measures import measure_texts
 from hyperdpo.threads import use_free_cores
 
 #: Weightings at which texts are shown side by side.

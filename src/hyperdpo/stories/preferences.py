@@ -1,24 +1,23 @@
 """Preferences without annotators: a language model's own beginnings and continuations, scored by measures of the text.
 
 Prompts are beginnings that the model itself writes; each gets n different continuations at temperature 1, so the
-responses come from the reference model, as (10) requires. The labels are :mod:`hyperdpo.stories.text_measures`.
+responses come from the reference model, as (10) requires. The labels are
+:mod:`hyperdpo.scorers.text_measures`.
 
 The random numbers are drawn in a fork of torch's global generator: the caller's is left as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
+from hyperdpo.alignment.answers import Sampling, sample_answers
 from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences
-from hyperdpo.alignment.sampling import BROKEN, continuation_texts, continue_rows, has_ended, sampling, whole_words
-from hyperdpo.alignment.special_tokens import prompt_ids
+from hyperdpo.alignment.sampling import BROKEN, continue_rows, has_ended, sampling, whole_words
 from hyperdpo.errors import InputError
 from hyperdpo.progress import progress_bar
-from hyperdpo.stories.text_measures import measure_texts
+from hyperdpo.scorers.text_measures import measure_texts
 
 #: Measured on stories260k (480 prompts, 4 responses of 48 tokens): all four responses tie in 5% and 0% of the groups,
 #: and the correlation within groups is -0.05. A model trained for one is 0.28 and 0.31 nats worse in the other's
@@ -30,8 +29,8 @@ BATCH_SIZE = 480
 #: How often missing texts (doubles, words that go on across the boundary) are sampled again before giving up.
 MAX_ROUNDS = 20
 
-#: Keys of the random streams.
-_PROMPTS, _RESPONSES = 1, 2
+#: Key of the random stream of prompts.
+_PROMPTS = 1
 
 
 def sample_preferences(
@@ -92,6 +91,8 @@ def sample_prompts(
 ) -> tuple[str, ...]:
     """``count`` different beginnings that the model writes after its BOS token, cut back to a whole word.
 
+    They are drawn one after the other from one stream, which the batch size belongs to.
+
     Raises:
         InputError: a number out of range, no BOS token, or fewer than ``count`` different beginnings in
             :data:`MAX_ROUNDS` rounds.
@@ -132,86 +133,39 @@ def sample_responses(
     tokens: int = RESPONSE_TOKENS,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
-    selected: bool = True,
     enough: int | None = None,
-    generate: Callable[..., Tensor] | None = None,
     progress: bool = True,
 ) -> list[tuple[str, ...]]:
     """``responses`` continuations of each prompt at temperature 1: texts that follow the prompt's text directly.
 
-    The prompt is tokenized as training will see it. A response that ran into the limit is cut back to its last whole
-    word.
+    They are those of :func:`~hyperdpo.alignment.answers.sample_answers`: each prompt has random numbers of its own, and
+    what cannot serve as training data is sampled again.
 
     Args:
-        selected: sample again what cannot serve as training data: an empty response, broken bytes, one that the prompt
-            has already, and one that continues the prompt's last word. (:func:`sample_prompts` cuts off after a word.
-            Such a response would be tokenized differently together with the prompt and alone.) False keeps all as
-            sampled, in one round, to measure a model's own distribution.
-        enough: stop once so many prompts have all their responses, and leave the others with fewer; None: all prompts.
-        generate: used instead of ``model.generate``, for example with weights: ``partial(model.generate,
-            weights=(0.3, 0.7))``.
+        enough: leave prompts with fewer responses if so many have all of theirs; None: all prompts must.
 
     Raises:
-        InputError: a number out of range, a prompt without tokens or too long for the model, or, where selected, a
-            prompt with fewer than ``responses`` usable responses after :data:`MAX_ROUNDS` rounds.
+        InputError: a number out of range, a prompt without tokens or too long for the model, or a prompt with fewer
+            than ``responses`` usable responses after :data:`MAX_ROUNDS` rounds.
     """
     enough = len(prompts) if enough is None else enough
     _at_least(1, responses=responses, response_tokens=tokens)
     _at_least(responses, batch_size=batch_size)
-    encoded = prompt_ids(tokenizer, list(prompts))
-    _check_prompts(prompts, encoded, tokens, model)
-    found: list[list[str]] = [[] for _ in prompts]
-    # Neighbours of one length need no padding.
-    missing = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    per_batch, total = batch_size // responses, len(prompts) * responses
-    with sampling(model, seed, _RESPONSES), progress_bar("responses", total, "responses", show=progress) as update:
-        for _ in range(MAX_ROUNDS):
-            for first in range(0, len(missing), per_batch):
-                batch = missing[first : first + per_batch]
-                rows = [i for i in batch for _ in range(responses)]
-                new = continue_rows(model, tokenizer, [encoded[i] for i in rows], tokens, generate)
-                texts = continuation_texts(model, tokenizer, [encoded[i] for i in rows], new)
-                if selected:
-                    texts = _usable(tokenizer, [prompts[i] for i in rows], [encoded[i] for i in rows], texts)
-                for i, text in zip(rows, texts, strict=True):
-                    if not selected or (text and text not in found[i] and len(found[i]) < responses):
-                        found[i].append(text)
-                update(sum(map(len, found)))
-            missing = [i for i in missing if len(found[i]) < responses]
-            if len(prompts) - len(missing) >= enough:
-                return [tuple(texts) for texts in found]
-    worst = min(missing)
-    raise InputError(
-        f"prompt {worst + 1} ({prompts[worst]!r:.60}): {len(found[worst])} different responses in {MAX_ROUNDS} rounds; "
-        f"expected {responses}"
-    )
-
-
-def _usable(tokenizer: Any, prompts: list[str], encoded: list[list[int]], texts: list[str]) -> list[str]:
-    """The responses; "" for one that continues its prompt's last word, changes its prompt's tokens or is no text."""
-    together = prompt_ids(tokenizer, [prompt + text for prompt, text in zip(prompts, texts, strict=True)])
-    usable = []
-    for prompt, start, text, ids in zip(prompts, encoded, texts, together, strict=True):
-        goes_on = prompt[-1:].isalnum() and text[:1].isalnum()
-        good = list(ids[: len(start)]) == start and not goes_on and BROKEN not in text
-        usable.append(text if good else "")
-    return usable
+    how = Sampling(responses, tokens, seed=seed, batch_size=batch_size, attempts=MAX_ROUNDS - 1)
+    with progress_bar("responses", len(prompts), "prompts", show=progress) as update:
+        found = sample_answers(model, tokenizer, prompts, how, done=update)
+    missing = [i for i, answers in enumerate(found) if len(answers) < responses]
+    if len(prompts) - len(missing) < enough:
+        worst = missing[0]
+        raise InputError(
+            f"prompt {worst + 1} ({prompts[worst]!r:.60}): {len(found[worst])} different responses in {MAX_ROUNDS} "
+            f"rounds; expected {responses}"
+        )
+    return [tuple(answer.text for answer in answers) for answers in found]
 
 
 def _context(model: Any) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
-
-
-def _check_prompts(prompts: Sequence[str], encoded: list[list[int]], tokens: int, model: Any) -> None:
-    limit = _context(model)
-    for number, (prompt, ids) in enumerate(zip(prompts, encoded, strict=True), 1):
-        if not ids:
-            raise InputError(f"prompt {number} ({prompt!r}): no tokens; expected a text")
-        if limit is not None and len(ids) + tokens > limit:
-            raise InputError(
-                f"prompt {number} ({prompt!r:.60}): {len(ids)} tokens and {tokens} for the response; "
-                f"expected at most {limit} together, the model's context"
-            )
 
 
 def _at_least(smallest: int, **numbers: int) -> None:

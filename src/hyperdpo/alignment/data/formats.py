@@ -246,7 +246,7 @@ _PREFERRED_3 = partial(from_strength, responses=("response1", "response2"), stre
 
 #: In the order in which they are tried.
 FORMATS: dict[str, Format] = {
-    "groups": Format(from_groups, ("completions", "labels")),
+    "groups": Format(from_groups, ("completions", "labels"), also=("truncated",)),
     "scores": Format(from_scores, ("responses", "scores")),
     "pku": Format(from_pku, ("response_0", "response_1"), tuple(PKU_COLUMNS.values()), also=_names(_PKU_ALSO)),
     "helpsteer3": Format(

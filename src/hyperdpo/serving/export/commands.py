@@ -5,20 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hyperdpo.core.point import parse_weights
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, counted
 from hyperdpo.extras import require
 from hyperdpo.locks import writes_to
+from hyperdpo.progress import note
 from hyperdpo.runs import run_kind
+
+if TYPE_CHECKING:
+    from hyperdpo.alignment.conditioning import ConditioningConfig
 
 #: What tells an adapter's directory (no run) from others.
 ADAPTER_FILE = "hyperdpo_config.json"
 
-RANKER_FORMATS, LM_FORMATS = ("onnx", "torch", "lightgbm"), ("merged", "peft")
+RANKER_FORMATS, LM_FORMATS = ("onnx", "torch", "lightgbm"), ("merged", "peft", "vertices", "gguf")
+#: Formats that answer at any weights: those of a portable run.
+DIAL_FORMATS = ("vertices", "gguf")
 
 
 def kind_of(path: Path) -> str:
@@ -49,6 +55,9 @@ def export_command(
     temperatures: Sequence[float] | None = None,
     main_share: float | None = None,
     model: str | None = None,
+    prompts: Sequence[str] = (),
+    prompts_file: Path | None = None,
+    scorers: Sequence[str] = (),
     overwrite: bool = False,
 ) -> None:
     """``hyperdpo export``."""
@@ -68,6 +77,14 @@ def export_command(
                 else f"it has no meaning for a {what}"
             )
             raise InputError(f"{option}: {why}; leave it out")
+    if chosen in DIAL_FORMATS:
+        if weights is not None:
+            raise InputError(f"--weights: --format {chosen} has all of them; leave it out, or use --format peft")
+        _export_dial(run_path, out, chosen, model, prompts, prompts_file, scorers, overwrite)
+        return
+    for option, given in {"--prompt": prompts, "--prompts-file": prompts_file, "--scorer": scorers}.items():
+        if given:
+            raise InputError(f"{option}: --format {chosen} records no answers; expected --format vertices or gguf")
     if kind == "rank":
         _export_ranker(run_path, out, chosen, temperatures, main_share, overwrite)
     else:
@@ -109,18 +126,12 @@ def _export_ranker(
 
 def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: str | None, overwrite: bool) -> None:
     require("align")
-    from hyperdpo.alignment.adapters import read_config
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
-    from hyperdpo.alignment.conditioning import ConditioningConfig
     from hyperdpo.serving.export.language_model import check_directory, export_lm, load_source
 
     check_directory(out, overwrite=overwrite)
     disable_progress_bars_without_tty()
-    with warnings.catch_warnings():  # said when the model is read
-        warnings.simplefilter("ignore")
-        saved = read_config(path)
-    # Before the base model is read, which takes a while.
-    conditioning = ConditioningConfig.from_dict(saved["conditioning"])
+    conditioning = conditioning_of(path)  # before the base model is read, which takes a while
     names, point = conditioning.objectives, None
     if weights is not None:
         point = parse_weights(weights, names, range(len(names))).tolist()
@@ -130,6 +141,58 @@ def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: s
     written = export_lm(source, tokenizer, point, out, format, overwrite=overwrite)
     tokens = _about_tokens(written.metadata)
     click.echo(f"{out}: {format}{tokens}; logits within {written.difference:.1g} of the run's on random texts")
+
+
+def _export_dial(
+    path: Path,
+    out: Path,
+    format: str,
+    model: str | None,
+    prompts: Sequence[str],
+    prompts_file: Path | None,
+    scorers: Sequence[str],
+    overwrite: bool,
+) -> None:
+    require("align")
+    if format == "gguf":
+        require("gguf")
+    from hyperdpo.alignment.answer_sets import read_prompts
+    from hyperdpo.alignment.commands import disable_progress_bars_without_tty
+    from hyperdpo.serving.export.dial import DIAL, export_dial, load_dial_source
+    from hyperdpo.serving.export.language_model import check_directory
+    from hyperdpo.serving.export.vertices import check_portable
+
+    check_directory(out, overwrite=overwrite)
+    disable_progress_bars_without_tty()
+    check_portable(conditioning_of(path), format)  # before the base model is read, which takes a while
+    asked = [*prompts, *([] if prompts_file is None else read_prompts(prompts_file))]
+    source = load_dial_source(path, model)
+    exported = export_dial(source, out, format, prompts=asked, scorers=scorers, overwrite=overwrite)
+    adapters = ", ".join(f"{one['path']} ({one['objective']})" for one in exported.dial["adapters"])
+    tried = ""
+    if exported.difference is not None:
+        tried = f"; their sums' logits are within {exported.difference:.1g} of the run's on random texts"
+    click.echo(f"{out}: {adapters}; {DIAL} says how weights turn them{tried}")
+    recorded = exported.dial["recorded"]
+    if recorded is None:
+        note("no answers are recorded: the run keeps no prompts (it is older, or no run); expected --prompt TEXT")
+    else:
+        click.echo(f"recorded: {counted(len(recorded['answers']), 'answer')} to compare another engine with")
+
+
+def conditioning_of(path: Path) -> ConditioningConfig:
+    """What of an adapter depends on w.
+
+    Raises:
+        InputError: the directory holds no adapter.
+    """
+    from hyperdpo.alignment.adapters import read_config
+    from hyperdpo.alignment.conditioning import ConditioningConfig
+
+    with warnings.catch_warnings():  # said when the model is read
+        warnings.simplefilter("ignore")
+        saved = read_config(path)
+    return ConditioningConfig.from_dict(saved["conditioning"])
 
 
 def _about_tokens(metadata: dict[str, Any]) -> str:

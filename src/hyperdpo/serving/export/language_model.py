@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.adapters import CONFIG
+from hyperdpo.alignment.bases import tokenizer_of
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import RUN, AlignRun
 from hyperdpo.checksums import file_digests
 from hyperdpo.errors import InputError
-from hyperdpo.files import check_writable, read_json, write_json, written
+from hyperdpo.files import check_space, check_writable, read_json, write_json, written
 from hyperdpo.runs import FILES
 from hyperdpo.serving.export.peft import write_peft
 from hyperdpo.serving.export.rows import MARGIN, add_rows
@@ -69,7 +71,7 @@ def load_source(path: Path, base_model: Any = None) -> tuple[ConditionedLM, Any]
         if not isinstance(place, str | Path):
             continue
         try:
-            return model, AutoTokenizer.from_pretrained(place)
+            return model, tokenizer_of(str(place))
         except Exception:  # no files of a tokenizer there; transformers has many exceptions for it
             continue
     return model, None
@@ -96,20 +98,17 @@ def export_lm(
             what was written are not the model's.
     """
     check_directory(out, overwrite=overwrite)
+    stored = [one for one in model.parameters() if one.requires_grad == (format == "peft")]  # the adapter, or the base
+    check_space(out, sum(one.nbytes for one in stored), "the export")
     with written(out, directory=True) as temporary:
         write = _write_merged if format == "merged" else write_peft
         details, loaded, tokens = write(model.eval(), prompting(tokenizer), weights, temporary)
-        difference, margin = _compared(model, loaded, weights, tokens)
+        difference, margin = compared(model, loaded, weights, tokens)
         if details.get("virtual_token_margin") is not None:  # what the file itself shows, not just its rows
             least = min(details["virtual_token_margin"], margin)
             details["virtual_token_margin"] = least if least >= MARGIN else None
-        largest = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
-        if not difference <= largest:
-            raise InputError(
-                f"--format {format}: on random texts, the exported model's logits differ from the run's by "
-                f"{difference:.2g} of the largest; expected at most {largest:g}; nothing was written "
-                f"(try --format {'peft' if format == 'merged' else 'merged'}; `hyperdpo serve` needs no export)"
-            )
+        other = "peft" if format == "merged" else "merged"
+        check_difference(model, difference, format, f"try --format {other}; `hyperdpo serve` needs no export")
         metadata = {
             "format_version": FORMAT_VERSION,
             "kind": "align",
@@ -117,6 +116,7 @@ def export_lm(
             "objectives": list(model.conditioning.objectives),
             "weights": None if weights is None else [float(w) for w in weights],
             "base_model": str(getattr(model.config, "_name_or_path", "") or ""),
+            "gguf_origin": origin_of(model),
             **details,
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
@@ -124,6 +124,24 @@ def export_lm(
         metadata[FILES] = file_digests(temporary, names)
         write_json(temporary / METADATA, metadata, sealed=True)
     return LMExport(out, metadata, difference)
+
+
+def check_difference(model: ConditionedLM, difference: float, format: str, instead: str) -> None:
+    """Refuse an export whose logits are not the run's.
+
+    Args:
+        difference: of :func:`compared`.
+        instead: what to do.
+
+    Raises:
+        InputError: they are not.
+    """
+    largest = TOLERANCE if model.dtype == torch.float32 else HALF_TOLERANCE
+    if not difference <= largest:
+        raise InputError(
+            f"--format {format}: on random texts, the exported model's logits differ from the run's by "
+            f"{difference:.2g} of the largest; expected at most {largest:g}; nothing was written ({instead})"
+        )
 
 
 def check_directory(out: Path, *, overwrite: bool) -> None:
@@ -159,9 +177,7 @@ def _write_merged(
 
 
 @torch.no_grad()
-def _compared(
-    model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]
-) -> tuple[float, float]:
+def compared(model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]) -> tuple[float, float]:
     """How far the logits are from the model's, as a part of the largest (at least 1), on random texts; and by how much
     those of virtual tokens lie below all others."""
     words: Any = model.get_input_embeddings()

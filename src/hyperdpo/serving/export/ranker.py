@@ -32,9 +32,10 @@ from hyperdpo.ranking.run import RankRun
 from hyperdpo.runs import FILES
 from hyperdpo.serving.export.raw_ranker import PADDING_SCORE, RawRanker
 from hyperdpo.serving.export.trees import OUTPUT, ExportedTrees
+from hyperdpo.serving.server.rank_trees import TREE_METADATA
 
 #: Of the metadata. Raised whenever inputs or outputs change.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 #: Components below this part of a list's largest are not compared with the run's.
 LEAST_COMPONENT = 1e-30
@@ -96,9 +97,11 @@ class ExportedRanker(RawRanker):
         if with_components and why_none(run, self.betas) is None:
             self.columns = component_names(run, self.betas)
         #: The outputs, as :attr:`inputs`.
-        self.outputs: dict[str, tuple[str | None, ...]] = {"scores": ("batch", "items")}
+        self.outputs: dict[str, tuple[str | int | None, ...]] = {"scores": ("batch", "items")}
         if self.columns:
             self.outputs["components"] = ("batch", "items", None)
+        if self.columns and self.trees:
+            self.outputs["sources"] = ("batch", "items", len(self.source_names), len(self.columns))
 
     def forward(
         self,
@@ -110,8 +113,9 @@ class ExportedRanker(RawRanker):
         temperatures: torch.Tensor | None = None,
         main_share: torch.Tensor | None = None,
         tree_columns: torch.Tensor | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """(B, n) scores, as :meth:`RawRanker.scores`, and (B, n, k) components where there are :attr:`columns`.
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """(B, n) scores, as :meth:`RawRanker.scores`, and (B, n, k) components where there are :attr:`columns`; with
+        trees, too, :meth:`RawRanker.sources`.
 
         Args:
             temperatures: (B, m) > 0, where they are not frozen.
@@ -124,7 +128,8 @@ class ExportedRanker(RawRanker):
         if not self.columns:
             return scores
         assert self.betas is not None
-        return scores, self.components(batch, scale, self.betas)
+        components = self.components(batch, scale, self.betas)
+        return (scores, components, self.sources(batch, components)) if self.trees else (scores, components)
 
     def example(self, groups: int, items: int, seed: int = 0) -> dict[str, torch.Tensor]:
         """Inputs of the kind that the training saw, by name, with padding in all groups but the first."""
@@ -275,7 +280,7 @@ def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, An
         packages |= {name: version(name) for name in ("onnx", "onnxscript")}
     lengths = {"features": len(run.transform.columns), "components": len(module.columns)}
 
-    def shapes(tensors: Mapping[str, Sequence[str | None]]) -> dict[str, list[Any]]:
+    def shapes(tensors: Mapping[str, Sequence[str | int | None]]) -> dict[str, list[Any]]:
         m = len(run.objectives)
         return {name: [called or lengths.get(name, m) for called in axes] for name, axes in tensors.items()}
 
@@ -289,6 +294,7 @@ def _metadata(run: RankRun, module: ExportedRanker, format: str) -> dict[str, An
         "inputs": shapes(module.inputs),
         "outputs": shapes(module.outputs),
         **({"components": list(module.columns)} if module.columns else {}),
+        **({"sources": list(module.source_names)} if "sources" in module.outputs else {}),
         "feature_type": str(module.feature_type).removeprefix("torch."),
         "parametrization": run.config.parametrization,
         "temperatures": frozen,
@@ -321,6 +327,8 @@ def _onnx(program: torch.export.ExportedProgram, module: ExportedRanker, metadat
         module.trees.insert(proto)
     _name_axes(proto.graph, module)
     proto.producer_name, proto.producer_version = "hyperdpo", __version__
+    if module.trees is not None:
+        metadata = metadata | {TREE_METADATA: module.trees.described(module.columns)}
     told = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     onnx.helper.set_model_props(proto, told | {checksums.KEY: checksums.ZEROS})
     onnx.checker.check_model(proto, full_check=True)

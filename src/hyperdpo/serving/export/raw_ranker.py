@@ -12,8 +12,9 @@ from torch import nn
 
 from hyperdpo.core.control import linear_transformation
 from hyperdpo.data.transform import LINEAR, FeatureTransform
-from hyperdpo.ranking.components import list_components
+from hyperdpo.ranking.components import list_components, list_sources
 from hyperdpo.ranking.examples import Batch
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.parametrizations import Temperatures
 from hyperdpo.ranking.run import RankRun
 
@@ -106,6 +107,18 @@ class RawRanker(nn.Module):
             temperatures: m equal numbers.
         """
         return list_components(self.ranker, batch, scale, temperatures[0])
+
+    def sources(self, batch: Batch, components: torch.Tensor) -> torch.Tensor:
+        """(B, n, S, k) float32: what the S sources of a ranker with trees, :attr:`source_names`, give to components."""
+        assert isinstance(self.ranker, GainRanker)
+        found = list_sources(self.ranker, batch, components)
+        return torch.stack([found[name] for name in self.source_names], 2).float()
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Of :meth:`sources`, in order."""
+        neural = ("neural",) if isinstance(self.ranker, GainRanker) and self.ranker.has_network else ()
+        return ("trees", "base", *neural)
 
     def _transformed(self, features: torch.Tensor) -> torch.Tensor:
         """(B, n, F) -> (B, n, F + I), as :class:`~hyperdpo.data.transform.FeatureTransform`."""

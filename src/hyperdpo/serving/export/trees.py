@@ -20,6 +20,7 @@ import numpy as np
 
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
+from hyperdpo.ranking.gain_ranker import GainRanker
 from hyperdpo.ranking.run import RankRun
 
 #: The name of what the nodes compute: (B, M, n) expected gains.
@@ -38,6 +39,8 @@ class ExportedTrees:
     """LightGBM's text of each of the M models."""
     origins: np.ndarray
     """(F,) float64: what is subtracted from the features in double precision."""
+    used: tuple[int, ...]
+    """The models that have a part in a column, by position."""
 
     @staticmethod
     def of(run: RankRun) -> ExportedTrees | None:
@@ -46,7 +49,9 @@ class ExportedTrees:
         if trees is None or not run.ranker.chosen["tree_weight"]:
             return None
         require("gbdt")
-        return ExportedTrees(tuple(trees.texts), run.transform.origins)
+        assert isinstance(run.ranker, GainRanker)
+        used = tuple(j for j, part in enumerate(run.ranker.tree_parts) if part > 0)
+        return ExportedTrees(tuple(trees.texts), run.transform.origins, used)
 
     @functools.cached_property
     def _boosters(self) -> list[Any]:
@@ -59,6 +64,15 @@ class ExportedTrees:
         rows = (features - self.origins).astype(np.float32).reshape(-1, features.shape[-1])
         found = np.stack([booster.predict(rows, num_threads=1) for booster in self._boosters], -1).clip(0, 1)
         return np.moveaxis(found.reshape(*features.shape[:-1], -1), -1, 1).astype(np.float32)
+
+    def described(self, names: Sequence[str]) -> dict[str, Any]:
+        """What TreeSHAP needs, for :data:`~hyperdpo.serving.server.rank_trees.TREE_METADATA`.
+
+        Args:
+            names: of the columns.
+        """
+        models = [{"column": names[j], "text": self.texts[j]} for j in self.used]
+        return {"origins": self.origins.tolist(), "models": models}
 
     def insert(self, proto: Any) -> None:
         """Compute the graph's input :data:`OUTPUT` from its input ``features`` instead.

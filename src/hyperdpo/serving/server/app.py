@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,8 +27,8 @@ from hyperdpo.serving.server.worker import Worker
 #: Answered without an API key: whoever starts and stops servers asks for these.
 OPEN_PATHS = ("/healthz", "/readyz")
 
-#: Of all requests that are under way, as a multiple of what one of them may have.
-BODIES_HELD = 16
+#: Bytes of all bodies of the requests in progress, as a multiple of what one of them may have.
+BODIES_HELD = 3
 
 #: A refusal as the body of an answer.
 ErrorBody = Callable[[Refusal], Mapping[str, Any]]
@@ -43,6 +43,9 @@ class Server:
         max_body: bytes of a request.
         hosts: names that requests may call this server by; empty for any. Without, a page of another site that has its
             own name point to this machine could ask a server that has no key.
+        read_timeout: seconds in which a request has to arrive as a whole, and an answer to be read.
+        max_connections: of the process.
+        error_body: of a refusal; the app sets it.
         draining: the process is about to end: answers close their connections, /readyz says 503.
         engine: of the app, which sets it.
     """
@@ -50,7 +53,10 @@ class Server:
     api_key: str | None = field(default=None, repr=False)
     max_body: int = 16 * 2**20
     hosts: Sequence[str] = ()
+    read_timeout: float = 30
+    max_connections: int = 1000
     metrics: Metrics = field(default_factory=Metrics)
+    error_body: ErrorBody = field(default=lambda refusal: {"detail": refusal.message})
     draining: bool = False
     engine: Worker | None = None
 
@@ -83,7 +89,7 @@ def build_app(
         yield
         await asyncio.to_thread(engine.close)
 
-    server.engine = engine
+    server.engine, server.error_body = engine, error_body
     app = FastAPI(title=title, description=description, version=__version__, lifespan=lifespan)
 
     def answer(refusal: Refusal) -> Response:
@@ -135,8 +141,6 @@ def build_app(
     app.add_middleware(BodyLimit, server=server, answer=answer)
     if server.api_key is not None:
         app.add_middleware(ApiKey, server=server, answer=answer)
-    if server.hosts:
-        app.add_middleware(KnownHost, server=server, answer=answer)
     app.add_middleware(Measured, server=server, answer=answer, app_of_routes=app)
     _describe(app, server, request_models)
     return app
@@ -273,6 +277,8 @@ class Measured(HttpMiddleware):
         metrics.in_flight.inc()
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            pass  # gone in the middle of its body: nobody is there to answer, and nothing is wrong here
         except Exception:
             code = 500
             raise
@@ -306,24 +312,13 @@ class ApiKey(HttpMiddleware):
         return Refusal(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
-class KnownHost(HttpMiddleware):
-    """Refuses requests that call the server by another name than its own."""
-
-    def refusal(self, scope: Scope) -> Refusal | None:
-        found, names = _header(scope, b"host").decode("latin-1"), {name.lower() for name in self._server.hosts}
-        if re.sub(r":\d*$", "", found).strip("[]").lower() in names:
-            return None
-        return Refusal(421, f"Host: found {found[:60]!r}; expected {' or '.join(sorted(names))} (--allow-host)")
-
-
 class BodyLimit(HttpMiddleware):
-    """Refuses bodies that are too large, or too much together with those of others, before or while they are read."""
-
-    _held = 0
+    """Refuses bodies that are too large, before or while they are read. What all bodies hold together is limited by
+    :class:`~hyperdpo.serving.server.protocol.Connections`."""
 
     def refusal(self, scope: Scope) -> Refusal | None:
         said = _header(scope, b"content-length")
-        return self._beyond(int(said), int(said)) if said.isdigit() and len(said) < 20 else None
+        return self._beyond(int(said)) if said.isdigit() and len(said) < 20 else None
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         read = 0
@@ -331,24 +326,16 @@ class BodyLimit(HttpMiddleware):
         async def receiving() -> Message:
             nonlocal read
             message = await receive()
-            more = len(message.get("body", b""))
-            read, self._held = read + more, self._held + more
-            refusal = self._beyond(read, 0)
+            read += len(message.get("body", b""))
+            refusal = self._beyond(read)
             if refusal is not None:
                 raise refusal
             return message
 
-        try:
-            await self._app(scope, receiving, send)
-        finally:
-            self._held -= read
+        await self._app(scope, receiving, send)
 
-    def _beyond(self, size: int, more: int) -> Refusal | None:
-        """What to say to a body of this size, of which so much is still to come."""
-        close, most = {"Connection": "close"}, self._server.max_body
-        if size > most:
-            return Refusal(413, f"the body: too large; expected at most {most} bytes", headers=close)
-        if self._held + more > BODIES_HELD * most:
-            message = "the bodies of the requests under way are too large together; try again later"
-            return Refusal(429, message, code="queue_full", headers={"Retry-After": "1"} | close)
-        return None
+    def _beyond(self, size: int) -> Refusal | None:
+        """What to say to a body of this size."""
+        if size <= (most := self._server.max_body):
+            return None
+        return Refusal(413, f"the body: too large; expected at most {most} bytes", headers={"Connection": "close"})

@@ -47,6 +47,8 @@ def serve_command(
     api_key_file: Path | None = None,
     max_body: int | None = None,
     allow_host: Sequence[str] = (),
+    read_timeout: float = 30,
+    max_connections: int = 1000,
     grace: float = 30,
     access_log: bool = False,
     **options: Any,
@@ -59,16 +61,23 @@ def serve_command(
             option = "--beta" if name == "temperatures" else f"--{name.replace('_', '-')}"
             others = "language models" if kind == "rank" else "rankers"
             raise InputError(f"{option} applies only to {others}; remove it")
-    if not math.isfinite(grace):
-        raise InputError(f"--grace: found {grace}; expected a finite number of seconds")
+    for name, seconds in (("--grace", grace), ("--read-timeout", read_timeout)):
+        if not math.isfinite(seconds):
+            raise InputError(f"{name}: found {seconds}; expected a finite number of seconds")
     key = api_key(api_key_env, api_key_file, os.environ)
     from hyperdpo.serving.server.app import Server
-    from hyperdpo.serving.server.process import address_of, listen, serve_app
+    from hyperdpo.serving.server.process import address_of, listen, serve_app, with_files_for
 
     # Taken before the model is read, which takes a while; nobody is answered until it has been.
     listener = listen(host, port)
     hosts = (*LOOPBACK, *allow_host) if allow_host or (host in LOOPBACK and key is None) else ()
-    server = Server(api_key=key, max_body=max_body or MAX_BODY[kind], hosts=hosts)
+    server = Server(
+        api_key=key,
+        max_body=max_body or MAX_BODY[kind],
+        hosts=hosts,
+        read_timeout=read_timeout,
+        max_connections=with_files_for(max_connections),
+    )
     app = (_rank_app if kind == "rank" else _chat_app)(run_path, server, options)
     note = "" if key is not None else "; no API key"
     click.echo(f"{app.title} on {address_of(listener)} (documentation at /docs{note})")

@@ -1,8 +1,8 @@
 """An app as a process: uvicorn, and an end that loses nothing.
 
 On TERM or INT the server first says so: ``/readyz`` is 503, and answers close their connections. For a moment it still
-accepts requests, so that those on their way arrive. Then it accepts no more, finishes the running ones, and ends.
-Requests that are not finished in time are refused with 503, and counted.
+accepts requests, so that those on their way arrive. Then it accepts no more, drops those that have arrived in part,
+finishes the others, and ends. Requests that are not finished in time are refused with 503, and counted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from fastapi import FastAPI
 
 from hyperdpo.errors import InputError
 from hyperdpo.serving.server.app import Server
+from hyperdpo.serving.server.protocol import Connections
 
 #: For which requests are still taken after the signal.
 LAME_DUCK_SECONDS = 0.5
@@ -30,6 +32,9 @@ SETTLE_SECONDS = 0.3
 #: Time to answer those who are refused at the end; and the same after a second signal.
 TELLING_SECONDS, HURRY_SECONDS = 5, 0.3
 
+#: Files that a server has open beside its connections, and connections that have been accepted and not yet counted.
+OTHER_FILES = 256
+
 
 def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> int:
     """Serve until TERM or INT; returns when all that was under way is done, after ``grace`` seconds, or after a second
@@ -38,17 +43,24 @@ def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: f
     Returns:
         how many lists or texts were not finished by then.
     """
-    config = uvicorn.Config(
+    graceful = GracefulServer(configuration(app, server, grace, access_log=access_log), server, grace)
+    graceful.run(sockets=[listener])
+    return graceful.given_up
+
+
+def configuration(app: FastAPI, server: Server, grace: float, *, access_log: bool = False) -> uvicorn.Config:
+    """uvicorn's, with connections of our own, and without web sockets."""
+    protocol: Any = Connections(server).protocol()
+    return uvicorn.Config(
         app,
+        http=protocol,
+        ws="none",
         lifespan="on",
         log_level="info" if access_log else "warning",
         access_log=access_log,
         timeout_graceful_shutdown=math.ceil(grace) + TELLING_SECONDS,
         server_header=False,
     )
-    graceful = GracefulServer(config, server, grace)
-    graceful.run(sockets=[listener])
-    return graceful.given_up
 
 
 class GracefulServer(uvicorn.Server):
@@ -92,15 +104,26 @@ class GracefulServer(uvicorn.Server):
             await loop.connect_accepted_socket(self._protocol, connection)
         # uvicorn closes connections that no request has come on.
         await asyncio.sleep(SETTLE_SECONDS)
-        end = loop.call_later(self._grace, self._give_up)
+        for _ in range(3):  # whatever the system has received is read first, however late the loop is
+            await asyncio.sleep(0)
+        ends = (
+            loop.call_later(self._grace, self._give_up),
+            loop.call_later(self._grace + TELLING_SECONDS, self._drop_all),
+        )
         await super().shutdown(sockets)
-        end.cancel()
+        for end in ends:
+            end.cancel()
         if self.force_exit:  # then uvicorn leaves it out
             await self.lifespan.shutdown()
 
     def _give_up(self) -> None:
         if self._shared.engine is not None:
             self.given_up += self._shared.engine.abort()
+
+    def _drop_all(self) -> None:
+        """Do not wait for clients that have yet to read their answers."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     def _protocol(self) -> Any:
         """As uvicorn makes it for the connections that it accepts itself."""
@@ -155,6 +178,21 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.setblocking(False)
     return listener
+
+
+def with_files_for(connections: int) -> int:
+    """How many connections this process can have: each is an open file, and the system's limit is raised if it may be.
+
+    Args:
+        connections: that are wished for.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(connections, soft - OTHER_FILES))
+    return connections
 
 
 def address_of(listener: socket.socket) -> str:

@@ -3,6 +3,7 @@ whose weighted sum ranks a list at any weights."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +87,10 @@ def rank_app(model: RankModel, server: Server, limits: RankLimits, default: Poin
     async def rank(request: Request) -> Response:
         asked, found = await answer(request, RankGroup)
         scores, columns = found[: len(asked)], found[len(asked) :]
-        why = explanations(asked, columns, model)
+        if columns and model.trees is not None:  # TreeSHAP takes longer than a list: others are answered meanwhile
+            why = await asyncio.to_thread(explanations, asked, columns, model)
+        else:
+            why = explanations(asked, columns, model)
         return Response(written(asked, scores, model.objectives, why), media_type="application/json")
 
     @app.post(

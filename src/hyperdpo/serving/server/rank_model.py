@@ -19,6 +19,7 @@ from hyperdpo.core.control import proportional_scale
 from hyperdpo.core.point import Point, check_temperatures, even_weights
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
+from hyperdpo.serving.server.rank_trees import TREE_METADATA, ServedTrees
 
 if TYPE_CHECKING:
     from hyperdpo.ranking.run import RankRun
@@ -47,7 +48,7 @@ class ListToScore:
         temperatures: m numbers for the ranker; None where they are frozen.
         graph: whether the ONNX graph answers.
         main_share: λ, for a ranker that takes one.
-        components: whether (n, k) components are asked for, and not scores.
+        wanted: what is asked for: ``scores``, ``components``, or components with their ``sources``.
     """
 
     features: np.ndarray
@@ -57,7 +58,7 @@ class ListToScore:
     temperatures: tuple[float, ...] | None
     graph: bool
     main_share: float | None = None
-    components: bool = False
+    wanted: tuple[str, ...] = ("scores",)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -73,10 +74,12 @@ class RankModel:
         feature_type: float32, or float64 where 32 bits would lose what a feature says.
         own_base: it computes base scores itself; else lists bring them.
         columns: names of the components; none where it has no components.
+        sources: names of what the columns of a ranker with trees come from; none where it has no trees.
+        trees: what explains them; None where there are none.
         main_share: λ of lists that name none; None for a ranker that takes none.
     """
 
-    def __init__(self, name: str, metadata: dict[str, Any], graph: Any, run: RankRun | None):
+    def __init__(self, name: str, metadata: dict[str, Any], graph: Any, run: RankRun | None, threads: int = 1):
         self.name, self.graph, self._run = name, graph, run
         self.objectives: tuple[str, ...] = tuple(metadata["objectives"])
         self.features: tuple[str, ...] = tuple(metadata["features"])
@@ -84,6 +87,8 @@ class RankModel:
         self.own_base = metadata["base"]["kind"] == "trained"
         self._frozen: list[float] | None = metadata["temperatures"]
         self.columns: tuple[str, ...] = tuple(metadata.get("components", ()))
+        self.sources: tuple[str, ...] = tuple(metadata.get("sources", ()))
+        self.trees = ServedTrees(graph, self.features, threads) if self.sources else None
         self.main_share: float | None = metadata.get("main_share")
         self._needs_base = metadata["parametrization"] != "scratch"
         self._proportional = metadata["parametrization"] in ("scratch", "augmentation")
@@ -109,10 +114,11 @@ class RankModel:
                 raise InputError(f"--backend torch: {path} is a graph for ONNX Runtime; expected the run")
             graph = _session(read_graph(path), threads, str(path))
             try:
-                metadata = {name: _plain(text) for name, text in graph.get_modelmeta().custom_metadata_map.items()}
-                if KEY not in metadata and any(map(is_nearly_key, metadata)):
+                told = graph.get_modelmeta().custom_metadata_map
+                if KEY not in told and any(map(is_nearly_key, told)):
                     raise damaged(path, RESTORE)
-                return cls(path.stem, metadata, graph, None)
+                metadata = {name: _plain(text) for name, text in told.items() if name != TREE_METADATA}
+                return cls(path.stem, metadata, graph, None, threads)
             except UnicodeDecodeError:
                 raise damaged(path, RESTORE) from None
             except (KeyError, TypeError):
@@ -136,12 +142,13 @@ class RankModel:
         if backend == "torch" and has_trees:
             raise InputError(f"--backend torch: {path} has trees, which are served as a graph; use --backend onnx")
         if backend != "torch":
-            graph, described["temperatures"] = _graph_of(run, threads, required=has_trees or backend == "onnx")
+            graph, metadata = _graph_of(run, threads, required=has_trees or backend == "onnx")
+            described |= {name: metadata[name] for name in ("temperatures", "sources") if name in metadata}
         if graph is None:
             import torch
 
             torch.set_num_threads(threads)
-        return cls(path.resolve().name, described, graph, run)
+        return cls(path.resolve().name, described, graph, run, threads)
 
     @property
     def backend(self) -> str:
@@ -183,8 +190,13 @@ class RankModel:
             base_scores = np.zeros(len(features), np.float32)
         return ListToScore(features, np.array(point.weights, np.float32), scale, base_scores, betas, graph, share)
 
-    def prepare_components(self, features: np.ndarray, point: Point, base_scores: np.ndarray | None) -> ListToScore:
+    def prepare_components(
+        self, features: np.ndarray, point: Point, base_scores: np.ndarray | None, *, with_sources: bool = False
+    ) -> ListToScore:
         """As :meth:`prepare`, for the components at a point, whose weights have no effect on them.
+
+        Args:
+            with_sources: and what they come from, where the ranker has trees.
 
         Raises:
             InputError: there are no components, or as :meth:`prepare`.
@@ -197,7 +209,8 @@ class RankModel:
         if len(set(point.temperatures)) > 1:
             raise InputError("components: β differ, in the request or in --beta; only equal β give a weighted sum")
         even = replace(point, weights=tuple(even_weights(len(self.objectives))))
-        return replace(self.prepare(features, even, base_scores), components=True)
+        wanted = ("components", "sources") if with_sources and self.sources else ("components",)
+        return replace(self.prepare(features, even, base_scores), wanted=wanted)
 
     def _answering(self, temperatures: Sequence[float] | None) -> tuple[tuple[float, ...] | None, float, bool]:
         """What the ranker is asked at, the factor of the scale, and whether the graph answers."""
@@ -225,7 +238,10 @@ class RankModel:
         return None, ratio, True
 
     def score(self, lists: Sequence[ListToScore]) -> list[np.ndarray]:
-        """(n,) float32 scores of each list, or (n, k) components, computed in batches of similar lengths."""
+        """(n,) float32 scores of each list, or (n, k) components, computed in batches of similar lengths.
+
+        Components with their S sources are (n, 1 + S, k), themselves first.
+        """
         found: list[np.ndarray] = [np.empty(0, np.float32)] * len(lists)
         for batch in batches(lists):
             scores = self._score([lists[i] for i in batch])
@@ -234,7 +250,7 @@ class RankModel:
         return found
 
     def _score(self, lists: Sequence[ListToScore]) -> np.ndarray:
-        """(B, n) scores of lists that go together, or (B, n, k) components."""
+        """(B, n) scores of lists that go together, (B, n, k) components, or (B, n, 1 + S, k) of both."""
         inputs = padded(lists)
         first = lists[0]
         if first.graph:
@@ -244,14 +260,15 @@ class RankModel:
 
             options = onnxruntime.RunOptions()
             options.only_execute_path_to_fetches = True  # scores without components, and the other way round
-            return np.asarray(self.graph.run(["components" if first.components else "scores"], inputs, options)[0])
+            found = self.graph.run(list(first.wanted), inputs, options)
+            return np.asarray(found[0] if len(found) == 1 else np.concatenate([found[0][:, :, None], found[1]], 2))
         import torch
 
         given = {name: torch.from_numpy(value) for name, value in inputs.items()}
         betas = list(first.temperatures or ())
         with torch.inference_mode():
             batch = self._module.batch(given.pop("features"), given.pop("mask"), given.pop("base_scores", None))
-            if first.components:
+            if first.wanted != ("scores",):
                 return np.asarray(self._module.components(batch, given["scale"], betas).numpy())
             return np.asarray(self._module.scores(batch, **given, temperatures=betas).numpy())
 
@@ -260,7 +277,7 @@ def batches(lists: Sequence[ListToScore]) -> Iterator[list[int]]:
     """Positions of lists that are scored together: by the same means, and of similar lengths."""
 
     def kind(one: ListToScore) -> tuple[Any, ...]:
-        return (one.components, one.graph, () if one.graph or one.temperatures is None else one.temperatures)
+        return (one.wanted, one.graph, () if one.graph or one.temperatures is None else one.temperatures)
 
     order = sorted(range(len(lists)), key=lambda i: (kind(lists[i]), -len(lists[i])))
     batch: list[int] = []
@@ -299,8 +316,8 @@ def padded(lists: Sequence[ListToScore]) -> dict[str, np.ndarray]:
     return inputs | {"features": features, "mask": mask} | ({"base_scores": base} if given else {})
 
 
-def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, list[float] | None]:
-    """The run as a graph in memory, and the temperatures frozen in it; None where there is no such graph.
+def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, dict[str, Any]]:
+    """The run as a graph in memory, and its metadata; None and nothing where there is no such graph.
 
     Raises:
         InputError: there is none, and it is required.
@@ -313,8 +330,8 @@ def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, list[
     except InputError as error:
         if required:
             raise InputError(f"--backend onnx: {error}") from None
-        return None, None
-    return _session(content, threads), metadata["temperatures"]
+        return None, {}
+    return _session(content, threads), metadata
 
 
 def read_graph(path: Path) -> bytes:

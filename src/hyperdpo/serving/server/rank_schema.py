@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hyperdpo.core.point import Point, PointReader
 from hyperdpo.errors import InputError, brief
 from hyperdpo.serving.server.errors import Refusal
-from hyperdpo.serving.server.rank_body import FLOAT32, parsed
+from hyperdpo.serving.server.rank_body import FLOAT32, amounts, parsed
 from hyperdpo.serving.server.rank_model import ListToScore, RankModel
 
 
@@ -76,8 +76,7 @@ class RankGroup(ComponentsGroup):
     )
     explain: bool | None = Field(
         None,
-        description="Whether to say why items are where they are. Only where /info names components. The features that "
-        "trees looked at are named by `hyperdpo rank explain` only.",
+        description="Whether to say why items are where they are. Only where /info names components.",
     )
 
 
@@ -127,8 +126,13 @@ class RankedGroup(BaseModel):
         description="With explain: of each item, best first, its `place` and `id`, the `parts` that objectives (and "
         "main) have in its `sum`, and `over_next`: the `parts` of its `lead` over the next item (negative ones favour "
         "the next), and the weight of each objective at which the two swap while the others shrink in proportion; "
-        "null: at none.",
+        "null: at none. With trees, too: the `sources` of these parts (trees, neural, base), and the `features` with "
+        "the largest TreeSHAP in the difference, by column.",
     )
+    contributions_in: dict[str, str] | None = Field(
+        None, description="With explain and trees: what TreeSHAP of a column is measured in, gain or log-odds."
+    )
+    explanation_lacks: str | None = Field(None, description="What an explanation lacks here, and why: one line.")
 
 
 class RankAnswer(BaseModel):
@@ -182,6 +186,7 @@ def read_groups(
     Raises:
         Refusal: 422, with one line about the first thing that is wrong.
     """
+    _check_amounts(body, len(model.features), limits)
     try:
         request = parsed(body, limits.max_groups, len(kind.model_fields), model.feature_type)
     except ValueError as error:
@@ -207,6 +212,22 @@ def read_groups(
         ]
     except InputError as error:
         raise Refusal(422, str(error)) from None
+
+
+def _check_amounts(body: bytes, width: int, limits: RankLimits) -> None:
+    """Raise where a body would become far more objects than any list within the limits.
+
+    Raises:
+        Refusal: 422.
+    """
+    begun, commas = amounts(body)
+    fields = 16  # of a group, generously
+    values = begun * (width + 1) + limits.max_groups * (3 * limits.max_items + 2 * width + fields)
+    if begun > limits.max_groups * (limits.max_items + fields) or commas > values:
+        message = (
+            f"the body: found {begun} lists and objects, and {commas} commas; expected at most {limits.max_groups} "
+        )
+        raise Refusal(422, f"{message}groups of {limits.max_items} items with {width} features")
 
 
 def _may_hold_literals(body: bytes, groups: list[Any], named: bool) -> bool:
@@ -265,7 +286,7 @@ def _group(
         raise InputError(f"{where}explain: found {brief(why)}; expected true or false")
     try:
         work = (model.prepare if kind is RankGroup else model.prepare_components)(features, point, base)
-        columns = model.prepare_components(features, point, base) if why else None
+        columns = model.prepare_components(features, point, base, with_sources=True) if why else None
     except InputError as error:
         raise InputError(where + str(error)) from None
     return AskedGroup(work, point, ids, columns)

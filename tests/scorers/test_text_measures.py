@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperdpo.errors import InputError
-from hyperdpo.stories.text_measures import MEASURES, NEGATIVE_WORDS, POSITIVE_WORDS, measure, measure_texts
+from hyperdpo.scorers.text_measures import MEASURES, NEGATIVE_WORDS, POSITIVE_WORDS, measure, measure_texts
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Scores of texts, by name: measures of words, packages, classifiers, your own functions."""
