@@ -68,17 +68,26 @@ def base_column(table: GroupedTable, name: str, qid_column: str = "qid") -> np.n
     return scores
 
 
-def checked_scores(given: ArrayLike, table: GroupedTable) -> np.ndarray:
+def checked_scores(given: ArrayLike, table: GroupedTable, trained_on: np.ndarray | None = None) -> np.ndarray:
     """(N,) float32 base scores from the caller.
 
+    Args:
+        trained_on: (N,) base scores of this table that the run was trained on.
+
     Raises:
-        InputError: not one finite number per row of the table.
+        InputError: not one finite number per row of the table, or others than those of the training.
     """
     scores = np.asarray(given, dtype=np.float32)
     if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
         raise InputError(
             f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
             f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
+        )
+    if trained_on is not None and not np.array_equal(scores, trained_on):
+        row = int(np.flatnonzero(scores != trained_on)[0])
+        raise InputError(
+            f"base scores: {scores[row]:g} for row {row + 1} of {table.source}, on which this run was trained with "
+            f"{trained_on[row]:g}; expected the scores of the same base, or a run that is fitted on these"
         )
     return scores
 

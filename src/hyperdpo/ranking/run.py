@@ -93,7 +93,8 @@ class RankRun:
             InputError: the run has no base of its own and none are given, or they do not fit the rows.
         """
         if given is not None:
-            scores = checked_scores(given, table)
+            own = self.base_source.kind == "given" and table.fingerprint in self.data["fingerprints"].values()
+            scores = checked_scores(given, table, self._recalled(table) if own else None)
             if self.base is not None:
                 warnings.warn(
                     f"{table.source}: the base scores that are given stand in for those of the run's own base",
