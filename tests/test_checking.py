@@ -154,7 +154,6 @@ def test_an_adapter_and_a_run_of_older_versions_are_given_checksums(tmp_path, co
     model = tiny_model(base=tiny_base())
     objectives = tuple(default_objectives(read_preferences(rows())))
     run = AlignRun(model, words_tokenizer(), objectives, {}, {}, {}, {})
-    run.model.conditioning = run.model.conditioning  # as it is
     model.save_pretrained(tmp_path / "adapter")
     config, tensors = tmp_path / "adapter" / "hyperdpo_config.json", tmp_path / "adapter" / "adapter.safetensors"
     state, head = read_tensors(tensors)

@@ -338,7 +338,8 @@ def test_the_command_compares_draws_and_writes(place, tmp_path, command):
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     for name in ALL:
         assert name in done.out
-    assert "control span over dpo-ls's" in done.out
+    assert "hyperdpo over dpo-ls, with 95% intervals: hypervolume" in done.out
+    assert "product" in done.out, "a column, whose heading may be folded"
 
 
 @pytest.mark.parametrize(
