@@ -28,6 +28,7 @@ from tiny_models import tiny_base, tiny_model
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.adapters import read_config
+from hyperdpo.alignment.answer_sets import read_prompts
 from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
@@ -50,10 +51,12 @@ NASTY: tuple[bytes, ...] = (
     b"", b"nan", b"-inf", b"1e400", b"-1e-400", b"9" * 400, b"-" + b"9" * 5000, b"0." + b"0" * 500 + b"1",
     b"1_000", b"0x10",
     b"null", b"true", b'"', b"'", b"{", b"[" * 3000, b"{a: " * 500, b"\x00", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80",
-    "٣".encode(), "é".encode(), b"\xef\xbb\xbf", b"\r", b"\n\n", b"\t", b" " * 300, b"a" * 70_000, b"..", b"../../x", b"%s", b"&a",
+    "٣".encode(), "é".encode(), b"\xef\xbb\xbf", b"\r", b"\n\n", b"\t", b" " * 300, b"a" * 70_000,
+    b"..", b"../../x", b"%s", b"&a",
     b"*a", b"!!x",
     b"!!python/object/apply:os.system [x]", b"9223372036854775808", b"-9223372036854775809", b"18446744073709551616",
-    b"1.", b"2020-13-45", b"0001-01-01 00:00:00", b"9" * 22, b"1e5", b"<<: *a", b"{}", b"[]", b"[null]", b'{"a": 1}', b"-0",
+    b"1.", b"2020-13-45", b"0001-01-01 00:00:00", b"9" * 22, b"1e5", b"<<: *a", b"{}", b"[]", b"[null]",
+    b'{"a": 1}', b"-0",
 )  # fmt: skip
 #: The same for a value of JSON.
 VALUES: tuple[Any, ...] = (
@@ -307,6 +310,8 @@ READERS = {
     ),
     "pairs": Reader("a.jsonl", written("a.jsonl", PAIRS), preferences_of("a.jsonl")),
     "conversations": Reader("a.jsonl", written("a.jsonl", CHAT), preferences_of("a.jsonl")),
+    "prompts": Reader("a.jsonl", written("a.jsonl", PREFERENCES), lambda out: read_prompts(out / "a.jsonl")),
+    "prompts, text": Reader("a.txt", written("a.txt", b"w3 w4\nw5\n\nw6\n"), lambda out: read_prompts(out / "a.txt")),
     "transcripts": Reader("a.jsonl", written("a.jsonl", TRANSCRIPTS), preferences_of("a.jsonl")),
     "settings of a ranker": Reader(
         "a.yaml", written("a.yaml", RANK_YAML), lambda out: parse_config(read_yaml(out / "a.yaml"), str(out / "a.yaml"))
