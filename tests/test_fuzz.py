@@ -345,7 +345,28 @@ READERS = {
 }
 
 #: Mutations that raised something else once: reader -> contents.
-FOUND: dict[str, list[bytes]] = {}
+FOUND: dict[str, list[bytes]] = {
+    "CSV": [CSV.replace(b"qid,", b"qid,\r,", 1), CSV.replace(b"f,g", b"f\r,g", 1), CSV.replace(b"f", b"\xff\xfe", 1)],
+    "settings of a ranker": [
+        b"{a: " * 2000,
+        b"[" * 100_000,
+        b"seed: " + b"9" * 5000,
+        b"seed: 2020-13-45",
+        b"? [a]\n: b",
+        b"a\n\nb: 1",
+        RANK_YAML.replace(b"column: f", b'"col\\numn": f'),
+    ],
+    "settings of a language model": [b"{a: " * 2000, b"seed: 2020-13-45"],
+    "base scores": [b"9" * 400, b"9" * 5000, b"1\n\n2"],
+    "base scores, .npy": [array(np.arange(3.0)).replace(b"'descr'", b"('descr'"), b"\x93NUMPY\x01\x00\x00\x00", b""],
+    "run.json": [
+        b'{"kind": ["rank"], "format_version": 3}',
+        b'{"kind": "rank", "format_version": [3]}',
+        b"[" * 100_000,
+    ],
+    "a tokenizer": [b"{}", b"[]", b'{"model": null}'],
+    "a requirement": [b"main>=" + b"9" * 400, b"main>=" + b"9" * 5000],
+}
 
 FIGURES = {"parameters": 1, "train_seconds": 1.0}
 _made: dict[str, Path] = {}
