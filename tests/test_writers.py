@@ -61,7 +61,11 @@ ALLOWED = {
     "serving/export/language_model.py::_write_merged": "into the temporary directory of the export",
 }
 #: Methods of this package that have such a name, and write by the helper.
-OWN = {"self.model.save_pretrained(path)", "self.own_model.save_pretrained(out)", "result.model.save_pretrained(path)"}
+OWN = {
+    "self.model.save_pretrained(path)",
+    "self.own_model.save_pretrained(out)",
+    "trainer.own_model.save_pretrained(path)",
+}
 
 
 def direct_writes(path: Path) -> Iterator[tuple[str, str]]:

@@ -338,7 +338,8 @@ def test_the_command_compares_draws_and_writes(place, tmp_path, command):
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     for name in ALL:
         assert name in done.out
-    assert "control span over dpo-ls's" in done.out
+    assert "hyperdpo over dpo-ls, with 95% intervals: hypervolume" in done.out
+    assert "product" in done.out, "a column, whose heading may be folded"
 
 
 @pytest.mark.parametrize(
@@ -369,3 +370,13 @@ def test_mistakes_get_one_line(place, tmp_path, command, arguments, words):
     )
     assert done.refused(*words), (done.code, done.err)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_portable_adapter_has_rank_8_unless_another_is_set(tmp_path) -> None:
+    entry, train = parse_entry("hyperdpo:portable"), read_preferences(rows(12))
+    for conditioning, rank in ((CONDITIONING, 2), ({"prompt_tokens": 2}, 8)):
+        bench = trainings_of(replace(settings_of(train), conditioning=conditioning), tmp_path)
+        found = bench.described(Conditioned(), entry.overrides)[0]
+        assert (found.lora_rank, found.prompt_tokens, found.gate_hidden) == (rank, 0, 0)
+        expert = bench.described(Fixed((1.0, 0.0)), {"portable": True})[0]
+        assert (expert.rank, expert.prompt_tokens) == (found.rank, 0)
