@@ -1,7 +1,7 @@
 """Mutated files: every reader gives a result or an InputError of one line, never another exception.
 
-A reader is a row of :data:`READERS`. Mutations are seeded; ``HYPERDPO_MUTATIONS`` sets how many there are for each. What
-earlier ones turned up stands in :data:`FOUND` and is tried first.
+A reader is a row of :data:`READERS`. Mutations are seeded; ``HYPERDPO_MUTATIONS`` sets how many there are for each.
+What earlier ones turned up stands in :data:`FOUND` and is tried first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tiny_models import tiny_base, tiny_model
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.adapters import read_config
+from hyperdpo.alignment.answer_sets import read_prompts
 from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import default_objectives, fit_objectives, to_targets
@@ -47,18 +48,20 @@ COUNT = int(os.environ.get("HYPERDPO_MUTATIONS", "300"))
 
 #: What takes the place of a word, a number or a value.
 NASTY: tuple[bytes, ...] = (
-    b"", b"nan", b"-inf", b"1e400", b"-1e-400", b"9" * 400, b"-" + b"9" * 5000, b"0." + b"0" * 500 + b"1", b"1_000", b"0x10",
+    b"", b"nan", b"-inf", b"1e400", b"-1e-400", b"9" * 400, b"-" + b"9" * 5000, b"0." + b"0" * 500 + b"1",
+    b"1_000", b"0x10",
     b"null", b"true", b'"', b"'", b"{", b"[" * 3000, b"{a: " * 500, b"\x00", b"\xff\xfe", b"\xc3", b"\xed\xa0\x80",
-    "٣".encode(),
-    "é".encode(), b"\xef\xbb\xbf", b"\r", b"\n\n", b"\t", b" " * 300, b"a" * 70_000, b"..", b"../../x", b"%s", b"&a", b"*a", b"!!x",
+    "٣".encode(), "é".encode(), b"\xef\xbb\xbf", b"\r", b"\n\n", b"\t", b" " * 300, b"a" * 70_000,
+    b"..", b"../../x", b"%s", b"&a",
+    b"*a", b"!!x",
     b"!!python/object/apply:os.system [x]", b"9223372036854775808", b"-9223372036854775809", b"18446744073709551616",
-    b"1.",
-    b"2020-13-45", b"0001-01-01 00:00:00", b"9" * 22, b"1e5", b"<<: *a", b"{}", b"[]", b"[null]", b'{"a": 1}', b"-0",
+    b"1.", b"2020-13-45", b"0001-01-01 00:00:00", b"9" * 22, b"1e5", b"<<: *a", b"{}", b"[]", b"[null]",
+    b'{"a": 1}', b"-0",
 )  # fmt: skip
 #: The same for a value of JSON.
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 1.5, 10**400, 1e308, -1e-320, "", "a", "\0", "\ud800", "../x", [], {}, [[]], [None], {"a": []}, 2**63,
-    "nan",
+    None, True, -1, 0, 1.5, 10**400, 1e308, -1e-320, "", "a", "\0", "\ud800", "../x", [], {}, [[]], [None],
+    {"a": []}, 2**63, "nan",
     float("nan"), float("inf"), "9" * 5000, ["a", 1],
 )  # fmt: skip
 
@@ -148,11 +151,13 @@ class Reader:
         file: the name of the file that is mutated, in the directory.
         make: writes the valid files into a directory.
         read: reads them.
+        slow: whether a fifth as many mutations have to do.
     """
 
     file: str
     make: Callable[[Path], None]
     read: Callable[[Path], Any]
+    slow: bool = False
 
 
 def written(name: str, content: bytes) -> Callable[[Path], None]:
@@ -174,9 +179,8 @@ PAIRS = "".join(
 CHAT = "".join(
     json.dumps(
         {
-            "conversations": [{"from": "human", "value": f"w{i}"}],
-            "chosen": {"from": "gpt", "value": "w5"},
-            "rejected": {"from": "gpt", "value": "w6 w7"},
+            name: [{"role": "user", "content": f"w{i}"}, {"role": "assistant", "content": answer}]
+            for name, answer in (("chosen", "w5"), ("rejected", "w6 w7"))
         }
     )
     + "\n"
@@ -251,7 +255,8 @@ def read_rank_run(out: Path) -> Any:
 
 
 def save_align_run(out: Path) -> None:
-    objectives = tuple(default_objectives(read_preferences(rows(3))))
+    named = zip(default_objectives(read_preferences(rows(3))), "ab", strict=True)
+    objectives = tuple(replace(one, name=name) for one, name in named)
     model = tiny_model(base=tiny_base())
     run = AlignRun(model, words_tokenizer(), objectives, {"source": "x"}, {}, {"max_length": 9}, FIGURES)
     run.save(out)
@@ -260,6 +265,11 @@ def save_align_run(out: Path) -> None:
     (out / "hyperdpo_config.json").write_text(json.dumps(config | {"format_version": 2}))
     tiny_base().save_pretrained(out / "base")
     words_tokenizer().save_pretrained(out / "base")
+
+
+def read_align_run(out: Path) -> Any:
+    run = AlignRun.load(out, tiny_base())
+    return float(run.metrics["parameters"]), run.names
 
 
 def read_base(out: Path) -> Any:
@@ -300,6 +310,8 @@ READERS = {
     ),
     "pairs": Reader("a.jsonl", written("a.jsonl", PAIRS), preferences_of("a.jsonl")),
     "conversations": Reader("a.jsonl", written("a.jsonl", CHAT), preferences_of("a.jsonl")),
+    "prompts": Reader("a.jsonl", written("a.jsonl", PREFERENCES), lambda out: read_prompts(out / "a.jsonl")),
+    "prompts, text": Reader("a.txt", written("a.txt", b"w3 w4\nw5\n\nw6\n"), lambda out: read_prompts(out / "a.txt")),
     "transcripts": Reader("a.jsonl", written("a.jsonl", TRANSCRIPTS), preferences_of("a.jsonl")),
     "settings of a ranker": Reader(
         "a.yaml", written("a.yaml", RANK_YAML), lambda out: parse_config(read_yaml(out / "a.yaml"), str(out / "a.yaml"))
@@ -322,20 +334,39 @@ READERS = {
     "metrics.json": Reader("metrics.json", save_rank_run, read_rank_run),
     "model.safetensors": Reader("model.safetensors", save_rank_run, read_rank_run),
     "an adapter's configuration": Reader("hyperdpo_config.json", save_align_run, read_config),
-    "run.json of a language model": Reader("run.json", save_align_run, lambda out: AlignRun.load(out, tiny_base())),
-    "a tokenizer": Reader("tokenizer.json", save_align_run, lambda out: AlignRun.load(out, tiny_base())),
-    "a tokenizer's configuration": Reader(
-        "tokenizer_config.json", save_align_run, lambda out: AlignRun.load(out, tiny_base())
-    ),
-    "a base model's configuration": Reader("base/config.json", save_align_run, read_base),
-    "a base model": Reader("base/model.safetensors", save_align_run, read_base),
+    "run.json of a language model": Reader("run.json", save_align_run, read_align_run, slow=True),
+    "a tokenizer": Reader("tokenizer.json", save_align_run, lambda out: tokenizer_of(str(out))),
+    "a tokenizer's configuration": Reader("tokenizer_config.json", save_align_run, lambda out: tokenizer_of(str(out))),
+    "a base model's configuration": Reader("base/config.json", save_align_run, read_base, slow=True),
+    "a base model": Reader("base/model.safetensors", save_align_run, read_base, slow=True),
     "a base model's tokenizer": Reader(
-        "base/tokenizer.json", save_align_run, lambda out: tokenizer_of(str(out / "base"))
+        "base/tokenizer.json", save_align_run, lambda out: tokenizer_of(str(out / "base")), slow=True
     ),
 }
 
 #: Mutations that raised something else once: reader -> contents.
-FOUND: dict[str, list[bytes]] = {}
+FOUND: dict[str, list[bytes]] = {
+    "CSV": [CSV.replace(b"qid,", b"qid,\r,", 1), CSV.replace(b"f,g", b"f\r,g", 1), CSV.replace(b"f", b"\xff\xfe", 1)],
+    "settings of a ranker": [
+        b"{a: " * 2000,
+        b"[" * 100_000,
+        b"seed: " + b"9" * 5000,
+        b"seed: 2020-13-45",
+        b"? [a]\n: b",
+        b"a\n\nb: 1",
+        RANK_YAML.replace(b"column: f", b'"col\\numn": f'),
+    ],
+    "settings of a language model": [b"{a: " * 2000, b"seed: 2020-13-45"],
+    "base scores": [b"9" * 400, b"9" * 5000, b"1\n\n2"],
+    "base scores, .npy": [array(np.arange(3.0)).replace(b"'descr'", b"('descr'"), b"\x93NUMPY\x01\x00\x00\x00", b""],
+    "run.json": [
+        b'{"kind": ["rank"], "format_version": 3}',
+        b'{"kind": "rank", "format_version": [3]}',
+        b"[" * 100_000,
+    ],
+    "a tokenizer": [b"{}", b"[]", b'{"model": null}'],
+    "a requirement": [b"main>=" + b"9" * 400, b"main>=" + b"9" * 5000],
+}
 
 FIGURES = {"parameters": 1, "train_seconds": 1.0}
 _made: dict[str, Path] = {}
@@ -357,7 +388,9 @@ def test_a_mutated_file_gives_a_result_or_one_line(name: str, tmp_path: Path) ->
     whole = file.read_bytes()
     reader.read(tmp_path)
     wrong = {}
-    for number, content in enumerate((*FOUND.get(name, ()), *mutations(name, whole, COUNT))):
+    for number, content in enumerate(
+        (*FOUND.get(name, ()), *mutations(name, whole, COUNT // 5 if reader.slow else COUNT))
+    ):
         file.write_bytes(content)
         try:
             reader.read(tmp_path)
