@@ -1,7 +1,7 @@
 """The command line. Commands import torch and other large libraries when they run, so that ``--help`` is quick.
 
-Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``), or a fault of hyperdpo itself; 2 bad input,
-with one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``) or a server does not turn its dial
+(``verify``), or a fault of hyperdpo itself; 2 bad input, with one line on stderr; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hyperdpo.options import (
 )
 from hyperdpo.progress import note, progress_bar
 from hyperdpo.ranking.cli import rank
-from hyperdpo.serving.cli import export, serve
+from hyperdpo.serving.cli import export, serve, verify
 
 #: Name of a variable: where it is set, a fault of hyperdpo is shown with its traceback.
 TRACEBACK = "HYPERDPO_TRACEBACK"
@@ -110,7 +110,7 @@ def cli() -> None:
     """HyperDPO: one trained model, every trade-off between several objectives."""
 
 
-for room in (rank, align, choose, explore, export, serve, experiment):
+for room in (rank, align, choose, explore, export, serve, verify, experiment):
     cli.add_command(room)
 rank.add_command(rank_compare)
 align.add_command(align_compare)

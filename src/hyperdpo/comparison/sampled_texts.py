@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from hyperdpo.alignment.answer_sets import asked
 from hyperdpo.alignment.answers import decoded
@@ -25,6 +24,7 @@ from hyperdpo.alignment.evaluation import PASS_TOKENS, control_spans, span_error
 from hyperdpo.alignment.sampling import end_tokens, evaluation_mode, new_texts, pad_token, whole_words
 from hyperdpo.comparison.align import AlignTrainings, Speaker
 from hyperdpo.comparison.paired import Measured
+from hyperdpo.core.correlation import rank_correlation
 from hyperdpo.core.inner_product import mean_inner_product
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.core.preferences import stream
@@ -145,7 +145,7 @@ class TextMeasurements:
             "control_span_error": {
                 name: None if np.isnan(error) else float(error) for name, error in zip(names, errors, strict=True)
             },
-            "rank_correlation": {name: _rank(self.grid[:, j], turned[:, j]) for j, name in enumerate(names)},
+            "rank_correlation": {name: rank_correlation(self.grid[:, j], turned[:, j]) for j, name in enumerate(names)},
             "inner_product": float(mean_inner_product(self.grid, turned, mean, sd)) if (sd > 0).all() else None,
             "kl": [float((one.logps - one.base_logps).mean()) for one in found],
             "tokens": [float(one.lengths.mean()) for one in found],
@@ -228,10 +228,3 @@ class TextMeasurements:
 
     def _named(self, values: np.ndarray) -> dict[str, float]:
         return dict(zip(self.trainings.settings.names, values.tolist(), strict=True))
-
-
-def _rank(weights: np.ndarray, values: np.ndarray) -> float:
-    """Spearman's rank correlation; 0 where nothing varies."""
-    if np.ptp(values) == 0 or np.ptp(weights) == 0:
-        return 0.0
-    return float(spearmanr(weights, values).statistic)

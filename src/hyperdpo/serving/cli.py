@@ -1,6 +1,7 @@
-"""``hyperdpo export`` and ``hyperdpo serve``: their options.
+"""``hyperdpo export``, ``hyperdpo serve`` and ``hyperdpo verify``: their options.
 
-What they do is in :mod:`hyperdpo.serving.export.commands` and :mod:`hyperdpo.serving.server.commands`.
+What they do is in :mod:`hyperdpo.serving.export.commands`, :mod:`hyperdpo.serving.server.commands` and
+:mod:`hyperdpo.serving.verify.command`.
 """
 
 from __future__ import annotations
@@ -125,3 +126,54 @@ def serve(**options: Any) -> None:
     from hyperdpo.serving.server.commands import serve_command
 
     serve_command(**options)
+
+
+@click.command("verify")
+@click.argument("url", metavar="URL")
+@click.option("--dial", type=PATH, required=True, help="dial.json of `export --format vertices` or gguf.")
+@click.option(
+    "--engine",
+    type=click.Choice(["llama.cpp", "hyperdpo", "openai"]),
+    help="What answers at URL.  [default: what it says it is]",
+)
+@click.option(
+    "--weights",
+    metavar="W,W",
+    help="The server takes no weights with a request: verify that it serves this point, one of the recorded ones.",
+)
+@click.option("--served-model", metavar="NAME", help="openai: the model to name.  [default: the server's first]")
+@scorer_option("the recorded scores' own, where this package has it")
+@click.option(
+    "--tie",
+    type=click.FloatRange(min=0),
+    help="Another token may be taken where the two best log-probabilities are closer.  [default: as in dial.json]",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="How much a log-probability may differ.  [default: 0.005]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120,
+    show_default=True,
+    help="Seconds in which a server has to answer a request.",
+)
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="Environment variable that holds the server's key.  [default: HYPERDPO_API_KEY, if it is set]",
+)
+@click.option("--api-key-file", type=PATH, help="File that holds the key, instead.")
+@click.option("--json", "json_file", type=PATH, help="File to write the result to.")
+def verify(**options: Any) -> int:
+    """Ask the server at URL at the weightings that dial.json records, and say whether it turns the dial.
+
+    Greedy answers are compared with the recorded ones: tokens and log-probabilities of llama.cpp, texts of `hyperdpo
+    serve`. Where scores are recorded, each objective's mean score has to go with its weight. Exit code 1: the server
+    answers, but does not turn the dial; the reason is named. See docs/dial.md.
+    """
+    from hyperdpo.serving.verify.command import verify_command
+
+    return verify_command(**options)

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
+from hyperdpo.alignment.reference import base_print
 from hyperdpo.core.point import Point, PointReader, even_weights
 from hyperdpo.core.preferences import stream
 from hyperdpo.errors import InputError
@@ -93,6 +94,7 @@ def chat_app(language: LanguageModel, server: Server, limits: TextLimits, defaul
         "owned_by": "hyperdpo",
         "objectives": list(language.objectives),
         "max_context": language.context,
+        "base_fingerprint": base_print(language.model.base),
     }
     weights = even_weights(len(language.objectives))
     point = {"weights": dict(zip(language.objectives, weights, strict=True))}

@@ -181,6 +181,7 @@ class ModelEntry(BaseModel):
     owned_by: str = "hyperdpo"
     objectives: list[str] = Field(description="In the order of the weights.")
     max_context: int | None = Field(None, description="Tokens of a prompt and its answer together.")
+    base_fingerprint: str = Field(description="A hash of the base model, as dial.json has it.")
 
 
 class ModelList(BaseModel):

@@ -1,0 +1,1 @@
+"""Whether a running server turns the dial that ``dial.json`` describes."""
