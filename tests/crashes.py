@@ -27,6 +27,7 @@ SMALL = ["--set=scorer.width=8", "--set=base_scorer.width=8", "--set=mixture.mem
 OFTEN = ["--set=training.checkpoint_seconds=0", "--set=base_training.checkpoint_seconds=0"]
 FEW = ["--set=training.epochs=6", "--set=base_training.epochs=4", *SMALL, *OFTEN]
 TREES = ["--set=gbdt.trees=20", "--set=gbdt.leaves=4", "--set=gbdt.threads=1"]
+SCORERS = ["--scorer", "toy_scorers:low", "--scorer", "toy_scorers:high"]
 TEXTS = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2"]
 
 
@@ -38,12 +39,14 @@ class Command:
         arguments: of the command line, from the directory with the inputs; ``--out`` follows.
         result: what must be equal, from the output's path.
         out: the option before the output; None: the output is an argument.
+        ending: of the output's name.
     """
 
     name: str
     arguments: Callable[[Path], list[object]]
     result: Callable[[Path], Mapping[str, Any]]
     out: str | None = "--out"
+    ending: str = ""
 
     def line(self, place: Path, out: Path) -> list[str]:
         first = [str(one) for one in self.arguments(place)]
@@ -67,6 +70,12 @@ def adapter(run: Path) -> Mapping[str, Any]:
     return {one: data for one, data in content(run).items() if one in ("adapter.safetensors", "tokenizer.json")} | {
         "front": timeless(read(run / "metrics.json")["test_front"])
     }
+
+
+def rounds(out: Path) -> Mapping[str, Any]:
+    """Answers and adapters of all rounds to the bit."""
+    names = ("answers.jsonl", "adapter.safetensors", "base.safetensors", "texts.json")
+    return {name: data for name, data in content(out).items() if name.rpartition("/")[2] in names}
 
 
 def comparison(out: Path) -> Mapping[str, Any]:
@@ -106,11 +115,28 @@ COMMANDS = [
         lambda p: ["align", "fit", p / "data.jsonl", "--model", p / "model", *TEXTS, "--epochs", 4],
         adapter,
     ),
+    Command(
+        "align improve",
+        lambda p: [
+            *("align", "improve", p / "lm", "--prompts-file", p / "prompts.txt", "--rounds", 2, "--points", 3, "--cpu"),
+            *("--held-out", 0.3, "--samples", 1, "--max-new-tokens", 6, "--batch-size", 8, *SCORERS),
+        ],
+        rounds,
+    ),
+    Command(
+        "align sample",
+        lambda p: [
+            *("align", "sample", p / "model", "--prompts-file", p / "prompts.txt", "--cpu", "--overwrite"),
+            *("--max-new-tokens", 6, "--batch-size", 8, *SCORERS),
+        ],
+        content,
+        ending=".jsonl",
+    ),
     Command("data generate", lambda p: ["data", "generate", "--queries", 400, "--seed", 5], content, out=None),
     Command("rank score", lambda p: ["rank", "score", p / "run", p / "data.txt", "--weights", ".3,.7"], content),
     Command(
         "export",
-        lambda p: ["export", p / "lm", "--format", "merged", "--weights", ".3,.7", "--model", p / "model"],
+        lambda p: ["export", p / "lm", "--overwrite", "--weights", ".3,.7", "--model", p / "model"],
         content,
     ),
 ]  # fmt: skip
@@ -120,22 +146,14 @@ def inputs(place: Path) -> Path:
     """A directory with all that the commands read."""
     place.mkdir(parents=True, exist_ok=True)
     toy_place(place)
-    for line in (
+    (place / "prompts.txt").write_text("".join(f"w{k % 50} w{k * 7 % 50}\n" for k in range(3, 21)))
+    texts = [place / "data.jsonl", "--model", place / "model", *TEXTS]
+    lines: list[list[object]] = [
         ["data", "generate", place / "data.txt", "--queries", 40, "--seed", 3],
         ["rank", "fit", place / "data.txt", *MSLR, *FEW, "--out", place / "run"],
-        [
-            "align",
-            "fit",
-            place / "data.jsonl",
-            "--model",
-            place / "model",
-            *TEXTS,
-            "--epochs",
-            1,
-            "--out",
-            place / "lm",
-        ],
-    ):
+        ["align", "fit", *texts, "--epochs", 1, "--out", place / "lm"],
+    ]
+    for line in lines:
         assert main([str(one) for one in line]) == 0, line
     return place
 
@@ -173,7 +191,7 @@ def crash(command: Command, place: Path, directory: Path, kills: int, *, seed: i
         chain: the most kills before it may run to its end.
     """
     dice, outcome = random.Random(f"{command.name}-{seed}"), Outcome()
-    whole = directory / "whole" / "out"
+    whole = directory / "whole" / f"out{command.ending}"
     whole.parent.mkdir(parents=True)
     _run(["--version"])  # loads what all processes share
     code, seconds = _run(command.line(place, whole))
@@ -182,7 +200,7 @@ def crash(command: Command, place: Path, directory: Path, kills: int, *, seed: i
     for round_ in range(5 * kills):
         if outcome.kills >= kills:
             break
-        out = directory / f"killed-{round_}" / "out"
+        out = directory / f"killed-{round_}" / f"out{command.ending}"
         out.parent.mkdir()
         finished = False
         for _ in range(min(chain, kills - outcome.kills)):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -283,3 +285,14 @@ def start(arguments: list[str], *preload: str) -> Any:
     process = context.Process(target=run_command, args=(arguments,))
     process.start()
     return process
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A real limit of the operating system: no file of this process becomes larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

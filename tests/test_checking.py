@@ -11,12 +11,8 @@ import pytest
 import torch
 from helpers import change_json, fit_toy, toy_table, without_checksums
 from tiny_models import tiny_base, tiny_model
-from toy_preferences import rows, words_tokenizer
 
-from hyperdpo.alignment.data.preferences import read_preferences
-from hyperdpo.alignment.data.targets import default_objectives
 from hyperdpo.alignment.model import ConditionedLM
-from hyperdpo.alignment.run import AlignRun
 from hyperdpo.checking import check
 from hyperdpo.checksums import file_digest, is_nearly_key
 from hyperdpo.data.cache import read_table
@@ -152,9 +148,6 @@ def test_a_feature_named_twice_is_refused(run):
 
 def test_an_adapter_and_a_run_of_older_versions_are_given_checksums(tmp_path, command):
     model = tiny_model(base=tiny_base())
-    objectives = tuple(default_objectives(read_preferences(rows())))
-    run = AlignRun(model, words_tokenizer(), objectives, {}, {}, {}, {})
-    run.model.conditioning = run.model.conditioning  # as it is
     model.save_pretrained(tmp_path / "adapter")
     config, tensors = tmp_path / "adapter" / "hyperdpo_config.json", tmp_path / "adapter" / "adapter.safetensors"
     state, head = read_tensors(tensors)

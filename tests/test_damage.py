@@ -37,6 +37,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.files import read_tensors
 from hyperdpo.ranking.gbdt import GbdtModel
 from hyperdpo.ranking.run import RankRun
+from hyperdpo.serving.export.dial import DialSource, export_dial, read_dial
 from hyperdpo.serving.export.language_model import export_lm
 from hyperdpo.serving.export.ranker import export_ranker
 from hyperdpo.serving.export.tree_files import export_trees
@@ -225,6 +226,15 @@ def save_lm_export(shared: Shared, out: Path) -> None:
     export_lm(shared.model, words_tokenizer(), WEIGHTS, out, "peft", overwrite=True)
 
 
+def save_dial(shared: Shared, out: Path) -> None:
+    portable = tiny_model(base=tiny_base(), prompt_tokens=0, gate_hidden=0)
+    export_dial(DialSource(portable, words_tokenizer(), ({"name": "a"}, {"name": "b"}), None, ()), out, "vertices")
+
+
+def read_dials(shared: Shared, out: Path) -> Any:
+    return read_dial(out), checked(shared, out)
+
+
 KINDS = {
     "run of a ranker": Kind(save_run("mixture"), read_run),
     "run with trees": Kind(save_run("trees"), read_run),
@@ -243,6 +253,8 @@ KINDS = {
         lambda shared, out: kept_scores_of(shared, out) and None, kept_scores_of, repaired=True
     ),
     "export of a language model": Kind(save_lm_export, checked),
+    "dial": Kind(save_dial, read_dials),
+    "dial.json": Kind(save_dial, lambda _, out: read_dial(out), files=("dial.json",)),
 }
 
 

@@ -236,6 +236,8 @@ def test_every_command_that_writes_a_directory_is_refused_while_another_writes_t
         ["rank", "compare", data, "--preset", "mslr", "--methods", "dpo-ls", "--cpu"],
         ["align", "fit", data, "--model", "nowhere", "--cpu"],
         ["align", "compare", data, "--model", "nowhere", "--cpu"],
+        ["align", "improve", "nowhere", "--prompts-file", data, "--cpu"],
+        ["align", "sample", "nowhere", "--prompts-file", data, "--cpu"],
         ["experiment", "figure2a", "--data", data, "--cpu"],
         ["export", tmp_path / "nowhere"],
         ["demo"],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import errno
 import multiprocessing
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -25,6 +23,7 @@ from helpers import (
     CLICKS,
     TINY_OPTIONS,
     Outcome,
+    largest_file,
     model_of,
     run_python,
     same_tensors,
@@ -62,7 +61,11 @@ ALLOWED = {
     "serving/export/language_model.py::_write_merged": "into the temporary directory of the export",
 }
 #: Methods of this package that have such a name, and write by the helper.
-OWN = {"self.model.save_pretrained(path)", "self.own_model.save_pretrained(out)", "result.model.save_pretrained(path)"}
+OWN = {
+    "self.model.save_pretrained(path)",
+    "self.own_model.save_pretrained(out)",
+    "trainer.own_model.save_pretrained(path)",
+}
 
 
 def direct_writes(path: Path) -> Iterator[tuple[str, str]]:
@@ -257,17 +260,6 @@ def test_other_errors_are_not_blamed_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10))
     with pytest.raises(InputError, match="No space left"), written(tmp_path / "a"):
         raise RuntimeError("a library that says nothing")
-
-
-@contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """A real limit of the operating system: no file of this process becomes larger."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_larger_than_the_system_allows_is_one_line(command, tmp_path):

@@ -103,7 +103,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise InputError(f"{path}:{line}: not valid YAML ({error.problem})") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not valid YAML ({one_line(error)})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML (brackets within brackets, too deep to read)") from None
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:  # a 13th month, a number of 5,000 digits
+        raise InputError(f"{path}: not valid YAML ({one_line(error)})") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path}: found {type(settings).__name__}; expected settings as `name: value`")
     return settings

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from hashlib import _Hash
-    from pathlib import Path
 
     import numpy as np
 
@@ -25,12 +24,6 @@ def fingerprint(value: Any, bits: Literal[64, 128] = 128) -> str:
 def sha256_of(*parts: Any) -> _Hash:
     """A hash of plain values, for the names of files that are kept. More bytes may be added to it."""
     return hashlib.sha256(json.dumps(parts).encode())
-
-
-def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal, as ``sha256sum`` prints it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(values: np.ndarray) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hyperdpo._version import __version__
 from hyperdpo.checksums import check_files, damaged, file_digests
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, brief
 from hyperdpo.files import read_json, write_json
 
 RUN, METRICS = "run.json", "metrics.json"
@@ -66,7 +66,7 @@ def read_run(
         raise InputError(f"{path}: {state}; expected a directory that `hyperdpo {kind} fit` has completed")
     run = read_json(path / RUN, remedy=remedy(path))
     other = run_kind(path)
-    if other in KINDS and other != kind:
+    if isinstance(other, str) and other in KINDS and other != kind:
         raise InputError(f"{path}: a run of `hyperdpo {other}`, {KINDS[other]}; expected one of `hyperdpo {kind} fit`")
     found = run.get("format_version") if isinstance(run, dict) else None
     if found not in readable:
@@ -83,6 +83,20 @@ def read_run(
     else:
         warnings.warn(f"{path}: written without checksums; `hyperdpo check {path}` adds them", stacklevel=3)
     return dict(run)
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """The content of a run's ``metrics.json``, with what commands print of it: ``parameters`` and ``train_seconds``.
+
+    Raises:
+        InputError: it cannot be read, or one of them is missing or no number.
+    """
+    metrics = read_json(path / METRICS)
+    for name in ("parameters", "train_seconds"):
+        value = metrics.get(name) if isinstance(metrics, dict) else None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise InputError(f"{path / METRICS}: {name} is {brief(value)}; expected the number that the fit wrote")
+    return dict(metrics)
 
 
 def list_files(directory: Path) -> None:

@@ -126,6 +126,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def not_a_setting(where: str, name: str, kind: Any, section: str = "") -> InputError:
     """The error for a name that is no setting of a class; it suggests the nearest one, in the same place of a list."""
+    name = " ".join(name.split())  # a name in a file may have several lines
     plain, known = (re.sub(r"\.\d+", "", one) for one in (name, section))
     near = did_you_mean(plain, setting_names(kind, known))
     near = near.replace(f" mean {plain.rpartition('.')[0]}", f" mean {name.rpartition('.')[0]}")

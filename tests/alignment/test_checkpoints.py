@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from helpers import Killed, raise_when, read
+from helpers import Killed, largest_file, raise_when, read
 
 from hyperdpo.alignment import checkpoints as module
 from hyperdpo.alignment.checkpoints import last_checkpoint
@@ -207,3 +207,16 @@ def test_the_end_of_a_file_is_no_interrupt(run, place, command, monkeypatch, err
 def test_errors_of_a_users_data_stay_as_they_are(run, place, command, monkeypatch):
     monkeypatch.setattr(transformers.Trainer, "train", raising(InputError("a line")))
     assert command(*arguments(place, run)).err.splitlines()[-1] == "hyperdpo: a line"
+
+
+@pytest.mark.parametrize("form", ["merged", "peft"])
+def test_an_export_without_room_is_one_line_and_leaves_nothing(whole, place, tmp_path, command, monkeypatch, form):
+    line = ["export", whole, "--weights", ".3,.7", "--format", form, "--out", tmp_path / "out"]
+    with largest_file(2_000):
+        found = command(*line)
+    assert found.code == 2, found
+    assert "out: cannot be written (File too large)" in found.err.splitlines()[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda path: type("", (), {"free": 10}))
+        assert command(*line).refused("the export needs about", "10 bytes are free")
+    assert list(tmp_path.iterdir()) == []

@@ -105,7 +105,7 @@ def test_a_round_trains_on_its_answers_and_those_before_and_no_held_out_prompt(i
 def test_killed_again_and_again_it_writes_the_same_files(
     start, improved, tmp_path, command, monkeypatch, where, name, call
 ):
-    """Every call gets a little further: to its 11th file, or its 13th step of training (an epoch has 3, then 6)."""
+    """Every call gets a little further: to its 11th file, or 13th step of training (an epoch has 3, then 6)."""
     again = 0
     while again < 60:
         with monkeypatch.context() as patch:
@@ -180,3 +180,13 @@ def test_a_scorer_for_each_objective_is_needed(start, tmp_path, command):
     assert command("align", "improve", *where).refused("--scorer", "low, high")
     assert command("align", "improve", *where, *SCORERS[:2]).refused("toy_scorers:low", "high")
     assert not (tmp_path / "out").exists()
+
+
+def test_two_commands_do_not_write_one_directory(start, tmp_path, command):
+    from hyperdpo.locks import locked
+
+    (tmp_path / "out").mkdir()
+    with locked(tmp_path / "out"):
+        done = command(*improve(start, tmp_path / "out"))
+    assert done.code == 2, done.err
+    assert not list((tmp_path / "out").glob("round-*"))

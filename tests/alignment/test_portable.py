@@ -97,7 +97,9 @@ def test_other_settings_are_kept() -> None:
 
 def test_the_variant_of_a_comparison_is_portable() -> None:
     variant = ALIGN_VARIANTS["hyperdpo"]["portable"]
-    assert ConditioningConfig(("a", "b"), **variant["conditioning"]).not_portable is None
+    found = ConditioningConfig(("a", "b"), **{**variant["unless_set"], **variant["conditioning"]})
+    assert found == ConditioningConfig.portable(("a", "b"))
+    assert (found.not_portable, found.lora_rank) == (None, 8)
 
 
 def test_align_fit_portable_and_the_prompts_that_a_run_keeps(command, place, tmp_path) -> None:

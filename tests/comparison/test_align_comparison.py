@@ -16,7 +16,7 @@ from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import fit_objectives
-from hyperdpo.alignment.evaluation import row_logps
+from hyperdpo.alignment.evaluation import base_scores, row_logps
 from hyperdpo.comparison.align import AlignTrainings, Settings
 from hyperdpo.comparison.align_measures import AlignMeasurements, Texts, compare
 from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry
@@ -150,6 +150,25 @@ def test_in_half_precision_trainings_compare_themselves_with_the_base_in_half_pr
     difference = np.abs(np.concatenate(half.train_base) - np.concatenate(exact.train_base))
     assert 1e-3 < difference.max() < 1
     np.testing.assert_allclose(np.concatenate(half.test_base), np.concatenate(exact.test_base), atol=1e-5)
+
+
+def test_ld_alpha_is_in_the_base_scores_of_trainings_and_of_margins_and_not_in_measurements(tmp_path, monkeypatch):
+    bench = bench_of(tmp_path, ld_alpha=0.2)
+    parts = ((bench.train_groups, bench.train_base, 0.2), (bench.test_groups, bench.test_base, None))
+    for groups, found, alpha in parts:
+        expected = base_scores(bench.probe, groups, bench.pad, "cpu", alpha)
+        np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), rtol=1e-6)
+    plain = base_scores(bench.probe, bench.train_groups, bench.pad)
+    assert np.abs(np.concatenate(bench.train_base) - np.concatenate(plain)).max() > 0.1
+    seen: list[float | None] = []
+    real = row_logps
+    monkeypatch.setattr(
+        "hyperdpo.comparison.align.row_logps",
+        lambda *args, ld_alpha=None: (seen.append(ld_alpha), real(*args, ld_alpha=ld_alpha))[1],
+    )
+    experts = (Fixed((1.0, 0.0)), Fixed((0.0, 1.0)))
+    bench.base_with_margin(Margin((0.5, 0.5), 0, experts), parse_entry("mo-dpo"))
+    assert set(seen) == {0.2}
 
 
 @pytest.mark.parametrize("w", [(0.3, 0.7), (0.2, 0.5, 0.3)])
@@ -319,7 +338,8 @@ def test_the_command_compares_draws_and_writes(place, tmp_path, command):
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     for name in ALL:
         assert name in done.out
-    assert "control span over dpo-ls's" in done.out
+    assert "hyperdpo over dpo-ls, with 95% intervals: hypervolume" in done.out
+    assert "product" in done.out, "a column, whose heading may be folded"
 
 
 @pytest.mark.parametrize(
@@ -350,3 +370,13 @@ def test_mistakes_get_one_line(place, tmp_path, command, arguments, words):
     )
     assert done.refused(*words), (done.code, done.err)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_portable_adapter_has_rank_8_unless_another_is_set(tmp_path) -> None:
+    entry, train = parse_entry("hyperdpo:portable"), read_preferences(rows(12))
+    for conditioning, rank in ((CONDITIONING, 2), ({"prompt_tokens": 2}, 8)):
+        bench = trainings_of(replace(settings_of(train), conditioning=conditioning), tmp_path)
+        found = bench.described(Conditioned(), entry.overrides)[0]
+        assert (found.lora_rank, found.prompt_tokens, found.gate_hidden) == (rank, 0, 0)
+        expert = bench.described(Fixed((1.0, 0.0)), {"portable": True})[0]
+        assert (expert.rank, expert.prompt_tokens) == (found.rank, 0)

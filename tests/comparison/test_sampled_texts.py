@@ -120,7 +120,7 @@ def test_soups_that_are_served_as_the_portable_dial_have_experts_of_its_rank_wit
     (one,) = [t.model for t in bench.all_trained(entry("dpo-soup:portable"), GRID) if t.name == expert[0]]
     portable = bench.all_trained(entry("hyperdpo:portable"), GRID)[0].model
     assert one.conditioning.prompt_tokens == portable.conditioning.prompt_tokens == 0
-    assert one.conditioning.rank == portable.conditioning.rank == 4
+    assert one.conditioning.rank == portable.conditioning.rank == 4  # the comparison's own, for each objective
     scale = one.conditioning.lora_alpha / one.conditioning.lora_rank
     assert scale == portable.conditioning.lora_alpha / portable.conditioning.lora_rank
 

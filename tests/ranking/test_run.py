@@ -247,6 +247,18 @@ def test_scores_given_for_once_do_not_replace_those_of_the_runs_own_base(run, ta
     np.testing.assert_array_equal(RankRun.load(run.path).base_scores(table), own)
 
 
+def test_other_base_scores_of_the_training_data_are_refused(given_run, table):
+    """A file of scores at the same place that another base has written."""
+    given = table.column("f1")
+    RankRun.load(given_run).score(Part.whole(table), HALF, 2.0, base_scores=given)
+    other = given.copy()
+    other[7] += 1
+    message = refusal(lambda: RankRun.load(given_run).score(Part.whole(table), HALF, 2.0, base_scores=other))
+    assert "for row 8 of memory, on which this run was trained with" in message
+    new = toy_table(seed=8)
+    RankRun.load(given_run).score(Part.whole(new), HALF, 2.0, base_scores=new.column("f1"))
+
+
 def test_a_run_in_a_directory_that_cannot_be_written_still_scores(run, saved):
     shutil.rmtree(run.path / "base_scores")
     (run.path / "base_scores").write_text("in the way")

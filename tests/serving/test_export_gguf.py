@@ -18,8 +18,8 @@ from toy_preferences import rows
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.sampling import BROKEN
+from hyperdpo.checksums import file_digest
 from hyperdpo.errors import InputError
-from hyperdpo.hashing import sha256_of_file
 from hyperdpo.serving.export import gguf_lora
 from hyperdpo.serving.export.dial import DialSource, export_dial, read_dial
 from hyperdpo.serving.export.gguf_lora import paired
@@ -180,7 +180,7 @@ def test_a_conversation_is_answered_through_the_chat_template_of_a_run_on_a_gguf
     run.save(tmp_path / "run")
     assert command("export", tmp_path / "run", "--out", tmp_path / "dial", "--format", "gguf").code == 0
     dial = read_dial(tmp_path / "dial")
-    assert dial["base"]["files"] == {"base.gguf": sha256_of_file(tmp_path / "base.gguf")}
+    assert dial["base"]["files"] == {"base.gguf": file_digest(tmp_path / "base.gguf")}
     paths = [tmp_path / "dial" / one["path"] for one in dial["adapters"]]
     server = LlamaServer(tmp_path / "base.gguf", paths, context=256)
     ask = dial["requests"]["llama.cpp"]

@@ -223,6 +223,16 @@ def test_another_file_is_no_dial(tmp_path, content, words) -> None:
     assert is_one_line(error.value, "dial.json", words)
 
 
+def test_a_flipped_bit_in_a_dial_is_noticed(dial, tmp_path) -> None:
+    content = bytearray((dial / "dial.json").read_bytes())
+    place = content.index(b'"logprobs"') + 40
+    content[place] = ord("7") if content[place] != ord("7") else ord("8")
+    (tmp_path / "dial.json").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_dial(tmp_path)
+    assert is_one_line(error.value, "dial.json")
+
+
 def test_names_of_adapters_are_names_of_files_and_of_peft() -> None:
     long = "x" * 100
     names = adapter_names(("helpful", "a.b/c d", "ü", long))

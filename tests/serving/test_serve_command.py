@@ -181,6 +181,7 @@ def test_a_second_signal_refuses_what_is_under_way(adapter: Path) -> None:
         (["--api-key-file", "/no/such/file"], ("/no/such/file", "cannot be read")),
         (["--scale", "nan"], ("--scale: found nan", "expected a number from 1e-06")),
         (["--grace", "inf"], ("--grace: found inf", "finite")),
+        (["--read-timeout", "inf"], ("--read-timeout: found inf", "finite")),
         (["--host", "192.0.2.1"], ("--host 192.0.2.1", "cannot be listened on")),
     ],
 )

@@ -157,15 +157,23 @@ def test_unfinished_bodies_give_way_when_together_they_are_too_large(tiny: Any) 
         half = HEAD + b"content-length: 100000\r\n\r\n" + b"y" * 90_000
         clients = [stack.enter_context(Client(url)).send(half) for _ in range(4 * BODIES_HELD)]
         assert all(echoed(url, 100_000) for _ in range(3))
-        alive = 0
+        alive = []
         for client in clients:
-            client.socket.settimeout(0.05)
-            with contextlib.suppress(ConnectionResetError):
-                try:
-                    client.socket.recv(1)
-                except TimeoutError:
-                    alive += 1
-        assert 1 <= alive <= BODIES_HELD
+            client.socket.settimeout(0.2)
+            try:
+                assert client.answer()[0] == 429
+            except TimeoutError:
+                alive.append(client)
+        assert 1 <= len(alive) <= BODIES_HELD
+
+
+def test_all_bodies_together_have_a_limit_of_their_own(tiny: Any) -> None:
+    url, _, _ = tiny(max_body=100_000, max_bodies=1_000_000)
+    half = HEAD + b"content-length: 100000\r\n\r\n" + b"y" * 90_000
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(url)).send(half) for _ in range(10)]
+        for client in clients:
+            assert client.send(b"y" * 10_000).answer() == (200, {"bytes": 100_000})
 
 
 def test_whole_bodies_that_are_too_large_together_are_told_to_come_back(tiny: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hyperdpo._version import __version__
+from hyperdpo.alignment.base_identity import base_identity, check_same_base
 from hyperdpo.alignment.bases import HUB_NAME, HUB_SECONDS, load_base
 from hyperdpo.alignment.conditioning import ConditioningConfig
 from hyperdpo.checksums import damaged
@@ -51,12 +52,12 @@ def save_adapter(directory: Path, config: ConditioningConfig, state: dict[str, T
 
     Args:
         state: the tensors that were added, by name.
-        base: the base model's configuration.
+        base: the base model.
 
     Raises:
         InputError: the place cannot be written to.
     """
-    name = str(getattr(base, "_name_or_path", "") or "")
+    name = str(getattr(base.config, "_name_or_path", "") or "")
     # The tensors' file repeats the configuration: two files of different runs are then noticed.
     head = {"format_version": FORMAT_VERSION, "conditioning": config.to_dict()}
     write_tensors(directory / TENSORS, state, head)
@@ -65,7 +66,8 @@ def save_adapter(directory: Path, config: ConditioningConfig, state: dict[str, T
         {
             "format_version": FORMAT_VERSION,
             "base_model": str(Path(name).resolve()) if name and Path(name).exists() else name,
-            "base_shape": _shape(base),
+            "base_shape": _shape(base.config),
+            "base_fingerprint": base_identity(base),
             "conditioning": head["conditioning"],
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         },
@@ -88,8 +90,7 @@ def load_adapter(
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     state, header = read_tensors(directory / TENSORS)
-    head = {"format_version": saved["format_version"], "conditioning": saved["conditioning"]}
-    if header != head:
+    if not isinstance(header, dict) or header.get("conditioning") != saved["conditioning"]:
         raise InputError(
             f"{directory / TENSORS}: written with another configuration than {CONFIG}; copy both from one save"
         )
@@ -100,6 +101,7 @@ def load_adapter(
     for name, value in expected.items():
         if found.get(name) != value:
             raise InputError(f"{path}: made for a base model with {name} {value}; found {found.get(name)}")
+    check_same_base(base, saved.get("base_fingerprint"), str(path))
     return base, config, state
 
 

@@ -140,14 +140,14 @@ def sample_groups(
     def kept(number: int) -> bool:
         path = _batch_file(partial, number)
         if path.exists():
-            read = read_json(path)
+            read = read_json(path, remedy="delete it to sample these again")
             take(read["places"], [[Answer(**one) for one in some] for some in read["answers"]])
         return path.exists()
 
     with progress_bar("answers", len(prompts), "prompts") as update:
         for number, places, answers in answer_batches(model, tokenizer, prompts, how, weights=weights, skipped=kept):
             some = {"places": places, "answers": [[asdict(one) for one in each] for each in answers]}
-            write_json(_batch_file(partial, number), some)
+            write_json(_batch_file(partial, number), some, sealed=True)
             take(places, answers)
             update(sum(one is not None for one in found))
     return [one for one in found if one is not None]

@@ -78,9 +78,7 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(str(base_model), **model_settings)
     except Exception as error:  # hub, file and format errors have no common class
-        if not isinstance(error, (OSError, ValueError, ImportError)) and type(error).__name__ != "SafetensorError":
-            raise
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
 
 
@@ -123,8 +121,9 @@ def tokenizer_of(model: Any) -> PreTrainedTokenizerBase:
         check_base(name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: no tokenizer there ({str(error).splitlines()[0]}); expected one") from None
+    except Exception as error:  # those of the tokenizers library have no class of their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: no tokenizer that can be read there ({reason}); expected one") from None
     return tokenizer
 
 

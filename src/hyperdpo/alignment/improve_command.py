@@ -29,6 +29,7 @@ from hyperdpo.data.splits import split_groups
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, write_json
+from hyperdpo.locks import writes_to
 from hyperdpo.printing import console, four_digits
 from hyperdpo.progress import on_terminal
 from hyperdpo.scorers.registry import scorer_of
@@ -44,6 +45,7 @@ RESULT, SETTINGS = "rounds.json", Path("improve") / "settings.json"
 FORMAT_VERSION = 1
 
 
+@writes_to("out")
 def improve_command(
     run_path: Path,
     prompts_file: Path,

@@ -173,6 +173,7 @@ class Improvement:
         report_steps(trainer, f"round {number}")
         last = last_checkpoint(directory / CHECKPOINTS)
         announce(trainer)
+        trainer.check_space()
         trainer.train(resume_from_checkpoint=last)
         seconds = time.monotonic() - started
         self._took(number, "training", started)
@@ -248,7 +249,9 @@ class Improvement:
             found = scores_of(rounds.scorer, self.run.names, [prompt for prompt, _ in rows], [text for _, text in rows])
             scores.append(found.reshape(shape).tolist())
             texts.append([[answer.text for answer in group.answers] for group in groups])
-        write_json(path, {"weights": None if grid is None else grid.tolist(), "scores": scores, "texts": texts})
+        write_json(
+            path, {"weights": None if grid is None else grid.tolist(), "scores": scores, "texts": texts}, sealed=True
+        )
         _remove_partials(path)
         return np.array(scores)
 
@@ -258,7 +261,7 @@ class Improvement:
         """Note how long a part of a round took; of an interrupted one, the last try."""
         path = self.directory(number) / "seconds.json"
         before = read_json(path) if path.exists() else {}
-        write_json(path, {**before, what: time.monotonic() - started})
+        write_json(path, {**before, what: time.monotonic() - started}, sealed=True)
 
     def seconds(self, number: int) -> dict[str, float]:
         """By part of a round."""

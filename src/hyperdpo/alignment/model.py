@@ -172,7 +172,7 @@ class ConditionedLM(BaseInterface):
         Raises:
             InputError: the place cannot be written to.
         """
-        save_adapter(Path(directory), self.conditioning, self.adapter_state(), self.config)
+        save_adapter(Path(directory), self.conditioning, self.adapter_state(), self.base)
 
     # The forward pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 import xxhash
 
+from hyperdpo.alignment.base_identity import base_tensors
 from hyperdpo.alignment.collation import TokenGroup
-from hyperdpo.alignment.conditioned_lora import ADAPTER
 from hyperdpo.alignment.evaluation import base_scores
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
@@ -22,9 +21,6 @@ from hyperdpo.files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-#: Parameters of an adapter in a base.
-_ADDED = re.compile(rf"\.lora_\w+\.{ADAPTER}(\.|$)")
 
 
 def kept_base_scores(
@@ -76,13 +72,11 @@ def base_print(base: torch.nn.Module) -> str:
     """
     shape = json.dumps(base.config.to_diff_dict(), sort_keys=True, default=str)  # type: ignore[union-attr,operator]
     digest = xxhash.xxh3_128(shape.encode())
-    tensors = {k.replace(".base_layer.", "."): v for k, v in base.state_dict().items() if not _ADDED.search(k)}
-    for name, tensor in sorted(tensors.items()):
-        if isinstance(tensor, torch.Tensor):  # some quantised layers keep other things beside them
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            if not tensor.is_meta:  # put off to disk or another place: its name and shape have to do
-                plain = tensor.detach().contiguous().cpu()
-                digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    for name, tensor in base_tensors(base):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:  # put off to disk or another place: its name and shape have to do
+            plain = tensor.detach().contiguous().cpu()
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return str(digest.hexdigest())
 
 

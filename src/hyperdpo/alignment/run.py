@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import (
     ADDED_TOKENS_FILE,
     CHAT_TEMPLATE_DIR,
@@ -29,6 +29,7 @@ from transformers.tokenization_utils_base import (
 
 from hyperdpo._version import __version__
 from hyperdpo.alignment.adapters import CONFIG, TENSORS
+from hyperdpo.alignment.bases import tokenizer_of
 from hyperdpo.alignment.collation import padding_token, tokenize_groups
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
@@ -40,10 +41,10 @@ from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.alignment.special_tokens import prompt_ids
 from hyperdpo.core.point import check_weights
-from hyperdpo.errors import InputError
-from hyperdpo.files import read_json, write_json, written_into
+from hyperdpo.errors import InputError, brief
+from hyperdpo.files import write_json, written_into
 from hyperdpo.objectives import Objective
-from hyperdpo.runs import METRICS, RUN, read_run, write_run
+from hyperdpo.runs import METRICS, RUN, read_metrics, read_run, write_run
 from hyperdpo.validation import parsed
 
 #: Version of run.json; another one is refused. 1 has no checksums.
@@ -256,13 +257,15 @@ class AlignRun:
         """
         path = Path(path)
         run = read_run(path, "align", READABLE_VERSIONS, checked_from=FORMAT_VERSION)
+        for name, expected in (("objectives", list), ("data", dict), ("settings", dict), ("limits", dict)):
+            if not isinstance(run.get(name), expected):
+                raise InputError(f"{path / RUN}: {name} is {brief(run.get(name))}; expected what the fit wrote")
         objectives = parse_objectives(run["objectives"], str(path / RUN))
         told = parsed(ModelSettings, run["settings"].get("model_settings", {}), str(path / RUN), "model_settings.")
         model = ConditionedLM.from_pretrained(path, base_model, **told.arguments())
         if model.conditioning.objectives != tuple(o.name for o in objectives):
             raise InputError(f"{path}: its files do not belong together (objectives of run.json and of the adapter)")
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        metrics = read_json(path / METRICS)
+        tokenizer, metrics = tokenizer_of(str(path)), read_metrics(path)
         return AlignRun(model, tokenizer, objectives, run["data"], run["settings"], run["limits"], metrics)
 
 

@@ -32,11 +32,13 @@ from hyperdpo.alignment.run import versions
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, written
+from hyperdpo.locks import writes_to
 from hyperdpo.scorers.registry import scorers_named
 from hyperdpo.scorers.scorer import scores_of
 from hyperdpo.threads import use_free_cores
 
 
+@writes_to("out", beside=True)
 def sample_command(
     model: str,
     prompts_file: Path,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from hyperdpo.alignment.model_settings import ModelSettings
-from hyperdpo.alignment.portable import PORTABLE
+from hyperdpo.alignment.portable import PORTABLE, UNLESS_SET
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Objective
@@ -143,7 +143,7 @@ class ConditioningConfig:
         Raises:
             InputError: a setting with which it would not be portable, or out of its bounds.
         """
-        found = cls.from_dict({**PORTABLE["conditioning"], **settings, "objectives": list(objectives)})
+        found = cls.from_dict({**UNLESS_SET, **PORTABLE["conditioning"], **settings, "objectives": list(objectives)})
         if found.not_portable is not None:
             raise InputError(f"{found.not_portable}, which a portable adapter cannot have; leave it out")
         return found

@@ -29,13 +29,14 @@ from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.generation import ConditionedForward
 from hyperdpo.alignment.model import Condition, ConditionedLM
+from hyperdpo.alignment.portable import UNLESS_SET
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
 from hyperdpo.alignment.run import fingerprint, versions
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.clock import Clock
-from hyperdpo.comparison.entries import ALIGN_VARIANTS, PLAIN, Entry
+from hyperdpo.comparison.entries import PLAIN, Entry
 from hyperdpo.comparison.logit_mixing import LogitMixture
 from hyperdpo.comparison.methods import METHODS, Conditioned, Fixed, Job, Margin, NetworkJob, Trees
 from hyperdpo.comparison.repeats import AlignRepeat
@@ -258,7 +259,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
             rate = overrides.get("training", {}).get("learning_rate_factor", settings.learning_rate_factor)
             training["learning_rate"] = training.get("learning_rate", HyperDPOConfig.learning_rate) * rate
             training.pop("learning_rate_factor", None)
-            chosen = {**settings.conditioning, **overrides.get("conditioning", {})}
+            unset = overrides.get("unless_set", {})
+            chosen = {**unset, **settings.conditioning, **overrides.get("conditioning", {})}
             return ConditioningConfig(settings.names, **chosen), training, objectives
         training = {k: v for k, v in training.items() if k not in CONDITIONED_ONLY}
         if isinstance(job, Margin):
@@ -380,6 +382,5 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 def _portable(settings: Settings) -> dict[str, Any]:
     """The adapter of a model for one w that has the size of one of the m plain LoRAs of ``hyperdpo:portable``."""
-    own = ALIGN_VARIANTS["hyperdpo"]["portable"]["conditioning"]
-    config, m = ConditioningConfig(settings.names, **{**settings.conditioning, **own}), len(settings.names)
+    config, m = ConditioningConfig(settings.names, **{**UNLESS_SET, **settings.conditioning}), len(settings.names)
     return {"prompt_tokens": 0, "lora_rank": m * config.lora_rank, "lora_alpha": m * config.lora_alpha}

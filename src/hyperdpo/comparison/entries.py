@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperdpo.alignment.portable import PORTABLE
+from hyperdpo.alignment.portable import PORTABLE, UNLESS_SET
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.paper import PAPER
 
@@ -54,7 +54,7 @@ ALIGN_VARIANTS: Variants = {
         "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"learning_rate_factor": 1.0}},
         "lora": {"conditioning": {"prompt_conditioned": False}},
         # One plain LoRA per objective, summed with w: what `export --format vertices` and `gguf` write.
-        "portable": PORTABLE,
+        "portable": {**PORTABLE, "unless_set": UNLESS_SET},
         # As printed: the mask starts at A(w) B(w), the networks as PyTorch makes them, one w ~ Dirichlet per batch.
         "paper": {
             "conditioning": {
@@ -92,7 +92,8 @@ class Entry:
         label: its name in tables and plots.
         method: one of :data:`~hyperdpo.comparison.methods.METHODS`.
         overrides: settings that differ from the comparison's own. Language models: sections ``conditioning`` and
-            ``training``; ``soup``, how adapters are averaged; ``fixed``, what differs in models for one w.
+            ``training``; ``soup``, how adapters are averaged; ``fixed``, what differs in models for one w;
+            ``unless_set``, settings of ``conditioning`` that the comparison's own come before.
         temperatures: rankers: vectors β (m numbers each) at which the front is measured besides the configured one.
         scales: rankers: scales c at which the front is measured besides 1.
         dense: rankers: measure a conditioned method at 101 weightings, too.

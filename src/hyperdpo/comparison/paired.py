@@ -26,6 +26,14 @@ from hyperdpo.core.pareto import hypervolume
 RESAMPLES, CONFIDENCE = 1000, 0.95
 #: What is divided by is clearly above 0 if the lower end of its own interval is more than this part of it.
 LEAST = 0.01
+#: Keys of a pair in ``compare.json``'s ``ratios``, with their headings.
+RATIOS = {
+    "hypervolume": "hypervolume",
+    "control_span": "control span",
+    "texts_hypervolume": "texts: hypervolume",
+    "texts_control_span": "texts: control span",
+    "inner_product": "texts: mean inner product",
+}
 
 
 @dataclass(frozen=True)
@@ -198,3 +206,9 @@ def compared_ratios(
                     pair["inner_product"] = ratio_of(above, below, f"{to}'s mean inner product").to_dict()
             found.append(pair)
     return found
+
+
+def ratio_of_pair(comparison: Mapping[str, Any], of: str, to: str) -> Mapping[str, Any]:
+    """What ``ratios`` of ``compare.json`` holds of two entries; empty where there is nothing."""
+    found: Sequence[Mapping[str, Any]] = comparison.get("ratios", ())
+    return next((one for one in found if (one["of"], one["to"]) == (of, to)), {})

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from hyperdpo.alignment.gguf_models import described_origin
-from hyperdpo.comparison.spans import span_ratios
+from hyperdpo.comparison.paired import CONFIDENCE, RATIOS, Ratio, ratio_of_pair
 from hyperdpo.errors import counted
 from hyperdpo.printing import console, four_digits
 
@@ -99,6 +99,7 @@ def print_language_models(result: Mapping[str, Any]) -> None:
             ("of texts: hypervolume", lambda one: _digits(one["generated"], "hypervolume")),
             ("control span", lambda one: _each(one["generated"]["control_span"], ".2f")),
             ("rank correlation", lambda one: _each(one["generated"]["rank_correlation"], ".2f")),
+            ("inner product", lambda one: _figure(one["generated"]["inner_product"])),
         ]
     columns += [
         ("models", lambda one: f"{one['models']:.0f}"),
@@ -118,9 +119,10 @@ def print_language_models(result: Mapping[str, Any]) -> None:
     if "dpo-ls" in methods:
         for name, one in methods.items():
             if one["one_shot"]:
-                ratios = span_ratios(result, name, "dpo-ls")
+                pair = ratio_of_pair(result, name, "dpo-ls")
+                ratios = {heading: Ratio(**pair[key]) for key, heading in RATIOS.items() if key in pair}
                 shown = ", ".join(f"{of} {r}{f' ({r.reason})' if r.reason else ''}" for of, r in ratios.items())
-                lines.append(f"{name}, control span over dpo-ls's: {shown}")
+                lines.append(f"{name} over dpo-ls, with {CONFIDENCE:.0%} intervals: {shown}")
     _print(result, ("train", "test"), columns, lines, width=160)
 
 

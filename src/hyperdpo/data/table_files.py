@@ -159,7 +159,7 @@ class CsvFile:
         import pyarrow as pa
 
         first = self._line(0)[1]
-        fields = {separator: next(csv.reader([first], delimiter=separator), []) for separator in SEPARATORS}
+        fields = {separator: _fields(first, separator) for separator in SEPARATORS}
         order = sorted(SEPARATORS, key=lambda s: (self._qid_column not in fields[s], -len(fields[s])))
         self._separator = "\t" if plain_name(self.path).endswith(".tsv") else order[0]
         guesses = []
@@ -181,7 +181,9 @@ class CsvFile:
     def found(self, row: int, column: str, value: Any) -> str:
         if value is not None:
             return repr(value)
-        header, fields = (next(csv.reader([self._line(i)[1]], delimiter=self._separator)) for i in (0, row + 1))
+        header, fields = (_fields(self._line(i)[1], self._separator) for i in (0, row + 1))
+        if column not in header or len(fields) <= header.index(column):
+            return "empty"
         text = fields[header.index(column)]
         return quoted(text.encode()) if text.strip() else "empty"
 
@@ -212,6 +214,14 @@ class CsvFile:
                         return number, text
                     index -= 1
         return number, ""
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """The fields of a line; none where they cannot be told, as with a carriage return in the middle."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
 
 
 def _csv_type(first: pa.Array, is_qid: bool) -> pa.DataType:

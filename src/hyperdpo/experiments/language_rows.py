@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from hyperdpo.comparison.paired import CONFIDENCE, Ratio
+from hyperdpo.comparison.paired import CONFIDENCE, RATIOS, Ratio, ratio_of_pair
 from hyperdpo.comparison.spans import SpanRatio, span_ratios
-
-#: Keys of a pair in ``compare.json``'s ``ratios``, with their headings.
-RATIOS = {
-    "hypervolume": "hypervolume",
-    "control_span": "control span",
-    "texts_hypervolume": "texts: hypervolume",
-    "texts_control_span": "texts: control span",
-    "inner_product": "texts: mean inner product",
-}
 
 
 def add_spans(rows: list[dict[str, Any]], comparison: Mapping[str, Any]) -> None:
@@ -62,12 +53,6 @@ def with_interval(row: Mapping[str, Any], value: float | None, key: str) -> str:
     """
     known = row.get("intervals", {}).get(key)
     return str(Ratio(value, *(known[end] for end in ("low", "high")) if known else ()))
-
-
-def ratio_of_pair(comparison: Mapping[str, Any], of: str, to: str) -> Mapping[str, Any]:
-    """What ``ratios`` of ``compare.json`` holds of two entries; empty where there is nothing."""
-    found: Sequence[Mapping[str, Any]] = comparison.get("ratios", ())
-    return next((one for one in found if (one["of"], one["to"]) == (of, to)), {})
 
 
 def ratio_columns(case: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -24,6 +24,7 @@ from hyperdpo.alignment.answers import Sampling
 from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.alignment.run import versions
+from hyperdpo.checksums import file_digest
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import written
@@ -112,7 +113,7 @@ def model_print(model: str) -> str:
     """A hash of a model's files, wherever they are; a name on the hub as it is."""
     place = Path(model)
     files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
-    return hashing.fingerprint([hashing.sha256_of_file(file) for file in files] or model, 64)
+    return hashing.fingerprint([file_digest(file) for file in files] or model, 64)
 
 
 def _sample(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.places import row_place
 from hyperdpo.data.splits import Part
 from hyperdpo.data.transform import FeatureTransform
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, one_line
 from hyperdpo.ranking.evaluation import ReduceArray, score_items
 from hyperdpo.ranking.examples import Features, Items
 from hyperdpo.ranking.parametrizations import Ranker
@@ -69,17 +68,26 @@ def base_column(table: GroupedTable, name: str, qid_column: str = "qid") -> np.n
     return scores
 
 
-def checked_scores(given: ArrayLike, table: GroupedTable) -> np.ndarray:
+def checked_scores(given: ArrayLike, table: GroupedTable, trained_on: np.ndarray | None = None) -> np.ndarray:
     """(N,) float32 base scores from the caller.
 
+    Args:
+        trained_on: (N,) base scores of this table that the run was trained on.
+
     Raises:
-        InputError: not one finite number per row of the table.
+        InputError: not one finite number per row of the table, or others than those of the training.
     """
     scores = np.asarray(given, dtype=np.float32)
     if scores.shape != (table.num_rows,) or not np.isfinite(scores).all():
         raise InputError(
             f"base scores: found shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not finite; "
             f"expected ({table.num_rows},) finite numbers, one per row of {table.source}"
+        )
+    if trained_on is not None and not np.array_equal(scores, trained_on):
+        row = int(np.flatnonzero(scores != trained_on)[0])
+        raise InputError(
+            f"base scores: {scores[row]:g} for row {row + 1} of {table.source}, on which this run was trained with "
+            f"{trained_on[row]:g}; expected the scores of the same base, or a run that is fitted on these"
         )
     return scores
 
@@ -96,7 +104,7 @@ def read_scores(path: str | Path) -> np.ndarray:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            scores = np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+            scores = _array(path)
             if scores.ndim != 1:
                 raise InputError(f"{path}: found shape {scores.shape}; expected one score per row")
         else:
@@ -111,11 +119,20 @@ def read_scores(path: str | Path) -> np.ndarray:
                     raise InputError(f"{path}:{number}: found {line[:40]!r}; expected one score per line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    except InputError:
-        raise
-    except (ValueError, TypeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not an array of numbers ({error}); expected one number per row") from None
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise InputError(f"{path}:{row + 1}: found {scores[row]}; expected a finite score")
     return scores
+
+
+def _array(path: Path) -> np.ndarray:
+    """The numbers of a ``.npy`` file."""
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        why = one_line(error)
+    except Exception as error:  # numpy raises what Python's tokenizer and parser do, and those of archives
+        why = one_line(error)
+    raise InputError(f"{path}: not an array of numbers ({why}); expected one number per row")

@@ -52,7 +52,7 @@ from hyperdpo.ranking.run_files import (
     versions,
 )
 from hyperdpo.ranking.tree_columns import TreeColumns
-from hyperdpo.runs import METRICS, RUN, read_run, write_run
+from hyperdpo.runs import METRICS, RUN, read_metrics, read_run, write_run
 
 
 @dataclass
@@ -93,7 +93,8 @@ class RankRun:
             InputError: the run has no base of its own and none are given, or they do not fit the rows.
         """
         if given is not None:
-            scores = checked_scores(given, table)
+            own = self.base_source.kind == "given" and table.fingerprint in self.data["fingerprints"].values()
+            scores = checked_scores(given, table, self._recalled(table) if own else None)
             if self.base is not None:
                 warnings.warn(
                     f"{table.source}: the base scores that are given stand in for those of the run's own base",
@@ -418,9 +419,9 @@ class RankRun:
             if base is not None:
                 base.load_state_dict(base_state)
             source = BaseSource(run["base"]["kind"], run["base"]["column"])
-            metrics = read_json(path / METRICS)
+            metrics = read_metrics(path)
             return RankRun(config, transform, ranker, base, source, run["data"], metrics, path)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
             raise InputError(f"{path}: its files do not belong together ({one_line(error)})") from None
 
     def features(self, part: Part, *, resident: bool = False) -> Features:

@@ -20,10 +20,11 @@ from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print
 from hyperdpo.alignment.run import RUN, AlignRun
+from hyperdpo.checksums import damaged, file_digest, file_digests
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
-from hyperdpo.files import read_json, write_json, written
-from hyperdpo.hashing import sha256_of_file
+from hyperdpo.files import read_sealed, write_json, written
+from hyperdpo.runs import FILES
 from hyperdpo.scorers.registry import scorer_of
 from hyperdpo.scorers.scorer import NamedScorer, scores_of
 from hyperdpo.serving.export.dial_requests import SOME_PROMPT, requests_of
@@ -161,7 +162,9 @@ def export_dial(
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
         write_json(temporary / DIAL, dial, sealed=True)
-        write_json(temporary / METADATA, {"format_version": 1, "kind": "align", "format": format, "objectives": names})
+        files = [one.relative_to(temporary).as_posix() for one in temporary.rglob("*") if one.is_file()]
+        told = {"format_version": 2, "kind": "align", "format": format, "objectives": names}
+        write_json(temporary / METADATA, told | {FILES: file_digests(temporary, files)}, sealed=True)
     return DialExport(out, dial, difference)
 
 
@@ -175,7 +178,7 @@ def read_dial(path: Path) -> dict[str, Any]:
         InputError: it is missing, no dial, or of another version.
     """
     place = path / DIAL if path.is_dir() else path
-    found = read_json(place)
+    found, intact = read_sealed(place)
     if not isinstance(found, dict) or found.get("kind") != "dial":
         raise InputError(f"{place}: no dial; expected the {DIAL} of `hyperdpo export --format vertices` or gguf")
     if found.get("format_version") != FORMAT_VERSION:
@@ -183,6 +186,8 @@ def read_dial(path: Path) -> dict[str, Any]:
             f"{place}: format_version is {found.get('format_version')!r}; hyperdpo {__version__} reads "
             f"{FORMAT_VERSION} only; export the run again"
         )
+    if not intact:
+        raise damaged(place, "export the run again")
     return found
 
 
@@ -209,9 +214,9 @@ def _hashes(base: str) -> dict[str, str]:
     if place is None or not place.exists():
         return {}
     files = [place] if place.is_file() else [path for pattern in _WEIGHTS for path in place.glob(pattern)]
-    return {path.name: sha256_of_file(path) for path in sorted(files)}
+    return {path.name: file_digest(path) for path in sorted(files)}
 
 
 def _files(path: Path) -> dict[str, str]:
     files = [path] if path.is_file() else sorted(one for one in path.iterdir() if one.is_file())
-    return {one.name: sha256_of_file(one) for one in files}
+    return {one.name: file_digest(one) for one in files}

@@ -98,7 +98,7 @@ def export_lm(
             what was written are not the model's.
     """
     check_directory(out, overwrite=overwrite)
-    stored = [one for one in model.parameters() if format == "merged" or one.requires_grad]
+    stored = [one for one in model.parameters() if one.requires_grad == (format == "peft")]  # the adapter, or the base
     check_space(out, sum(one.nbytes for one in stored), "the export")
     with written(out, directory=True) as temporary:
         write = _write_merged if format == "merged" else write_peft

@@ -27,8 +27,8 @@ from hyperdpo.serving.server.worker import Worker
 #: Answered without an API key: whoever starts and stops servers asks for these.
 OPEN_PATHS = ("/healthz", "/readyz")
 
-#: Bytes of all bodies of the requests in progress, as a multiple of what one of them may have.
-BODIES_HELD = 3
+#: Bytes of all bodies of the requests in progress, as a multiple of what one of them may have, unless set.
+BODIES_HELD = 2
 
 #: A refusal as the body of an answer.
 ErrorBody = Callable[[Refusal], Mapping[str, Any]]
@@ -43,6 +43,7 @@ class Server:
         max_body: bytes of a request.
         hosts: names that requests may call this server by; empty for any. Without, a page of another site that has its
             own name point to this machine could ask a server that has no key.
+        max_bodies: bytes of all requests in progress; None for :data:`BODIES_HELD` times ``max_body``.
         read_timeout: seconds in which a request has to arrive as a whole, and an answer to be read.
         max_connections: of the process.
         error_body: of a refusal; the app sets it.
@@ -53,6 +54,7 @@ class Server:
     api_key: str | None = field(default=None, repr=False)
     max_body: int = 16 * 2**20
     hosts: Sequence[str] = ()
+    max_bodies: int | None = None
     read_timeout: float = 30
     max_connections: int = 1000
     metrics: Metrics = field(default_factory=Metrics)

@@ -46,6 +46,7 @@ def serve_command(
     api_key_env: str | None = None,
     api_key_file: Path | None = None,
     max_body: int | None = None,
+    max_bodies: int | None = None,
     allow_host: Sequence[str] = (),
     read_timeout: float = 30,
     max_connections: int = 1000,
@@ -74,6 +75,7 @@ def serve_command(
     server = Server(
         api_key=key,
         max_body=max_body or MAX_BODY[kind],
+        max_bodies=max_bodies,
         hosts=hosts,
         read_timeout=read_timeout,
         max_connections=with_files_for(max_connections),

@@ -79,14 +79,14 @@ class Connections:
         """
         self.held += size
         owner.held += size
-        most = BODIES_HELD * self.server.max_body
+        most = self.server.max_bodies or BODIES_HELD * self.server.max_body
         while self.held > most:
             now = owner.loop.time()
             others = [one for one in self.waiting if one.held and one is not owner]
             victim = max(others, key=lambda one: one.held * (now - one.since), default=None)
             if victim is None:
                 return False
-            victim.drop()
+            victim.refuse_body()
         return True
 
     def release(self, owner: GuardedProtocol) -> None:
@@ -229,8 +229,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
         elif part:
             if not self._shared.hold(self, len(part)):
-                message = "the bodies of the requests under way are too large together; try again later"
-                self._refuse(429, message)
+                self.refuse_body()
                 return
             self.on_body(part)
         if self._body.whole:
@@ -314,6 +313,10 @@ class GuardedProtocol(HttpToolsProtocol):
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
         self.leave(linger=linger)
+
+    def refuse_body(self) -> None:
+        """There is no room for the bodies of all requests."""
+        self._refuse(429, "the bodies of the requests under way are too large together (--max-bodies); try again later")
 
     def _hang_up(self) -> None:
         """Tell the app that its client is gone."""
