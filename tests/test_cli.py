@@ -359,9 +359,10 @@ def test_scores_as_text_on_the_screen_and_in_files_agree(command, fitted, genera
     arguments = ["rank", "score", fitted, generated[0], "--weights", ".3,.7", "--scale", 2, "--cpu"]
     shown = command(*arguments)
     assert (shown.code, shown.err) == (0, "")
-    assert command(*arguments, "--out", tmp_path / "s.txt").out == ""
-    command(*arguments, "--out", tmp_path / "s.npy")
     table = read_table(generated[0])
+    told = f"{tmp_path / 's.txt'}: {table.num_rows:,} rows, one score each\n"
+    assert command(*arguments, "--out", tmp_path / "s.txt").out == told
+    command(*arguments, "--out", tmp_path / "s.npy")
     array = np.load(tmp_path / "s.npy")
     assert (array.shape, array.dtype) == ((table.num_rows,), np.float32)
     np.testing.assert_array_equal(scores_of(shown.out), array), "nine digits hold a float32"
