@@ -140,11 +140,10 @@ def test_another_scorer_needs_no_other_sample(
 
 def test_scorers_see_the_last_turn_of_the_user_not_the_template_around_it(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "w3"}, {"role": "user", "content": "w4 w5"}]
-    of_turns = read_preferences(
-        [{**row, "prompt": [*turns, {"role": "user", "content": f"w{6 + i}"}]} for i, row in enumerate(rows(6))]
-    )
+    asked = [[*turns, {"role": "user", "content": f"w{6 + i}"}] for i in range(6)]
+    of_turns = read_preferences([{**row, "prompt": one} for row, one in zip(rows(6), asked, strict=True)])
     tokenizer = words_tokenizer()
-    tokenizer.chat_template = "{% for turn in messages %}w9 {{ turn['content'] }} {% endfor %}w10"
+    tokenizer.chat_template = "{% for turn in messages %}w9 {{ turn['content'] }} {% endfor %}"
     seen: list[str] = []
 
     def score(prompts: Any, found: Any) -> np.ndarray:
