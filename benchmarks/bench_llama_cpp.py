@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the server and the writer of the tests
-from tiny_gguf import LlamaServer, write_base
+from tiny_gguf import LlamaServer, write_gguf
 
 from hyperdpo.serving.export.dial import DialSource, export_dial, load_dial_source
 from hyperdpo.serving.export.recorded import agreement
@@ -65,7 +65,8 @@ def random_source(place: Path) -> tuple[Path, DialSource]:
     from tiny_models import tiny_base, tiny_model
 
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "max_position_embeddings": 512}
-    base = write_base(tiny_base(**sizes, initializer_range=0.1), place / "base.gguf")
+    base = place / "base.gguf"
+    write_gguf(base, tiny_base(**sizes, initializer_range=0.1), quantisation="F32", words=True)
     model = tiny_model(base=tiny_base(**sizes, initializer_range=0.1), prompt_tokens=0, gate_hidden=0)
     return base, DialSource(model, tokenizer("bos"), ({"name": "a"}, {"name": "b"}), None, ("w5 w6 w7", "w9 w4 w30"))
 

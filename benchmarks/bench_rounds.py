@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperdpo.alignment.text_fronts import inner_products
+from hyperdpo.core.inner_product import inner_products
 
 
 def per_prompt(out: Path, number: int) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf_base import write_gguf, writing_llama
 from helpers import Killed, is_one_line, read
+from tiny_gguf import write_gguf, writing_llama
 from tiny_models import randomise, tiny_base, tiny_model
 from toy_preferences import words_tokenizer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf_base import TEMPLATE, largest_difference, tiny_llama, write_gguf
 from helpers import is_one_line, read
+from tiny_gguf import TEMPLATE, largest_difference, tiny_llama, write_gguf
 
 from hyperdpo.alignment.bases import load_base, model_type_of, tokenizer_of
 from hyperdpo.alignment.data.groups import PreferenceGroup, Preferences

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hyperdpo.alignment.text_fronts import TextFront, inner_products, signs_of
+from hyperdpo.alignment.text_fronts import TextFront, signs_of
+from hyperdpo.core.inner_product import inner_products
 from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
 

@@ -138,6 +138,27 @@ def test_another_scorer_needs_no_other_sample(
     assert (second["kl"], second["tokens"]) == (first["kl"], first["tokens"])
 
 
+def test_scorers_see_the_last_turn_of_the_user_not_the_template_around_it(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "w3"}, {"role": "user", "content": "w4 w5"}]
+    asked = [[*turns, {"role": "user", "content": f"w{6 + i}"}] for i in range(6)]
+    of_turns = read_preferences([{**row, "prompt": one} for row, one in zip(rows(6), asked, strict=True)])
+    tokenizer = words_tokenizer()
+    tokenizer.chat_template = "{% for turn in messages %}w9 {{ turn['content'] }} {% endfor %}"
+    seen: list[str] = []
+
+    def score(prompts: Any, found: Any) -> np.ndarray:
+        seen.extend(prompts)
+        return np.zeros((len(found), 2))
+
+    objectives = fit_objectives(of_turns, [Objective(name=name, beta=0.1) for name in ("low", "high")])
+    settings = Settings("toy", objectives, TRAINING, CONDITIONING, 1.0, 1.0, 0)
+    repeat = AlignRepeat("seed-0", 0, of_turns, of_turns)
+    chat = AlignTrainings(settings, tiny_base(), tokenizer, repeat, tmp_path, cpu=True, show=False)
+    TextMeasurements(chat, GRID, texts(score, samples=2)).base()
+    assert len(chat.test_groups[0].prompt_ids) > 6, "the model sees the whole conversation"
+    assert seen == [f"w{6 + i}" for i in range(4) for _ in range(2)]
+
+
 def test_measures_are_those_of_the_scores(bench: AlignTrainings, own: TextMeasurements) -> None:
     speakers = [bench.speaker(entry("hyperdpo"), w) for w in GRID]
     base, found = own.base(), own.measured(speakers, own.base())

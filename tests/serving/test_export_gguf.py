@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from exported_models import tokenizer
-from gguf_base import write_gguf
 from helpers import is_one_line
+from tiny_gguf import LlamaServer, write_gguf
 from tiny_models import randomise, tiny_base, tiny_model
 from toy_preferences import rows
 
@@ -57,13 +57,14 @@ def scales(weights: list[float]) -> list[dict[str, float]]:
 def served(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, dict[str, Any], Any]:
     """The type of model, a llama.cpp server with the adapters at 0, ``dial.json``, and the model."""
     pytest.importorskip("xllamacpp")
-    from tiny_gguf import LlamaServer, write_base
 
     kind = request.param
     place = tmp_path_factory.mktemp(kind)
     modules = {"target_modules": "all-linear"} if kind != "gpt2" else {"target_modules": ("c_attn", "c_fc", "c_proj")}
     model = portable(kind, **modules)
-    base = write_base(tiny_base(kind, **({"n_positions": 128} if kind == "gpt2" else {})), place / "base.gguf")
+    base = place / "base.gguf"
+    sizes = {"n_positions": 128} if kind == "gpt2" else {}
+    write_gguf(base, tiny_base(kind, **sizes), quantisation="F32", words=True)
     dial = export_dial(source_of(model), place / "dial", "gguf").dial
     server = LlamaServer(base, [place / "dial" / one["path"] for one in dial["adapters"]])
     return kind, server, dial, model
@@ -103,7 +104,6 @@ def test_llama_cpp_counts_adapters_divided_by_the_scale(served) -> None:
 @pytest.mark.parametrize("served", ["llama"], indirect=True)
 def test_a_request_without_scales_keeps_those_of_the_server(served) -> None:
     """What the notes in ``dial.json`` warn of: neither no list nor an empty one sets adapters to 0."""
-    from tiny_gguf import LlamaServer
 
     _, server, dial, _ = served
     ids = dial["recorded"]["prompts"][0]["ids"]
@@ -167,7 +167,6 @@ def test_the_command_writes_files_for_llama_cpp(command, portable_run, tmp_path)
 
 def test_a_conversation_is_answered_through_the_chat_template_of_a_run_on_a_gguf_file(command, tmp_path) -> None:
     pytest.importorskip("xllamacpp")
-    from tiny_gguf import LlamaServer
 
     write_gguf(tmp_path / "base.gguf", quantisation="F32")
     turns = [{**row, "prompt": [{"role": "user", "content": row["prompt"][:4]}]} for row in rows(8)]

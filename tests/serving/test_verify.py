@@ -41,13 +41,14 @@ def high_and_low(prompts: list[str], texts: list[str]) -> np.ndarray:
 def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
     """A base as GGUF, the directory of a dial of it, and ``dial.json``."""
     pytest.importorskip("xllamacpp")
-    from tiny_gguf import write_base
+    from tiny_gguf import write_gguf
 
     place = tmp_path_factory.mktemp("llama")
     model = tiny_model(base=tiny_base("llama"), prompt_tokens=0, gate_hidden=0, target_modules="all-linear")
     source = DialSource(model, tokenizer("bos"), ({"name": "a"}, {"name": "b"}), None, ("w5 w6 w7", "w9 w4"))
     export_dial(source, place / "dial", "gguf", scorers=[SCORER])
-    return write_base(tiny_base("llama"), place / "base.gguf"), place / "dial", read_dial(place / "dial")
+    write_gguf(place / "base.gguf", tiny_base("llama"), quantisation="F32", words=True)
+    return place / "base.gguf", place / "dial", read_dial(place / "dial")
 
 
 def llama_server(llama: tuple[Path, Path, dict[str, Any]], order: tuple[int, ...] = (0, 1), scale: float = 0.0) -> str:

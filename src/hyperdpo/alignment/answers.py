@@ -63,7 +63,7 @@ class Sampling:
     Attributes:
         answers: n, of each prompt.
         max_new_tokens: the most tokens of an answer.
-        temperature: above 0; 1 is the model's own distribution, which (10) assumes of the reference.
+        temperature: above 0; 1 is the model's own distribution.
         seed: of all random numbers.
         batch_size: rows that are decoded at once.
         attempts: how often a row is sampled again whose answer is empty, broken, or one that the prompt has already.

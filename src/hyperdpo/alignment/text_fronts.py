@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperdpo.core.inner_product import inner_products
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.errors import InputError
 from hyperdpo.fronts import named
@@ -19,28 +20,6 @@ from hyperdpo.objectives import Objective
 
 #: What the reference point of the hypervolume is.
 REFERENCE = "the base's mean minus one standard deviation of its texts"
-
-
-def inner_products(weights: np.ndarray, scores: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Σ_j w_j r_j of texts, with r_j = (score_j - mean_j) / spread_j: what a text is worth to one who wants w.
-
-    Its mean over texts and weightings is the measure of rival methods (mean inner product). The base's own is 0.
-
-    >>> inner_products(np.array([[0.25, 0.75]]), np.array([[3.0, 10.0]]), np.array([1.0, 8.0]), np.array([2.0, 4.0]))
-    array([0.625])
-
-    Args:
-        weights: (P, m).
-        scores: (P, ..., m), more is better.
-        mean, spread: (m,), of the base's texts; a spread of 0, of a score that the base never varies, counts as 1.
-
-    Returns:
-        (P, ...).
-    """
-    rewards = (scores - mean) / np.where(spread > 0, spread, 1.0)
-    shape = (len(weights), *(1,) * (scores.ndim - 2), weights.shape[1])
-    found: np.ndarray = (weights.reshape(shape) * rewards).sum(-1)
-    return found
 
 
 def signs_of(objectives: Sequence[Objective]) -> np.ndarray:

@@ -17,11 +17,12 @@ import numpy as np
 from hyperdpo import hashing
 from hyperdpo.alignment.evaluation import AlignmentFront, PaddedGroups, front_of_scores
 from hyperdpo.alignment.run import fingerprint, versions
+from hyperdpo.alignment.text_fronts import REFERENCE
 from hyperdpo.comparison.align import AlignTrainings, Settings, Speaker
 from hyperdpo.comparison.entries import Entry, check_labels
 from hyperdpo.comparison.paired import Measured, compared_ratios
 from hyperdpo.comparison.repeats import AlignRepeat, check_seeds
-from hyperdpo.comparison.sampled_texts import REFERENCE, TextMeasurements, Texts
+from hyperdpo.comparison.sampled_texts import TextMeasurements, Texts
 from hyperdpo.comparison.summary import averages, means, measure_all, summary_of
 from hyperdpo.comparison.trainings import cost, step_costs
 from hyperdpo.core.preferences import weight_grid

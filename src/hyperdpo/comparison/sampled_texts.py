@@ -22,6 +22,7 @@ from hyperdpo.alignment.answers import decoded
 from hyperdpo.alignment.collation import TokenGroup, token_batches
 from hyperdpo.alignment.evaluation import PASS_TOKENS, control_spans, span_errors
 from hyperdpo.alignment.sampling import end_tokens, evaluation_mode, new_texts, pad_token, whole_words
+from hyperdpo.alignment.text_fronts import signs_of
 from hyperdpo.comparison.align import AlignTrainings, Speaker
 from hyperdpo.comparison.paired import Measured
 from hyperdpo.core.correlation import rank_correlation
@@ -33,8 +34,6 @@ from hyperdpo.scorers.scorer import NamedScorer, Scorer, scores_of
 
 #: Key of the random stream of sampled continuations: every weighting and method gets the same.
 _TEXTS = 9
-#: What the reference point of generated texts is.
-REFERENCE = "the base's mean minus one standard deviation of its texts"
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,7 @@ class TextMeasurements:
     def __init__(self, trainings: AlignTrainings, grid: np.ndarray, texts: Texts):
         self.trainings, self.grid, self.texts = trainings, grid, texts
         self.groups = trainings.test_groups[: texts.prompts]
-        objectives = trainings.settings.objectives
-        self._signs = np.array([-1.0 if o.direction == "minimize" else 1.0 for o in objectives])
+        self._signs = signs_of(trainings.settings.objectives)
 
     def base(self) -> dict[str, Any]:
         """The base's own texts.

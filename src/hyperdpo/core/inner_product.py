@@ -8,6 +8,26 @@ from numpy.typing import ArrayLike
 from hyperdpo.errors import InputError
 
 
+def inner_products(weights: np.ndarray, scores: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Σ_j w_j r_j of texts, with r_j = (score_j - mean_j) / spread_j: what a text is worth to one who wants w.
+
+    >>> inner_products(np.array([[0.25, 0.75]]), np.array([[3.0, 10.0]]), np.array([1.0, 8.0]), np.array([2.0, 4.0]))
+    array([0.625])
+
+    Args:
+        weights: (P, m).
+        scores: (P, ..., m), more is better.
+        mean, spread: (m,), of the base's texts; a spread of 0, of a score that the base never varies, counts as 1.
+
+    Returns:
+        (P, ...).
+    """
+    rewards = (scores - mean) / np.where(spread > 0, spread, 1.0)
+    shape = (len(weights), *(1,) * (scores.ndim - 2), weights.shape[1])
+    found: np.ndarray = (weights.reshape(shape) * rewards).sum(-1)
+    return found
+
+
 def mean_inner_product(weights: ArrayLike, scores: ArrayLike, base_mean: ArrayLike, base_sd: ArrayLike) -> np.ndarray:
     """The mean over weightings of the inner product of w and the rewards.
 

@@ -1,8 +1,7 @@
 """Preferences without annotators: a language model's own beginnings and continuations, scored by measures of the text.
 
 Prompts are beginnings that the model itself writes; each gets n different continuations at temperature 1, so the
-responses come from the reference model, as (10) requires. The labels are
-:mod:`hyperdpo.scorers.text_measures`.
+responses come from the reference model itself. The labels are :mod:`hyperdpo.scorers.text_measures`.
 
 The random numbers are drawn in a fork of torch's global generator: the caller's is left as it was.
 """
