@@ -59,6 +59,7 @@ def test_plain_words_is_minus_the_coleman_liau_index() -> None:
     )
     assert plain > hard
     assert np.isfinite(score("plain_words", "", "...", "a")).all()
+    assert score("plain_words", "const_first_by_the_carbones_of_a_shirt", "I. A. O. I. A. O.") == [-25, 5]
 
 
 def test_relevance_is_the_cosine_of_sentence_embeddings() -> None:

@@ -17,14 +17,22 @@ def sentiment(text: str) -> float:
     return float(_vader()(text)["compound"])
 
 
+#: The least and the largest grade of plain_words.
+GRADES = (-5.0, 25.0)
+
+
 def plain_words(text: str) -> float:
     """Minus the Coleman-Liau index: more for shorter words, and for more sentences per word.
 
     The index estimates the school grade that a text asks for. As textstat computes it, it is
     0.058 L - 0.296 S - 15.8, with L letters and S sentences per 100 words, and 0 for a text without letters. So a score
     of -8 is a text for the eighth grade, and one letter less in every word raises it by 5.8.
+
+    Grades below -5 and above 25 count as -5 and 25. They mean nothing, and a line of code or a long word without
+    spaces may have a grade of hundreds: a few of them would decide what a standard deviation of the score is.
     """
-    return -float(_coleman_liau()(text))
+    low, high = GRADES
+    return -min(max(float(_coleman_liau()(text)), low), high)
 
 
 @cache
