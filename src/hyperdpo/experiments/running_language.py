@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,12 @@ from hyperdpo.alignment.data.preferences import write_preferences
 from hyperdpo.alignment.gguf_models import described_origin
 from hyperdpo.alignment.settings import AlignSettings, settings_of
 from hyperdpo.comparison.align_settings import compared
-from hyperdpo.devices import computes_bf16
+from hyperdpo.devices import best_device, computes_bf16
 from hyperdpo.errors import InputError, counted
 from hyperdpo.experiments.experiment import SMALL_POINTS, Figures, Found
 from hyperdpo.experiments.language import LanguageExperiment
 from hyperdpo.experiments.language_rows import add_spans
-from hyperdpo.experiments.own_answers import data_file
+from hyperdpo.experiments.own_answers import data_file, model_print
 from hyperdpo.experiments.results import case_of, table_rows
 from hyperdpo.threads import use_free_cores
 from hyperdpo.validation import merged
@@ -83,7 +81,7 @@ def find(
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
     if experiment.file:
-        settings = in_fast_precision(settings, config_file, cpu)
+        settings = fast_settings(settings, config_file, cpu)
         data = data_file(data, experiment.file, experiment.name, f"{experiment.source} of real prompts")
     if generated:  # elsewhere the data are read first
         use_free_cores()
@@ -135,16 +133,23 @@ def find(
     )
 
 
-def in_fast_precision(settings: Mapping[str, Any], config_file: Path | None, cpu: bool) -> dict[str, Any]:
-    """The settings, with bf16 in training, measuring and sampling where the device computes in it and no other
-    precision is asked for."""
-    asked = settings_of(config_file, settings).training
-    if any(asked.get(name) is not None for name in ("bf16", "fp16")):
-        return dict(settings)
-    half = computes_bf16(cpu)
-    click.echo(f"precision: {'bf16 (of training, measures and sampling)' if half else 'that of the model'}")
-    chosen = {"training": {"bf16": True}, "compare": {"training_precision": True}} if half else {}
-    return merged(settings, chosen)
+def fast_settings(settings: Mapping[str, Any], config_file: Path | None, cpu: bool) -> dict[str, Any]:
+    """The settings, with what is fastest on this device where nothing else is asked for.
+
+    That is bf16 in training, measuring and sampling where the device computes in it; and on a CPU, where PyTorch's
+    fused attention has a slow backward pass, transformers' ``eager`` attention. Its memory grows with the square of
+    the length of a text, which is short here.
+    """
+    asked = settings_of(config_file, settings)
+    found = dict(settings)
+    if not any(asked.training.get(name) is not None for name in ("bf16", "fp16")):
+        half = computes_bf16(cpu)
+        click.echo(f"precision: {'bf16 (of training, measures and sampling)' if half else 'that of the model'}")
+        chosen = {"training": {"bf16": True}, "compare": {"training_precision": True}} if half else {}
+        found = merged(found, chosen)
+    if best_device(cpu) == "cpu" and asked.model_settings.attn_implementation is None:
+        found = merged(found, {"model_settings": {"attn_implementation": "eager"}})
+    return found
 
 
 def say_spans(comparison: Mapping[str, Any], least: float) -> None:
@@ -187,7 +192,7 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
     from hyperdpo.alignment.trainer import tokenizer_of
     from hyperdpo.stories.preferences import sample_preferences
 
-    path = directory / f"stories-{Path(model).name}-{_identity(model)}-{prompts}.jsonl"
+    path = directory / f"stories-{Path(model).name}-{model_print(model)[:8]}-{prompts}.jsonl"
     if not path.exists():
         click.echo(f"{counted(prompts, 'prompt')} and 4 responses to each, from {Path(model).name}: {path}")
         directory.mkdir(parents=True, exist_ok=True)  # now, not after the sampling
@@ -212,11 +217,3 @@ def _answers(
         bf16=bool(settings.training.get("bf16")),
         cpu=cpu,
     )
-
-
-def _identity(model: str) -> str:
-    """A few digits that two models of one name do not share: of the place, and of its files' sizes and times."""
-    place = Path(model)
-    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place] if place.is_file() else []
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr((os.path.realpath(model) if files else model, facts)).encode()).hexdigest()[:8]
