@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from hyperdpo.alignment.model_settings import ModelSettings
-from hyperdpo.alignment.portable import PORTABLE, UNLESS_SET
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_yaml
 from hyperdpo.objectives import Objective
@@ -51,14 +50,18 @@ TRAINING: dict[str, Any] = {
 class ConditioningConfig:
     """A prompt of virtual tokens and a low-rank adapter (LoRA), each of them a function of w or not.
 
-    The paper's Hyper Prompt Tuning is ``prompt_conditioned`` with ``lora_conditioned=False``, and as printed it has
-    ``mask_start="random"``. Plain prompt tuning on top of LoRA, as for the paper's baselines, has both False.
+    The default is portable: at w it is the sum over the objectives j of w_j times one plain LoRA.
+
+    The paper's Hyper Prompt Tuning has ``prompt_tokens=8`` and ``lora_conditioned=False``, and as printed
+    ``mask_start="random"``. Plain prompt tuning on top of LoRA, as for the paper's baselines, has ``prompt_tokens=8``
+    and both parts not conditioned.
     """
 
     objectives: tuple[str, ...]
     """Names of the m objectives, in the order of w."""
-    prompt_tokens: NonNegativeInt = 8
-    """k virtual tokens before the text; 0 for none. The paper has 8."""
+    prompt_tokens: NonNegativeInt = 0
+    """k virtual tokens before the text; 0 for none. The paper has 8. They change what a model says before they have
+    learned anything."""
     prompt_start: Literal["bos", "vocabulary"] = "bos"
     """``bos``: the virtual tokens start near the embedding of the token that begins a text, which hardly changes what
     the model says. ``vocabulary``: they start from k different tokens, as PEFT's prompt tuning does."""
@@ -73,7 +76,7 @@ class ConditioningConfig:
     mask_spread: PositiveFloat | None = 1.0
     """Standard deviation of the mask's entries over the vertices of the simplex when training starts. It says how
     strongly the prompt depends on w from the start. null leaves the networks as PyTorch makes them."""
-    lora_rank: NonNegativeInt = 4
+    lora_rank: NonNegativeInt = 8
     """r of the adapter, for each objective if it is conditioned by objective; 0 for none. The paper has 4."""
     lora_alpha: PositiveFloat = 8.0
     """The adapter counts lora_alpha / lora_rank times. The paper has 8."""
@@ -88,8 +91,8 @@ class ConditioningConfig:
     lora_components: Literal["objective", "shared"] = "objective"
     """``objective``: a conditioned adapter has r components for each objective, m r in all, as many as m models for one
     objective each have together. ``shared``: r in all."""
-    gate_hidden: NonNegativeInt = 64
-    """Width of the network that makes the gates, beside their linear part; 0 for a linear part only."""
+    gate_hidden: NonNegativeInt = 0
+    """Width of a network that makes the gates, beside their linear part; 0 for a linear part only."""
     gate_start: Literal["objective", "random"] = "objective"
     """``objective``: component i starts with more or less of w_(i mod m) in it. ``random``: a random linear function of
     w."""
@@ -136,14 +139,16 @@ class ConditioningConfig:
     def portable(cls, objectives: Sequence[str], **settings: Any) -> ConditioningConfig:
         """An adapter that llama.cpp and plain PEFT serve at any w: at w it is Σ_j w_j times one plain LoRA of rank m r.
 
+        The default is one. This refuses settings with which it would not be.
+
         Args:
             objectives: as the attribute.
-            settings: other attributes, without those of virtual tokens.
+            settings: other attributes.
 
         Raises:
             InputError: a setting with which it would not be portable, or out of its bounds.
         """
-        found = cls.from_dict({**UNLESS_SET, **PORTABLE["conditioning"], **settings, "objectives": list(objectives)})
+        found = cls.from_dict({**settings, "objectives": list(objectives)})
         if found.not_portable is not None:
             raise InputError(f"{found.not_portable}, which a portable adapter cannot have; leave it out")
         return found

@@ -29,7 +29,6 @@ from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import RowScores, group_scores, row_logps
 from hyperdpo.alignment.generation import ConditionedForward
 from hyperdpo.alignment.model import Condition, ConditionedLM
-from hyperdpo.alignment.portable import UNLESS_SET
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
 from hyperdpo.alignment.run import fingerprint, versions
@@ -382,5 +381,5 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 def _portable(settings: Settings) -> dict[str, Any]:
     """The adapter of a model for one w that has the size of one of the m plain LoRAs of ``hyperdpo:portable``."""
-    config, m = ConditioningConfig(settings.names, **{**UNLESS_SET, **settings.conditioning}), len(settings.names)
+    config, m = ConditioningConfig(settings.names, **settings.conditioning), len(settings.names)
     return {"prompt_tokens": 0, "lora_rank": m * config.lora_rank, "lora_alpha": m * config.lora_alpha}

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperdpo.alignment.portable import PORTABLE, UNLESS_SET
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.paper import PAPER
 
@@ -44,17 +43,27 @@ RANK_VARIANTS: Variants = {
     "lightgbm-ls": {"base": {"with_base": True}, "mean": {"models": 2}},
 }
 
-#: The paper's baselines: prompt tuning and LoRA that are not conditioned on w.
+#: Models for one w: LoRA, and virtual tokens where there are some, that are not conditioned on w.
 PLAIN: dict[str, Any] = {"conditioning": {"prompt_conditioned": False, "lora_conditioned": False}}
+
+#: Unless they are set: virtual tokens with the paper's LoRA beside them, and gates that are a network of w.
+_PROMPT: dict[str, Any] = {"prompt_tokens": 8, "lora_rank": 4}
+_GATES: dict[str, Any] = {"gate_hidden": 64, "lora_rank": 4}
 
 #: Variants for ``align compare``.
 ALIGN_VARIANTS: Variants = {
     "hyperdpo": {
         # Its LoRA works at every w, as that of a model for one w does: the same learning rate.
-        "prompt": {"conditioning": {"lora_conditioned": False}, "training": {"learning_rate_factor": 1.0}},
-        "lora": {"conditioning": {"prompt_conditioned": False}},
+        "prompt": {
+            "conditioning": {"lora_conditioned": False},
+            "training": {"learning_rate_factor": 1.0},
+            "unless_set": _PROMPT,
+        },
+        # Gates that are a network of w, without a prompt and with one.
+        "lora": {"conditioning": {"prompt_tokens": 0}, "unless_set": _GATES},
+        "both": {"unless_set": _PROMPT | _GATES},
         # One plain LoRA per objective, summed with w: what `export --format vertices` and `gguf` write.
-        "portable": {**PORTABLE, "unless_set": UNLESS_SET},
+        "portable": {"conditioning": {"prompt_tokens": 0, "gate_hidden": 0}},
         # As printed: the mask starts at A(w) B(w), the networks as PyTorch makes them, one w ~ Dirichlet per batch.
         "paper": {
             "conditioning": {
@@ -64,6 +73,7 @@ ALIGN_VARIANTS: Variants = {
                 "prompt_start": "vocabulary",
             },
             "training": {"weights_per": "batch", "vertex_share": 0.0, "learning_rate_factor": 1.0},
+            "unless_set": _PROMPT,
         },
     },
     "dpo-ls": {},

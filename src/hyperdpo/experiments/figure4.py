@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from hyperdpo.experiments.language import DEFAULT, DPO_LS, DPO_SOUP, MO_DPO, PAPER_PROMPT, LanguageExperiment
+from hyperdpo.experiments.language import (
+    DEFAULT,
+    DPO_LS,
+    DPO_SOUP,
+    MO_DPO,
+    PAPER_ADAPTER,
+    PAPER_PROMPT,
+    LanguageExperiment,
+)
 
 EXPERIMENTS = (
     LanguageExperiment(
@@ -13,6 +21,7 @@ EXPERIMENTS = (
         "weightings.",
         entries=(PAPER_PROMPT, DEFAULT, DPO_LS, DPO_SOUP),
         charts=("front", "deviations", "spans"),
+        settings=PAPER_ADAPTER,
     ),
     LanguageExperiment(
         name="figure5",
@@ -21,5 +30,6 @@ EXPERIMENTS = (
         paper_says="MO-DPO's is far behind; the paper could not find competitive settings together with prompt tuning.",
         entries=(PAPER_PROMPT, DEFAULT, DPO_LS, DPO_SOUP, MO_DPO),
         charts=("front", "hypervolumes", "deviations", "spans"),
+        settings=PAPER_ADAPTER,
     ),
 )

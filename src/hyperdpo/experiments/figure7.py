@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdpo.experiments.language import DPO_LS, LanguageExperiment, labelled
+from hyperdpo.experiments.language import DPO_LS, PAPER_ADAPTER, LanguageExperiment, labelled
 
 ALPHAS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -15,5 +15,6 @@ EXPERIMENTS = (
         # The paper's setting draws no vertices, so α alone decides how near them w is. Control is measured by DPO-LS.
         entries=(*(labelled(f"α = {alpha:g}", "hyperdpo:paper", alpha=alpha) for alpha in ALPHAS), DPO_LS),
         charts=("front", "hypervolumes", "spans"),
+        settings=PAPER_ADAPTER,
     ),
 )

@@ -63,13 +63,15 @@ def labelled(label: str, method: str, **training: Any) -> Entry:
 
 #: Hyper Prompt Tuning as the paper prints it.
 PAPER_PROMPT = labelled("HyperDPO (paper)", "hyperdpo:paper")
-#: This project's default: Hyper Prompt Tuning and conditioned LoRA.
-DEFAULT = labelled("HyperDPO", "hyperdpo")
+#: The adapter of the paper's methods, its baselines included.
+PAPER_ADAPTER: Mapping[str, Any] = {"conditioning": {"prompt_tokens": 8, "lora_rank": 4}}
+#: This project's default, whatever the adapter of the others: one plain LoRA per objective, summed with w.
+DEFAULT = Entry("HyperDPO", "hyperdpo", {"conditioning": {"prompt_tokens": 0, "gate_hidden": 0, "lora_rank": 8}})
 PROMPT_ONLY = labelled("HyperDPO, prompt only", "hyperdpo:prompt")
-LORA_ONLY = labelled("HyperDPO, LoRA only", "hyperdpo:lora")
-PORTABLE = labelled("HyperDPO, portable", "hyperdpo:portable")
+GATE_NETWORK = labelled("HyperDPO, network of gates", "hyperdpo:lora")
+BOTH = labelled("HyperDPO, prompt and network of gates", "hyperdpo:both")
 DPO_LS = labelled("DPO-LS", "dpo-ls")
 DPO_SOUP = labelled("DPO Soup", "dpo-soup")
-PORTABLE_SOUP = labelled("DPO Soup, served as portable", "dpo-soup:portable")
+SAME_RANK_SOUP = labelled("DPO Soup, rank of HyperDPO", "dpo-soup:portable")
 MO_DPO = labelled("MO-DPO", "mo-dpo")
 LOGIT_MIXING = labelled("logit mixing", "logit-mixing")

@@ -76,7 +76,7 @@ def find(
         what = "--data" if data is not None else "real prompts or labels, such as an instruction-tuned model of 100M"
         raise InputError(f"--model: found none; expected a causal LM to fine-tune on {what}")
     generated = data is None and not experiment.file
-    settings: dict[str, Any] = GENERATED if generated else dict(experiment.settings)
+    settings: dict[str, Any] = merged(experiment.settings, GENERATED if generated else {})
     if generated and model is None:
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hyperdpo.experiments.language import (
+    BOTH,
     DEFAULT,
     DPO_LS,
     DPO_SOUP,
+    GATE_NETWORK,
     LOGIT_MIXING,
-    LORA_ONLY,
     MO_DPO,
     PAPER_PROMPT,
     PROMPT_ONLY,
@@ -23,7 +24,8 @@ EXPERIMENTS = (
         paper_says="Not in the paper, which shows cross-entropy errors only.",
         entries=(
             DEFAULT,
-            LORA_ONLY,
+            GATE_NETWORK,
+            BOTH,
             PROMPT_ONLY,
             PAPER_PROMPT,
             DPO_LS,

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from hyperdpo.experiments.language import DEFAULT, DPO_LS, DPO_SOUP, PAPER_PROMPT, Column, LanguageExperiment
+from hyperdpo.experiments.language import (
+    DEFAULT,
+    DPO_LS,
+    DPO_SOUP,
+    PAPER_ADAPTER,
+    PAPER_PROMPT,
+    Column,
+    LanguageExperiment,
+)
 
 #: The columns of the table, by the architecture (transformers' ``model_type``) of their model.
 COLUMNS = {
@@ -33,6 +41,7 @@ EXPERIMENTS = (
         "time and half of DPO Soup's. Reference (1.1, 1.1), 11 points, β = 0.1.",
         entries=(PAPER_PROMPT, DEFAULT, DPO_LS, DPO_SOUP),
         charts=("front", "hypervolumes", "deviations", "spans"),
+        settings=PAPER_ADAPTER,
         columns=COLUMNS,
     ),
 )
