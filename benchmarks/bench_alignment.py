@@ -33,7 +33,8 @@ from hyperdpo.alignment.trainer import HyperDPOConfig, HyperDPOTrainer
 from hyperdpo.stories.preferences import sample_preferences
 
 BATCH, EPOCHS = 16, 1
-LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+#: Rank and scale of the default adapter, which has as many components for each objective.
+LORA = {"r": 8, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 MEASURES = ("positive_words", "sentence_length", "word_length", "short_words", "distinct_words")
 CONTESTANTS = ("TRL DPOTrainer", "TRL, reference precomputed", "HyperDPO m = 2", "HyperDPO m = 5")
 Pairs = list[dict[str, str]]
@@ -133,8 +134,9 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     lora = targets(plain_base)
     plain = get_peft_model(plain_base, LoraConfig(task_type="CAUSAL_LM", **lora)).eval()
     own = ConditionedLM.create(base, ConditioningConfig(("a", "b"))).eval()
-    portable = ConditionedLM.create(other, ConditioningConfig.portable(("a", "b"))).eval()
-    rank = portable.conditioning.rank
+    prompted = ConditioningConfig(("a", "b"), prompt_tokens=8, gate_hidden=64)
+    both = ConditionedLM.create(other, prompted).eval()
+    rank = own.conditioning.rank
     wide = get_peft_model(wide_base, LoraConfig(task_type="CAUSAL_LM", **{**lora, "r": rank})).eval()
     ids = torch.randint(5, plain_base.config.vocab_size, (rows, 24), generator=torch.Generator().manual_seed(0))
     settings: dict[str, Any] = {
@@ -146,8 +148,8 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     calls = {
         "plain LoRA (PEFT)": lambda: plain.generate(input_ids=ids, **settings),
         f"plain LoRA of rank {rank} (PEFT)": lambda: wide.generate(input_ids=ids, **settings),
-        "portable, weights of each row": lambda: portable.generate(ids, weights=weights, **settings),
-        "portable, one w": lambda: portable.generate(ids, weights=weights[0], **settings),
+        "one w": lambda: own.generate(ids, weights=weights[0], **settings),
+        "virtual tokens and a network of gates": lambda: both.generate(ids, weights=weights, **settings),
         "weights of each row, c = 1": lambda: own.generate(ids, weights=weights, **settings),
         "weights of each row, c = 2": lambda: own.generate(ids, weights=weights, scale=2.0, **settings),
     }
@@ -160,7 +162,7 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     first = least["plain LoRA (PEFT)"]
     print(f"generation, {rows} rows, {tokens} tokens")
     for name, seconds in least.items():
-        print(f"  {name:30} {1000 * seconds / tokens:7.2f} ms per token {seconds / first:6.2f} x")
+        print(f"  {name:38} {1000 * seconds / tokens:7.2f} ms per token {seconds / first:6.2f} x")
 
 
 def main() -> None:

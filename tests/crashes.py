@@ -29,6 +29,7 @@ FEW = ["--set=training.epochs=6", "--set=base_training.epochs=4", *SMALL, *OFTEN
 TREES = ["--set=gbdt.trees=20", "--set=gbdt.leaves=4", "--set=gbdt.threads=1"]
 SCORERS = ["--scorer", "toy_scorers:low", "--scorer", "toy_scorers:high"]
 TEXTS = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2"]
+TEXTS += ["--set", "conditioning.gate_hidden=4"]
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,12 @@ def tiny_base(kind: str = "llama", seed: int = 0, **settings: Any) -> Any:
 def tiny_model(
     kind: str = "llama", *, seed: int = 0, trained: bool = True, base: Any = None, **config: Any
 ) -> ConditionedLM:
-    """Two objectives; ``trained`` gives values to what starts at 0: LoRA's B, and the last layer of the gates."""
-    settings: dict[str, Any] = {"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4, **config}
-    chosen = ConditioningConfig(("a", "b"), **settings)
+    """Two objectives, virtual tokens and a network of gates.
+
+    ``trained`` gives values to what starts at 0: LoRA's B, and the last layer of the gates.
+    """
+    sizes: dict[str, Any] = {"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4, "lora_rank": 4}
+    chosen = ConditioningConfig(("a", "b"), **sizes | config)
     model = ConditionedLM.create(tiny_base(kind) if base is None else base, chosen, seed=seed)
     if trained:
         randomise(model, seed)

@@ -57,7 +57,7 @@ def assert_losses_and_gradients_are_trls(
     trl, peft, datasets = (pytest.importorskip(name) for name in ("trl", "peft", "datasets"))
     data = random_pairs(pairs)
     plain = ConditioningConfig(
-        ("preferred",), prompt_tokens=0, lora_conditioned=False, target_modules=("q_proj", "v_proj")
+        ("preferred",), prompt_tokens=0, lora_rank=4, lora_conditioned=False, target_modules=("q_proj", "v_proj")
     )
     model = ConditionedLM.create(tiny_base(), plain)
     randomise(model)

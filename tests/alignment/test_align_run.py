@@ -21,6 +21,7 @@ from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.errors import InputError
 
 QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
+QUICK += ["--set", "conditioning.gate_hidden=4"]
 CONFIG = """
 objectives:
   - {name: few, column: low, target: softmax}

@@ -20,6 +20,7 @@ from hyperdpo.cli import main
 from hyperdpo.errors import InputError
 
 OPTIONS = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2"]
+OPTIONS += ["--set", "conditioning.gate_hidden=4"]
 OPTIONS += ["--epochs", "3", "--set", "training.save_total_limit=2"]
 
 

@@ -34,7 +34,7 @@ def start(place: Path) -> Path:
     """A run that has hardly been trained, and a file of prompts beside it."""
     rng = np.random.default_rng(5)
     (place / "prompts.txt").write_text("\n".join(text(rng, 2, 5) for _ in range(30)) + "\n")
-    settings = ["prompt_tokens=2", "target_modules=all-linear", "lora_rank=8"]
+    settings = ["prompt_tokens=2", "gate_hidden=64", "target_modules=all-linear", "lora_rank=8"]
     options = [f"--set=conditioning.{one}" for one in settings]
     where = [str(place / "data.jsonl"), "--model", str(place / "model"), "--out", str(place / "run")]
     assert main(["align", "fit", *where, "--epochs", "1", "--cpu", *options]) == 0

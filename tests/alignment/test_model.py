@@ -220,7 +220,7 @@ def test_a_copy_of_the_model_is_independent() -> None:
 @pytest.mark.parametrize("objectives", [2, 5])
 def test_the_mask_starts_with_the_spread_that_was_asked_for(objectives: int, mask_start: str) -> None:
     names = tuple("abcde"[:objectives])
-    config = ConditioningConfig(names, mask_start=mask_start, mask_spread=0.7, lora_rank=0)
+    config = ConditioningConfig(names, prompt_tokens=8, mask_start=mask_start, mask_spread=0.7, lora_rank=0)
     prompt = ConditionedLM.create(tiny_base(), config).prompt
     assert prompt is not None
     masks = prompt.mask(torch.eye(objectives))
@@ -228,9 +228,12 @@ def test_the_mask_starts_with_the_spread_that_was_asked_for(objectives: int, mas
     assert abs(float(masks.mean()) - (mask_start == "one")) < 0.3
 
 
+@pytest.mark.parametrize("gate_hidden", [0, 64])
 @pytest.mark.parametrize("gate_start", ["objective", "random"])
-def test_gates_start_at_one_on_average_with_the_spread_that_was_asked_for(gate_start: str) -> None:
-    config = ConditioningConfig(("a", "b"), lora_rank=3, gate_start=gate_start, gate_spread=0.4)
+def test_gates_start_at_one_on_average_with_the_spread_that_was_asked_for(gate_start: str, gate_hidden: int) -> None:
+    config = ConditioningConfig(
+        ("a", "b"), lora_rank=3, gate_start=gate_start, gate_spread=0.4, gate_hidden=gate_hidden
+    )
     gates = RankGates(config, 3)(torch.cat((torch.eye(2), torch.tensor([[0.5, 0.5]]))))
     assert gates.shape == (3, 3, 6)
     torch.testing.assert_close(gates[:, 2], torch.ones(3, 6))
@@ -359,7 +362,8 @@ def test_save_and_load_give_the_same_model(part: str, tmp_path: Path) -> None:
 
 def test_a_saved_adapter_knows_its_base_model(tmp_path: Path) -> None:
     tiny_base().save_pretrained(tmp_path / "base")
-    model = ConditionedLM.create(tmp_path / "base", ConditioningConfig(("a", "b")), seed=1)
+    config = ConditioningConfig(("a", "b"), prompt_tokens=8, gate_hidden=64)
+    model = ConditionedLM.create(tmp_path / "base", config, seed=1)
     randomise(model)
     model.save_pretrained(tmp_path / "adapter")
     loaded, row = ConditionedLM.from_pretrained(tmp_path / "adapter"), texts()[0]

@@ -62,7 +62,7 @@ def test_each_vertex_is_lora_of_rank_m_r_on_the_same_inputs() -> None:
     torch.testing.assert_close(together[mask == 1], apart[mask == 1], atol=1e-5, rtol=1e-4)
 
 
-def test_the_default_is_no_such_sum() -> None:
+def test_gates_that_are_a_network_of_w_are_no_such_sum() -> None:
     model = tiny_model(prompt_tokens=0, gate_hidden=8)  # its network of w has values
     halves = [0.5 * (a + b) for a, b in zip(changes(model, [1, 0]), changes(model, [0, 1]), strict=True)]
     middle = changes(model, [0.5, 0.5])
@@ -97,9 +97,15 @@ def test_other_settings_are_kept() -> None:
 
 def test_the_variant_of_a_comparison_is_portable() -> None:
     variant = ALIGN_VARIANTS["hyperdpo"]["portable"]
-    found = ConditioningConfig(("a", "b"), **{**variant["unless_set"], **variant["conditioning"]})
+    found = ConditioningConfig(("a", "b"), **{"prompt_tokens": 8, "gate_hidden": 64, **variant["conditioning"]})
     assert found == ConditioningConfig.portable(("a", "b"))
     assert (found.not_portable, found.lora_rank) == (None, 8)
+
+
+def test_the_default_is_portable() -> None:
+    found = ConditioningConfig(("a", "b"))
+    assert found == ConditioningConfig.portable(("a", "b"))
+    assert (found.prompt_tokens, found.gate_hidden, found.lora_rank, found.lora_alpha) == (0, 0, 8, 8)
 
 
 def test_align_fit_portable_and_the_prompts_that_a_run_keeps(command, place, tmp_path) -> None:

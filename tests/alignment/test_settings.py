@@ -23,7 +23,7 @@ def test_sections_of_a_file_and_overrides_are_merged_at_every_depth(tmp_path: Pa
     found = settings_of(path, over)
     assert found.training == {"learning_rate": "1e-3", "lr_scheduler_kwargs": {"num_cycles": 2, "power": 1}}
     conditioning = found.conditioned(["a", "b"])
-    assert (conditioning.lora_rank, conditioning.prompt_tokens, conditioning.gate_hidden) == (5, 3, 64)
+    assert (conditioning.lora_rank, conditioning.prompt_tokens, conditioning.gate_hidden) == (5, 3, 0)
     assert (found.split.seed, found.split.parts, found.texts.tokens) == (4, (0.8, 0.0, 0.2), 9)
     assert found.ignore_columns == ("a", "b")
 

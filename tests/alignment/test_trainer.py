@@ -660,6 +660,7 @@ def test_a_missing_extra_gets_one_line(monkeypatch, command, arguments):
 
 
 QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
+QUICK += ["--set", "conditioning.gate_hidden=4"]
 
 
 def test_overwrite_trains_anew_with_the_new_settings(place, tmp_path, command):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hyperdpo.comparison.entries import DEFAULT_ADAPTER
 from hyperdpo.comparison.paired import (
     Measured,
     Ratio,
@@ -127,6 +128,8 @@ def test_pairs_are_compared_on_the_repeats_that_both_have() -> None:
         ("soup", "LS"), ("own", "LS"), ("lora", "LS"), ("own", "soup"), ("lora", "soup"), ("lora", "own"),
     }  # fmt: skip
     assert {pair: one["repeats"] for pair, one in found.items()} == {pair: 1 if "lora" in pair else 2 for pair in found}
+    result["methods"]["own"]["settings"] = DEFAULT_ADAPTER  # named, since the comparison's own settings have another
+    assert references(result["methods"]) == ["LS", "soup", "own"]
 
     def volume(label: str, number: int) -> float:
         return hypervolume(values[label].mean(1) * (1 + number), [-5, -5], ["maximize"] * 2)

@@ -176,9 +176,9 @@ def test_the_python_of_a_page_runs(page: Path, place: Path) -> None:
         assert main(["export", "run", "--out", "ranker.onnx"]) == 0
         assert main(["export", "aligned", "--out", "adapter", "--weights", ".3,.7", "--format", "peft"]) == 0
     if page.stem == "dial":
-        fit = ["align", "fit", "preferences.jsonl", "--model", "path/or/hub-name", "--out", "portable", "--portable"]
+        fit = ["align", "fit", "preferences.jsonl", "--model", "path/or/hub-name", "--out", "aligned"]
         assert main([*fit, *ALIGN]) == 0
-        assert main(["export", "portable", "--out", "dial", "--format", "vertices"]) == 0
+        assert main(["export", "aligned", "--out", "dial", "--format", "vertices"]) == 0
     names = PREPARED.get(page.stem, dict)()
     for language, text in blocks(page):
         if language == "python" and not any(words in text for words in NOT_EXECUTED):

@@ -101,9 +101,9 @@ def test_a_tiny_instance_shows_every_measure_and_is_not_run_again(
         assert row["step_processor_seconds"] > 0
         assert row["accuracy"] == accuracies(methods[row["label"]])
     over = {(pair["of"], pair["to"]) for pair in case["comparison"]["ratios"]}
-    assert {
-        ("HyperDPO, portable", to) for to in ("DPO-LS", "HyperDPO", "DPO Soup", "DPO Soup, served as portable")
-    } <= over
+    assert {("HyperDPO", to) for to in ("DPO-LS", "DPO Soup", "DPO Soup, rank of HyperDPO")} <= over
+    others = ("HyperDPO, network of gates", "HyperDPO, prompt and network of gates", "HyperDPO, prompt only")
+    assert {(of, "HyperDPO") for of in others} <= over
     headings = [heading for heading, _ in ratio_columns(case)]
     assert headings[:3] == ["method", "over", "hypervolume"]
     assert re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", page)
@@ -119,7 +119,7 @@ def test_other_objectives_take_the_same_answers(name: str, model: str, prompts: 
     result = run(name, model, prompts, out)
     (case,) = result["cases"]
     assert tuple(case["objectives"]) == load(name).objectives
-    assert {pair["to"] for pair in case["comparison"]["ratios"]} == {"DPO Soup", "HyperDPO"}
+    assert [(pair["of"], pair["to"]) for pair in case["comparison"]["ratios"]] == [("HyperDPO", "DPO Soup")]
     assert len(list((out / "data").glob("answers-*/train.jsonl"))) == 1
 
 

@@ -64,7 +64,7 @@ model_option = click.option("--model", help="Base model, instead of the one the 
 @click.option(
     "--portable",
     is_flag=True,
-    help="An adapter that is Σ w_j times one plain LoRA per objective, for `export --format vertices` and gguf.",
+    help="Refuse settings of an adapter that `export --format vertices` and gguf cannot write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a finished run.")
 @data_options

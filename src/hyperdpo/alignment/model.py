@@ -1,4 +1,4 @@
-"""A causal language model conditioned on the weights w: a frozen base, and a prompt and LoRA that are functions of w.
+"""A causal language model conditioned on the weights w: a frozen base, with LoRA and virtual tokens that depend on w.
 
 One wrapper owns them all, so that leaving them out, saving, loading, merging and gradient checkpointing treat them as
 one. Shapes: B rows, T tokens, V vocabulary, m objectives, k virtual tokens, L layers with LoRA, r rank, d width.
@@ -81,7 +81,7 @@ class LogpsOutput(ModelOutput):
 
 
 class ConditionedLM(BaseInterface):
-    """A frozen transformers model with a prompt and LoRA that are functions of w. Made by :meth:`create`.
+    """A frozen transformers model with LoRA, virtual tokens or both, as functions of w. Made by :meth:`create`.
 
     ``model(input_ids, attention_mask, weights)`` gives the base model's output, aligned with the input: the positions
     of the virtual tokens are cut away. Each row may have weights of its own.
@@ -105,7 +105,7 @@ class ConditionedLM(BaseInterface):
 
     @classmethod
     def create(cls, base_model: Any, config: ConditioningConfig, seed: int = 0, **model_settings: Any) -> ConditionedLM:
-        """Put a new prompt and LoRA around a model.
+        """Put a new adapter around a model.
 
         Args:
             base_model: a transformers causal language model, which is changed in place and frozen; or a hub name or

@@ -48,7 +48,7 @@ TRAINING: dict[str, Any] = {
 
 @settings(kw_only=False)
 class ConditioningConfig:
-    """A prompt of virtual tokens and a low-rank adapter (LoRA), each of them a function of w or not.
+    """A low-rank adapter (LoRA) and a prompt of virtual tokens, each of them a function of w or not.
 
     The default is portable: at w it is the sum over the objectives j of w_j times one plain LoRA.
 

@@ -43,7 +43,7 @@ def conditioned_model(
     peft_config: LoraConfig | None,
     seed: int,
 ) -> ConditionedLM:
-    """The model with a prompt and LoRA for these objectives around it; a ``ConditionedLM`` as it is.
+    """The model with an adapter for these objectives around it; a ``ConditionedLM`` as it is.
 
     Args:
         names: the m objectives.

@@ -62,7 +62,7 @@ class Settings:
         model: name or path of the base, for messages and file names.
         objectives: with targets and temperatures, fitted on the training groups.
         training: arguments of :class:`~hyperdpo.alignment.training_config.HyperDPOConfig`; epochs of models for one w.
-        conditioning: of conditioned models; models for one w take its prompt and LoRA.
+        conditioning: of conditioned models; models for one w take its virtual tokens and LoRA.
         sampling_factor: conditioned models train for this many times the epochs.
         learning_rate_factor: conditioned models have this many times the learning rate.
         seed: of initialisation, order and sampled weights.
@@ -375,7 +375,7 @@ def shared_copy(base: Any) -> Any:
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
-    """The comparison's prompt and LoRA, not conditioned."""
+    """The comparison's virtual tokens and LoRA, not conditioned."""
     return {**settings.conditioning, **PLAIN["conditioning"]}
 
 

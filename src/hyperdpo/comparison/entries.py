@@ -50,6 +50,9 @@ PLAIN: dict[str, Any] = {"conditioning": {"prompt_conditioned": False, "lora_con
 _PROMPT: dict[str, Any] = {"prompt_tokens": 8, "lora_rank": 4}
 _GATES: dict[str, Any] = {"gate_hidden": 64, "lora_rank": 4}
 
+#: The default adapter, for an entry in a comparison whose own settings have another one.
+DEFAULT_ADAPTER: dict[str, Any] = {"conditioning": {"prompt_tokens": 0, "gate_hidden": 0, "lora_rank": 8}}
+
 #: Variants for ``align compare``.
 ALIGN_VARIANTS: Variants = {
     "hyperdpo": {

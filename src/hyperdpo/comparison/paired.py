@@ -18,6 +18,7 @@ import numpy as np
 
 from hyperdpo.alignment.evaluation import control_spans
 from hyperdpo.choosing.bootstrap import Resamples
+from hyperdpo.comparison.entries import DEFAULT_ADAPTER
 from hyperdpo.comparison.spans import span_ratios
 from hyperdpo.core.inner_product import mean_inner_product
 from hyperdpo.core.pareto import hypervolume
@@ -144,7 +145,7 @@ def _interval(values: np.ndarray) -> Ratio:
 
 
 def references(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The entries that others are compared with: the models for one w, their soups, and the default HyperDPO.
+    """The entries that others are compared with: the models for one w, their soups, and HyperDPO by default.
 
     Args:
         methods: of ``compare.json``.
@@ -152,6 +153,8 @@ def references(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     first: dict[str, str] = {}
     for label, one in methods.items():
         own = {name: value for name, value in one["settings"].items() if name != "soup"}
+        if one["method"] == "hyperdpo" and own == DEFAULT_ADAPTER:
+            own = {}
         if one["method"] == "dpo-soup" or (one["method"] in ("dpo-ls", "hyperdpo") and not own):
             first.setdefault(f"{one['method']} {own}", label)
     return list(first.values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry, parse_entry
+from hyperdpo.comparison.entries import ALIGN_VARIANTS, DEFAULT_ADAPTER, Entry, parse_entry
 from hyperdpo.experiments.experiment import POINTS, Described, Figures
 
 Chart = Literal["front", "hypervolumes", "texts", "deviations", "spans"]
@@ -66,7 +66,7 @@ PAPER_PROMPT = labelled("HyperDPO (paper)", "hyperdpo:paper")
 #: The adapter of the paper's methods, its baselines included.
 PAPER_ADAPTER: Mapping[str, Any] = {"conditioning": {"prompt_tokens": 8, "lora_rank": 4}}
 #: This project's default, whatever the adapter of the others: one plain LoRA per objective, summed with w.
-DEFAULT = Entry("HyperDPO", "hyperdpo", {"conditioning": {"prompt_tokens": 0, "gate_hidden": 0, "lora_rank": 8}})
+DEFAULT = Entry("HyperDPO", "hyperdpo", DEFAULT_ADAPTER)
 PROMPT_ONLY = labelled("HyperDPO, prompt only", "hyperdpo:prompt")
 GATE_NETWORK = labelled("HyperDPO, network of gates", "hyperdpo:lora")
 BOTH = labelled("HyperDPO, prompt and network of gates", "hyperdpo:both")

@@ -31,7 +31,7 @@ ANSWERS = 4
 SMALL_PROMPTS, SMALL_STEPS = 16, 100
 SMALL: dict[str, Any] = {
     "training": {"num_train_epochs": 0.5, "per_device_train_batch_size": 4},
-    "conditioning": {"prompt_tokens": 2, "prompt_hidden": 4, "gate_hidden": 4},
+    "conditioning": {"prompt_hidden": 4, "gate_hidden": 4},
     "texts": {"prompts": 2, "samples": 1, "tokens": 4},
 }
 #: Of small models trained from their own stories; a user's --set comes after it.

@@ -22,8 +22,7 @@ COUNT = click.IntRange(min=1)
 )
 @click.option(
     "--format",
-    help="Ranker: onnx, torch, lightgbm; language model: merged, peft, or of a portable run vertices, gguf.  "
-    "[default: the first of them]",
+    help="Ranker: onnx, torch, lightgbm; language model: merged, peft, vertices, gguf.  [default: the first of them]",
 )
 @click.option("--weights", metavar="W,W", help="Language model: the point to freeze, .3,.7 or NAME=.3,NAME=.7.")
 @beta_option(
@@ -46,8 +45,8 @@ def export(**options: Any) -> None:
     """Write RUN as a file that is served without this package; see docs/serving.md.
 
     A ranker becomes ONNX (or torch.export), with weights and scale as inputs; trees become LightGBM's own files, too.
-    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given. A run of
-    `align fit --portable` becomes one adapter per objective for PEFT (vertices) or llama.cpp (gguf), and dial.json.
+    A language model becomes a transformers checkpoint, or a PEFT adapter, at the weights that are given. With
+    vertices (PEFT) and gguf (llama.cpp) it becomes one adapter per objective, which serve all weights, and dial.json.
     """
     from hyperdpo.serving.export.commands import export_command
 
