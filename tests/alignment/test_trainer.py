@@ -36,7 +36,7 @@ from hyperdpo.alignment.training_config import HyperDPOConfig, training_argument
 from hyperdpo.alignment.training_metrics import best_and_worst, group_of_rows
 from hyperdpo.errors import InputError
 
-SIZES: dict[str, Any] = {"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4}
+SIZES: dict[str, Any] = {"prompt_tokens": 3, "prompt_hidden": 8, "gate_hidden": 4, "lora_rank": 4}
 
 
 def trainer(
@@ -229,7 +229,8 @@ def test_a_peft_config_reaches_the_adapter(tmp_path):
     from peft import LoraConfig
 
     lora = LoraConfig(r=3, lora_alpha=12, target_modules=["o_proj", "up_proj"])
-    plain = ConditioningConfig(("low", "high"), lora_rank=7, target_modules=("q_proj",), **(SIZES | PLAIN))
+    own = SIZES | PLAIN | {"lora_rank": 7, "target_modules": ("q_proj",)}
+    plain = ConditioningConfig(("low", "high"), **own)
     job = HyperDPOTrainer(
         tiny_base(), arguments(tmp_path), rows(), None, words_tokenizer(), peft_config=lora, conditioning=plain
     )

@@ -85,6 +85,9 @@ def test_nothing_is_divided_by_what_may_be_0() -> None:
     assert ratio.value is None
     assert ratio.reason == "DPO-LS's hypervolume is 0.1, not clearly above 0"
     assert str(ratio) == "-"
+    for nothing in (0.0, -1e-17):  # resamples of rounding errors may all be above it
+        barely = np.concatenate([[nothing], np.full(100, 1e-16)])
+        assert ratio_of([np.zeros(101)], [barely], "the mean inner product").value is None
     assert str(Ratio(0.9, 0.85, 0.961)) == "0.900 [0.850, 0.961]"
 
 

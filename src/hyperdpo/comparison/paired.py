@@ -118,7 +118,7 @@ def ratio_of(own: Sequence[np.ndarray], other: Sequence[np.ndarray], named: str)
         named: what is divided by, for the reason.
     """
     above, below = np.mean(own, 0), np.mean(other, 0)
-    if not np.quantile(below[1:], (1 - CONFIDENCE) / 2) > LEAST * below[0]:
+    if not np.quantile(below[1:], (1 - CONFIDENCE) / 2) > LEAST * below[0] > 0:
         return Ratio(None, reason=f"{named} is {below[0]:.3g}, not clearly above 0")
     return _interval(above / below)
 
