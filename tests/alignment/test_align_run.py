@@ -20,8 +20,8 @@ from hyperdpo.alignment.run import AlignRun
 from hyperdpo.alignment.sampling import new_texts
 from hyperdpo.errors import InputError
 
-QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
-QUICK += ["--set", "conditioning.gate_hidden=4"]
+QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.gate_hidden=4"]
+QUICK += ["--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
 CONFIG = """
 objectives:
   - {name: few, column: low, target: softmax}

@@ -660,8 +660,8 @@ def test_a_missing_extra_gets_one_line(monkeypatch, command, arguments):
     assert command("align", *arguments).refused("transformers is not installed; run: pip install 'hyperdpo[align]'")
 
 
-QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
-QUICK += ["--set", "conditioning.gate_hidden=4"]
+QUICK = ["--cpu", "--set", "training.disable_tqdm=true", "--set", "conditioning.gate_hidden=4"]
+QUICK += ["--set", "conditioning.prompt_tokens=2", "--epochs", "1"]
 
 
 def test_overwrite_trains_anew_with_the_new_settings(place, tmp_path, command):

@@ -26,7 +26,7 @@ SCORERS = ("sentiment", "plain_words", "relevance", "brevity")
 SETTINGS: dict[str, Any] = {
     "objectives": [{"name": name, "target": "softmax", "target_temperature": 0.5} for name in SCORERS],
     "training": {"learning_rate": 1.5e-3, "num_train_epochs": 2},
-    "compare": {"sampling_factor": 1.0, "learning_rate_factor": 2 / 3},
+    "compare": {"sampling_factor": 1.0, "learning_rate_factor": 1.0},
     "texts": {"prompts": 60, "samples": 4, "tokens": 48},
 }
 #: A smaller span of models for one w than this, in nats, leaves nothing to control.
