@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hyperdpo.core.control import linear_transformation
 from hyperdpo.core.losses import listnet_dpo_loss, scalarise
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json, write_json
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import MixtureConfig, ScorerConfig, merged
 from hyperdpo.ranking.examples import LabelledBatch
@@ -219,7 +219,7 @@ def test_a_run_can_be_repeated_from_its_directory(tmp_path):
 def test_a_choice_that_is_none_is_refused(chosen, tmp_path):
     fit_toy(out=tmp_path / "run")
     file = tmp_path / "run" / "run.json"
-    file.write_text(json.dumps({**read(file), "chosen": chosen}))
+    write_json(file, {**read_json(file), "chosen": chosen}, sealed=True)
     with pytest.raises(InputError) as error:
         RankRun.load(tmp_path / "run")
     assert is_one_line(error.value, "run", "do not belong together")

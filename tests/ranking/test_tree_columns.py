@@ -8,8 +8,9 @@ import lightgbm
 import numpy as np
 import pytest
 import torch
-from helpers import toy_config, toy_table
+from helpers import is_one_line, toy_config, toy_table
 
+from hyperdpo.checking import check
 from hyperdpo.data.cache import read_table
 from hyperdpo.data.splits import Part
 from hyperdpo.data.synthetic import generate
@@ -145,10 +146,22 @@ def test_a_saved_run_scores_as_before_and_its_trees_are_lightgbms_text(runs, dat
     assert lightgbm.Booster(model_file=str(tmp_path / "run" / "trees" / files[0])).num_trees() > 0
     again = RankRun.load(tmp_path / "run")
     np.testing.assert_array_equal(again.score(part, [0.4, 0.6], main_share=0.2), scores)
-    (tmp_path / "run" / "trees" / files[1]).write_text("tree\n")
-    with pytest.raises(InputError, match="not a LightGBM model"):
+
+
+@pytest.mark.parametrize("kind", ["gbdt", "blend"])
+def test_trees_that_were_changed_on_purpose_have_to_be_lightgbms(runs, tmp_path, kind) -> None:
+    runs[kind].save(tmp_path / "run")
+    (tmp_path / "run" / "trees" / "1-quality.txt").write_text("tree\n")
+    with pytest.raises(InputError, match=r"1-quality\.txt: damaged"):
         RankRun.load(tmp_path / "run")
-    (tmp_path / "run" / "trees" / files[1]).unlink()
+    check(tmp_path / "run", accept=True)
+    with pytest.raises(InputError, match=r"1-quality\.txt: .* not a LightGBM model") as error:
+        RankRun.load(tmp_path / "run")
+    assert is_one_line(error.value, "may be truncated", "fit again")
+    (tmp_path / "run" / "trees" / "1-quality.txt").unlink()
+    with pytest.raises(InputError, match=r"1-quality\.txt: no such file"):
+        RankRun.load(tmp_path / "run")
+    check(tmp_path / "run", accept=True)
     with pytest.raises(InputError, match=r"1-quality\.txt: cannot be read"):
         RankRun.load(tmp_path / "run")
 

@@ -15,14 +15,17 @@ import torch
 from helpers import cpu, fit_toy, is_one_line, read, subprocess_environment, toy_config, toy_table, with_time_stamps
 
 from hyperdpo._version import __version__
+from hyperdpo.checksums import KEY
 from hyperdpo.data.groups import GroupedTable
 from hyperdpo.data.splits import Part
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.fitting import fit_run, split_table
 from hyperdpo.ranking.run import RankRun
 from hyperdpo.serving.export import ranker as module
 from hyperdpo.serving.export.ranker import PADDING_SCORE, export_ranker
+from hyperdpo.serving.server.rank_model import RankModel
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -177,7 +180,7 @@ def test_a_temperature_ranker_takes_temperatures_of_each_group(table, tmp_path):
 def test_the_file_says_what_it_takes(table, tmp_path):
     run = RankRun.load(given(table, tmp_path / "run"))
     written = export_ranker(run, tmp_path / "a.onnx")
-    beside = read(tmp_path / "a.onnx.json")
+    beside = read_json(tmp_path / "a.onnx.json", sealed=True)
     assert written.metadata_path == tmp_path / "a.onnx.json"
     assert beside == written.metadata
     assert beside["objectives"] == ["a", "b"]
@@ -197,6 +200,17 @@ def test_the_file_says_what_it_takes(table, tmp_path):
     shapes = {i.name: [d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
     assert shapes == beside["inputs"]
     assert [o.name for o in model.graph.output] == ["scores", "components"]
+
+
+def test_a_graph_without_a_checksum_loads_with_a_note(table, tmp_path):
+    export_ranker(RankRun.load(given(table, tmp_path / "run")), tmp_path / "a.onnx")
+    graph = onnx.load(tmp_path / "a.onnx")
+    kept = [prop for prop in graph.metadata_props if prop.key != KEY]
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(kept)
+    onnx.save(graph, tmp_path / "older.onnx")
+    with pytest.warns(UserWarning, match=r"older\.onnx: written without a checksum; export it again"):
+        assert RankModel.load(tmp_path / "older.onnx").objectives == ("a", "b")
 
 
 ALONE = """

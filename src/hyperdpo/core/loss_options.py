@@ -29,6 +29,7 @@ def smoothed_targets(targets: Tensor, mask: Tensor, rate: float, kind: Smoothing
     then negative, and the loss has no lower bound. For pairs it is robust DPO, TRL's ``loss_type="robust"``.
     ``conservative`` is the average target of a true label that was passed through the noise: for pairs, cDPO.
 
+    >>> import torch
     >>> pair, both = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[True, True]])
     >>> smoothed_targets(pair, both, 0.1, "conservative")
     tensor([[[0.9000, 0.1000]]])
@@ -65,6 +66,7 @@ def desensitised_scores(scores: Tensor, tails: Tensor, alpha: float) -> Tensor:
 
     It applies to the model and to its base alike.
 
+    >>> import torch
     >>> desensitised_scores(torch.tensor([-3.0, -8.0]), torch.tensor([0.0, -4.0]), 0.5)
     tensor([-3., -6.])
 
@@ -96,6 +98,7 @@ def anchor_losses(scores: Tensor, targets: Tensor, mask: Tensor, lengths: Tensor
 
     L_j is the average length of these items. So the mean of a_gj over groups is a mean over tokens.
 
+    >>> import torch
     >>> scores, both = torch.tensor([[-6.0, -9.0]]), torch.tensor([[True, True]])
     >>> anchor_losses(scores, torch.tensor([[[0.2, 0.8], [0.5, 0.5]]]), both, torch.tensor([3.0, 3.0]))
     tensor([[3.0000, 2.5000]])

@@ -137,12 +137,15 @@ def _note_damage(entry: Path, path: Path, reason: str) -> None:
 def _watching_space(
     path: Path, directory: Path, progress: Callable[[int, int], None] | None
 ) -> Callable[[int, int], None]:
-    """Progress of a conversion that checks, once a small part is done, whether the rest will have room."""
+    """Progress of a conversion that checks, once a small part is done, whether the rest will have room.
+
+    An empty file has no part that could tell.
+    """
     is_checked = False
 
     def update(done: int, total: int) -> None:
         nonlocal is_checked
-        if not is_checked and done >= min(total / 20, _ENOUGH_BYTES):
+        if not is_checked and 0 < min(total / 20, _ENOUGH_BYTES) <= done:
             is_checked = True
             made = sum(one.stat().st_size for one in directory.iterdir())
             check_space(directory.parent, int(made * (total / done - 1)), f"{path}, parsed,")

@@ -69,14 +69,18 @@ class TreeColumns:
         Raises:
             InputError: a file is missing or not a LightGBM model of these features.
         """
-        texts = []
+        models: list[GbdtModel] = []
         for number, name in enumerate(names):
             path = directory / _file(number, name)
             try:
-                texts.append(path.read_text(encoding="utf-8"))
+                text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"{path}: cannot be read ({one_line(error)}); this run needs it") from None
-        return TreeColumns.of(texts, columns, origins, threads)
+            try:
+                models += TreeColumns.of([text], columns, origins, threads).models
+            except InputError as error:
+                raise InputError(f"{path}: {error}; restore it from a copy, or fit again") from None
+        return TreeColumns(tuple(models))
 
 
 def _file(number: int, name: str) -> str:

@@ -1,7 +1,7 @@
 """A portable run as a dial: m adapters that other engines load, and ``dial.json``, which says how w turns them.
 
 ``vertices``: plain LoRA directories for PEFT. ``gguf``: LoRA files for llama.cpp. In both, adapter j counts w_j / c
-times: at c = 1 that is the run, at other scales another approximation of equation 14 than the run's.
+times. At c = 1 that is the run. At other scales it is an approximation, as the run's own decoding is, but another one.
 """
 
 from __future__ import annotations

@@ -230,7 +230,8 @@ def export_ranker(
     _check_target(out, beside, overwrite=overwrite)
     content, metadata, difference = exported_ranker(run, format, temperatures)
     write_atomically(out, content)
-    write_json(beside, metadata | {FILES: checksums.file_digests(out.parent, [out.name])}, sealed=True)
+    metadata = metadata | {FILES: checksums.file_digests(out.parent, [out.name])}
+    write_json(beside, metadata, sealed=True)
     return RankerExport(out, beside, metadata, difference)
 
 

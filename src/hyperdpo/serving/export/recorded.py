@@ -1,5 +1,5 @@
 """Greedy answers of a run that a dial records, so that another engine can be compared with them; and how far plain
-adapters, counted 1/c times, are from the scale c of equation 14.
+adapters, counted 1/c times, are from the run's own scores at the scale c.
 
 Shapes: N texts, T tokens, V vocabulary, m objectives, L layers with LoRA, r rank.
 """

@@ -112,17 +112,21 @@ class RankModel:
         if path.is_file():
             if backend == "torch":
                 raise InputError(f"--backend torch: {path} is a graph for ONNX Runtime; expected the run")
-            graph = _session(read_graph(path), threads, str(path))
+            content, is_sealed = read_graph(path)
+            graph = _session(content, threads, str(path))
             try:
                 told = graph.get_modelmeta().custom_metadata_map
                 if KEY not in told and any(map(is_nearly_key, told)):
                     raise damaged(path, RESTORE)
                 metadata = {name: _plain(text) for name, text in told.items() if name != TREE_METADATA}
-                return cls(path.stem, metadata, graph, None, threads)
+                model = cls(path.stem, metadata, graph, None, threads)
             except UnicodeDecodeError:
                 raise damaged(path, RESTORE) from None
             except (KeyError, TypeError):
                 raise InputError(f"{path}: no metadata of a ranker; expected a file of hyperdpo export") from None
+            if not is_sealed:
+                warnings.warn(f"{path}: written without a checksum; export it again to have one", stacklevel=2)
+            return model
         from hyperdpo.ranking.components import component_names, why_none
         from hyperdpo.ranking.run import RankRun
 
@@ -334,8 +338,8 @@ def _graph_of(run: RankRun, threads: int, *, required: bool) -> tuple[Any, dict[
     return _session(content, threads), metadata
 
 
-def read_graph(path: Path) -> bytes:
-    """An exported file, after a look at its checksum; a note where it is older than those.
+def read_graph(path: Path) -> tuple[bytes, bool]:
+    """The content of an exported file, and whether it has a checksum, which is compared; older files have none.
 
     Raises:
         InputError: it cannot be read, or is damaged.
@@ -347,9 +351,7 @@ def read_graph(path: Path) -> bytes:
     intact = is_intact(content, ONNX_SEAL)
     if intact is False:
         raise damaged(path, RESTORE)
-    if intact is None:
-        warnings.warn(f"{path}: written without a checksum; export it again to have one", stacklevel=2)
-    return content
+    return content, intact is not None
 
 
 def _session(content: bytes, threads: int, name: str = "graph") -> Any:
