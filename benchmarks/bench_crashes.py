@@ -1,6 +1,8 @@
 """Long commands killed at random moments and started again: whether the results are equal to the bit, 20 kills each.
 
 python benchmarks/bench_crashes.py [KILLS] [COMMAND ...]
+
+What the commands print is shown where a result is not equal.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def main() -> None:
     unequal = []
     with tempfile.TemporaryDirectory() as directory:
         os.environ["HYPERDPO_CACHE"] = str(Path(directory) / "cache")
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             place = inputs(Path(directory) / "inputs")
         print(f"{'command':18} {'kills':>5} {'ends':>5}  result")
         for number, command in enumerate(chosen):
@@ -38,7 +40,9 @@ def main() -> None:
                 f"{command.name:18} {found.kills:5} {found.ends:5}  {said}; {time.monotonic() - started:.0f} s",
                 flush=True,
             )
-            unequal += [] if found.is_equal else [command.name]
+            if not found.is_equal:
+                print(found.printed)
+                unequal.append(command.name)
     sys.exit(f"not equal: {', '.join(unequal)}" if unequal else 0)
 
 

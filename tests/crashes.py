@@ -9,7 +9,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,7 @@ class Outcome:
         differing: names of results that are not those of the command that nobody killed.
         left: names of temporary files and locks that were left at an end.
         refused: exit codes of a resumed command that are neither 0 nor those of a finished run.
+        printed: by the commands of the first chain whose end was not right.
     """
 
     kills: int = 0
@@ -176,10 +177,16 @@ class Outcome:
     differing: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     refused: tuple[int, ...] = ()
+    printed: str = field(default="", repr=False)
 
     @property
     def is_equal(self) -> bool:
-        return self.ends > 0 and not (self.differing or self.left or self.refused)
+        return self.ends > 0 and not self.wrong
+
+    @property
+    def wrong(self) -> tuple[object, ...]:
+        """What is not as it should be."""
+        return (*self.differing, *self.left, *self.refused)
 
 
 def crash(command: Command, place: Path, directory: Path, kills: int, *, seed: int = 0, chain: int = 3) -> Outcome:
@@ -194,32 +201,37 @@ def crash(command: Command, place: Path, directory: Path, kills: int, *, seed: i
     dice, outcome = random.Random(f"{command.name}-{seed}"), Outcome()
     whole = directory / "whole" / f"out{command.ending}"
     whole.parent.mkdir(parents=True)
-    _run(["--version"])  # loads what all processes share
-    code, seconds = _run(command.line(place, whole))
-    assert code == 0, command.name
+    log = directory / "printed.txt"
+    _run(["--version"], log)  # loads what all processes share
+    code, seconds = _run(command.line(place, whole), log)
+    assert code == 0, f"{command.name}: {log.read_text()}"
     expected = command.result(whole)
     for round_ in range(5 * kills):
         if outcome.kills >= kills:
             break
         out = directory / f"killed-{round_}" / f"out{command.ending}"
         out.parent.mkdir()
-        finished = False
+        log.write_text("")
+        finished, wrong = False, outcome.wrong
         for _ in range(min(chain, kills - outcome.kills)):
-            code, taken = _run(command.line(place, out), kill_after=dice.uniform(0, seconds))
+            code, taken = _run(command.line(place, out), log, kill_after=dice.uniform(0, seconds))
             outcome.kills += code == -9
             if code != -9:  # its end came first
                 seconds, finished = min(seconds, taken), True
                 break
         if not finished:
-            code, _ = _run(command.line(place, out))
+            code, _ = _run(command.line(place, out), log)
         # A run that was killed after its last file was there is finished, and says so.
         if code != 0 and not (code == 2 and (out / "run.json").is_file()):
             outcome.refused += (code,)
+            outcome.printed = outcome.printed or log.read_text()
             continue
         outcome.ends += 1
         found = command.result(out)
         outcome.differing += tuple(k for k in {**expected, **found} if expected.get(k) != found.get(k))
         outcome.left += tuple(one.name for one in out.parent.rglob("*") if is_left(one.name))
+        if outcome.wrong != wrong:
+            outcome.printed = outcome.printed or log.read_text()
         shutil.rmtree(out.parent)
     return outcome
 
@@ -229,10 +241,10 @@ def is_left(name: str) -> bool:
     return name.endswith((".tmp", ".old", ".lock", ".partial", ".unfinished"))
 
 
-def _run(line: list[str], *, kill_after: float | None = None) -> tuple[int, float]:
-    """The exit code of a command, -9 if it was killed, and the seconds that it ran."""
+def _run(line: list[str], log: Path, *, kill_after: float | None = None) -> tuple[int, float]:
+    """The exit code of a command, -9 if it was killed, and the seconds that it ran. What it prints goes to a file."""
     started = time.monotonic()
-    process = start(line, *PRELOAD)
+    process = start(line, *PRELOAD, output=log)
     process.join(kill_after)
     seconds = time.monotonic() - started
     process.kill()

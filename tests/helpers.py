@@ -268,21 +268,30 @@ def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: {k: v for k, v in h.items() if k != "seconds"} for name, h in metrics["history"].items()}
 
 
-def run_command(arguments: list[str]) -> None:
-    """In a child process."""
+def run_command(arguments: list[str], output: Path | None = None) -> None:
+    """In a child process.
+
+    Args:
+        output: a file for what it prints, after what the file has.
+    """
     torch.set_num_threads(1)
+    if output is not None:
+        with open(output, "ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     sys.exit(main(arguments))
 
 
-def start(arguments: list[str], *preload: str) -> Any:
+def start(arguments: list[str], *preload: str, output: Path | None = None) -> Any:
     """The command in a process of its own, forked from one that has imported everything already: quick to start.
 
     Args:
         preload: more modules to import there; only the first call in a process decides.
+        output: a file for what the command prints.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hyperdpo.demo", "accelerate", "hyperdpo.data.letor_kernel", *preload])
-    process = context.Process(target=run_command, args=(arguments,))
+    process = context.Process(target=run_command, args=(arguments, output))
     process.start()
     return process
 

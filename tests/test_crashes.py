@@ -19,7 +19,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", COMMANDS, ids=[one.name for one in COMMANDS])
 def test_a_killed_command_ends_with_the_same_result(command, place, tmp_path):
     found = crash(command, place, tmp_path, KILLS)
-    assert found.is_equal, found
+    assert found.is_equal, f"{found}\n{found.printed}"
     assert found.kills == KILLS
 
 

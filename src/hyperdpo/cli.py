@@ -1,7 +1,8 @@
 """The command line. Commands import torch and other large libraries when they run, so that ``--help`` is quick.
 
-Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``) or a server does not turn its dial
-(``verify``), or a fault of hyperdpo itself; 2 bad input, with one line on stderr; 130 interrupted.
+Exit codes: 0 done; 1 done, but requirements cannot be met (``choose``), a server does not turn its dial (``verify``)
+or requests were cut off at the end (``serve``); 2 bad input, with one line on stderr; 70 a fault of hyperdpo itself;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -28,6 +30,8 @@ from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
+    WHOLE,
+    WholeRange,
     add_options,
     ranker_data_options,
     reading_options,
@@ -39,6 +43,10 @@ from hyperdpo.serving.cli import export, serve, verify
 
 #: Name of a variable: where it is set, a fault of hyperdpo is shown with its traceback.
 TRACEBACK = "HYPERDPO_TRACEBACK"
+#: Exit code of a fault of hyperdpo, EX_SOFTWARE of ``sysexits.h``. Not 1, which is an answer of ``choose``.
+FAULT = 70
+#: What numpy and torch say of arrays that fit into no memory.
+NO_MEMORY = re.compile("can't allocate memory|Storage size calculation overflowed|^array is too big")
 #: Errors of the operating system that are the machine's.
 OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
@@ -73,7 +81,7 @@ def _failed(error: BaseException) -> int:
         _drop_output()
         click.echo(f"hyperdpo: {error.filename or 'standard output'}: {error.strerror}", err=True)
         return 2
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or NO_MEMORY.search(str(error)):
         click.echo(f"hyperdpo: not enough memory ({one_line(error) or 'none is left'})", err=True)
         return 2
     places = traceback.extract_tb(error.__traceback__)
@@ -87,7 +95,7 @@ def _failed(error: BaseException) -> int:
     )
     if os.environ.get(TRACEBACK):
         click.echo("".join(traceback.format_exception(error)), err=True)
-    return 1
+    return FAULT
 
 
 def _drop_output() -> None:
@@ -137,10 +145,10 @@ def data() -> None:
 
 @data.command("generate")
 @click.argument("out", type=PATH)
-@click.option("--queries", type=int, required=True, help="Number of queries (groups).")
+@click.option("--queries", type=WHOLE, required=True, help="Number of queries (groups).")
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=WholeRange(min=0),
     default=0,
     show_default=True,
     help="With the same seed, a smaller file is a prefix of a larger one.",
@@ -189,10 +197,8 @@ def check_data(**options: Any) -> None:
 @click.option(
     "--out", type=PATH, help="Directory for data, run, front and report.  [default: demo, with --align demo-align]"
 )
-@click.option("--queries", type=int, help="Size of the generated data.  [default: 600, with --align 480 prompts]")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the data and the training."
-)
+@click.option("--queries", type=WHOLE, help="Size of the generated data.  [default: 600, with --align 480 prompts]")
+@click.option("--seed", type=WholeRange(min=0), default=0, show_default=True, help="Seed of the data and the training.")
 @settings_option("Any setting of the fit.")
 def demo(align: bool, out: Path | None, queries: int | None, seed: int, overrides: dict[str, Any]) -> None:
     """Run all steps on generated data: data, base, fit, front, plots, report."""

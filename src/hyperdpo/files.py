@@ -5,21 +5,30 @@ How a file is written whole or not at all is in :mod:`hyperdpo.writing`.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperdpo import checksums
-from hyperdpo.errors import InputError, one_line
+from hyperdpo.errors import InputError, brief, one_line
 from hyperdpo.writing import check_space, check_writable, write_atomically, writing, written, written_into
 
 if TYPE_CHECKING:
     import torch
 
+#: The largest integer of settings and options: 64 bits.
+LARGEST = 2**63 - 1
+#: What YAML's loader raises besides its own errors: a 13th month, a list as a name, brackets within brackets.
+NO_YAML = (ValueError, TypeError, ArithmeticError, AttributeError, RecursionError)
+
 __all__ = [
+    "LARGEST",
+    "NO_YAML",
     "check_space",
     "check_writable",
+    "parse_yaml",
     "read_json",
     "read_tensors",
     "read_yaml",
@@ -87,6 +96,38 @@ def read_sealed(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[
     return value, bool(intact)
 
 
+@functools.cache
+def _loader() -> Any:
+    """YAML's safe loader, with a limit for integers."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_yaml_int(self, node: Any) -> int:
+            try:
+                number = int(super().construct_yaml_int(node))
+            except ValueError:  # a number of 5,000 digits, or none: `0o`
+                number = LARGEST + 1
+            if abs(number) > LARGEST:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{brief(node.value, 30)} is no integer of 64 bits", problem_mark=node.start_mark
+                )
+            return number
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+    return Loader
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text. Integers of more than 64 bits are refused, since libraries fail in ways of their own.
+
+    Raises:
+        yaml.YAMLError: it is no YAML; or one of :data:`NO_YAML`.
+    """
+    import yaml
+
+    return yaml.load(text, Loader=_loader())
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Settings from a YAML file.
 
@@ -96,7 +137,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        settings = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     except yaml.MarkedYAMLError as error:
@@ -106,7 +147,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid YAML ({one_line(error)})") from None
     except RecursionError:
         raise InputError(f"{path}: not valid YAML (brackets within brackets, too deep to read)") from None
-    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:  # a 13th month, a number of 5,000 digits
+    except NO_YAML as error:
         raise InputError(f"{path}: not valid YAML ({one_line(error)})") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path}: found {type(settings).__name__}; expected settings as `name: value`")

@@ -10,9 +10,29 @@ from typing import Any, Literal, get_args
 
 import click
 
-from hyperdpo.errors import InputError
+from hyperdpo.errors import InputError, brief, one_line
+from hyperdpo.files import LARGEST, NO_YAML, parse_yaml
 
 PATH = click.Path(path_type=Path)
+
+
+class _Whole(click.types.IntParamType):
+    """An integer that fits into 64 bits: libraries fail in ways of their own where one does not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and len(value.strip()) > len(str(-LARGEST)):
+            self.fail(f"found {brief(value, 30)}; expected an integer of 64 bits", param, ctx)
+        number = int(super().convert(value, param, ctx))
+        if abs(number) > LARGEST:
+            self.fail(f"found {number}; expected an integer of 64 bits", param, ctx)
+        return number
+
+
+class WholeRange(click.IntRange, _Whole):
+    """An integer with bounds, of at most 64 bits."""
+
+
+WHOLE = _Whole()
 
 
 def names_of(_: click.Context, __: click.Parameter, value: str | None) -> list[str] | None:
@@ -53,9 +73,10 @@ def overrides_of(_: click.Context, __: click.Parameter, value: tuple[str, ...]) 
             if not isinstance(place, dict):
                 raise InputError(f"--set: {key} lies inside a setting that was given a value")
         try:
-            place[last] = _number_or(yaml.safe_load(text))
-        except yaml.YAMLError:
-            raise InputError(f"--set: {key} is {text!r}; expected a YAML value") from None
+            place[last] = _number_or(parse_yaml(text))
+        except (yaml.YAMLError, *NO_YAML) as error:
+            reason = one_line(getattr(error, "problem", None) or error)
+            raise InputError(f"--set: {key} is {brief(text)}; expected a YAML value ({reason})") from None
     return result
 
 

@@ -108,8 +108,8 @@ def checked(kind: Any, value: Any, name: str) -> Any:
         found = TypeAdapter(kind).validate_python(value)
     except ValidationError:
         found = math.nan
-    if found != found:
-        raise InputError(f"{name} is {shown(value)}; expected {allowed(kind)}")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise InputError(f"{name} is {shown(value, 200)}; expected {allowed(kind)}")
     return found
 
 
@@ -176,9 +176,18 @@ def _bounds(marks: tuple[Any, ...]) -> str:
     for bound in (bound for mark in marks for bound in getattr(mark, "metadata", ())):
         found |= {name: getattr(bound, name) for name in ("ge", "gt", "le", "lt") if hasattr(bound, name)}
     if "ge" in found and len(found) > 1:
-        return f" from {found['ge']:g} to " + (f"below {found['lt']:g}" if "lt" in found else f"{found['le']:g}")
-    words = {"ge": " of at least {:g}", "gt": " above {:g}", "le": " and at most {:g}", "lt": " and below {:g}"}
-    return "".join(text.format(found[name]) for name, text in words.items() if name in found)
+        return (
+            f" from {_plain(found['ge'])} to "
+            + ("below " if "lt" in found else "")
+            + _plain(found.get("lt", found.get("le")))
+        )
+    words = {"ge": " of at least {}", "gt": " above {}", "le": " and at most {}", "lt": " and below {}"}
+    return "".join(text.format(_plain(found[name])) for name, text in words.items() if name in found)
+
+
+def _plain(bound: Any) -> str:
+    """A bound in words: 4,294,967,295, 0.5."""
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def _refusal(error: ValidationError, where: str, kind: Any, section: str) -> InputError:
@@ -206,7 +215,7 @@ def _refusal(error: ValidationError, where: str, kind: Any, section: str) -> Inp
     if hint is kind or first["type"] in ("missing_argument", "unexpected_positional_argument"):
         return InputError(f"{where}{first['msg']}")
     expected = "a finite number" if first["type"] == "finite_number" else allowed(hint)
-    return InputError(f"{where}{place} is {shown(first['input'])}; expected {expected}")
+    return InputError(f"{where}{place} is {shown(first['input'], 200)}; expected {expected}")
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -200,7 +200,7 @@ def test_the_best_checkpoint_is_named_by_its_final_place(place, tmp_path, comman
 def test_the_end_of_a_file_is_no_interrupt(run, place, command, monkeypatch, error):
     monkeypatch.setattr(transformers.Trainer, "train", raising(error))
     found = command(*arguments(place, run))
-    assert found.code == 1
+    assert found.code == 70
     assert "interrupted" not in found.err
     assert "this is a fault of hyperdpo, not of your input: EOFError" in found.err
 

@@ -11,6 +11,8 @@ from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
     PREFERENCE_FORMATS,
+    WHOLE,
+    WholeRange,
     add_options,
     cpu_option,
     names_of,
@@ -83,7 +85,7 @@ def align_fit(**options: Any) -> None:
 @align.command("front")
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
+@click.option("--points", type=WHOLE, default=11, show_default=True, help="Weightings on the front.")
 @click.option("--scales", callback=numbers_of, default="1", show_default=True, metavar="C,C", help="Scales c.")
 @click.option("--out", type=PATH, help="FRONT.json to write.")
 @click.option("--plot", type=PATH, help="PNG (or PDF, SVG) to draw.")
@@ -115,7 +117,7 @@ def align_front(**options: Any) -> None:
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
 @click.option(
     "--max-new-tokens",
-    type=click.IntRange(min=1),
+    type=WholeRange(min=1),
     default=64,
     show_default=True,
     help="The most tokens that an answer may have.",
@@ -126,7 +128,7 @@ def align_front(**options: Any) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Temperature of the sampling; needs --sample.  [default: 1.0]",
 )
-@click.option("--seed", type=int, help="Seed of the sampling; needs --sample.  [default: 0]")
+@click.option("--seed", type=WHOLE, help="Seed of the sampling; needs --sample.  [default: 0]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
 @model_option
 @cpu_option
@@ -143,17 +145,17 @@ def align_generate(**options: Any) -> None:
     required=True,
     help="JSONL, JSON or Parquet with a prompt in each row, a text or messages; or .txt with one per line.",
 )
-@click.option("--responses", type=int, default=4, show_default=True, help="Different answers to each prompt.")
+@click.option("--responses", type=WHOLE, default=4, show_default=True, help="Different answers to each prompt.")
 @scorer_option("none; at least one is needed")
 @click.option("--out", type=PATH, required=True, help="JSONL file to write; a stopped command is resumed.")
 @click.option("--system", metavar="TEXT", help="System message, for prompts that have none.")
 @click.option("--prompt-column", metavar="NAME", help="The column that holds the prompt.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, show_default=True, help="Pass over so many prompts.")
-@click.option("--max-new-tokens", type=int, default=128, show_default=True, help="The most tokens of an answer.")
+@click.option("--limit", type=WholeRange(min=1), help="Only so many prompts.")
+@click.option("--offset", type=WholeRange(min=0), default=0, show_default=True, help="Pass over so many prompts.")
+@click.option("--max-new-tokens", type=WHOLE, default=128, show_default=True, help="The most tokens of an answer.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="1 is the model's own distribution.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all answers.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Answers that are sampled at once.")
+@click.option("--seed", type=WHOLE, default=0, show_default=True, help="Seed of all answers.")
+@click.option("--batch-size", type=WHOLE, default=64, show_default=True, help="Answers that are sampled at once.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, and what was kept of a stopped command.")
 @cpu_option
 def align_sample(**options: Any) -> None:
@@ -196,13 +198,13 @@ def align_score(**options: Any) -> None:
 @scorer_option("those of the objectives' names, where there are such")
 @click.option(
     "--rounds",
-    type=click.IntRange(min=0),
+    type=WholeRange(min=0),
     default=2,
     show_default=True,
     help="0 only measures RUN. More than there are goes on.",
 )
 @click.option("--out", type=PATH, required=True, help="Directory of the rounds; a stopped command is resumed.")
-@click.option("--responses", type=int, default=4, show_default=True, help="Answers to each prompt in each round.")
+@click.option("--responses", type=WHOLE, default=4, show_default=True, help="Answers to each prompt in each round.")
 @click.option(
     "--held-out",
     type=click.FloatRange(min=0, max=1, min_open=True, max_open=True),
@@ -227,15 +229,15 @@ def align_score(**options: Any) -> None:
 @click.option("--data", type=PATH, help="Preferences to train on beside the answers; of RUN's own, the training part.")
 @click.option("--system", metavar="TEXT", help="System message, for prompts that have none.")
 @click.option("--prompt-column", metavar="NAME", help="The column that holds the prompt.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many prompts.")
-@click.option("--max-new-tokens", type=int, default=128, show_default=True, help="The most tokens of an answer.")
+@click.option("--limit", type=WholeRange(min=1), help="Only so many prompts.")
+@click.option("--max-new-tokens", type=WHOLE, default=128, show_default=True, help="The most tokens of an answer.")
 @click.option("--temperature", type=float, default=1.0, show_default=True, help="Of the answers.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all answers.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Answers that are sampled at once.")
-@click.option("--points", type=click.IntRange(min=2), default=5, show_default=True, help="Weightings measured.")
+@click.option("--seed", type=WHOLE, default=0, show_default=True, help="Seed of all answers.")
+@click.option("--batch-size", type=WHOLE, default=64, show_default=True, help="Answers that are sampled at once.")
+@click.option("--points", type=WholeRange(min=2), default=5, show_default=True, help="Weightings measured.")
 @click.option(
     "--samples",
-    type=click.IntRange(min=1),
+    type=WholeRange(min=1),
     default=4,
     show_default=True,
     help="Texts of each held-out prompt at each weighting.",

@@ -44,7 +44,7 @@ BOUNDS: dict[str, Any] = {
     "eval_points": PositiveInt,
     "conditioning_learning_rate": PositiveFloat,
     "learning_rate": PositiveFloat,
-    "seed": NonNegativeInt,
+    "seed": Annotated[NonNegativeInt, Field(le=2**32 - 1)],  # of numpy's first generator, which the trainer seeds, too
     "num_train_epochs": NonNegativeFloat,
     "per_device_train_batch_size": PositiveInt,
     "per_device_eval_batch_size": PositiveInt,

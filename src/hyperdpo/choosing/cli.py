@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hyperdpo.choosing.scales import SCALES
-from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
+from hyperdpo.options import PATH, WholeRange, cpu_option, numbers_of, run_data_options
 
 
 @click.command("choose")
@@ -43,12 +43,12 @@ from hyperdpo.options import PATH, cpu_option, numbers_of, run_data_options
     metavar="C,C",
     help="Grid of scales; the search stays between its ends. 1: no other scale.",
 )
-@click.option("--points", type=click.IntRange(min=1), help="Weightings of the grid.  [default: by objectives]")
+@click.option("--points", type=WholeRange(min=1), help="Weightings of the grid.  [default: by objectives]")
 @click.option(
     "--fixed-temperatures", is_flag=True, help="Keep β; by default that of a mixture or temperature run is searched."
 )
 @run_data_options("choose on", share="searched")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of resamples and steps.")
+@click.option("--seed", type=WholeRange(min=0), default=0, show_default=True, help="Seed of resamples and steps.")
 @cpu_option
 def choose(**options: Any) -> int:
     """Find the point of RUN that is best in one metric and meets requirements on others, on labelled DATA.

@@ -13,6 +13,8 @@ from hyperdpo.comparison.entries import ALIGN_VARIANTS, RANK_VARIANTS, Variants,
 from hyperdpo.extras import require
 from hyperdpo.options import (
     PATH,
+    WHOLE,
+    WholeRange,
     cpu_option,
     names_of,
     ranker_data_options,
@@ -47,14 +49,14 @@ def methods_option(default: str, variants: Variants, *, example: str, page: str)
 @click.argument("source", metavar="DATA", type=PATH)
 @methods_option("hyperdpo,dpo-ls,dpo-soup,mo-dpo", RANK_VARIANTS, example="hyperdpo:paper", page="docs/ranking.md")
 @out_option
-@click.option("--points", type=int, default=11, show_default=True, help="Weightings on each front.")
+@click.option("--points", type=WHOLE, default=11, show_default=True, help="Weightings on each front.")
 @click.option(
-    "--seeds", type=int, help="Repeats, each with a seed of its own.  [default: one per fold; 3 of one split]"
+    "--seeds", type=WHOLE, help="Repeats, each with a seed of its own.  [default: one per fold; 3 of one split]"
 )
-@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option("--folds", type=WHOLE, default=0, metavar="K", help="Cross-validation over the groups of a file.")
 @click.option(
     "--main-levels",
-    type=click.IntRange(min=0),
+    type=WholeRange(min=0),
     default=3,
     show_default=True,
     metavar="N",
@@ -67,7 +69,7 @@ def methods_option(default: str, variants: Variants, *, example: str, page: str)
     help="λ, the main label's share, of expected gains and of lightgbm-ls.  [default: chosen on validation groups]",
 )
 @click.option("--oracle", type=PATH, help="Oracle file of generated data: report the fraction attained.")
-@click.option("--seed", type=int, help="The first seed.")
+@click.option("--seed", type=WHOLE, help="The first seed.")
 @settings_option("Any setting, of all methods but those that have it of their own (a note says so).")
 @paper_option
 @ranker_data_options
@@ -92,9 +94,11 @@ def rank_compare(**options: Any) -> None:
     "hyperdpo,dpo-ls,dpo-soup,mo-dpo,logit-mixing", ALIGN_VARIANTS, example="hyperdpo:prompt", page="docs/alignment.md"
 )
 @out_option
-@click.option("--points", type=click.IntRange(min=2), default=11, show_default=True, help="Weightings on each front.")
-@click.option("--seeds", type=int, default=3, show_default=True, help="Repeats; each has a seed and split of its own.")
-@click.option("--seed", type=int, help="The first seed.  [default: 0]")
+@click.option("--points", type=WholeRange(min=2), default=11, show_default=True, help="Weightings on each front.")
+@click.option(
+    "--seeds", type=WHOLE, default=3, show_default=True, help="Repeats; each has a seed and split of its own."
+)
+@click.option("--seed", type=WHOLE, help="The first seed.  [default: 0]")
 @scorer_option("scorers of the objectives' names, where each has one")
 @setting("--prompts", int, "alignment.settings:TextsConfig.prompts", "At most so many prompts are continued.")
 @setting("--samples", int, "alignment.settings:TextsConfig.samples", "Texts of each prompt.")

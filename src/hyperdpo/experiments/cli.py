@@ -9,7 +9,7 @@ import click
 
 from hyperdpo.errors import InputError
 from hyperdpo.extras import require
-from hyperdpo.options import PATH, ranker_data_options, settings_option, take_settings
+from hyperdpo.options import PATH, WHOLE, ranker_data_options, settings_option, take_settings
 
 #: Options that are settings of a ranker's configuration, and which.
 RANKER_SETTINGS = {"sort": ("sort",), "features_from_zero": ("features_from_zero",)}
@@ -21,9 +21,9 @@ RANKER_ONLY = ("folds", "oracle", "preset", "base_scores", "sort", "features_fro
 @click.argument("name", required=False)
 @click.option("--data", type=PATH, help="File, fold directory, or directory of Fold1..5; generated if left out.")
 @click.option("--out", type=PATH, default=Path("experiments"), show_default=True, help="Reports, JSON and trainings.")
-@click.option("--seeds", type=int, help="Repeats.  [default: 3, or one for each fold]")
-@click.option("--folds", type=int, default=0, metavar="K", help="Cross-validation over the groups of a file.")
-@click.option("--queries", type=int, help="Size of the generated data; prompts, for a language model.")
+@click.option("--seeds", type=WHOLE, help="Repeats.  [default: 3, or one for each fold]")
+@click.option("--folds", type=WHOLE, default=0, metavar="K", help="Cross-validation over the groups of a file.")
+@click.option("--queries", type=WHOLE, help="Size of the generated data; prompts, for a language model.")
 @click.option("--oracle", type=PATH, help="Oracle file of generated data.")
 @click.option("--model", help="Language model: a checkpoint or a hub name; a small one is trained if left out.")
 @click.option("--small", is_flag=True, help="A tiny instance, to see that it runs.")

@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from hyperdpo.extras import require
-from hyperdpo.options import PATH, cpu_option, run_data_options
+from hyperdpo.options import PATH, WholeRange, cpu_option, run_data_options
 
 
 @click.command("explore")
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.argument("source", metavar="[DATA]", type=PATH, required=False)
 @click.option("--compare", type=PATH, metavar="RUN", help="A second run of the same objectives.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port to listen on.")
+@click.option("--port", type=WholeRange(1, 65535), default=8080, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page.")
 @run_data_options("look at")

@@ -8,6 +8,8 @@ import click
 
 from hyperdpo.options import (
     PATH,
+    WHOLE,
+    WholeRange,
     beta_option,
     numbers_of,
     ranker_data_options,
@@ -92,7 +94,7 @@ def rank_fit(**options: Any) -> None:
 @rank.command("front")
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.argument("source", metavar="DATA", type=PATH)
-@click.option("--points", type=int, default=11, show_default=True, help="Weightings on the front.")
+@click.option("--points", type=WHOLE, default=11, show_default=True, help="Weightings on the front.")
 @click.option(
     "--scales",
     callback=numbers_of,
@@ -115,7 +117,7 @@ def rank_fit(**options: Any) -> None:
     show_default=True,
     help="auto: the test groups of the training data, all groups of other data.",
 )
-@click.option("--k", type=click.IntRange(min=1), help="NDCG@k, instead of the run's.")
+@click.option("--k", type=WholeRange(min=1), help="NDCG@k, instead of the run's.")
 @click.option("--gain", type=click.Choice(["linear", "exponential"]), help="NDCG's gain, instead of the run's.")
 @click.option(
     "--empty", type=click.Choice(["skip", "one", "zero"]), help="Groups without a positive label, instead of the run's."
@@ -154,10 +156,10 @@ def rank_front(**options: Any) -> None:
     help="dask: DATA is a directory of Parquet files, and --out or --components a directory of as many or more.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Of Dask, such as tcp://host:8786.  [default: this machine]")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes of --engine dask.  [default: one per free core]")
+@click.option("--workers", type=WholeRange(min=1), help="Processes of --engine dask.  [default: one per free core]")
 @click.option(
     "--partition-rows",
-    type=click.IntRange(min=1),
+    type=WholeRange(min=1),
     metavar="N",
     help="Rows that a worker of --engine dask holds at a time, rounded up to whole groups.  [default: 1,000,000]",
 )
@@ -181,7 +183,7 @@ def rank_score(**options: Any) -> None:
 @click.option("--scale", type=float, default=1.0, show_default=True, help="c: above 1 is nearer to the base.")
 @main_share_option
 @click.option(
-    "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Documents to print; --out has them all."
+    "--top", type=WholeRange(min=1), default=10, show_default=True, help="Documents to print; --out has them all."
 )
 @click.option("--out", type=PATH, help="JSON file to write.")
 @ranker_data_options

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from hyperdpo.options import PATH, beta_option, cpu_option, scorer_option
+from hyperdpo.options import PATH, WholeRange, beta_option, cpu_option, scorer_option
 
-COUNT = click.IntRange(min=1)
+COUNT = WholeRange(min=1)
 
 
 @click.command("export")
@@ -56,7 +56,7 @@ def export(**options: Any) -> None:
 @click.command("serve")
 @click.argument("run_path", metavar="RUN", type=PATH)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address; 0.0.0.0 for all of this machine's.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
+@click.option("--port", type=WholeRange(0, 65535), default=8000, show_default=True, help="0: any free one.")
 @click.option(
     "--weights", metavar="W,W", help="Weights for requests that name none: one per objective, sum 1, or NAME=W,NAME=W."
 )
