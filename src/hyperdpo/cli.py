@@ -7,8 +7,10 @@ or requests were cut off at the end (``serve``); 2 bad input, with one line on s
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import gc
 import os
 import re
 import sys
@@ -53,6 +55,7 @@ OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errn
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    atexit.register(gc.freeze)  # at its end, Python looks at every object there is: seconds, with PyTorch in it
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
