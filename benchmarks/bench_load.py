@@ -27,6 +27,8 @@ from pathlib import Path
 import numpy as np
 from bench_serving import CLIENTS, Connection, bodies, saved_ranker, server_process
 
+from hyperdpo.serving.server.commands import MAX_BODY
+
 MEBI = 2**20
 P99_SECONDS, MEMORY_RATIO, TERM_SECONDS = 0.5, 1.3, 5.0
 
@@ -139,7 +141,7 @@ def measured(
     name: str, run: Path, path: str, requests: Sequence[bytes], options: argparse.Namespace, *more: str
 ) -> None:
     """Print a table of one server."""
-    largest = (2 if path.startswith("/v1") else 16) * MEBI
+    largest = MAX_BODY["align" if path.startswith("/v1") else "rank"]
     print(
         f"\n{name}: POST {path}, {options.clients} clients, {options.seconds:g} s each; load {os.getloadavg()[0]:.1f}\n"
     )

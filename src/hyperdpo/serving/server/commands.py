@@ -28,7 +28,7 @@ KEY_VARIABLE = "HYPERDPO_API_KEY"
 SWITCH_SECONDS = 2e-4
 
 #: Bytes of a request: a text is never so long as a list of features.
-MAX_BODY = {"rank": 16 * 2**20, "align": 2 * 2**20}
+MAX_BODY = {"rank": 8 * 2**20, "align": 2 * 2**20}
 
 #: Names by which a server on this machine alone is called.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -67,8 +67,9 @@ def serve_command(
             raise InputError(f"{name}: found {seconds}; expected a finite number of seconds")
     key = api_key(api_key_env, api_key_file, os.environ)
     from hyperdpo.serving.server.app import Server
-    from hyperdpo.serving.server.process import address_of, listen, serve_app, with_files_for
+    from hyperdpo.serving.server.process import address_of, listen, serve_app, use_one_heap, with_files_for
 
+    use_one_heap()
     # Taken before the model is read, which takes a while; nobody is answered until it has been.
     listener = listen(host, port)
     hosts = (*LOOPBACK, *allow_host) if allow_host or (host in LOOPBACK and key is None) else ()

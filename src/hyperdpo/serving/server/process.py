@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import math
 import resource
 import signal
@@ -34,6 +35,9 @@ TELLING_SECONDS, HURRY_SECONDS = 5, 0.3
 
 #: Files that a server has open beside its connections, and connections that have been accepted and not yet counted.
 OTHER_FILES = 256
+
+#: The number of glibc's setting, from malloc.h.
+M_ARENA_MAX = -8
 
 
 def serve_app(app: FastAPI, server: Server, listener: socket.socket, *, grace: float, access_log: bool = False) -> int:
@@ -178,6 +182,17 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.setblocking(False)
     return listener
+
+
+def use_one_heap() -> None:
+    """Keep the memory of all threads in one heap, where the C library is glibc.
+
+    By default each thread has a heap of its own, from which little returns to the system. Floods of large bodies then
+    raise the memory by 40% instead of 24% (``benchmarks/bench_load.py``).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
 
 
 def with_files_for(connections: int) -> int:
