@@ -86,7 +86,7 @@ def export(**options: Any) -> None:
 @click.option("--threads", type=COUNT, default=1, show_default=True, help="Threads of one pass over a batch of lists.")
 @click.option("--max-batch", type=COUNT, help="Lists or texts in one pass.  [default: 32 lists, 16 texts]")
 @click.option("--max-queue", type=COUNT, help="Queued lists or texts.  [default: 256 lists, 128 texts]")
-@click.option("--max-body", type=COUNT, help="Bytes of a request.  [default: 8 MiB of lists, 2 MiB of texts]")
+@click.option("--max-body", type=COUNT, help="Bytes of a request.  [default: 4 MiB of lists, 2 MiB of texts]")
 @click.option("--max-bodies", type=COUNT, help="Bytes of all requests in progress.  [default: twice --max-body]")
 @click.option("--max-items", type=COUNT, help="Items of a list.  [default: 1000]")
 @click.option("--max-groups", type=COUNT, help="Lists of a request.  [default: 64]")

@@ -28,7 +28,7 @@ KEY_VARIABLE = "HYPERDPO_API_KEY"
 SWITCH_SECONDS = 2e-4
 
 #: Bytes of a request: a text is never so long as a list of features.
-MAX_BODY = {"rank": 8 * 2**20, "align": 2 * 2**20}
+MAX_BODY = {"rank": 4 * 2**20, "align": 2 * 2**20}
 
 #: Names by which a server on this machine alone is called.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
