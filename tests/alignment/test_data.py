@@ -369,3 +369,12 @@ def test_real_pku_rows():
             == (expected[f"response_{expected['safer_response_id']}"])
         )
     assert [o.target for o in default_objectives(data)] == ["l1", "l1"]
+
+
+def test_text_in_a_parquet_file_that_is_no_utf8_is_refused(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    prompts = pa.array([b"\xb3x"], pa.binary()).view(pa.string())
+    table = pa.table({"prompt": prompts, "completions": [["a", "b"]], "labels": [{"low": [0.0, 1.0]}]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"rows\.parquet: .*utf-8.*; expected a whole Parquet file"):
+        read_preferences(tmp_path / "rows.parquet")

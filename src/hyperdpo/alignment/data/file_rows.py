@@ -156,5 +156,5 @@ def _parquet_rows(path: Path, invalid: Invalid) -> Iterator[tuple[str, Row]]:
             batches = file.iter_batches(batch_size=_PARQUET_ROWS)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
             yield from _numbered(f"{path}:", rows, invalid)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {one_line(error)}; expected a whole Parquet file") from None
