@@ -12,7 +12,7 @@ import pytest
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.checksums import named_inside
 from hyperdpo.errors import InputError
-from hyperdpo.files import write_atomically, written
+from hyperdpo.files import read_json, write_atomically, written
 from hyperdpo.ranking.run_files import kept_scores
 
 
@@ -88,3 +88,9 @@ def test_a_name_in_a_file_leads_nowhere_else(name, tmp_path):
     with pytest.raises(InputError, match="fingerprint of a table: names a file"):
         kept_scores(tmp_path, name)
     assert named_inside(tmp_path, "trees/0-a_b.txt", "run.json") == tmp_path / "trees" / "0-a_b.txt"
+
+
+def test_an_integer_of_more_than_64_bits_in_json_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"parameters": 1' + "0" * 400 + "}")
+    with pytest.raises(InputError, match=r"a\.json: not valid JSON \('1000.* is no integer of 64 bits\)"):
+        read_json(tmp_path / "a.json")

@@ -54,6 +54,17 @@ def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
     write_atomically(path, checksums.sealed(content, checksums.JSON_SEAL) if sealed else content)
 
 
+def _integer(digits: str) -> int:
+    """An integer of at most 64 bits.
+
+    Raises:
+        ValueError: it has more.
+    """
+    if abs(value := int(digits)) > LARGEST:
+        raise ValueError(f"{brief(digits, 30)} is no integer of 64 bits")
+    return value
+
+
 def read_json(path: Path, *, sealed: bool = False, remedy: str = "") -> Any:
     """Read a JSON file. Of a sealed one the checksum is compared, and left out of what is returned.
 
@@ -71,7 +82,7 @@ def read_json(path: Path, *, sealed: bool = False, remedy: str = "") -> Any:
 
 
 def read_sealed(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[Any, bool]:
-    """As :func:`read_json`, and whether the file has a checksum.
+    """As :func:`read_json`, and whether the file has a checksum. Integers of more than 64 bits are no valid JSON here.
 
     Args:
         compare: False: take the file as it is, whatever its checksum says.
@@ -84,7 +95,7 @@ def read_sealed(path: Path, *, remedy: str = "", compare: bool = True) -> tuple[
     if compare and intact is False:
         raise checksums.damaged(path, remedy)
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_int=_integer)
     except RecursionError:
         raise InputError(f"{path}: not valid JSON (brackets within brackets, too deep to read)") from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such; so is a number of 5,000 digits
