@@ -44,7 +44,7 @@ from hyperdpo.validation import merged
 def main(
     data: Path, model: str, objectives: str, weights: str | None, held_out: float, asked: Mapping[str, Any]
 ) -> None:
-    chosen = {name: SETTINGS[name] for name in ("objectives", "training") if name in SETTINGS}
+    chosen = {name: SETTINGS[name] for name in ("objectives", "training")}
     eager = {"model_settings": {"attn_implementation": "eager"}}
     settings, names = settings_of(None, merged(merged(chosen, eager), asked)), objectives.split(",")
     parts = read_preferences(data).split((1 - held_out, 0.0, held_out), 0)

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import transformers
-from tiny_models import VOCABULARY, tiny_base
+from tiny_models import VOCABULARY, randomise, tiny_base
 
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
+from hyperdpo.alignment.run import AlignRun
+from hyperdpo.cli import main
 
 
 def words_tokenizer() -> Any:
@@ -43,6 +45,18 @@ def rows(groups: int = 12, responses: int = 3, seed: int = 0) -> list[dict[str, 
             }
         )
     return found
+
+
+def portable_place(out: Path) -> Path:
+    """:func:`toy_place`, with a run of ``align fit --portable`` in ``run``, whose adapter has large values."""
+    place = toy_place(out)
+    fit = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", place / "run", "--portable"]
+    options = ["--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=16"]
+    assert main([str(one) for one in (*fit, *options)]) == 0
+    run = AlignRun.load(place / "run")
+    randomise(run.model)
+    run.save(place / "run")
+    return place
 
 
 def toy_place(out: Path) -> Path:

@@ -7,24 +7,17 @@ from pathlib import Path
 
 import pytest
 from helpers import free_port
-from tiny_models import randomise, tiny_base
-from toy_preferences import toy_place, words_tokenizer
+from tiny_models import tiny_base
+from toy_preferences import portable_place, words_tokenizer
 
 from hyperdpo.alignment.run import AlignRun
-from hyperdpo.cli import main
 
 
 @pytest.fixture(scope="module")
 def replaced(tmp_path_factory) -> Path:
-    """``run`` of a base that is now another one, at the same path; ``dial`` was exported before."""
-    place = toy_place(tmp_path_factory.mktemp("replaced"))
-    fit = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", place / "run", "--portable"]
-    options = ["--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=16"]
-    assert main([str(one) for one in (*fit, *options)]) == 0
-    run = AlignRun.load(place / "run")
-    randomise(run.model)
-    run.save(place / "run")
-    size = run.model.base.config.vocab_size
+    """``run`` of a base in ``model``, which is now another one."""
+    place = portable_place(tmp_path_factory.mktemp("replaced"))
+    size = AlignRun.load(place / "run").model.base.config.vocab_size
     shutil.rmtree(place / "model")
     tiny_base(seed=1, vocab_size=size).save_pretrained(place / "model")
     words_tokenizer().save_pretrained(place / "model")

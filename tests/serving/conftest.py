@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from helpers import fit_generated, fit_toy
-from tiny_models import randomise, tiny_base, tiny_model
-from toy_preferences import toy_place, words_tokenizer
+from tiny_models import tiny_base, tiny_model
+from toy_preferences import portable_place, words_tokenizer
 
-from hyperdpo.alignment.run import AlignRun
-from hyperdpo.cli import main
 from hyperdpo.data.synthetic import generate
 
 
@@ -59,14 +57,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def portable_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ``align fit --portable``, objectives low and high, whose adapter has large values. Not to be changed."""
-    place = toy_place(tmp_path_factory.mktemp("portable"))
-    fit = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", place / "run", "--portable"]
-    options = ["--cpu", "--epochs", "1", "--set", "training.per_device_train_batch_size=16"]
-    assert main([str(one) for one in (*fit, *options)]) == 0
-    run = AlignRun.load(place / "run")
-    randomise(run.model)
-    run.save(place / "run")
-    return place / "run"
+    return portable_place(tmp_path_factory.mktemp("portable")) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -187,8 +187,8 @@ def listen(host: str, port: int) -> socket.socket:
 def use_one_heap() -> None:
     """Keep the memory of all threads in one heap, where the C library is glibc.
 
-    By default each thread has a heap of its own, from which little returns to the system. Floods of large bodies then
-    raise the memory by 40% instead of 24% (``benchmarks/bench_load.py``).
+    By default each thread has a heap of its own, from which little returns to the system. Floods of bodies of
+    8 MiB then raised the memory by up to 34%, and by 25% with one heap (``benchmarks/bench_load.py``).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
