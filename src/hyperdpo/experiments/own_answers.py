@@ -29,6 +29,7 @@ from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import written
 from hyperdpo.scorers.registry import scorers_named
+from hyperdpo.scorers.scorer import probed
 
 #: The variable that names the place of data which are not part of the project.
 PLACE = "HYPERDPO_DATA"
@@ -90,6 +91,7 @@ def answered(
         "model": model_print(model),
         "bf16": bf16,
         "scorers": list(scorers),
+        "scored": probed(scorer, scorer.objectives),
         "prompts": found,
         **asdict(how),
     }

@@ -13,6 +13,16 @@ from hyperdpo.errors import InputError, counted
 #: objectives that are minimised.
 Scorer = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
+#: A prompt and texts of several kinds, on which a change of a scorer shows.
+_ASKED = "Which animal sat on the mat?"
+_PROBES = (
+    "A happy cat sat on the mat.",
+    "Unfortunately, the aforementioned administrative considerations were extraordinarily disappointing.",
+    "for i in range(10):\n    print(i ** 2)",
+    "No",
+    "I hate rain! But spring is lovely, and the bees return. Is 42 the answer? Perhaps.",
+)
+
 
 @dataclass(frozen=True)
 class NamedScorer:
@@ -53,6 +63,19 @@ def scores_of(
             f"per objective ({', '.join(objectives)}), and finite numbers"
         )
     return scores
+
+
+def probed(scorer: NamedScorer, objectives: Sequence[str]) -> list[list[float]]:
+    """What a scorer makes of a few fixed texts, (5, m): what its scores are kept by, beside its name.
+
+    A scorer that computes something else than it did, of the same name, gives other numbers here. They are rounded to
+    four digits, because another machine's arithmetic may differ in the last ones.
+
+    Raises:
+        InputError: as :func:`scores_of`.
+    """
+    scores = scores_of(scorer, objectives, [_ASKED] * len(_PROBES), _PROBES)
+    return [[float(f"{score:.4g}") for score in row] for row in scores.tolist()]
 
 
 def combined(scorers: Sequence[NamedScorer]) -> NamedScorer:
