@@ -9,7 +9,7 @@ import pytest
 from test_rank_comparison import cpu, parse_entry, repeats, toy_config
 
 from hyperdpo.comparison.commands import with_main_share
-from hyperdpo.comparison.main_levels import MainLevels, common_levels
+from hyperdpo.comparison.main_levels import MainLevels, common_levels, level_differences
 from hyperdpo.comparison.methods import Conditioned, Trees
 from hyperdpo.comparison.rank import RankTrainings
 from hyperdpo.comparison.rank_measures import check_entry, compare
@@ -119,7 +119,8 @@ def test_levels_lie_strictly_inside_what_all_methods_reach():
 def test_the_table_of_levels_has_the_test_main_and_the_dial_beside_the_target(result, capsys):
     print_rankers(result)
     printed = capsys.readouterr().out
-    table = printed[printed.index("hypervolume with main at equal mean main scores") :].splitlines()
+    first, second = (printed.index(f"hypervolume with main {title}") for title in ("at equal mean", "over the best"))
+    table = printed[first:second].splitlines()
     (heads,) = (line for line in table if "target main" in line)
     targets = [level["target_main"] for level in next(iter(result["methods"].values()))["main_levels"]]
     assert [cell.strip() for cell in heads.split("┃")[2:-1]] == [f"target main {target:.3f}" for target in targets]
@@ -129,6 +130,39 @@ def test_the_table_of_levels_has_the_test_main_and_the_dial_beside_the_target(re
         for cell, level in zip(cells, result["methods"][name]["main_levels"], strict=True):
             dial = f"c {level['scale']:.3g}" if level["main_share"] is None else f"λ {level['main_share']:.3g}"
             assert cell == f"{four_digits(level['hypervolume_with_main'])}, main {level['main']:.3f}, {dial}"
+
+
+def test_each_level_is_compared_with_the_best_of_the_others_repeat_by_repeat(result, capsys):
+    def method(one_shot, repeats, dense=None):
+        seeds = [
+            {"main_levels": [{"hypervolume_with_main": volume, "dense": dense and {"hypervolume_with_main": more}}]}
+            for volume, more in zip(repeats, dense or repeats, strict=True)
+        ]
+        return {"one_shot": one_shot, "seeds": seeds, "main_levels": [{"target_main": 0.7}]}
+
+    methods = {
+        "own": method(True, [0.5, 0.6, 0.7], [0.6, 0.6, 0.9]),
+        "two": method(False, [0.1, 0.9, 0.2]),
+        "best": method(False, [0.4, 0.6, 0.5]),
+        "soup": method(False, [0.2, 0.2, 0.2], [0.6, 0.6, 0.6]),
+    }
+    (found,) = level_differences(methods)
+    assert (found["of"], found["to"], found["target_main"]) == ("own", "best", 0.7)
+    assert found["ratio"] == pytest.approx(1.8 / 1.5)
+    assert found["difference"] == pytest.approx((0.1 + 0.0 + 0.2) / 3)
+    assert found["error"] == pytest.approx(0.1 / np.sqrt(3))  # the standard deviation of 0.1, 0 and 0.2 is 0.1
+    assert found["dense"]["to"] == "soup"  # the others have no more points than before
+    assert found["dense"]["ratio"] == pytest.approx(2.1 / 1.8)
+    assert found["dense"]["error"] == pytest.approx(0.1 * np.sqrt(3) / np.sqrt(3))
+    assert level_differences({"own": methods["own"]}) == []
+
+    measured = result["level_differences"]
+    assert [one["of"] for one in measured] == ["hyperdpo:gain"] * 2 + ["hyperdpo:mixture"] * 2
+    assert {one["error"] for one in measured} == {None}  # of one repeat
+    print_rankers(result)
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed[printed.index("over the best") :].splitlines() if "hyperdpo:gain" in line)
+    assert f"{measured[0]['ratio']:.3f} × dpo-soup, {measured[0]['difference']:+.4f}" in row
 
 
 def test_a_beta_that_expected_gains_do_not_use_is_told():

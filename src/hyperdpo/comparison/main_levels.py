@@ -7,7 +7,7 @@ test groups. The levels lie inside the interval that every method reaches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -173,3 +173,51 @@ def common_levels(reached: Sequence[Sequence[float]], count: int) -> list[float]
     """
     low, high = max(ends[0] for ends in reached), min(ends[-1] for ends in reached)
     return np.linspace(low, high, count + 2)[1:-1].tolist() if low < high else []
+
+
+def level_differences(methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each one-shot method against the best of the others, level by level: hypervolumes with main, paired by repeat.
+
+    The best of the others is the one with the largest mean over the R repeats. The difference is the mean of R
+    differences d_r, and its standard error sd(d) / sqrt(R).
+
+    Args:
+        methods: of ``compare.json``.
+
+    Returns:
+        For each one-shot method and level: ``of``, ``target_main`` and, twice, ``to`` (the best of the others),
+        ``ratio`` of the means, ``difference`` and ``error`` (None for one repeat): at the points of every front, and
+        below ``dense`` at 101 weightings of all methods that have as many without another training. Empty where there
+        are no levels, or no other methods.
+    """
+    ours = [name for name, one in methods.items() if one["one_shot"]]
+    others = [name for name in methods if name not in ours]
+    if not others:
+        return []
+    return [
+        {"of": name, "target_main": level["target_main"]}
+        | _over_best(methods, name, others, k, dense=False)
+        | {"dense": _over_best(methods, name, others, k, dense=True)}
+        for name in ours
+        for k, level in enumerate(methods[name]["main_levels"])
+    ]
+
+
+def _over_best(
+    methods: Mapping[str, Mapping[str, Any]], name: str, others: Sequence[str], level: int, *, dense: bool
+) -> dict[str, Any]:
+    def volumes(of: str) -> np.ndarray:
+        """(R,) of a method."""
+        levels = [seed["main_levels"][level] for seed in methods[of]["seeds"]]
+        return np.array([((dense and one["dense"]) or one)["hypervolume_with_main"] for one in levels])
+
+    found = {other: volumes(other) for other in others}
+    best = max(others, key=lambda other: found[other].mean())
+    differences = volumes(name) - found[best]
+    mean = found[best].mean()
+    return {
+        "to": best,
+        "ratio": float(volumes(name).mean() / mean) if mean > 0 else None,
+        "difference": float(differences.mean()),
+        "error": float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else None,
+    }

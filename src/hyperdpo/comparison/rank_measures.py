@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hyperdpo.comparison.entries import Entry, check_labels
-from hyperdpo.comparison.main_levels import MainLevels
+from hyperdpo.comparison.main_levels import MainLevels, level_differences
 from hyperdpo.comparison.methods import needs_lightgbm
 from hyperdpo.comparison.rank import DENSE_POINTS, VOLUMES, RankTrainings, spread_of_main
 from hyperdpo.comparison.repeats import RankRepeat
@@ -104,6 +104,7 @@ def compare(
     result = measure_all(repeats, entries, measurements, summary, say)
     return result | {
         "chosen": _chosen(entries, result["methods"]),
+        "level_differences": level_differences(result["methods"]),
         "weights": grid.tolist(),
         "temperatures": config.beta or [o.beta for o in config.objectives],
         "settings": config.to_dict(),

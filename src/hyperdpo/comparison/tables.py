@@ -50,6 +50,7 @@ def print_rankers(result: Mapping[str, Any]) -> None:
     _print(result, ("train", "validation", "test"), columns, lines, width=140)
     _print_attained(methods)
     _print_levels(methods)
+    _print_differences(result["level_differences"])
 
 
 def _print_attained(methods: Mapping[str, Any]) -> None:
@@ -79,6 +80,22 @@ def _print_levels(methods: Mapping[str, Any]) -> None:
         table.add_column(f"target main {target:.3f}", justify="right")
     for name, one in methods.items():
         table.add_row(name, *map(_level, one["main_levels"]))
+    _print_titled(title, table)
+
+
+def _print_differences(found: Sequence[Mapping[str, Any]]) -> None:
+    """Each one-shot method over the best of the others: the ratio, and the mean difference with its standard error."""
+    if not found:
+        return
+    title = (
+        "hypervolume with main over the best of the other methods at each level; paired differences ± standard error"
+    )
+    targets = dict.fromkeys(one["target_main"] for one in found)
+    table = Table("")
+    for target in targets:
+        table.add_column(f"target main {target:.3f}", justify="right")
+    for name in dict.fromkeys(one["of"] for one in found):
+        table.add_row(name, *(_difference(one) for one in found if one["of"] == name))
     _print_titled(title, table)
 
 
@@ -192,6 +209,12 @@ def _level(level: Mapping[str, float | None]) -> str:
     dial = f"c {scale:.3g}" if share is None else f"λ {share:.3g}"
     main = "-" if level["main"] is None else f"{level['main']:.3f}"
     return f"{four_digits(level['hypervolume_with_main'])}, main {main}, {dial}"
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    ratio = "-" if one["ratio"] is None else f"{one['ratio']:.3f}"
+    error = "" if one["error"] is None else f" ± {one['error']:.4f}"
+    return f"{ratio} × {one['to']}, {one['difference']:+.4f}{error}"
 
 
 def _percent(value: float | None) -> str:
