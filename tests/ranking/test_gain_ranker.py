@@ -134,13 +134,16 @@ def test_without_a_main_label_the_last_column_is_the_base(data: Path) -> None:
     table = read_table(data)
     base = np.random.default_rng(0).normal(size=table.num_rows).astype(np.float32)
     parts = split_table(table, settings)
+    said: list[str] = []
     run = fit_run(
         settings,
         parts,
         make_accelerator("no", cpu=True),
         base_source=BaseSource("given"),
         given_base={name: base for name in parts},
+        say=said.append,
     )
+    assert sum(line.startswith("main: there is no main label, so the main column is softmax") for line in said) == 1
     part = Part(table, np.array([0]))
     scores = run.score(part, [0.5, 0.5], main_share=1 - 1e-7, base_scores=base)
     assert (np.argsort(scores) == np.argsort(base[part.rows()])).all()
