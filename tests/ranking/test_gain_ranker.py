@@ -151,7 +151,7 @@ def test_without_a_main_label_the_last_column_is_the_base(data: Path) -> None:
 
 def test_a_share_is_refused_where_it_has_no_effect_and_beta_where_there_is_none(run: RankRun, data: Path) -> None:
     part = Part.whole(read_table(data))
-    with pytest.raises(InputError, match="temperatures: expected gains"):
+    with pytest.raises(InputError, match=r"temperatures \(--beta\): found \[1, 1\], but expected gains have none"):
         run.score(part, [0.5, 0.5], temperatures=[1, 1])
     for bad in (-0.1, 1.0, np.nan):
         with pytest.raises(InputError, match="expected numbers from 0 to below 1"):
