@@ -76,6 +76,24 @@ def test_a_list_without_any_expected_gain_is_ranked_as_the_run_ranks_it(runs, da
     np.testing.assert_allclose(np.log(total / total.max()), slope * (scores - scores.max()), atol=1e-4)
 
 
+def test_the_weighted_sum_ranks_as_the_run_does_at_other_equal_temperatures(runs, data, tmp_path, command) -> None:
+    run, part, out = runs["product"], Part.whole(read_table(data)), tmp_path / "columns.npy"
+    run.save(tmp_path / "run")
+    score = ("rank", "score", tmp_path / "run", data, "--cpu", "--scale", 0.5)
+    assert command(*score, "--components", out, "--beta", "3,3").code == 0
+    columns = np.load(out)
+    assert not np.allclose(columns, components(run, part, 0.5), atol=0.01)
+    scores = run.score(part, [0.3, 0.7], 0.5, temperatures=[3, 3])
+    summed = columns.astype(np.float64) @ [0.3, 0.7]
+    ends = np.cumsum(part.sizes)
+    for a, b in zip(ends - part.sizes, ends, strict=True):
+        kept = summed[a:b] > 1e-6
+        ratio = np.log(summed[a:b][kept]) - 0.5 * 3 * scores[a:b][kept]  # s_c β c is the logarithm, up to a constant
+        np.testing.assert_allclose(ratio, ratio[0], atol=1e-3)
+    done = command(*score, "--components", out, "--beta", "1,0.5")
+    assert done.refused("components: this mixture answers at β 1, 0.5; only equal β give a weighted sum")
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "npy"])
 def test_the_command_writes_columns_beside_query_and_row(runs, data, tmp_path, command, suffix) -> None:
     runs["gain"].save(tmp_path / "run")
@@ -116,6 +134,11 @@ def test_a_ranking_that_is_no_weighted_sum_is_refused_by_name(runs, data) -> Non
         (["--components", "x.parquet", "--weights", "1,0"], "--weights: --components writes columns for all weights"),
         (["--components", "x.txt"], "--components: found 'x.txt'; expected a name ending in .parquet, .csv, .npy"),
         ([], "--weights: missing; expected one per objective"),
+        (
+            ["--weights", "1,0", "--beta", "1,1"],
+            "temperatures (--beta): found (1.0, 1.0), but expected gains have none",
+        ),
+        (["--components", "x.csv", "--beta", "2,2"], "temperatures (--beta): found (2.0, 2.0), but expected"),
     ],
 )
 def test_mistakes_get_one_line(runs, data, tmp_path, command, arguments, message) -> None:

@@ -8,7 +8,7 @@ from helpers import toy_config
 from hyperdpo.errors import InputError
 from hyperdpo.ranking.base_scores import BaseSource
 from hyperdpo.ranking.config import RankConfig, with_overrides
-from hyperdpo.ranking.forms import with_form
+from hyperdpo.ranking.forms import main_column_line, with_form
 
 
 def form(base: str = "trained", **overrides: object) -> tuple[str | None, str]:
@@ -49,3 +49,12 @@ def test_trees_and_settings_of_gains_decide_for_gains() -> None:
 def test_a_form_that_is_asked_for_stays() -> None:
     assert form(mixture={"form": "product"}) == ("product", "")
     assert form(parametrization="scratch") == (None, "")
+
+
+def test_only_gains_without_a_main_label_have_a_main_column_of_the_base() -> None:
+    gain = {"mixture": {"form": "gain"}}
+    line = main_column_line(toy_config(main=None, **gain))
+    assert line is not None
+    assert line.startswith("main: there is no main label, so the main column is softmax(base score / spread)")
+    for others in (gain, {"main": None}, {"main": None, **gain, "parametrization": "scratch"}):
+        assert main_column_line(toy_config(**others)) is None

@@ -134,13 +134,16 @@ def test_without_a_main_label_the_last_column_is_the_base(data: Path) -> None:
     table = read_table(data)
     base = np.random.default_rng(0).normal(size=table.num_rows).astype(np.float32)
     parts = split_table(table, settings)
+    said: list[str] = []
     run = fit_run(
         settings,
         parts,
         make_accelerator("no", cpu=True),
         base_source=BaseSource("given"),
         given_base={name: base for name in parts},
+        say=said.append,
     )
+    assert sum(line.startswith("main: there is no main label, so the main column is softmax") for line in said) == 1
     part = Part(table, np.array([0]))
     scores = run.score(part, [0.5, 0.5], main_share=1 - 1e-7, base_scores=base)
     assert (np.argsort(scores) == np.argsort(base[part.rows()])).all()
@@ -148,7 +151,7 @@ def test_without_a_main_label_the_last_column_is_the_base(data: Path) -> None:
 
 def test_a_share_is_refused_where_it_has_no_effect_and_beta_where_there_is_none(run: RankRun, data: Path) -> None:
     part = Part.whole(read_table(data))
-    with pytest.raises(InputError, match="temperatures: expected gains"):
+    with pytest.raises(InputError, match=r"temperatures \(--beta\): found \[1, 1\], but expected gains have none"):
         run.score(part, [0.5, 0.5], temperatures=[1, 1])
     for bad in (-0.1, 1.0, np.nan):
         with pytest.raises(InputError, match="expected numbers from 0 to below 1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -144,8 +145,14 @@ def test_what_a_graph_cannot_hold_is_refused_in_one_line() -> None:
 
 # --- Runs
 
-KINDS = {"gbdt": {}, "blend": {"width": 8}}
-LOSSES = {"gbdt": "cross_entropy", "blend": "l2"}
+#: Settings of the scorer and of its trees by the name of the run. Those of gbdt-l2 predict gains below 0 and above 1.
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "gbdt": ({"kind": "gbdt"}, {"loss": "cross_entropy"}),
+    "gbdt-l2": ({"kind": "gbdt"}, {"loss": "l2", "trees": 60, "learning_rate": 0.3, "patience": 0}),
+    "blend": ({"kind": "blend", "width": 8}, {"loss": "l2"}),
+}
+#: Those with a graph.
+GRAPHS = ("gbdt", "blend")
 
 
 @pytest.fixture(scope="module")
@@ -156,16 +163,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RankRun]:
     values[::5, 1] = np.nan
     table = dataclasses.replace(table, values=values)
     found = {}
-    for kind, own in KINDS.items():
+    for kind, (scorer, trees) in KINDS.items():
         out = tmp_path_factory.mktemp(kind) / "run"
         settings: dict[str, Any] = {"objectives": [{"name": "a"}, {"name": "b"}], "mixture": {"form": "gain"}}
-        settings |= {"scorer": {"kind": kind, **own}, "gbdt": {"trees": 20, "min_items_in_leaf": 3, "threads": 1}}
-        settings["gbdt"]["loss"] = LOSSES[kind]
+        settings |= {"scorer": scorer, "gbdt": {"trees": 20, "min_items_in_leaf": 3, "threads": 1, **trees}}
         run = fit_toy(table, out=out, **settings)
         if kind == "blend":
             run.ranker.use(tree_weight=0.5)
             run.save(out)
-        export_ranker(run, out.parent / "ranker.onnx")
+        if kind in GRAPHS:
+            export_ranker(run, out.parent / "ranker.onnx")
         found[kind] = RankRun.load(out)
     return found
 
@@ -185,7 +192,7 @@ def raw(run: RankRun, part: Part) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize("scale", [0.7, 1.0, 4.0])
 def test_the_graph_of_a_run_with_trees_has_its_scores_and_components(runs, kind, scale) -> None:
     run, part = runs[kind], part_of([3])
@@ -220,9 +227,11 @@ def test_runs_with_trees_are_served_as_their_graph(runs) -> None:
     np.testing.assert_allclose(np.stack(list(columns.values()), 1), components(run, part), rtol=1e-4, atol=1e-6)
 
 
-def test_lightgbms_own_files_and_their_description_make_the_ranking(runs, command, tmp_path) -> None:
+@pytest.mark.parametrize("kind", ["gbdt", "gbdt-l2"])
+def test_lightgbms_own_files_and_their_description_make_the_ranking(runs, kind, command, tmp_path) -> None:
     """By what the JSON says, with LightGBM and numpy alone."""
-    run, part = RankRun.load(runs["gbdt"].path), part_of([5])
+    run, lists = RankRun.load(runs[kind].path), range(20)
+    lowest = np.inf
     for learned in (0.5, 1.0):
         run.ranker.use(learned_main=learned)
         run.save(tmp_path / "run")
@@ -232,30 +241,38 @@ def test_lightgbms_own_files_and_their_description_make_the_ranking(runs, comman
         told = json.loads((out / "ranker.json").read_text())
         assert told["main_share"] == 0.15
         assert [column["name"] for column in told["columns"]] == ["a", "b", "main"]
-        x = raw(run, part)
-        origins = np.array([told["origins"].get(name, 0.0) for name in told["features"]])
-        rows = (x - origins).astype(np.float32)
-        slope = told["base"]["slope"]
-        base = run.base_scores(part.table)[part.rows()].astype(float)
-        columns = []
-        for column in told["columns"]:
-            own, total = np.zeros(len(rows)), 1.0
-            if column["file"]:
-                booster = lightgbm.Booster(model_file=str(out / column["file"]))
-                own = booster.predict(rows) / column["divide_by"]
-                total = own.sum()
-            softmax = np.exp(slope * (base - base.max()))
-            share = softmax / softmax.sum()
-            assert column["per_document"] == (column["learned"] == 1)
-            columns.append(column["learned"] * own + (1 - column["learned"]) * total * share)
-        v = np.array([0.85 * 0.4, 0.85 * 0.6, 0.15])
-        for scale in (1.0, 3.0):
-            summed = (np.stack(columns, 1) @ v) * np.exp((scale - 1) * slope * base)
-            scores = run.score(part, [0.4, 0.6], scale, main_share=0.15)
-            np.testing.assert_allclose(np.log(summed) / (slope * scale), scores, rtol=1e-4, atol=1e-4)
+        assert all(column["per_document"] == (column["learned"] == 1) for column in told["columns"])
+        for part in (part_of([number]) for number in lists):
+            columns, least = described_columns(told, out, run, part)
+            lowest = min(lowest, least)
+            base = told["base"]["slope"] * run.base_scores(part.table)[part.rows()].astype(float)
+            summed = np.maximum(columns @ [0.85 * 0.4, 0.85 * 0.6, 0.15], told["least_sum"])
+            for scale in (1.0, 3.0):
+                scores = run.score(part, [0.4, 0.6], scale, main_share=0.15)
+                made = (np.log(summed) + (scale - 1) * base) / (told["base"]["slope"] * scale)
+                np.testing.assert_allclose(made, scores, rtol=1e-4, atol=1e-4)
+    assert (lowest < 0) is (kind == "gbdt-l2")
     assert command("export", run.path, "--out", out, "--format", "lightgbm").refused("holds an export", "--overwrite")
     done = command("export", run.path, "--out", out, "--format", "lightgbm", "--overwrite")
     assert done.code == 0, done.err
+
+
+def described_columns(told: dict[str, Any], out: Path, run: RankRun, part: Part) -> tuple[np.ndarray, float]:
+    """(n, m + 1) columns of one list, as the JSON says, and the trees' lowest prediction."""
+    origins = np.array([told["origins"].get(name, 0.0) for name in told["features"]])
+    rows = (raw(run, part) - origins).astype(np.float32)
+    base = told["base"]["slope"] * run.base_scores(part.table)[part.rows()].astype(float)
+    softmax = np.exp(base - base.max())
+    columns, lowest = [], np.inf
+    for column in told["columns"]:
+        own, total = np.zeros(len(rows)), 1.0
+        if column["file"]:
+            predicted = lightgbm.Booster(model_file=str(out / column["file"])).predict(rows)
+            lowest = min(lowest, float(predicted.min()))
+            own = np.clip(predicted, *column["clip"]) / column["divide_by"]
+            total = own.sum()
+        columns.append(column["learned"] * own + (1 - column["learned"]) * total * softmax / softmax.sum())
+    return np.stack(columns, 1), lowest
 
 
 def test_a_blend_is_no_lightgbm_model(runs, command, tmp_path) -> None:

@@ -224,7 +224,7 @@ def score_command(
     base_scores, cpu = how.get("base_scores"), how.get("cpu", False)
     w: tuple[float, ...] | None = None
     if components is not None:
-        foreign = {"--weights": weights, "--main-share": main_share, "--beta": temperatures, "--out": out}
+        foreign = {"--weights": weights, "--main-share": main_share, "--out": out}
         for name in (name for name, value in foreign.items() if value is not None):
             raise InputError(f"{name}: --components writes columns for all weights, to their own file; leave it out")
         if engine == "local" and components.suffix not in SUFFIXES:  # now, not after the scoring

@@ -61,7 +61,7 @@ def why_none(run: RankRun, betas: Sequence[float] | None) -> str | None:
     if ranker.power != 1:
         return f"this mixture has power {ranker.power:g}; only power 1 is a weighted sum"
     if len(set(betas)) > 1:
-        return f"this mixture has β {', '.join(f'{beta:g}' for beta in betas)}; only equal β give a weighted sum"
+        return f"this mixture answers at β {', '.join(f'{beta:g}' for beta in betas)}; only equal β give a weighted sum"
     return None
 
 
@@ -71,6 +71,7 @@ def components(
     part: Part,
     scale: float = 1.0,
     *,
+    temperatures: ArrayLike | None = None,
     base_scores: np.ndarray | None = None,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
@@ -83,16 +84,18 @@ def components(
     Args:
         part: groups to score. The columns hold for these candidate lists.
         scale: c.
+        temperatures: β, m equal numbers, for the form ``product``; None: the run's.
         base_scores: (N of the table,), where the run cannot compute them itself.
 
     Returns:
         (N, k) float32 >= 0, in the order of :func:`component_names`.
 
     Raises:
-        InputError: a run whose ranking is not that of a weighted sum, a scale that is not above 0, or base scores are
-            missing.
+        InputError: a run whose ranking is not that of a weighted sum, or not at these temperatures, a scale that is not
+            above 0, or base scores are missing.
     """
-    names = component_names(run)
+    betas, _ = run.answering(temperatures)  # a mixture answers at any, without a factor
+    names = component_names(run, betas)
     c = float(check_scales(scale, 1))
     base = run.base_scores(part.table, base_scores, device)[part.rows()]
     items = Items(part=part, features=run.features(part), base_scores=base, trees=run.ranker.trees)
@@ -101,7 +104,7 @@ def components(
     for group_batch in items.batches():
         batch = items.batch(group_batch, device)
         rows, mask = items.index(group_batch)
-        found[rows[mask]] = list_components(run.ranker, batch, c, run.betas[0]).cpu().numpy()[mask]
+        found[rows[mask]] = list_components(run.ranker, batch, c, betas[0]).cpu().numpy()[mask]
     return found
 
 

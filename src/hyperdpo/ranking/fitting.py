@@ -25,7 +25,7 @@ from hyperdpo.ranking.config import WITH_TREES, RankConfig
 from hyperdpo.ranking.draws import dirichlet_weights, fixed_weights, with_temperatures
 from hyperdpo.ranking.examples import Examples, Features, build_examples
 from hyperdpo.ranking.features import FeatureChoice, choose_features, feature_lines, fit_transform
-from hyperdpo.ranking.forms import GAIN_ONLY, PRODUCT_ONLY, with_form
+from hyperdpo.ranking.forms import GAIN_ONLY, PRODUCT_ONLY, main_column_line, with_form
 from hyperdpo.ranking.gain_ranker import MEMBERS, MEMBERS_OF_SMALL, SMALL_ITEMS, GainRanker
 from hyperdpo.ranking.gains import gain_examples, prepare_ranker, settle_columns, train_trees
 from hyperdpo.ranking.labels import LabelReport, fit_labels, refuse_labels_among
@@ -105,8 +105,8 @@ def prepare(
         checkpoint: of the base's training.
         base_source: where base scores come from; None: a base is trained on the main label.
         given_base: for ``given`` base scores, (N,) per split name, for all rows of that split's table.
-        say: called with a line at a time about features and labels, before anything is trained, and about β that the
-            base's scores decide.
+        say: called with a line at a time about features and labels, before anything is trained, and about β, the form
+            and the main column.
 
     Raises:
         InputError: a column is missing, a label does not suit its target, a checkpoint of another run.
@@ -204,6 +204,8 @@ def prepare(
     }
     _check_signal(examples["train"])
     config = with_form(config, base_source, say)
+    if say is not None and (told := main_column_line(config)) is not None:
+        say(told)
     if config.mixture.members is None:
         members = MEMBERS_OF_SMALL if examples["train"].num_items <= SMALL_ITEMS else MEMBERS
         config = replace(config, mixture=replace(config.mixture, members=members))

@@ -36,6 +36,16 @@ def with_form(config: RankConfig, base_source: BaseSource, say: Callable[[str], 
     return config
 
 
+def main_column_line(config: RankConfig) -> str | None:
+    """What the main column is, for a run of expected gains that has no main label to learn it from; else None."""
+    if config.parametrization != "mixture" or config.mixture.form != "gain" or config.main is not None:
+        return None
+    return (
+        "main: there is no main label, so the main column is softmax(base score / spread) in each list, not learned "
+        "expected gains"
+    )
+
+
 def _form(config: RankConfig, base_source: BaseSource) -> tuple[Form, str]:
     """The form, and the reason."""
     usual = MixtureConfig()

@@ -220,7 +220,8 @@ class RankRun:
             return self.betas, 1.0
         if self.ranker.takes_main_share:
             raise InputError(
-                "temperatures: expected gains have none; use a main share, or a fit with mixture.form product"
+                f"temperatures (--beta): found {shown(temperatures)}, but expected gains have none; use --main-share, "
+                "or fit with --set mixture.form=product"
             )
         wanted = check_temperatures(temperatures, len(self.objectives))
         if self.ranker.takes_temperatures:

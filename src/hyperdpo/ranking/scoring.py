@@ -33,9 +33,9 @@ class ScoreRequest:
             InputError: a point that the run cannot answer, or a run without components.
         """
         check_scales(self.scale, 1)
+        betas, _ = run.answering(self.temperatures)
         if self.weights is None:
-            return component_names(run)
-        run.answering(self.temperatures)
+            return component_names(run, betas)
         run.share(self.main_share, 1)
         return ("score",)
 
@@ -48,6 +48,7 @@ class ScoreRequest:
         note_other_columns(table, run, self.base_scores)
         base, part = given_base(self.base_scores, run, table), Part.whole(table)
         if self.weights is None:
-            return components(run, part, self.scale, base_scores=base, device=device)
+            at = self.temperatures
+            return components(run, part, self.scale, temperatures=at, base_scores=base, device=device)
         point = {"temperatures": self.temperatures, "main_share": self.main_share}
         return run.score(part, self.weights, self.scale, **point, base_scores=base, device=device)[:, None]

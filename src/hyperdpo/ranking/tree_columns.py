@@ -17,6 +17,9 @@ from hyperdpo.ranking.examples import Examples
 from hyperdpo.ranking.gbdt import binned, boost, constraints
 from hyperdpo.ranking.gbdt_model import GbdtModel
 
+#: Relative gains lie between these; squared errors predict below and above.
+GAIN_RANGE = (0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class TreeColumns:
@@ -26,7 +29,7 @@ class TreeColumns:
 
     def __call__(self, part: Part) -> np.ndarray:
         """(N, M) float32 expected gains of a part's rows, from 0 to 1."""
-        return np.stack([model.part_scores(part) for model in self.models], axis=1).clip(0, 1)
+        return np.stack([model.part_scores(part) for model in self.models], axis=1).clip(*GAIN_RANGE)
 
     @property
     def parameters(self) -> int:
