@@ -144,7 +144,12 @@ def export_dial(
             "kind": "dial",
             "format": format,
             "objectives": list(source.objectives),
-            "base": {"name": base, "files": _hashes(base), "fingerprint": base_print(model.base)},
+            "base": {
+                "name": base,
+                "gguf_origin": origin,
+                "files": _hashes(base),
+                "fingerprint": base_print(model.base),
+            },
             "adapters": [
                 {"objective": name, "id": j, "path": path.name, "rank": model.conditioning.rank, "files": _files(path)}
                 for j, (name, path) in enumerate(zip(names, paths, strict=True))
@@ -173,7 +178,7 @@ def export_dial(
         }
         write_json(temporary / DIAL, dial, sealed=True)
         files = [one.relative_to(temporary).as_posix() for one in temporary.rglob("*") if one.is_file()]
-        told = {"format_version": 2, "kind": "align", "format": format, "objectives": names}
+        told = {"format_version": 2, "kind": "align", "format": format, "objectives": names, "gguf_origin": origin}
         write_json(temporary / METADATA, told | {FILES: file_digests(temporary, files)}, sealed=True)
     return DialExport(out, dial, difference)
 
