@@ -27,6 +27,7 @@ from hyperdpo.errors import InputError
 from hyperdpo.serving.export import dial as module
 from hyperdpo.serving.export.dial import DialSource, export_dial, load_dial_source, read_dial
 from hyperdpo.serving.export.dial_requests import requests_of
+from hyperdpo.serving.export.language_model import Difference
 from hyperdpo.serving.export.recorded import agreement, scale_divergences
 from hyperdpo.serving.export.vertices import adapter_names, weighted_model
 
@@ -222,6 +223,10 @@ def test_the_command_records_prompts_and_scores(command, portable_run, tmp_path)
     assert done.code == 0, done.err
     assert "0-low (low), 1-high (high)" in done.out
     assert "10 answers" in done.out
+    difference = read(tmp_path / "dial" / "hyperdpo_export.json")["logit_difference"]
+    shown = f"within {difference['absolute']:.2g} of the run's on random texts ({difference['relative']:.2g} of the"
+    assert shown in done.out
+    assert 0 < difference["relative"] <= difference["absolute"] < 1e-4
     found = read_dial(tmp_path / "dial")
     assert found["recorded"]["prompts"] == [{"prompt": "w5 w6", "ids": [5, 6]}, {"prompt": "w7", "ids": [7]}]
     assert found["scores"]["scorer"] == "test_export_vertices:lengths"
@@ -274,7 +279,7 @@ def test_options_that_do_not_fit_are_refused_and_nothing_is_written(
 
 
 def test_adapters_that_are_not_the_run_are_not_written(portable_run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "compared", lambda *_: (0.5, 0.0))
+    monkeypatch.setattr(module, "compared", lambda *_: (Difference(0.5, 2.0), 0.0))
     with pytest.raises(InputError) as error:
         export_dial(load_dial_source(portable_run), tmp_path / "dial", "vertices")
     assert is_one_line(error.value, "--format vertices", "0.5", "nothing was written")

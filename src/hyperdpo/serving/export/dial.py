@@ -30,7 +30,14 @@ from hyperdpo.scorers.registry import scorer_of
 from hyperdpo.scorers.scorer import NamedScorer, scores_of
 from hyperdpo.serving.export.dial_requests import SOME_PROMPT, requests_of
 from hyperdpo.serving.export.gguf_lora import write_gguf
-from hyperdpo.serving.export.language_model import METADATA, check_difference, check_directory, compared, load_source
+from hyperdpo.serving.export.language_model import (
+    METADATA,
+    Difference,
+    check_difference,
+    check_directory,
+    compared,
+    load_source,
+)
 from hyperdpo.serving.export.recorded import record, scale_divergences
 from hyperdpo.serving.export.tokens import prompting, save_tokenizer
 from hyperdpo.serving.export.vertices import check_portable, weighted_model, write_vertices
@@ -52,8 +59,8 @@ class DialExport:
 
     path: Path
     dial: dict[str, Any]
-    difference: float | None
-    """``vertices``: the largest difference of a logit from the model's, as a part of the largest (at least 1)."""
+    difference: Difference | None
+    """The largest ones over the weightings; None for ``gguf``."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,9 @@ def export_dial(
         difference = None
         if format == "vertices":
             paths = write_vertices(model, temporary)
-            difference = max(compared(model, weighted_model(model, paths, w), w.tolist(), [])[0] for w in grid)
-            check_difference(model, difference, format, "`hyperdpo serve` needs no export")
+            found = [compared(model, weighted_model(model, paths, w), w.tolist(), [])[0] for w in grid]
+            difference = Difference(*map(max, zip(*found, strict=True)))
+            check_difference(model, difference.relative, format, "`hyperdpo serve` needs no export")
         else:
             paths = write_gguf(model, temporary)
         if source.tokenizer is not None:
@@ -178,7 +186,14 @@ def export_dial(
         }
         write_json(temporary / DIAL, dial, sealed=True)
         files = [one.relative_to(temporary).as_posix() for one in temporary.rglob("*") if one.is_file()]
-        told = {"format_version": 2, "kind": "align", "format": format, "objectives": names, "gguf_origin": origin}
+        told = {
+            "format_version": 2,
+            "kind": "align",
+            "format": format,
+            "objectives": names,
+            "gguf_origin": origin,
+            "logit_difference": None if difference is None else difference._asdict(),
+        }
         write_json(temporary / METADATA, told | {FILES: file_digests(temporary, files)}, sealed=True)
     return DialExport(out, dial, difference)
 
