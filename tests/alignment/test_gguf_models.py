@@ -119,6 +119,43 @@ def test_a_run_on_a_file_is_fitted_measured_exported_and_answers(place: Path, tm
     assert loaded(ids, weights=[0.5, 0.5]).logits.shape == (1, 10, 260)
 
 
+def test_every_table_and_export_of_a_run_on_a_file_says_so(place: Path, tmp_path: Path, capsys) -> None:
+    base, run, note = place / "tiny.Q8_0.gguf", tmp_path / "run", "; base dequantised from tiny.Q8_0.gguf (Q8_0)"
+    data, origin = str(place / "data.jsonl"), {"file": base.name, "quantisation": "Q8_0", "dequantised": True}
+
+    def said(*arguments: object) -> str:
+        assert main([str(one) for one in arguments]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    fit = ("--model", base, "--out", run, "--cpu", "--set", "training.max_steps=1")
+    assert note in said("align", "fit", data, *fit)
+    point = ("--minimize", "a", "--points", 2, "--split", "all", "--cpu", "--out", tmp_path / "point.json")
+    assert f"all prompts: 10{note}" in said("choose", run, data, *point)
+    assert read(tmp_path / "point.json")["gguf_origin"] == origin
+    (tmp_path / "prompts.txt").write_text("he\noh\nyes\n")
+    rounds = (
+        "--rounds",
+        0,
+        "--out",
+        tmp_path / "rounds",
+        "--max-new-tokens",
+        2,
+        "--points",
+        2,
+        "--samples",
+        1,
+        "--cpu",
+    )
+    scorers = ("--scorer", "a=toy_scorers:low", "--scorer", "b=toy_scorers:high")
+    table = said("align", "improve", run, "--prompts-file", tmp_path / "prompts.txt", *scorers, *rounds)
+    assert f"texts on held-out prompts{note}" in table
+    assert read(tmp_path / "rounds" / "rounds.json")["gguf_origin"] == origin
+    for format in ("vertices", "gguf"):
+        said("export", run, "--out", tmp_path / format, "--format", format, "--prompt", "he")
+        assert read(tmp_path / format / "dial.json")["base"]["gguf_origin"] == origin
+        assert read(tmp_path / format / "hyperdpo_export.json")["gguf_origin"] == origin
+
+
 def test_fit_without_a_base_says_how_to_name_one(place: Path, tmp_path: Path, capsys) -> None:
     assert main(["align", "fit", str(place / "data.jsonl"), "--out", str(tmp_path / "run")]) == 2
     assert "no base model; expected --model" in capsys.readouterr().err

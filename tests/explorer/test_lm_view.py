@@ -15,10 +15,23 @@ from hyperdpo.explorer import lm_view
 class Looked:
     """As much of an explorer as the page asks for before anything is generated."""
 
-    path, objectives, prompts = Path("run"), ("a", "b"), ("once",)
+    path, objectives, prompts, base_note = Path("run"), ("a", "b"), ("once",), "; base dequantised from t.gguf (Q8_0)"
 
     def starts(self, columns: int) -> list[Point]:
         return [Point((0.5, 0.5), 1.0, (1.0, 1.0))] * columns
+
+
+def test_the_heading_says_once_that_the_base_is_dequantised():
+    async def visit() -> list[str]:
+        core.loop = asyncio.get_running_loop()
+        client = Client(page("/"), request=None)
+        with client:
+            lm_view.LmView([Looked(), Looked()], [])  # type: ignore[list-item]
+        shown = [str(getattr(one, "text", "")) for one in client.elements.values()]
+        client.delete()
+        return shown
+
+    assert "language model, for a, b; base dequantised from t.gguf (Q8_0)" in asyncio.run(visit())
 
 
 def test_a_closed_page_leaves_nothing_to_be_told_of_a_shutdown():

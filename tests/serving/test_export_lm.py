@@ -15,7 +15,7 @@ from tiny_models import tiny_base, tiny_model
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.errors import InputError
 from hyperdpo.serving.export import language_model as module
-from hyperdpo.serving.export.language_model import METADATA, export_lm
+from hyperdpo.serving.export.language_model import METADATA, TRIAL, Difference, export_lm
 from hyperdpo.serving.export.rows import add_rows
 from hyperdpo.serving.export.tokens import virtual_tokens
 
@@ -110,10 +110,31 @@ def test_only_an_earlier_export_is_replaced(tmp_path):
 
 
 def test_a_model_that_differs_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "compared", lambda *_: (0.5, 20.0))
+    monkeypatch.setattr(module, "compared", lambda *_: (Difference(0.5, 2.0), 20.0))
     message = refusal(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")
     assert is_one_line(message, "logits differ", "0.5", "nothing was written", "--format peft")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_the_difference_is_recorded_as_it_is_and_as_a_part_of_the_largest_logit(tmp_path, factor):
+    """Logits of a head that is scaled: small ones are compared with 1."""
+    base = tiny_base(tie_word_embeddings=False)
+    with torch.no_grad():
+        base.lm_head.weight.mul_(factor)
+    model = tiny_model(base=base, prompt_tokens=0)
+    export_lm(model, None, WEIGHTS, tmp_path / "out")
+    recorded = read(tmp_path / "out" / METADATA)["logit_difference"]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.randint(len(base.get_input_embeddings().weight), TRIAL, generator=generator)
+    with torch.no_grad():
+        wanted, found = model(texts, weights=WEIGHTS).logits, loaded(texts).logits
+    largest = float(wanted.abs().max())
+    assert (largest > 1) == (factor > 1)
+    assert recorded["absolute"] == pytest.approx(float((found - wanted).abs().max()), rel=1e-6)
+    assert recorded["absolute"] > 0
+    assert recorded["relative"] == pytest.approx(recorded["absolute"] / max(1, largest), rel=1e-6)
 
 
 def test_a_margin_that_the_file_does_not_show_is_not_claimed(tmp_path, monkeypatch):
@@ -121,7 +142,7 @@ def test_a_margin_that_the_file_does_not_show_is_not_claimed(tmp_path, monkeypat
     written = export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out")  # of random weights: there is no margin
     assert written.metadata["virtual_token_margin"] is None
     for shown, kept in ((20.0, 20.0), (50.0, 40.0), (9.0, None)):
-        monkeypatch.setattr(module, "compared", lambda *_, shown=shown: (0.0, shown))
+        monkeypatch.setattr(module, "compared", lambda *_, shown=shown: (Difference(0.0, 0.0), shown))
         written = export_lm(tiny_model(), tokenizer(), WEIGHTS, tmp_path / "out", overwrite=True)
         assert written.metadata["virtual_token_margin"] == kept
 

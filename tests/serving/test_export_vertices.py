@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +15,28 @@ import pytest
 import torch
 from exported_models import alone
 from helpers import is_one_line, read
+from tiny_gguf import write_gguf
+from tiny_models import randomise
 
+from hyperdpo.alignment.bases import load_base, tokenizer_of
+from hyperdpo.alignment.conditioning import ConditioningConfig
+from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
 from hyperdpo.serving.export import dial as module
-from hyperdpo.serving.export.dial import export_dial, load_dial_source, read_dial
+from hyperdpo.serving.export.dial import DialSource, export_dial, load_dial_source, read_dial
 from hyperdpo.serving.export.dial_requests import requests_of
+from hyperdpo.serving.export.language_model import Difference
 from hyperdpo.serving.export.recorded import agreement, scale_divergences
 from hyperdpo.serving.export.vertices import adapter_names, weighted_model
 
 POINTS = [[1.0, 0.0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.0, 1.0], [0.37, 0.63]]
 IDS = [5, 17, 33, 9]
+#: Weights of the template's point and of the first point of :data:`ALONE`.
+MIXED = {"template": [0.5, 0.5], "logits0": [0.3, 0.7]}
+
+PAGE = (Path(__file__).parents[2] / "docs" / "dial.md").read_text()
 
 #: Loads adapters as ``dial.json`` says for PEFT, in the dial's directory, and has logits at weightings of its own.
 ALONE = """
@@ -44,6 +55,32 @@ with torch.no_grad():
         found[f"logits{number}"] = model.eval()(ids).logits[0]
 np.savez(out, **found)
 """
+
+
+#: The block of docs/dial.md on PEFT, beside the dial's directory.
+PAGE_ALONE = """
+import json, os
+import numpy as np, torch
+out, place, ids, block = sys.argv[1:]
+os.chdir(place)
+exec(block)
+with torch.no_grad():
+    np.savez(out, logits=model.eval()(torch.tensor([json.loads(ids)])).logits[0])
+"""
+
+
+@pytest.fixture(scope="module")
+def gguf_dial(tmp_path_factory: pytest.TempPathFactory) -> tuple[ConditionedLM, Path]:
+    """A portable model whose base is a GGUF file, and its dial."""
+    pytest.importorskip("gguf")
+    place = tmp_path_factory.mktemp("gguf")
+    file = str(place / "t.Q8_0.gguf")
+    write_gguf(Path(file))
+    model = ConditionedLM.create(load_base(file), ConditioningConfig.portable(("low", "high")))
+    randomise(model)
+    source = DialSource(model, tokenizer_of(file), ({"name": "low"}, {"name": "high"}), None, ("he",))
+    export_dial(source, place / "dial", "vertices")
+    return model, place / "dial"
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +110,43 @@ def test_stock_peft_has_the_runs_logits_at_any_weights_without_this_package(run,
     for number, weights in enumerate(POINTS):
         assert np.abs(found[f"logits{number}"] - logits(run, weights)).max() < 1e-4
     assert np.abs(found["template"] - logits(run, [0.5, 0.5])).max() < 1e-4
+
+
+def test_the_template_loads_a_base_from_a_gguf_file(gguf_dial, tmp_path) -> None:
+    model, dial = gguf_dial
+    found = alone(tmp_path, ALONE, dial, json.dumps(IDS), json.dumps([[0.3, 0.7]]))
+    wanted = {name: model(torch.tensor([IDS]), weights=w).logits[0].detach().numpy() for name, w in MIXED.items()}
+    assert np.abs(wanted["template"] - wanted["logits0"]).max() > 1e-2
+    for name, values in wanted.items():
+        assert np.abs(found[name] - values).max() < 1e-4
+
+
+@pytest.mark.parametrize("base", ["directory", "gguf"])
+def test_the_page_loads_either_kind_of_base(request, run, dial, tmp_path, base) -> None:
+    model, place = request.getfixturevalue("gguf_dial") if base == "gguf" else (run.model, dial)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.partition("\n## PEFT\n")[2].partition("\n## ")[0], re.DOTALL)
+    found = alone(tmp_path, PAGE_ALONE, place.parent, json.dumps(IDS), block)["logits"]
+    with torch.no_grad():
+        wanted = model(torch.tensor([IDS]), weights=[0.3, 0.7]).logits[0].numpy()
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+def test_the_template_of_vllm_has_a_request_and_the_rank_and_is_untried(dial, gguf_dial) -> None:
+    found = read_dial(dial)
+    asked, rank = found["requests"]["vllm"], found["adapters"][0]["rank"]
+    assert asked["tried"] is False
+    assert (asked["method"], asked["path"], asked["weights_at"]) == ("POST", "/v1/completions", ["model"])
+    assert asked["body"] == {"model": "middle", "max_tokens": 24, "temperature": 0, "prompt": asked["body"]["prompt"]}
+    assert "--weights 0.5,0.5 --out middle" in asked["prepare"]
+    assert rank == 16
+    assert "--max-lora-rank 16 --lora-modules middle=middle" in asked["start"]
+    assert "gguf" not in json.dumps(asked).lower()
+    from_gguf = read_dial(gguf_dial[1])["requests"]["vllm"]
+    assert f"{gguf_dial[1].parent / 't.Q8_0.gguf'} --tokenizer middle --enable-lora" in from_gguf["start"]
+    assert "not known" in from_gguf["notes"][1]
+    three = requests_of("vertices", "a b", ["a", "b", "c"], ["0-a", "1-b", "2-c"], "x", rank=24)["vllm"]
+    assert "--weights 0.3333,0.3333,0.3334" in three["prepare"]
+    assert three["start"].startswith("vllm serve 'a b' --enable-lora --max-lora-rank 32 ")
 
 
 def test_the_dial_says_what_it_was_made_of(run, dial, portable_run) -> None:
@@ -149,6 +223,10 @@ def test_the_command_records_prompts_and_scores(command, portable_run, tmp_path)
     assert done.code == 0, done.err
     assert "0-low (low), 1-high (high)" in done.out
     assert "10 answers" in done.out
+    difference = read(tmp_path / "dial" / "hyperdpo_export.json")["logit_difference"]
+    shown = f"within {difference['absolute']:.2g} of the run's on random texts ({difference['relative']:.2g} of the"
+    assert shown in done.out
+    assert 0 < difference["relative"] <= difference["absolute"] < 1e-4
     found = read_dial(tmp_path / "dial")
     assert found["recorded"]["prompts"] == [{"prompt": "w5 w6", "ids": [5, 6]}, {"prompt": "w7", "ids": [7]}]
     assert found["scores"]["scorer"] == "test_export_vertices:lengths"
@@ -201,7 +279,7 @@ def test_options_that_do_not_fit_are_refused_and_nothing_is_written(
 
 
 def test_adapters_that_are_not_the_run_are_not_written(portable_run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "compared", lambda *_: (0.5, 0.0))
+    monkeypatch.setattr(module, "compared", lambda *_: (Difference(0.5, 2.0), 0.0))
     with pytest.raises(InputError) as error:
         export_dial(load_dial_source(portable_run), tmp_path / "dial", "vertices")
     assert is_one_line(error.value, "--format vertices", "0.5", "nothing was written")
@@ -262,6 +340,6 @@ def test_a_text_is_asked_as_the_run_was_trained(portable_run) -> None:
 def test_a_conversation_is_asked_through_the_route_of_chats() -> None:
     turns = [{"role": "user", "content": "w5"}]
     for format, engine in (("gguf", "llama.cpp"), ("vertices", "hyperdpo")):
-        found = requests_of(format, "base", ["a", "b"], ["0-a", "1-b"], turns)[engine]
+        found = requests_of(format, "base", ["a", "b"], ["0-a", "1-b"], turns, rank=16)[engine]
         assert (found["path"], found["body"]["messages"]) == ("/v1/chat/completions", turns)
         assert "prompt" not in found["body"]

@@ -301,6 +301,20 @@ def test_any_server_of_completions_is_verified_at_one_point(command, portable_di
         assert "another-point" in done.out
 
 
+def test_the_table_says_that_the_base_is_dequantised(command, portable_dial, tmp_path) -> None:
+    origin = {"file": "t.gguf", "quantisation": "Q8_0", "dequantised": True}
+    dial = changed(portable_dial, tmp_path, lambda content: content["base"].update(gguf_origin=origin))
+    content = read_dial(dial)
+
+    def fixed(body: Any) -> Any:
+        return {"choices": [{"text": recorded_text(content, body, [0.5, 0.5])}]}
+
+    with stub(GET_v1__models=models("vllm"), POST_v1__completions=fixed) as server:
+        done = command("verify", server.url, "--dial", dial, "--weights", ".5,.5", "--json", tmp_path / "found.json")
+    assert "at a fixed point; base dequantised from t.gguf (Q8_0)" in " ".join(done.out.split())
+    assert read(tmp_path / "found.json")["gguf_origin"] == origin
+
+
 def test_scores_that_do_not_go_with_the_weights_are_named(command, llama, tmp_path) -> None:
     """Every difference is allowed as a tie, but texts go the other way."""
     _, place, dial = llama

@@ -206,6 +206,12 @@ def described_origin(origin: Mapping[str, Any] | None) -> str:
     return f"{start} {origin.get('file')} ({origin.get('quantisation')})"
 
 
+def base_note(origin: Mapping[str, Any] | None) -> str:
+    """How the titles of tables end: ``; base dequantised from model.gguf (Q4_1)``, or "" for another base."""
+    described = described_origin(origin)
+    return f"; base {described}" if described else ""
+
+
 def _number(file: BinaryIO, form: str) -> Any:
     return struct.unpack(form, file.read(struct.calcsize(form)))[0]
 

@@ -19,6 +19,7 @@ from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.questions import question_of, same_questions
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.improving import Improvement, Rounds, check_rounds
 from hyperdpo.alignment.run import AlignRun, fingerprint, versions
 from hyperdpo.alignment.settings import SEED, TRAINING
@@ -146,6 +147,7 @@ def improve_command(
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "objectives": list(run.names),
+        "gguf_origin": origin_of(run.model),
         "directions": {one.name: one.direction for one in run.objectives},
         "prompts": {"training": len(training), "held_out": len(testing)},
         "settings": told,
@@ -155,15 +157,15 @@ def improve_command(
         ],
     }
     write_json(out / RESULT, result)
-    print_rounds(fronts, result["rounds"])
+    print_rounds(fronts, result["rounds"], run.base_note)
     best = max(range(len(fronts)), key=lambda number: fronts[number].mean_inner_product)
     click.echo(f"best: {found.directory(best) if best else run_path} (round {best}); all of it: {out / RESULT}")
     return result
 
 
-def print_rounds(fronts: Sequence[TextFront], rounds: Sequence[Mapping[str, Any]]) -> None:
-    """One row for each round, round 0 being the run before them."""
-    table = Table(title="texts on held-out prompts", title_justify="left")
+def print_rounds(fronts: Sequence[TextFront], rounds: Sequence[Mapping[str, Any]], base_note: str = "") -> None:
+    """One row for each round, round 0 being the run before them; the title ends in ``base_note``."""
+    table = Table(title=f"texts on held-out prompts{base_note}", title_justify="left")
     names = fronts[0].objectives
     headings = ["round", "mean inner product", "hypervolume", *(f"{name} at its vertex" for name in names)]
     for heading in (*headings, "seconds: sampling", "training"):

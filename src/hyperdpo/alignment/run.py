@@ -35,7 +35,7 @@ from hyperdpo.alignment.data.groups import Preferences
 from hyperdpo.alignment.data.preferences import read_preferences, read_splits
 from hyperdpo.alignment.data.targets import to_targets
 from hyperdpo.alignment.evaluation import AlignmentFront, base_scores, conditioned_scores, front_of_scores
-from hyperdpo.alignment.gguf_models import described_origin, origin_of
+from hyperdpo.alignment.gguf_models import base_note, origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.sampling import new_texts
@@ -83,9 +83,8 @@ class AlignRun:
 
     @property
     def base_note(self) -> str:
-        """What tables say of a base from a GGUF file, such as "; base dequantised from model.gguf (Q4_1)"; else ""."""
-        origin = described_origin(origin_of(self.model))
-        return f"; base {origin}" if origin else ""
+        """What tables say of a base from a GGUF file; see :func:`~hyperdpo.alignment.gguf_models.base_note`."""
+        return base_note(origin_of(self.model))
 
     def read(
         self,

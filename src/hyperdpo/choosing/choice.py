@@ -148,7 +148,7 @@ class Choice:
     best_of_all_weights: bool = False
     """No weight in steps of 1/10,000 is better at this share, scale and temperature."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What a command adds: how to use the point."""
+    """What a command adds: how to use the point, and of a language model the GGUF file of its base."""
 
     @property
     def temperatures_searched(self) -> bool:

@@ -144,6 +144,7 @@ def choose(
 
     extras.require("align")
     from hyperdpo.alignment.commands import disable_progress_bars_without_tty
+    from hyperdpo.alignment.gguf_models import origin_of
     from hyperdpo.alignment.run import AlignRun
     from hyperdpo.choosing.language import align_effort, align_space, larger_is_better
     from hyperdpo.choosing.language import metric_names as align_metrics
@@ -162,7 +163,7 @@ def choose(
     chosen, reported = _align_samples(aligned, data, split, holdout, reading, seed, device)
     how |= {"holdout": reported, "effort": align_effort(aligned, points)}
     found = choose_point(chosen, align_space(aligned, grid), aligned.names, requirements, goal, **how)
-    return replace(found, details=_align_use(found, path))
+    return replace(found, details=_align_use(found, path) | {"gguf_origin": origin_of(aligned.model)})
 
 
 def _refuse(options: Mapping[str, Any], what: str) -> None:

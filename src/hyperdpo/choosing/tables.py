@@ -6,6 +6,7 @@ import math
 
 from rich.table import Table
 
+from hyperdpo.alignment.gguf_models import base_note
 from hyperdpo.choosing.bootstrap import FEWEST_GROUPS
 from hyperdpo.choosing.choice import Choice, Verdict
 from hyperdpo.choosing.prices import Slope
@@ -20,7 +21,9 @@ def print_choice(choice: Choice) -> None:
         f"{choice.confidence:.0%}" if round(choice.confidence, 2) == choice.confidence else f"{choice.confidence:.3g}"
     )
     same = choice.reported_on == choice.chosen_on
-    table = Table(title=f"{choice.reported_on['description']}: {choice.reported_on['groups']}", title_justify="left")
+    note = base_note(choice.details.get("gguf_origin"))
+    title = f"{choice.reported_on['description']}: {choice.reported_on['groups']}{note}"
+    table = Table(title=title, title_justify="left")
     headings = ["", "base", "chosen", f"{level} interval", "required", f"{level} bound", f"holds at {level}"]
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left", overflow="fold")

@@ -47,6 +47,7 @@ class AlignExplorer(Explorer):
         weightings = align_effort(run, None).points or 1
         super().__init__(path, run.names, [o.beta for o in run.objectives], sample, split, weightings, _WORKING)
         self.run = run
+        self.base_note = run.base_note
         self.prompts = [] if preferences is None else example_prompts(preferences)
         self.groups = 0 if preferences is None else len(preferences)
 

@@ -73,7 +73,8 @@ class LmView:
         self._columns: list[_Column] = []
         with ui.element("main").classes("page lm") as self._root:
             self._latest = Latest(self._react, self._root)
-            heading(self.explorers, f"language model, for {', '.join(first.objectives)}")
+            notes = dict.fromkeys(one.base_note for one in self.explorers)
+            heading(self.explorers, f"language model, for {', '.join(first.objectives)}{''.join(notes)}")
             with card("prompt"):
                 self._prompt_card()
             with ui.element("div").classes("columns"):

@@ -140,7 +140,7 @@ def _export_lm(path: Path, out: Path, format: str, weights: str | None, model: s
     source, tokenizer = load_source(path, model)
     written = export_lm(source, tokenizer, point, out, format, overwrite=overwrite)
     tokens = _about_tokens(written.metadata)
-    click.echo(f"{out}: {format}{tokens}; logits within {written.difference:.1g} of the run's on random texts")
+    click.echo(f"{out}: {format}{tokens}; logits within {written.difference}")
 
 
 def _export_dial(
@@ -171,7 +171,7 @@ def _export_dial(
     adapters = ", ".join(f"{one['path']} ({one['objective']})" for one in exported.dial["adapters"])
     tried = ""
     if exported.difference is not None:
-        tried = f"; their sums' logits are within {exported.difference:.1g} of the run's on random texts"
+        tried = f"; their sums' logits are within {exported.difference}"
     click.echo(f"{out}: {adapters}; {DIAL} says how weights turn them{tried}")
     recorded = exported.dial["recorded"]
     if recorded is None:

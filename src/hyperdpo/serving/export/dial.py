@@ -17,6 +17,7 @@ import numpy as np
 from hyperdpo._version import __version__
 from hyperdpo.alignment.answer_sets import asked, conversations
 from hyperdpo.alignment.data.cells import Prompt
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print
 from hyperdpo.alignment.run import RUN, AlignRun
@@ -29,7 +30,14 @@ from hyperdpo.scorers.registry import scorer_of
 from hyperdpo.scorers.scorer import NamedScorer, scores_of
 from hyperdpo.serving.export.dial_requests import SOME_PROMPT, requests_of
 from hyperdpo.serving.export.gguf_lora import write_gguf
-from hyperdpo.serving.export.language_model import METADATA, check_difference, check_directory, compared, load_source
+from hyperdpo.serving.export.language_model import (
+    METADATA,
+    Difference,
+    check_difference,
+    check_directory,
+    compared,
+    load_source,
+)
 from hyperdpo.serving.export.recorded import record, scale_divergences
 from hyperdpo.serving.export.tokens import prompting, save_tokenizer
 from hyperdpo.serving.export.vertices import check_portable, weighted_model, write_vertices
@@ -51,8 +59,8 @@ class DialExport:
 
     path: Path
     dial: dict[str, Any]
-    difference: float | None
-    """``vertices``: the largest difference of a logit from the model's, as a part of the largest (at least 1)."""
+    difference: Difference | None
+    """The largest ones over the weightings; None for ``gguf``."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,9 @@ def export_dial(
         difference = None
         if format == "vertices":
             paths = write_vertices(model, temporary)
-            difference = max(compared(model, weighted_model(model, paths, w), w.tolist(), [])[0] for w in grid)
-            check_difference(model, difference, format, "`hyperdpo serve` needs no export")
+            found = [compared(model, weighted_model(model, paths, w), w.tolist(), [])[0] for w in grid]
+            difference = Difference(*map(max, zip(*found, strict=True)))
+            check_difference(model, difference.relative, format, "`hyperdpo serve` needs no export")
         else:
             paths = write_gguf(model, temporary)
         if source.tokenizer is not None:
@@ -137,12 +146,18 @@ def export_dial(
         recorded = record(model, source.tokenizer, questions, grid) if questions else None
         names = [one["name"] for one in source.objectives]
         base = str(getattr(model.config, "_name_or_path", "") or "")
+        origin = origin_of(model)
         dial = {
             "format_version": FORMAT_VERSION,
             "kind": "dial",
             "format": format,
             "objectives": list(source.objectives),
-            "base": {"name": base, "files": _hashes(base), "fingerprint": base_print(model.base)},
+            "base": {
+                "name": base,
+                "gguf_origin": origin,
+                "files": _hashes(base),
+                "fingerprint": base_print(model.base),
+            },
             "adapters": [
                 {"objective": name, "id": j, "path": path.name, "rank": model.conditioning.rank, "files": _files(path)}
                 for j, (name, path) in enumerate(zip(names, paths, strict=True))
@@ -156,14 +171,29 @@ def export_dial(
                 "kl": None if recorded is None else scale_divergences(model, recorded),
             },
             "front": source.front,
-            "requests": requests_of(format, base, names, [path.name for path in paths], [*questions, SOME_PROMPT][0]),
+            "requests": requests_of(
+                format,
+                base,
+                names,
+                [path.name for path in paths],
+                [*questions, SOME_PROMPT][0],
+                rank=model.conditioning.rank,
+                from_gguf=origin is not None and Path(base).name == origin["file"],
+            ),
             "recorded": recorded,
             "scores": None if scorer is None or recorded is None else _means(scorer, source.objectives, grid, recorded),
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
         write_json(temporary / DIAL, dial, sealed=True)
         files = [one.relative_to(temporary).as_posix() for one in temporary.rglob("*") if one.is_file()]
-        told = {"format_version": 2, "kind": "align", "format": format, "objectives": names}
+        told = {
+            "format_version": 2,
+            "kind": "align",
+            "format": format,
+            "objectives": names,
+            "gguf_origin": origin,
+            "logit_difference": None if difference is None else difference._asdict(),
+        }
         write_json(temporary / METADATA, told | {FILES: file_digests(temporary, files)}, sealed=True)
     return DialExport(out, dial, difference)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -47,14 +47,24 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 0.1
 TRIAL = (8, 12)
 
 
+class Difference(NamedTuple):
+    """The largest difference of a logit from the model's."""
+
+    relative: float
+    """As a part of the largest logit (at least 1)."""
+    absolute: float
+
+    def __str__(self) -> str:
+        return f"{self.absolute:.2g} of the run's on random texts ({self.relative:.2g} of the largest)"
+
+
 @dataclass(frozen=True)
 class LMExport:
     """What was written."""
 
     path: Path
     metadata: dict[str, Any]
-    difference: float
-    """The largest difference of a logit from the model's, as a part of the largest (at least 1)."""
+    difference: Difference
 
 
 def load_source(path: Path, base_model: Any = None) -> tuple[ConditionedLM, Any]:
@@ -108,7 +118,7 @@ def export_lm(
             least = min(details["virtual_token_margin"], margin)
             details["virtual_token_margin"] = least if least >= MARGIN else None
         other = "peft" if format == "merged" else "merged"
-        check_difference(model, difference, format, f"try --format {other}; `hyperdpo serve` needs no export")
+        check_difference(model, difference.relative, format, f"try --format {other}; `hyperdpo serve` needs no export")
         metadata = {
             "format_version": FORMAT_VERSION,
             "kind": "align",
@@ -117,6 +127,7 @@ def export_lm(
             "weights": None if weights is None else [float(w) for w in weights],
             "base_model": str(getattr(model.config, "_name_or_path", "") or ""),
             "gguf_origin": origin_of(model),
+            "logit_difference": difference._asdict(),
             **details,
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},
         }
@@ -130,7 +141,7 @@ def check_difference(model: ConditionedLM, difference: float, format: str, inste
     """Refuse an export whose logits are not the run's.
 
     Args:
-        difference: of :func:`compared`.
+        difference: of :func:`compared`, as a part of the largest logit.
         instead: what to do.
 
     Raises:
@@ -177,9 +188,11 @@ def _write_merged(
 
 
 @torch.no_grad()
-def compared(model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]) -> tuple[float, float]:
-    """How far the logits are from the model's, as a part of the largest (at least 1), on random texts; and by how much
-    those of virtual tokens lie below all others."""
+def compared(
+    model: ConditionedLM, loaded: Any, weights: Sequence[float] | None, ids: list[int]
+) -> tuple[Difference, float]:
+    """How far the logits are from the model's on random texts, and by how much those of virtual tokens lie below all
+    others."""
     words: Any = model.get_input_embeddings()
     generator = torch.Generator().manual_seed(0)
     texts = torch.randint(len(words.weight), TRIAL, generator=generator).to(words.weight.device)
@@ -196,5 +209,6 @@ def compared(model: ConditionedLM, loaded: Any, weights: Sequence[float] | None,
     found = found[..., : wanted.shape[-1]]
     kept = torch.ones(wanted.shape[-1], dtype=torch.bool, device=texts.device)
     kept[[i for i in ids if i < len(kept)]] = False
-    difference = float((found - wanted)[..., kept].abs().max() / wanted.abs().max().clamp_min(1))
-    return difference, float(below.min())
+    difference = (found - wanted)[..., kept].abs().max()
+    relative = difference / wanted.abs().max().clamp_min(1)
+    return Difference(float(relative), float(difference)), float(below.min())

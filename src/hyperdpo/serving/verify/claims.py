@@ -42,6 +42,7 @@ class Base(_Part):
     """The base model; of a file that was written elsewhere, nothing may be known."""
 
     fingerprint: str | None = None
+    gguf_origin: dict[str, Any] | None = None
 
 
 class RecordedPrompt(_Part):

@@ -95,6 +95,7 @@ def _point(claims: Claims, text: str) -> int:
 def _print(url: str, engine: Engine, claims: Claims, point: int | None, found: Verification) -> None:
     from rich.table import Table
 
+    from hyperdpo.alignment.gguf_models import base_note
     from hyperdpo.printing import console, four_digits
     from hyperdpo.serving.verify.verification import shown_weights
 
@@ -102,7 +103,8 @@ def _print(url: str, engine: Engine, claims: Claims, point: int | None, found: V
         return
     prompts = counted(len(claims.prompts), "prompt")
     what = counted(len(found.rows), "weighting") if point is None else "a fixed point"
-    table = Table(title=f"{url}: {engine.name}, {prompts} at {what}", title_justify="left")
+    title = f"{url}: {engine.name}, {prompts} at {what}{base_note(claims.base.gguf_origin)}"
+    table = Table(title=title, title_justify="left")
     headings = ("weights", "equal", "ties", "different", "log-probabilities within")
     for heading in (*headings, *(f"score: {one.objective}" for one in found.scores), "as recorded at"):
         table.add_column(heading, justify="right", overflow="fold")

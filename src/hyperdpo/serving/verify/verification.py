@@ -338,4 +338,4 @@ def report(url: str, engine: Engine, claims: Claims, point: int | None, found: V
     """What ``--json`` writes."""
     fixed = None if point is None else claims.weights[point].tolist()
     told = {"url": url, "engine": engine.name, "dial": str(claims.path), "objectives": list(claims.names)}
-    return {**told, "fixed_weights": fixed, **found.to_dict()}
+    return {**told, "gguf_origin": claims.base.gguf_origin, "fixed_weights": fixed, **found.to_dict()}
