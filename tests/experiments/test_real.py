@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import transformers
-from helpers import is_one_line, raise_at
+from helpers import Killed, is_one_line, raise_at
 from tiny_models import VOCABULARY, tiny_base
 
 from hyperdpo.alignment.data.preferences import read_preferences
@@ -114,6 +114,30 @@ def test_a_tiny_instance_shows_every_measure_and_is_not_run_again(
     raise_at(monkeypatch, transformers.LlamaModel, "forward", 1)
     again = run("real", model, prompts, out)
     assert again["cases"] == result["cases"]
+
+
+def test_points_and_seeds_that_are_asked_for_are_those_of_every_entry(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[Any, dict[str, Any]]] = []
+
+    def compared(data: Path, model: str, out: Path, entries: Any, **how: Any) -> dict[str, Any]:
+        called.append((entries, how))
+        if len(called) % 2:  # the first entry alone
+            return {"methods": {"DPO-LS": {"control_span": {"sentiment": 1.0}}}}
+        raise Killed
+
+    monkeypatch.setattr(running_language, "compared", compared)
+    monkeypatch.setattr(running_language, "_answers", lambda data, *_: data)
+    for options, points, seeds in (({}, 3, 2), ({"points": 11, "seeds": 3}, 11, 3), ({"seeds": 1}, 3, 1)):
+        with pytest.raises(Killed):
+            run_experiment("real", model=model, data=prompts, out=tmp_path, cpu=True, **options)
+        entries, how = called[-1]
+        assert (how["points"], how["seeds"]) == (points, seeds)
+        assert any(entry.repeats == 1 for entry in entries) == (not options)
+    with pytest.raises(InputError) as error:
+        run("real-triple", model, prompts, tmp_path, points=2)
+    assert is_one_line(error.value, "--points is 2", "at least 3", "plain_words")
 
 
 @pytest.mark.parametrize("name", ["real-pair2", "real-triple"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def find(
     objectives: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     seeds: int | None = None,
+    points: int | None = None,
     queries: int | None = None,
     small: bool = False,
     cpu: bool = False,
@@ -66,7 +68,8 @@ def find(
             text measures. An experiment on a model's answers takes a file of prompts, or a directory of preferences
             in parts; its own file, as that of one on labels, if this is None.
         model: a causal LM; None: a small one is trained on the spot, for stories.
-        seeds: repeats; None: the experiment's own number.
+        seeds: repeats of every entry; None: the experiment's own number, and fewer of some entries.
+        points: weightings of each front; None: the experiment's own number.
         queries: prompts of generated data, or of the file of prompts.
 
     Raises:
@@ -75,6 +78,9 @@ def find(
     if model is None and (data is not None or experiment.file):
         what = "--data" if data is not None else "real prompts or labels, such as an instruction-tuned model of 100M"
         raise InputError(f"--model: found none; expected a causal LM to fine-tune on {what}")
+    chosen = objectives or experiment.objectives or None
+    if points is not None and chosen and points < len(chosen):
+        raise InputError(f"--points is {points}; expected at least {len(chosen)}, one for each of {', '.join(chosen)}")
     generated = data is None and not experiment.file
     settings: dict[str, Any] = merged(experiment.settings, GENERATED if generated else {})
     if generated and model is None:
@@ -92,13 +98,12 @@ def find(
     elif experiment.source == "answers" and not data.is_dir():
         queries = queries or (SMALL_PROMPTS if small else None)
         data = _answers(data, model, out / "data", queries, settings_of(config_file, settings), cpu)
-    chosen = objectives or experiment.objectives or None
     run = functools.partial(
         compared,
         data,
         model,
         out / "language",
-        points=SMALL_POINTS if small else experiment.points,
+        points=points or (SMALL_POINTS if small else experiment.points),
         objectives=chosen,
         config_file=config_file,
         overrides=settings,
@@ -108,7 +113,8 @@ def find(
     )
     if experiment.least_span:
         say_spans(run(experiment.entries[:1], seeds=1), experiment.least_span)
-    comparison = run(experiment.entries, seeds=seeds or (1 if small else experiment.seeds))
+    entries = experiment.entries if seeds is None else [replace(one, repeats=None) for one in experiment.entries]
+    comparison = run(entries, seeds=seeds or (1 if small else experiment.seeds))
     column, told = figures_of(experiment, model)
     rows = table_rows(comparison, column)
     add_spans(rows, comparison)

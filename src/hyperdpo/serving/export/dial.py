@@ -17,6 +17,7 @@ import numpy as np
 from hyperdpo._version import __version__
 from hyperdpo.alignment.answer_sets import asked, conversations
 from hyperdpo.alignment.data.cells import Prompt
+from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print
 from hyperdpo.alignment.run import RUN, AlignRun
@@ -137,6 +138,7 @@ def export_dial(
         recorded = record(model, source.tokenizer, questions, grid) if questions else None
         names = [one["name"] for one in source.objectives]
         base = str(getattr(model.config, "_name_or_path", "") or "")
+        origin = origin_of(model)
         dial = {
             "format_version": FORMAT_VERSION,
             "kind": "dial",
@@ -156,7 +158,15 @@ def export_dial(
                 "kl": None if recorded is None else scale_divergences(model, recorded),
             },
             "front": source.front,
-            "requests": requests_of(format, base, names, [path.name for path in paths], [*questions, SOME_PROMPT][0]),
+            "requests": requests_of(
+                format,
+                base,
+                names,
+                [path.name for path in paths],
+                [*questions, SOME_PROMPT][0],
+                rank=model.conditioning.rank,
+                from_gguf=origin is not None and Path(base).name == origin["file"],
+            ),
             "recorded": recorded,
             "scores": None if scorer is None or recorded is None else _means(scorer, source.objectives, grid, recorded),
             "versions": {"hyperdpo": __version__, **{n: version(n) for n in ("torch", "transformers", "peft")}},

@@ -6,10 +6,13 @@ Every example stands at the middle of the simplex, scale 1.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hyperdpo.alignment.data.cells import Prompt
+from hyperdpo.core.point import even_weights
 from hyperdpo.serving.export.recorded import TOKENS
 
 #: What to ask where no prompt is recorded.
@@ -21,9 +24,26 @@ LLAMA_CPP_NOTES = [
     "Requests with different scales are not computed in one batch.",
     "The model has to be the run's base as GGUF (convert_hf_to_gguf.py); f32 for equal log-probabilities.",
 ]
+#: The values that vLLM takes for --max-lora-rank, by its documentation (``MaxLoRARanks``, version 0.14).
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+#: What vLLM's documentation says of a base from a GGUF file.
+VLLM_GGUF_NOTE = (
+    "The base is a GGUF file. By vLLM's documentation that needs the package vllm-gguf-plugin and a tokenizer beside "
+    "it, and is experimental; whether LoRA works with it is not known here. A directory that save_pretrained wrote of "
+    "this base is a plain checkpoint instead."
+)
 
 
-def requests_of(format: str, base: str, names: Sequence[str], paths: Sequence[str], prompt: Prompt) -> dict[str, Any]:
+def requests_of(
+    format: str,
+    base: str,
+    names: Sequence[str],
+    paths: Sequence[str],
+    prompt: Prompt,
+    *,
+    rank: int,
+    from_gguf: bool = False,
+) -> dict[str, Any]:
     """A template for each engine that serves this format; each has ``tried``, whether it was compared with the run.
 
     Args:
@@ -32,6 +52,8 @@ def requests_of(format: str, base: str, names: Sequence[str], paths: Sequence[st
         names: of the objectives.
         paths: of the adapters, beside ``dial.json``.
         prompt: what to ask.
+        rank: of the adapters.
+        from_gguf: whether ``base`` is the path of a GGUF file.
     """
     weights = [1 / len(names)] * len(names)
     own = {
@@ -43,7 +65,11 @@ def requests_of(format: str, base: str, names: Sequence[str], paths: Sequence[st
     own["body"] |= {"weights": dict(zip(names, weights, strict=True)), "scale": 1}
     if format == "gguf":
         return {"llama.cpp": _llama_cpp(paths, weights, prompt), "hyperdpo": own}
-    return {"peft": _peft(base, paths, weights), "hyperdpo": own, "vllm": _vllm(base)}
+    return {
+        "peft": _peft(base, paths, weights, from_gguf),
+        "hyperdpo": own,
+        "vllm": _vllm(base, len(names), rank, prompt, from_gguf),
+    }
 
 
 def _question(prompt: Prompt, body: dict[str, Any]) -> dict[str, Any]:
@@ -65,12 +91,16 @@ def _llama_cpp(paths: Sequence[str], weights: Sequence[float], prompt: Prompt) -
     return found
 
 
-def _peft(base: str, paths: Sequence[str], weights: Sequence[float]) -> dict[str, Any]:
+def _peft(base: str, paths: Sequence[str], weights: Sequence[float], from_gguf: bool) -> dict[str, Any]:
+    where = json.dumps(base or "BASE")
+    if from_gguf:
+        file = Path(base)
+        where = f"{json.dumps(str(file.parent))}, gguf_file={json.dumps(file.name)}"
     lines = [
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base or 'BASE')})",
+        f"base = AutoModelForCausalLM.from_pretrained({where})",
         f"model = PeftModel.from_pretrained(base, {json.dumps(paths[0])}, adapter_name={json.dumps(paths[0])})",
         *(f"model.load_adapter({json.dumps(path)}, adapter_name={json.dumps(path)})" for path in paths[1:]),
         f'model.add_weighted_adapter({json.dumps(list(paths))}, {list(weights)}, "point", combination_type="cat")',
@@ -79,13 +109,20 @@ def _peft(base: str, paths: Sequence[str], weights: Sequence[float]) -> dict[str
     return {"tried": True, "python": lines, "weights_at": ["add_weighted_adapter"]}
 
 
-def _vllm(base: str) -> dict[str, Any]:
+def _vllm(base: str, objectives: int, rank: int, prompt: Prompt, from_gguf: bool) -> dict[str, Any]:
+    point = ",".join(f"{w:g}" for w in even_weights(objectives))
+    largest = next((one for one in VLLM_RANKS if one >= rank), rank)
+    tokenizer = " --tokenizer middle" if from_gguf else ""
     return {
         "tried": False,
-        "prepare": "hyperdpo export RUN --format peft --weights .3,.7 --out p30-70",
-        "start": f"vllm serve {base or 'BASE'} --enable-lora --lora-modules p30-70=p30-70",
+        "prepare": f"hyperdpo export RUN --format peft --weights {point} --out middle",
+        "start": f"vllm serve {shlex.quote(base or 'BASE')}{tokenizer} --enable-lora --max-lora-rank {largest} "
+        "--lora-modules middle=middle",
+        **_question(prompt, {"model": "middle", "max_tokens": TOKENS, "temperature": 0}),
+        "weights_at": ["model"],
         "notes": [
             "Not tried. One LoRA per request: each point of the dial that is served is an adapter of its own, and a "
-            "request names it as its model."
+            "request names it as its model.",
+            *([VLLM_GGUF_NOTE] if from_gguf else []),
         ],
     }
