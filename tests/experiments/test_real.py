@@ -203,8 +203,16 @@ def test_human_labels_have_accuracies_and_no_texts(model: str, tmp_path: Path) -
     ("settings", "place", "words"),
     [
         ({"name": "real"}, None, ["--model", "instruction-tuned"]),
-        ({"name": "real", "model": "somewhere"}, None, ["real", "--data", "HYPERDPO_DATA", "instructions.jsonl"]),
-        ({"name": "real-labels", "model": "somewhere"}, "here", ["sfhot.jsonl", "no such file", "--data"]),
+        (
+            {"name": "real", "model": "somewhere"},
+            None,
+            ["real", "--data with a file of prompts", "HYPERDPO_DATA", "instructions.jsonl"],
+        ),
+        (
+            {"name": "real-labels", "model": "somewhere"},
+            "here",
+            ["sfhot.jsonl", "no such file", "preferences that people"],
+        ),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(

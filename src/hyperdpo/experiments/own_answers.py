@@ -43,7 +43,7 @@ def data_file(given: Path | None, name: str, where: str, what: str) -> Path:
     Args:
         name: of the file, below the place that the variable ``HYPERDPO_DATA`` names.
         where: the experiment, for the message.
-        what: the file holds.
+        what: what ``--data`` names, for the message.
 
     Raises:
         InputError: neither is there.
@@ -52,7 +52,7 @@ def data_file(given: Path | None, name: str, where: str, what: str) -> Path:
         return given
     place = os.environ.get(PLACE)
     if not place:
-        raise InputError(f"{where}: no data; expected --data with {what}, or {name} below the place that {PLACE} names")
+        raise InputError(f"{where}: no data; expected --data with {what}, or {name} in the directory that {PLACE} names")
     if not (found := Path(place) / name).is_file():
         raise InputError(f"{where}: {found}: no such file ({PLACE} is set); expected --data with {what}")
     return found

@@ -28,6 +28,11 @@ from hyperdpo.validation import merged
 PROMPTS = 640
 #: Answers of each prompt of a file.
 ANSWERS = 4
+#: What ``--data`` of an experiment with a file of its own names.
+WANTED = {
+    "answers": "a file of prompts, or a directory of preferences in parts",
+    "labels": "preferences that people gave",
+}
 #: ``--small``: an instance that shows that everything runs, and nothing else.
 SMALL_PROMPTS, SMALL_STEPS = 16, 100
 SMALL: dict[str, Any] = {
@@ -88,7 +93,7 @@ def find(
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
     if experiment.file:
         settings = fast_settings(settings, config_file, cpu)
-        data = data_file(data, experiment.file, experiment.name, f"{experiment.source} of real prompts")
+        data = data_file(data, experiment.file, experiment.name, WANTED[experiment.source])
     if generated:  # elsewhere the data are read first
         use_free_cores()
     if model is None:
