@@ -172,6 +172,25 @@ def test_answers_are_split_once_for_all_seeds_and_carry_every_score(
     assert before.labels["brevity"] != after.labels["brevity"]
 
 
+def test_queries_limit_the_prompts_of_a_file_and_are_refused_without_prompts(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    def stopped(data: Path, model: str, directory: Path, limit: int, *_: Any) -> Path:
+        limits.append(limit)
+        raise Killed
+
+    monkeypatch.setattr(running_language, "_answers", stopped)
+    with pytest.raises(Killed):
+        run("real", model, prompts, tmp_path, queries=5)
+    assert limits == [5]
+    for name, data, words in (("real", tmp_path, "drop one"), ("real-labels", None, "reads preferences")):
+        with pytest.raises(InputError) as error:
+            run(name, model, data, tmp_path, queries=8)  # type: ignore[arg-type]
+        assert is_one_line(error.value, "--queries", words)
+
+
 def test_a_model_is_known_by_its_content(model: str, tmp_path: Path) -> None:
     import shutil
 

@@ -20,18 +20,33 @@ LANGUAGE_ONLY = ("model", "points")
 
 @click.command("experiment")
 @click.argument("name", required=False)
-@click.option("--data", type=PATH, help="File, fold directory, or directory of Fold1..5; generated if left out.")
+@click.option(
+    "--data",
+    type=PATH,
+    help="Rankers: a file, a fold directory, or a directory of Fold1..5. Language models: preferences; real, "
+    "real-pair2 and real-triple also take prompts. If left out, data are generated; real* read a file below "
+    "HYPERDPO_DATA.",
+)
 @click.option("--out", type=PATH, default=Path("experiments"), show_default=True, help="Reports, JSON and trainings.")
-@click.option("--seeds", type=WHOLE, help="Repeats.  [default: 3, or one for each fold]")
+@click.option(
+    "--seeds", type=WHOLE, help="Repeats.  [default: 3, or one for each fold; of real 2, of the other real* 1]"
+)
 @click.option(
     "--points",
     type=WholeRange(min=2),
     help="Language model: weightings on each front.  [default: 11; of real 3, of real-triple 6]",
 )
 @click.option("--folds", type=WHOLE, default=0, metavar="K", help="Cross-validation over the groups of a file.")
-@click.option("--queries", type=WHOLE, help="Size of the generated data; prompts, for a language model.")
+@click.option(
+    "--queries",
+    type=WHOLE,
+    help="Size of the generated data; prompts, for a language model. real*: at most so many prompts of the file.",
+)
 @click.option("--oracle", type=PATH, help="Oracle file of generated data.")
-@click.option("--model", help="Language model: a checkpoint or a hub name; a small one is trained if left out.")
+@click.option(
+    "--model",
+    help="Language model: a checkpoint, a GGUF file or a hub name; real* need one. Left out, a small one is trained.",
+)
 @click.option("--small", is_flag=True, help="A tiny instance, to see that it runs.")
 @settings_option("Any setting, of all methods.")
 @ranker_data_options

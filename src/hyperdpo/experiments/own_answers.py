@@ -52,7 +52,9 @@ def data_file(given: Path | None, name: str, where: str, what: str) -> Path:
         return given
     place = os.environ.get(PLACE)
     if not place:
-        raise InputError(f"{where}: no data; expected --data with {what}, or {name} in the directory that {PLACE} names")
+        raise InputError(
+            f"{where}: no data; expected --data with {what}, or {name} in the directory that {PLACE} names"
+        )
     if not (found := Path(place) / name).is_file():
         raise InputError(f"{where}: {found}: no such file ({PLACE} is set); expected --data with {what}")
     return found
