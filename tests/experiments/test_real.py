@@ -191,6 +191,42 @@ def test_queries_limit_the_prompts_of_a_file_and_are_refused_without_prompts(
         assert is_one_line(error.value, "--queries", words)
 
 
+def test_a_model_that_is_not_there_is_refused_before_anything_else(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config").mkdir()
+    transformers.AutoConfig.for_model("llama").save_pretrained(tmp_path / "config")  # and no tokenizer
+    for name, words in (("./nope", "no such directory"), ("empty", "no configuration"), ("config", "no tokenizer")):
+        with pytest.raises(InputError) as error:
+            run("real", str(tmp_path / name), prompts, tmp_path / "out")
+        assert is_one_line(error.value, name.strip("./"), words)
+        assert "answers to each" not in capsys.readouterr().out
+    assert not list((tmp_path / "out").rglob("*.jsonl*"))
+
+
+def test_no_bar_of_transformers_is_shown_without_a_terminal(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = transformers.utils.logging
+    before = switch.is_progress_bar_enabled()
+    switch.enable_progress_bar()
+    found: list[bool] = []
+
+    def stopped(*_: Any) -> Path:
+        found.append(switch.is_progress_bar_enabled())
+        raise Killed
+
+    monkeypatch.setattr(running_language, "_answers", stopped)  # where scorers are loaded
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    try:
+        with pytest.raises(Killed):
+            run("real", model, prompts, tmp_path)
+    finally:
+        (switch.enable_progress_bar if before else switch.disable_progress_bar)()
+    assert found == [False]
+
+
 def test_a_model_is_known_by_its_content(model: str, tmp_path: Path) -> None:
     import shutil
 

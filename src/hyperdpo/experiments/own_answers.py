@@ -125,10 +125,11 @@ def _sample(
 ) -> None:
     import torch
 
-    click.echo(f"{counted(len(prompts), 'prompt')}, {how.answers} answers to each, from {Path(model).name}: {out}")
     device, tokenizer = best_device(cpu), tokenizer_of(model)
     chats = conversations(prompts, tokenizer)
     base = load_base(model).to(device)
+    # Not before: a model that cannot be loaded answers nothing.
+    click.echo(f"{counted(len(prompts), 'prompt')}, {how.answers} answers to each, from {Path(model).name}: {out}")
     half = torch.autocast(device, dtype=torch.bfloat16) if told["bf16"] else contextlib.nullcontext()
     with half:
         groups = sample_groups(base, tokenizer, chats, how, partial_of(out), {"model": told["model"]})

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from hyperdpo.alignment.bases import model_type_of
+from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.preferences import write_preferences
 from hyperdpo.alignment.gguf_models import described_origin
 from hyperdpo.alignment.settings import AlignSettings, settings_of
@@ -80,6 +82,7 @@ def find(
     Raises:
         InputError: no such data, model or setting.
     """
+    disable_progress_bars_without_tty()
     if model is None and (data is not None or experiment.file):
         what = "--data" if data is not None else "real prompts or labels, such as an instruction-tuned model of 100M"
         raise InputError(f"--model: found none; expected a causal LM to fine-tune on {what}")
@@ -92,8 +95,11 @@ def find(
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
     if experiment.file:
-        settings = fast_settings(settings, config_file, cpu)
         data = data_file(data, experiment.file, experiment.name, WANTED[experiment.source])
+    if model is not None:
+        model_type_of(model)  # refused before anything is printed or sampled
+    if experiment.file:
+        settings = fast_settings(settings, config_file, cpu)
     if generated:  # elsewhere the data are read first
         use_free_cores()
     if model is None:
@@ -176,8 +182,6 @@ def say_spans(comparison: Mapping[str, Any], least: float) -> None:
 
 def figures_of(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
     """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
-    from hyperdpo.alignment.bases import model_type_of
-
     if not experiment.columns:
         return experiment.paper, ""
     kind = model_type_of(model)
