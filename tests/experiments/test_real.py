@@ -14,9 +14,11 @@ import transformers
 from helpers import Killed, is_one_line, raise_at
 from tiny_models import VOCABULARY, tiny_base
 
+from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.errors import InputError
-from hyperdpo.experiments import running_language
+from hyperdpo.experiments import own_answers, running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.language_rows import accuracies, ratio_columns
 from hyperdpo.experiments.own_answers import answered, model_print
@@ -189,6 +191,42 @@ def test_queries_limit_the_prompts_of_a_file_and_are_refused_without_prompts(
         with pytest.raises(InputError) as error:
             run(name, model, data, tmp_path, queries=8)  # type: ignore[arg-type]
         assert is_one_line(error.value, "--queries", words)
+
+
+def test_answers_come_from_a_model_that_is_loaded_as_it_was_asked_for(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"scorers": ("sentiment",), "answers": 2, "tokens": 3, "prompts": 4, "cpu": True}
+    plain = answered(prompts, model, tmp_path, **how)
+    assert answered(prompts, model, tmp_path, **how, model_settings=ModelSettings()) == plain
+    loaded: list[dict[str, Any]] = []
+
+    def load(name: str, **settings: Any) -> Any:
+        loaded.append(settings)
+        return load_base(name, **settings)
+
+    monkeypatch.setattr(own_answers, "load_base", load)
+    other = answered(prompts, model, tmp_path, **how, model_settings=ModelSettings(attn_implementation="eager"))
+    assert loaded == [{"attn_implementation": "eager"}]
+    assert other != plain
+    about = json.loads(other.with_name(f"{other.name}.jsonl.about.json").read_text())
+    assert about["model_settings"]["attn_implementation"] == "eager"
+
+
+@pytest.mark.parametrize("asked", [{}, {"model_settings": {"dtype": "float32"}}])
+def test_answers_are_kept_by_the_settings_of_the_model_that_the_user_gives_and_no_others(
+    asked: dict[str, Any], model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[ModelSettings] = []
+
+    def stopped(*_: Any, model_settings: ModelSettings, **__: Any) -> Path:
+        found.append(model_settings)
+        raise Killed
+
+    monkeypatch.setattr(own_answers, "answered", stopped)
+    with pytest.raises(Killed):
+        run("real", model, prompts, tmp_path, overrides=asked)
+    assert found == [ModelSettings(**asked.get("model_settings", {}))], "without the attention that trainings have"
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_else(

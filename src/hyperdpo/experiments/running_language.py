@@ -14,6 +14,7 @@ from hyperdpo.alignment.bases import model_type_of
 from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.preferences import write_preferences
 from hyperdpo.alignment.gguf_models import described_origin
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.settings import AlignSettings, settings_of
 from hyperdpo.comparison.align_settings import compared
 from hyperdpo.devices import best_device, computes_bf16
@@ -98,6 +99,7 @@ def find(
         data = data_file(data, experiment.file, experiment.name, WANTED[experiment.source])
     if model is not None:
         model_type_of(model)  # refused before anything is printed or sampled
+    loaded = settings_of(config_file, settings).model_settings  # as asked for: the answers do not depend on the device
     if experiment.file:
         settings = fast_settings(settings, config_file, cpu)
     if generated:  # elsewhere the data are read first
@@ -108,7 +110,7 @@ def find(
         data = _stories(out / "data", model, queries or (SMALL_PROMPTS if small else PROMPTS))
     elif experiment.source == "answers" and not data.is_dir():
         queries = queries or (SMALL_PROMPTS if small else None)
-        data = _answers(data, model, out / "data", queries, settings_of(config_file, settings), cpu)
+        data = _answers(data, model, out / "data", queries, settings_of(config_file, settings), loaded, cpu)
     run = functools.partial(
         compared,
         data,
@@ -216,7 +218,13 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
 
 
 def _answers(
-    prompts_file: Path, model: str, directory: Path, prompts: int | None, settings: AlignSettings, cpu: bool
+    prompts_file: Path,
+    model: str,
+    directory: Path,
+    prompts: int | None,
+    settings: AlignSettings,
+    loaded: ModelSettings,
+    cpu: bool,
 ) -> Path:
     from hyperdpo.experiments.own_answers import answered
     from hyperdpo.experiments.real import SCORERS
@@ -230,5 +238,6 @@ def _answers(
         tokens=settings.texts.tokens,
         prompts=prompts,
         bf16=bool(settings.training.get("bf16")),
+        model_settings=loaded,
         cpu=cpu,
     )
