@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
 from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.run import versions
+from hyperdpo.alignment.sampling import computing_in
 from hyperdpo.checksums import file_digest
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
@@ -136,19 +136,18 @@ def _sample(
     model_settings: ModelSettings,
     cpu: bool,
 ) -> None:
-    import torch
-
     device, tokenizer = best_device(cpu), tokenizer_of(model)
     chats = conversations(prompts, tokenizer)
     base = load_base(model, **model_settings.arguments()).to(device)
     # Not before: a model that cannot be loaded answers nothing.
     click.echo(f"{counted(len(prompts), 'prompt')}, {how.answers} answers to each, from {Path(model).name}: {out}")
-    half = torch.autocast(device, dtype=torch.bfloat16) if told["bf16"] else contextlib.nullcontext()
-    with half:
+    precision = "bf16" if told["bf16"] else "no"
+    with computing_in(precision, base):
         groups = sample_groups(base, tokenizer, chats, how, partial_of(out), {"model": told["model"]})
     about = {
         "model": Path(model).name,
         "model_settings": asdict(model_settings),
+        "precision": precision,
         "sampling": asdict(how),
         "scorers": told["scorers"],
         "versions": versions(),
