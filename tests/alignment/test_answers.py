@@ -19,6 +19,7 @@ from hyperdpo.alignment.answer_sets import asked, conversations, partial_of, rea
 from hyperdpo.alignment.answers import Answer, Sampling, decoded, drawn, sample_answers
 from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.sampling import computing_in
 from hyperdpo.cli import main
 from hyperdpo.errors import InputError
 
@@ -293,6 +294,48 @@ def test_a_command_that_is_stopped_anywhere_gives_the_same_file(
     assert not partial_of(out).exists()
     assert main(command(place, out)) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_half_precision_is_asked_for_recorded_and_not_mixed_with_the_model_s_own(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from hyperdpo.alignment import answers
+
+    dtypes: list[torch.dtype] = []
+    real = answers._Batch.sampled
+
+    def sampled(self: Any) -> Any:
+        dtypes.append(torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1)).dtype)
+        return real(self)
+
+    monkeypatch.setattr(answers._Batch, "sampled", sampled)
+    for out, options, dtype in (("a", [], torch.float32), ("b", ["--precision", "bf16"], torch.bfloat16)):
+        assert main(command(place, tmp_path / f"{out}.jsonl", *options)) == 0
+        assert set(dtypes) == {dtype}
+        assert read(tmp_path / f"{out}.jsonl.about.json")["precision"] == (options or [0, "no"])[1]
+        dtypes.clear()
+    with monkeypatch.context() as inside:
+        inside.setattr(answers, "new_texts", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            main(command(place, tmp_path / "c.jsonl"))
+    assert main(command(place, tmp_path / "c.jsonl", "--precision", "bf16")) == 2
+    assert "sampled with another precision" in capsys.readouterr().err
+
+
+def test_in_half_precision_a_frozen_weight_is_cast_once_and_frozen_again(base: Any, words: Any) -> None:
+    for one in base.parameters():
+        one.requires_grad_(False)
+    first = next(base.parameters())
+    with computing_in("bf16", base):
+        assert first.requires_grad
+        assert not torch.is_grad_enabled()
+        found = texts(sample_answers(base, words, PROMPTS, HOW))
+    assert not any(one.requires_grad for one in base.parameters())
+    assert torch.is_grad_enabled()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert found == texts(sample_answers(base, words, PROMPTS, HOW))
+    with computing_in("no", base):
+        assert not first.requires_grad
 
 
 def test_other_scorers_without_sampling_again(place: Path, tmp_path: Path, capsys: Any) -> None:

@@ -69,6 +69,18 @@ def test_a_quantised_file_is_read_dequantised_and_says_so(place: Path) -> None:
     assert model_type_of(path) == "llama"
 
 
+def test_reading_shows_a_bar_only_where_transformers_shows_its_own(place: Path, capsys: pytest.CaptureFixture) -> None:
+    switch = transformers.utils.logging
+    before = switch.is_progress_bar_enabled()
+    try:
+        for change, shown in ((switch.disable_progress_bar, False), (switch.enable_progress_bar, True)):
+            change()
+            load_base(str(place / "tiny.Q8_0.gguf"))
+            assert ("de-quantizing" in capsys.readouterr().err) == shown
+    finally:
+        (switch.enable_progress_bar if before else switch.disable_progress_bar)()
+
+
 def test_a_saved_base_is_plain_and_still_says_so(place: Path, tmp_path: Path) -> None:
     found = load_base(str(place / "tiny.Q8_0.gguf"))
     found.save_pretrained(tmp_path)

@@ -123,6 +123,28 @@ def test_killed_again_and_again_it_writes_the_same_files(
     assert not list((tmp_path / "out").rglob("checkpoints"))
 
 
+def test_rounds_of_a_training_in_bf16_sample_and_measure_in_it(start, improved, tmp_path, command, monkeypatch):
+    from hyperdpo.alignment import improving
+
+    own = improving.sample_groups
+    dtypes = []
+
+    def sampled(*arguments: Any, **how: Any) -> Any:
+        dtypes.append(torch.nn.functional.linear(torch.ones(1, 1), torch.ones(1, 1)).dtype)
+        return own(*arguments, **how)
+
+    monkeypatch.setattr(improving, "sample_groups", sampled)
+    done = command(*improve(start, tmp_path / "out", "--set", "training.bf16=true", rounds=1))
+    assert done.code == 0, done.err
+    assert len(dtypes) == 8, "the base, three weightings before and three after the round, and its answers"
+    assert set(dtypes) == {torch.bfloat16}
+    assert read(tmp_path / "out" / RESULT)["settings"]["sampling"]["precision"] == "bf16"
+    assert read(tmp_path / "out" / "round-1" / "answers.jsonl.about.json")["precision"] == "bf16"
+    assert "precision" not in read(improved / RESULT)["settings"]["sampling"], "such directories go on as they were"
+    other = command(*improve(start, tmp_path / "out", "--set", "training.bf16=false", rounds=1))
+    assert other.refused("sampling", "--overwrite"), other.err
+
+
 def test_done_rounds_stay_and_more_rounds_go_on(start, improved, tmp_path, command):
     import shutil
 

@@ -14,6 +14,17 @@ def test_without_a_name_the_experiments_are_listed(command):
         assert [line.split()[0] for line in found.out.splitlines()] == list(EXPERIMENTS)
 
 
+def test_the_help_tells_real_models_apart(command):
+    said = " ".join(command("experiment", "--help").out.split())
+    for words in (
+        "real* read a file below HYPERDPO_DATA",
+        "real* need one",
+        "[default: 3, or one for each fold; of real 2, of the other real* 1]",
+        "real*: at most so many prompts of the file",
+    ):
+        assert words in said, said
+
+
 def test_a_tiny_experiment_on_own_data_leaves_a_page_and_its_figures(command, generated, tmp_path):
     options = ["--data", generated[0], "--oracle", generated[1], "--small", "--seeds", "1", "--cpu"]
     found = command("experiment", "figure10a", *options, "--out", tmp_path / "reports")

@@ -41,6 +41,14 @@ def test_every_experiment_on_a_language_model_is_one_that_can_be_run(name: str) 
     assert set(experiment.charts) <= set(CHARTS)
 
 
+def test_the_main_methods_of_a_real_model_have_two_seeds() -> None:
+    real = load("real")
+    assert isinstance(real, LanguageExperiment)
+    assert real.seeds == 2
+    repeated = [entry.label for entry in real.entries if entry.repeats is None]
+    assert repeated == ["DPO-LS", "DPO Soup", "HyperDPO", "HyperDPO, network of gates", "logit mixing"]
+
+
 def test_table_2_says_what_the_paper_says() -> None:
     """One model, two experts and eleven models, of about the same time each; HyperDPO has the largest hypervolume."""
     columns = load("table2").columns

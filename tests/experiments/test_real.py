@@ -11,12 +11,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 import transformers
-from helpers import is_one_line, raise_at
+from helpers import Killed, is_one_line, raise_at
 from tiny_models import VOCABULARY, tiny_base
 
+from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.data.preferences import read_preferences
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.errors import InputError
-from hyperdpo.experiments import running_language
+from hyperdpo.experiments import own_answers, running_language
 from hyperdpo.experiments.language_charts import language_charts
 from hyperdpo.experiments.language_rows import accuracies, ratio_columns
 from hyperdpo.experiments.own_answers import answered, model_print
@@ -116,6 +118,30 @@ def test_a_tiny_instance_shows_every_measure_and_is_not_run_again(
     assert again["cases"] == result["cases"]
 
 
+def test_points_and_seeds_that_are_asked_for_are_those_of_every_entry(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[Any, dict[str, Any]]] = []
+
+    def compared(data: Path, model: str, out: Path, entries: Any, **how: Any) -> dict[str, Any]:
+        called.append((entries, how))
+        if len(called) % 2:  # the first entry alone
+            return {"methods": {"DPO-LS": {"control_span": {"sentiment": 1.0}}}}
+        raise Killed
+
+    monkeypatch.setattr(running_language, "compared", compared)
+    monkeypatch.setattr(running_language, "_answers", lambda data, *_: data)
+    for options, points, seeds in (({}, 3, 2), ({"points": 11, "seeds": 3}, 11, 3), ({"seeds": 1}, 3, 1)):
+        with pytest.raises(Killed):
+            run_experiment("real", model=model, data=prompts, out=tmp_path, cpu=True, **options)
+        entries, how = called[-1]
+        assert (how["points"], how["seeds"]) == (points, seeds)
+        assert any(entry.repeats == 1 for entry in entries) == (not options)
+    with pytest.raises(InputError) as error:
+        run("real-triple", model, prompts, tmp_path, points=2)
+    assert is_one_line(error.value, "--points is 2", "at least 3", "plain_words")
+
+
 @pytest.mark.parametrize("name", ["real-pair2", "real-triple"])
 def test_other_objectives_take_the_same_answers(name: str, model: str, prompts: Path, out: Path) -> None:
     result = run(name, model, prompts, out)
@@ -146,6 +172,97 @@ def test_answers_are_split_once_for_all_seeds_and_carry_every_score(
     before, after = (read_preferences(one / "train.jsonl").groups[0] for one in (directory, labelled))
     assert before.completions == after.completions
     assert before.labels["brevity"] != after.labels["brevity"]
+
+
+def test_queries_limit_the_prompts_of_a_file_and_are_refused_without_prompts(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    def stopped(data: Path, model: str, directory: Path, limit: int, *_: Any) -> Path:
+        limits.append(limit)
+        raise Killed
+
+    monkeypatch.setattr(running_language, "_answers", stopped)
+    with pytest.raises(Killed):
+        run("real", model, prompts, tmp_path, queries=5)
+    assert limits == [5]
+    for name, data, words in (("real", tmp_path, "drop one"), ("real-labels", None, "reads preferences")):
+        with pytest.raises(InputError) as error:
+            run(name, model, data, tmp_path, queries=8)  # type: ignore[arg-type]
+        assert is_one_line(error.value, "--queries", words)
+
+
+def test_answers_come_from_a_model_that_is_loaded_as_it_was_asked_for(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {"scorers": ("sentiment",), "answers": 2, "tokens": 3, "prompts": 4, "cpu": True}
+    plain = answered(prompts, model, tmp_path, **how)
+    assert answered(prompts, model, tmp_path, **how, model_settings=ModelSettings()) == plain
+    loaded: list[dict[str, Any]] = []
+
+    def load(name: str, **settings: Any) -> Any:
+        loaded.append(settings)
+        return load_base(name, **settings)
+
+    monkeypatch.setattr(own_answers, "load_base", load)
+    other = answered(prompts, model, tmp_path, **how, model_settings=ModelSettings(attn_implementation="eager"))
+    assert loaded == [{"attn_implementation": "eager"}]
+    assert other != plain
+    about = json.loads(other.with_name(f"{other.name}.jsonl.about.json").read_text())
+    assert about["model_settings"]["attn_implementation"] == "eager"
+
+
+@pytest.mark.parametrize("asked", [{}, {"model_settings": {"dtype": "float32"}}])
+def test_answers_are_kept_by_the_settings_of_the_model_that_the_user_gives_and_no_others(
+    asked: dict[str, Any], model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[ModelSettings] = []
+
+    def stopped(*_: Any, model_settings: ModelSettings, **__: Any) -> Path:
+        found.append(model_settings)
+        raise Killed
+
+    monkeypatch.setattr(own_answers, "answered", stopped)
+    with pytest.raises(Killed):
+        run("real", model, prompts, tmp_path, overrides=asked)
+    assert found == [ModelSettings(**asked.get("model_settings", {}))], "without the attention that trainings have"
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_else(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config").mkdir()
+    transformers.AutoConfig.for_model("llama").save_pretrained(tmp_path / "config")  # and no tokenizer
+    for name, words in (("./nope", "no such directory"), ("empty", "no configuration"), ("config", "no tokenizer")):
+        with pytest.raises(InputError) as error:
+            run("real", str(tmp_path / name), prompts, tmp_path / "out")
+        assert is_one_line(error.value, name.strip("./"), words)
+        assert "answers to each" not in capsys.readouterr().out
+    assert not list((tmp_path / "out").rglob("*.jsonl*"))
+
+
+def test_no_bar_of_transformers_is_shown_without_a_terminal(
+    model: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = transformers.utils.logging
+    before = switch.is_progress_bar_enabled()
+    switch.enable_progress_bar()
+    found: list[bool] = []
+
+    def stopped(*_: Any) -> Path:
+        found.append(switch.is_progress_bar_enabled())
+        raise Killed
+
+    monkeypatch.setattr(running_language, "_answers", stopped)  # where scorers are loaded
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    try:
+        with pytest.raises(Killed):
+            run("real", model, prompts, tmp_path)
+    finally:
+        (switch.enable_progress_bar if before else switch.disable_progress_bar)()
+    assert found == [False]
 
 
 def test_a_model_is_known_by_its_content(model: str, tmp_path: Path) -> None:
@@ -179,8 +296,16 @@ def test_human_labels_have_accuracies_and_no_texts(model: str, tmp_path: Path) -
     ("settings", "place", "words"),
     [
         ({"name": "real"}, None, ["--model", "instruction-tuned"]),
-        ({"name": "real", "model": "somewhere"}, None, ["real", "--data", "HYPERDPO_DATA", "instructions.jsonl"]),
-        ({"name": "real-labels", "model": "somewhere"}, "here", ["sfhot.jsonl", "no such file", "--data"]),
+        (
+            {"name": "real", "model": "somewhere"},
+            None,
+            ["real", "--data with a file of prompts", "HYPERDPO_DATA", "instructions.jsonl"],
+        ),
+        (
+            {"name": "real-labels", "model": "somewhere"},
+            "here",
+            ["sfhot.jsonl", "no such file", "preferences that people"],
+        ),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(

@@ -143,4 +143,5 @@ def test_what_does_not_fit_gets_one_line(settings: dict[str, Any], words: list[s
 
 def test_the_command_keeps_options_of_rankers_and_language_models_apart(command: Any, tmp_path: Path) -> None:
     assert command("experiment", "table2", "--folds", "3", "--out", tmp_path).refused("--folds", "language model")
-    assert command("experiment", "table1", "--model", "m", "--out", tmp_path).refused("--model", "rankers")
+    for option, value in (("--model", "m"), ("--points", 5)):
+        assert command("experiment", "table1", option, value, "--out", tmp_path).refused(option, "rankers")

@@ -95,6 +95,7 @@ def model_type_of(base_model: str | PathLike[str]) -> str:
         if file is not None:
             origin_of_file(file)
             return str(AutoConfig.from_pretrained(str(file.parent), gguf_file=file.name).model_type)
+        check_base(base_model)
         return str(AutoConfig.from_pretrained(str(base_model)).model_type)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):

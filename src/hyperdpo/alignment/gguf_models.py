@@ -160,8 +160,11 @@ def load_gguf_model(path: Path, **model_settings: Any) -> Any:
         InputError: as of :func:`origin_of_file`, or transformers cannot read it.
     """
     origin = origin_of_file(path)
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, modeling_gguf_pytorch_utils
+    from transformers.utils.logging import tqdm
 
+    # Its bar is tqdm's own, which transformers' switch for bars has no effect on; now it has.
+    modeling_gguf_pytorch_utils.tqdm = tqdm
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, **model_settings)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:  # of a file that is not what it says

@@ -97,7 +97,7 @@ def improve_command(
         names = ", ".join(run.names)
         raise InputError(f"--scorer: found none; expected one for each objective of the run ({names})")
     arguments = _arguments(run, (overrides or {}).get("training", {}), cpu)
-    training_arguments(out, arguments)
+    precision = training_arguments(out, arguments).mixed_precision
     prompts = read_prompts(prompts_file, prompt_column=prompt_column)[:limit]
     training, testing = _parts(prompts, held_out, prompts_file)
     if run.data.get("conversations", True):
@@ -115,6 +115,7 @@ def improve_command(
         source=sample_from,
         arguments=arguments,
         data=kept,
+        precision=precision,
     )
     told = {
         "run": hashing.fingerprint((run_path / TENSORS).read_bytes().hex()),
@@ -124,6 +125,7 @@ def improve_command(
         "sampling": {
             "responses": responses, "max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed,
             "batch_size": batch_size, "weights_per": weights_per, "from": sample_from,
+            **({} if precision == "no" else {"precision": precision}),
         },
         "measuring": {"points": points, "samples": samples},
         "training": {k: v for k, v in arguments.items() if k not in ("use_cpu", "disable_tqdm")},

@@ -34,6 +34,7 @@ from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import RUN, AlignRun, versions
+from hyperdpo.alignment.sampling import computing_in
 from hyperdpo.alignment.text_fronts import TextFront, signs_of
 from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
@@ -63,6 +64,7 @@ class Rounds:
         source: who answers: the model, at these w, or its base.
         arguments: of :class:`~hyperdpo.alignment.training_config.HyperDPOConfig`.
         data: groups to train on beside the answers.
+        precision: see :func:`~hyperdpo.alignment.sampling.computing_in`, of sampled answers and measured texts.
     """
 
     scorer: NamedScorer
@@ -75,6 +77,7 @@ class Rounds:
     source: Literal["model", "base"]
     arguments: dict[str, Any]
     data: Preferences | None = None
+    precision: str = "no"
 
 
 class Improvement:
@@ -124,6 +127,7 @@ class Improvement:
         about = {
             "round": number,
             "sampled_from": rounds.source,
+            "precision": rounds.precision,
             "sampling": asdict(how),
             "scorers": rounds.scorer.name,
             "versions": versions(),
@@ -149,7 +153,8 @@ class Improvement:
     ) -> list[Any]:
         """Groups of answers; without weights the base's own."""
         model = self.run.model
-        with model.base_only() if weights is None else contextlib.nullcontext():
+        speaker = model.base_only() if weights is None else contextlib.nullcontext()
+        with speaker, computing_in(self.rounds.precision, model):
             return sample_groups(model, self.run.tokenizer, prompts, how, partial, told, weights=weights)
 
     # --- training

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -29,6 +29,7 @@ from hyperdpo.alignment.data.preferences import read_source_of
 from hyperdpo.alignment.data.reading import ReadOptions
 from hyperdpo.alignment.gguf_models import described_origin, origin_of
 from hyperdpo.alignment.run import versions
+from hyperdpo.alignment.sampling import computing_in
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
 from hyperdpo.files import check_writable, written
@@ -54,6 +55,7 @@ def sample_command(
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 64,
+    precision: Literal["no", "bf16"] = "no",
     overwrite: bool = False,
     cpu: bool = False,
 ) -> dict[str, int]:
@@ -80,22 +82,25 @@ def sample_command(
     base = load_base(model).to(best_device(cpu))
     use_free_cores()
     origin = origin_of(base)
-    groups = sample_groups(base, tokenizer, chosen, how, partial_of(out), {"model": str(model)})
+    told = {"model": str(model)} | ({} if precision == "no" else {"precision": precision})
+    with computing_in(precision, base):
+        groups = sample_groups(base, tokenizer, chosen, how, partial_of(out), told)
     about: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "model": Path(model).name,
         "gguf_origin": origin,
         "prompts": {"file": prompts_file.name, "offset": offset, "limit": limit, "system": system},
+        "precision": precision,
         "sampling": asdict(how),
         "scorers": list(scorers),
         "versions": versions(),
     }
     counts = write_answers(groups, scorer, out, about)
     remove_partial(out)
-    told = f" {described_origin(origin)}" if origin else ""
+    described = f", {described_origin(origin)}" if origin else ""
     click.echo(
         f"{out}: {counted(counts['groups'], 'prompt')}, {counted(counts['answers'], 'answer')} of "
-        f"{Path(model).name}{',' if told else ''}{told}; {counts['truncated']:,} cut at {max_new_tokens} tokens"
+        f"{Path(model).name}{described}; {counts['truncated']:,} cut at {max_new_tokens} tokens"
     )
     if counts["missing"] or counts["left_out"]:
         click.echo(

@@ -40,6 +40,31 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.train(training)
 
 
+@contextmanager
+def computing_in(precision: str, model: Any) -> Iterator[None]:
+    """Inside, a model's passes without gradients are in that precision, its numbers stay as they are.
+
+    autocast keeps the cast of a weight only if the weight requires gradients, and casts frozen ones anew for each
+    token. So all of them require gradients inside.
+
+    Args:
+        precision: ``no``, the model's own; ``bf16`` or ``fp16``.
+    """
+    if precision == "no":
+        yield
+        return
+    frozen = [one for one in model.parameters() if one.is_floating_point() and not one.requires_grad]
+    for one in frozen:
+        one.requires_grad_(True)
+    try:
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        with torch.no_grad(), torch.autocast(torch.device(model.device).type, dtype=half):
+            yield
+    finally:
+        for one in frozen:
+            one.requires_grad_(False)
+
+
 def continue_rows(
     model: Any, tokenizer: Any, rows: list[list[int]], tokens: int, generate: Callable[..., Tensor] | None = None
 ) -> Tensor:

@@ -32,6 +32,7 @@ from hyperdpo.alignment.model import Condition, ConditionedLM
 from hyperdpo.alignment.reference import base_print, kept_base_scores
 from hyperdpo.alignment.reporting import report_steps
 from hyperdpo.alignment.run import fingerprint, versions
+from hyperdpo.alignment.sampling import computing_in
 from hyperdpo.alignment.trainer import HyperDPOTrainer, longest_text
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.comparison.clock import Clock
@@ -163,11 +164,9 @@ class AlignTrainings(Trainings[ConditionedLM]):
         )
 
     def measuring(self) -> contextlib.AbstractContextManager[None]:
-        """The precision in which models are measured and sampled from."""
-        found: contextlib.AbstractContextManager[None] = (
-            self._accelerator.autocast() if self.settings.training_precision else contextlib.nullcontext()
-        )
-        return found
+        """The precision in which models are measured and sampled from, without gradients."""
+        precision = self._accelerator.mixed_precision if self.settings.training_precision else "no"
+        return computing_in(precision, self.base)
 
     @property
     def fingerprint(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +22,9 @@ from hyperdpo.alignment.answer_sets import (
 from hyperdpo.alignment.answers import Sampling
 from hyperdpo.alignment.bases import load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences, write_preferences
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.run import versions
+from hyperdpo.alignment.sampling import computing_in
 from hyperdpo.checksums import file_digest
 from hyperdpo.devices import best_device
 from hyperdpo.errors import InputError, counted
@@ -43,7 +44,7 @@ def data_file(given: Path | None, name: str, where: str, what: str) -> Path:
     Args:
         name: of the file, below the place that the variable ``HYPERDPO_DATA`` names.
         where: the experiment, for the message.
-        what: the file holds.
+        what: what ``--data`` names, for the message.
 
     Raises:
         InputError: neither is there.
@@ -52,7 +53,9 @@ def data_file(given: Path | None, name: str, where: str, what: str) -> Path:
         return given
     place = os.environ.get(PLACE)
     if not place:
-        raise InputError(f"{where}: no data; expected --data with {what}, or {name} below the place that {PLACE} names")
+        raise InputError(
+            f"{where}: no data; expected --data with {what}, or {name} in the directory that {PLACE} names"
+        )
     if not (found := Path(place) / name).is_file():
         raise InputError(f"{where}: {found}: no such file ({PLACE} is set); expected --data with {what}")
     return found
@@ -68,6 +71,7 @@ def answered(
     tokens: int,
     prompts: int | None = None,
     bf16: bool = False,
+    model_settings: ModelSettings | None = None,
     cpu: bool = False,
 ) -> Path:
     """A directory with ``train.jsonl`` and ``test.jsonl``: answers that the model sampled, once for all experiments.
@@ -80,6 +84,7 @@ def answered(
         tokens: the most of an answer.
         prompts: at most so many of the file; None: all.
         bf16: compute in bf16.
+        model_settings: how the model is loaded; None: as it is.
 
     Raises:
         InputError: prompts, scorers or a model that cannot be used.
@@ -95,13 +100,16 @@ def answered(
         "prompts": found,
         **asdict(how),
     }
+    model_settings = model_settings or ModelSettings()
+    if model_settings != ModelSettings():  # answers that were kept before there were any have none
+        told["model_settings"] = asdict(model_settings)
     directory = out / f"answers-{Path(model).stem}-{hashing.fingerprint(told, 64)[:8]}"
     if directory.exists():
         return directory
     out.mkdir(parents=True, exist_ok=True)
     whole = directory.with_name(directory.name + ".jsonl")
     if not whole.exists():
-        _sample(found, model, how, whole, scorer, told, cpu)
+        _sample(found, model, how, whole, scorer, told, model_settings, cpu)
     # One split for all seeds: rates are chosen on training prompts, which stay training prompts.
     parts = read_preferences(whole).split((TRAIN, 0.0, 1 - TRAIN), 0)
     with written(directory, directory=True) as temporary:
@@ -119,18 +127,31 @@ def model_print(model: str) -> str:
 
 
 def _sample(
-    prompts: list[Any], model: str, how: Sampling, out: Path, scorer: Any, told: Mapping[str, Any], cpu: bool
+    prompts: list[Any],
+    model: str,
+    how: Sampling,
+    out: Path,
+    scorer: Any,
+    told: Mapping[str, Any],
+    model_settings: ModelSettings,
+    cpu: bool,
 ) -> None:
-    import torch
-
-    click.echo(f"{counted(len(prompts), 'prompt')}, {how.answers} answers to each, from {Path(model).name}: {out}")
     device, tokenizer = best_device(cpu), tokenizer_of(model)
     chats = conversations(prompts, tokenizer)
-    base = load_base(model).to(device)
-    half = torch.autocast(device, dtype=torch.bfloat16) if told["bf16"] else contextlib.nullcontext()
-    with half:
+    base = load_base(model, **model_settings.arguments()).to(device)
+    # Not before: a model that cannot be loaded answers nothing.
+    click.echo(f"{counted(len(prompts), 'prompt')}, {how.answers} answers to each, from {Path(model).name}: {out}")
+    precision = "bf16" if told["bf16"] else "no"
+    with computing_in(precision, base):
         groups = sample_groups(base, tokenizer, chats, how, partial_of(out), {"model": told["model"]})
-    about = {"model": Path(model).name, "sampling": asdict(how), "scorers": told["scorers"], "versions": versions()}
+    about = {
+        "model": Path(model).name,
+        "model_settings": asdict(model_settings),
+        "precision": precision,
+        "sampling": asdict(how),
+        "scorers": told["scorers"],
+        "versions": versions(),
+    }
     counts = write_answers(groups, scorer, out, about)
     remove_partial(out)
     told_of = "".join(f", {counts[name]:,} {word}" for name, word in _WORDS.items() if counts[name])

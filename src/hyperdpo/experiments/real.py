@@ -55,7 +55,7 @@ EXPERIMENTS = (
             DPO_SOUP,
             DEFAULT,
             replace(SAME_RANK_SOUP, repeats=1),
-            replace(GATE_NETWORK, repeats=1),
+            GATE_NETWORK,
             replace(BOTH, repeats=1),
             replace(PAPER_PROMPT, repeats=1),
             replace(PROMPT_ONLY, repeats=1),

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from hyperdpo.errors import InputError
-from hyperdpo.experiments.experiment import Experiment, Found
+from hyperdpo.experiments.experiment import Described, Experiment, Found
 from hyperdpo.experiments.registry import load
 from hyperdpo.experiments.report import report
 from hyperdpo.experiments.results import print_result
@@ -39,7 +39,8 @@ def run_experiment(
         name: one of :data:`~hyperdpo.experiments.registry.EXPERIMENTS`.
         data: of rankers, a data file, a directory with train, vali and test files, or a directory of Fold1 to Fold5;
             of language models, preferences. None: data are generated.
-        queries: how many are generated (prompts, of a language model); None: the experiment's own number.
+        queries: how many are generated (prompts, of a language model), or at most so many prompts of a file; None: the
+            experiment's own number.
         small: a tiny instance, for a test.
         options: of :func:`~hyperdpo.experiments.running_rankers.find` or of
             :func:`~hyperdpo.experiments.running_language.find`.
@@ -57,8 +58,8 @@ def run_experiment(
     experiment = load(name)
     require("experiments")  # now, not after the trainings
     started = time.time()
-    if data is not None and queries is not None:
-        raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")
+    if queries is not None:
+        _check_queries(experiment, data)
     check_writable(out)
     find: Callable[..., Found]
     charts: Callable[[Mapping[str, Any]], Sequence[Any]]
@@ -94,3 +95,16 @@ def run_experiment(
     print_result(result)
     click.echo(f"report: {page}\nfigures: {json_file}\ntrainings: {found.trainings}")
     return result
+
+
+def _check_queries(experiment: Described, data: Path | None) -> None:
+    """Refuse a number of queries or prompts where it has no effect.
+
+    Raises:
+        InputError: nothing is generated, and no prompts are read.
+    """
+    source = getattr(experiment, "source", None)
+    if source == "labels":
+        raise InputError(f"--queries: {experiment.name} reads preferences, so nothing is generated; leave it out")
+    if data is not None and (source != "answers" or data.is_dir()):
+        raise InputError("--queries: --data is given, so nothing is generated; drop one of the two")

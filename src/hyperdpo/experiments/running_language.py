@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hyperdpo.alignment.bases import model_type_of
+from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.preferences import write_preferences
 from hyperdpo.alignment.gguf_models import described_origin
+from hyperdpo.alignment.model_settings import ModelSettings
 from hyperdpo.alignment.settings import AlignSettings, settings_of
 from hyperdpo.comparison.align_settings import compared
 from hyperdpo.devices import best_device, computes_bf16
@@ -27,6 +31,11 @@ from hyperdpo.validation import merged
 PROMPTS = 640
 #: Answers of each prompt of a file.
 ANSWERS = 4
+#: What ``--data`` of an experiment with a file of its own names.
+WANTED = {
+    "answers": "a file of prompts, or a directory of preferences in parts",
+    "labels": "preferences that people gave",
+}
 #: ``--small``: an instance that shows that everything runs, and nothing else.
 SMALL_PROMPTS, SMALL_STEPS = 16, 100
 SMALL: dict[str, Any] = {
@@ -55,6 +64,7 @@ def find(
     objectives: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     seeds: int | None = None,
+    points: int | None = None,
     queries: int | None = None,
     small: bool = False,
     cpu: bool = False,
@@ -66,23 +76,32 @@ def find(
             text measures. An experiment on a model's answers takes a file of prompts, or a directory of preferences
             in parts; its own file, as that of one on labels, if this is None.
         model: a causal LM; None: a small one is trained on the spot, for stories.
-        seeds: repeats; None: the experiment's own number.
+        seeds: repeats of every entry; None: the experiment's own number, and fewer of some entries.
+        points: weightings of each front; None: the experiment's own number.
         queries: prompts of generated data, or of the file of prompts.
 
     Raises:
         InputError: no such data, model or setting.
     """
+    disable_progress_bars_without_tty()
     if model is None and (data is not None or experiment.file):
         what = "--data" if data is not None else "real prompts or labels, such as an instruction-tuned model of 100M"
         raise InputError(f"--model: found none; expected a causal LM to fine-tune on {what}")
+    chosen = objectives or experiment.objectives or None
+    if points is not None and chosen and points < len(chosen):
+        raise InputError(f"--points is {points}; expected at least {len(chosen)}, one for each of {', '.join(chosen)}")
     generated = data is None and not experiment.file
     settings: dict[str, Any] = merged(experiment.settings, GENERATED if generated else {})
     if generated and model is None:
         settings = merged(settings, OWN_MODEL)
     settings = merged(merged(settings, SMALL if small else {}), overrides or {})
     if experiment.file:
+        data = data_file(data, experiment.file, experiment.name, WANTED[experiment.source])
+    if model is not None:
+        model_type_of(model)  # refused before anything is printed or sampled
+    loaded = settings_of(config_file, settings).model_settings  # as asked for: the answers do not depend on the device
+    if experiment.file:
         settings = fast_settings(settings, config_file, cpu)
-        data = data_file(data, experiment.file, experiment.name, f"{experiment.source} of real prompts")
     if generated:  # elsewhere the data are read first
         use_free_cores()
     if model is None:
@@ -91,14 +110,13 @@ def find(
         data = _stories(out / "data", model, queries or (SMALL_PROMPTS if small else PROMPTS))
     elif experiment.source == "answers" and not data.is_dir():
         queries = queries or (SMALL_PROMPTS if small else None)
-        data = _answers(data, model, out / "data", queries, settings_of(config_file, settings), cpu)
-    chosen = objectives or experiment.objectives or None
+        data = _answers(data, model, out / "data", queries, settings_of(config_file, settings), loaded, cpu)
     run = functools.partial(
         compared,
         data,
         model,
         out / "language",
-        points=SMALL_POINTS if small else experiment.points,
+        points=points or (SMALL_POINTS if small else experiment.points),
         objectives=chosen,
         config_file=config_file,
         overrides=settings,
@@ -108,7 +126,8 @@ def find(
     )
     if experiment.least_span:
         say_spans(run(experiment.entries[:1], seeds=1), experiment.least_span)
-    comparison = run(experiment.entries, seeds=seeds or (1 if small else experiment.seeds))
+    entries = experiment.entries if seeds is None else [replace(one, repeats=None) for one in experiment.entries]
+    comparison = run(entries, seeds=seeds or (1 if small else experiment.seeds))
     column, told = figures_of(experiment, model)
     rows = table_rows(comparison, column)
     add_spans(rows, comparison)
@@ -165,8 +184,6 @@ def say_spans(comparison: Mapping[str, Any], least: float) -> None:
 
 def figures_of(experiment: LanguageExperiment, model: str) -> tuple[Mapping[str, Figures], str]:
     """The paper's figures of a model of the same architecture, and a sentence that says whose they are."""
-    from hyperdpo.alignment.bases import model_type_of
-
     if not experiment.columns:
         return experiment.paper, ""
     kind = model_type_of(model)
@@ -201,7 +218,13 @@ def _stories(directory: Path, model: str, prompts: int) -> Path:
 
 
 def _answers(
-    prompts_file: Path, model: str, directory: Path, prompts: int | None, settings: AlignSettings, cpu: bool
+    prompts_file: Path,
+    model: str,
+    directory: Path,
+    prompts: int | None,
+    settings: AlignSettings,
+    loaded: ModelSettings,
+    cpu: bool,
 ) -> Path:
     from hyperdpo.experiments.own_answers import answered
     from hyperdpo.experiments.real import SCORERS
@@ -215,5 +238,6 @@ def _answers(
         tokens=settings.texts.tokens,
         prompts=prompts,
         bf16=bool(settings.training.get("bf16")),
+        model_settings=loaded,
         cpu=cpu,
     )
