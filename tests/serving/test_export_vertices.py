@@ -278,11 +278,13 @@ def test_options_that_do_not_fit_are_refused_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_adapters_that_are_not_the_run_are_not_written(portable_run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "compared", lambda *_: (Difference(0.5, 2.0), 0.0))
+@pytest.mark.parametrize(("one", "word"), [(Difference(0.5, 2.0), "0.5"), (Difference(np.nan, np.nan), "nan")])
+def test_adapters_that_are_not_the_run_are_not_written(portable_run, tmp_path, monkeypatch, one, word) -> None:
+    """Though only the last weighting shows it."""
+    monkeypatch.setattr(module, "compared", lambda _, __, w, ___: (one if w == [0, 1] else Difference(1e-7, 1e-7), 0.0))
     with pytest.raises(InputError) as error:
         export_dial(load_dial_source(portable_run), tmp_path / "dial", "vertices")
-    assert is_one_line(error.value, "--format vertices", "0.5", "nothing was written")
+    assert is_one_line(error.value, "--format vertices", word, "nothing was written")
     assert not list(tmp_path.iterdir())
 
 

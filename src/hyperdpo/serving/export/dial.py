@@ -137,7 +137,7 @@ def export_dial(
         if format == "vertices":
             paths = write_vertices(model, temporary)
             found = [compared(model, weighted_model(model, paths, w), w.tolist(), [])[0] for w in grid]
-            difference = Difference(*map(max, zip(*found, strict=True)))
+            difference = Difference(*np.max(found, axis=0).tolist())  # NaN if one is; Python's max may skip it
             check_difference(model, difference.relative, format, "`hyperdpo serve` needs no export")
         else:
             paths = write_gguf(model, temporary)
