@@ -160,3 +160,11 @@ def test_a_scorer_that_computes_something_else_is_known_by_what_it_says_of_fixed
     assert of(len) == of(lambda text: len(text) * (1 + 1e-9))  # as another machine may
     assert of(len) != of(lambda text: min(len(text), 80))
     assert of(len) != of(lambda text: len(text.replace("\n", "")))
+
+
+def test_a_scorer_that_knows_its_own_prompts_only_is_told_what_to_do() -> None:
+    known = {"mine": 1.0}
+    own = NamedScorer("own", ("a",), lambda prompts, texts: np.array([known[prompt] for prompt in prompts]))
+    with pytest.raises(InputError) as error:
+        probed(own, "a")
+    assert is_one_line(error.value, "scorer own: KeyError", "Which animal", "finite numbers for any prompt")

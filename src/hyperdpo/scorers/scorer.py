@@ -66,15 +66,23 @@ def scores_of(
 
 
 def probed(scorer: NamedScorer, objectives: Sequence[str]) -> list[list[float]]:
-    """What a scorer makes of a few fixed texts, (5, m): what its scores are kept by, beside its name.
+    """(5, m) scores of a few fixed texts. Kept scores are found by these, beside the scorer's name.
 
-    A scorer that computes something else than it did, of the same name, gives other numbers here. They are rounded to
-    four digits, because another machine's arithmetic may differ in the last ones.
+    If a scorer of the same name has been changed, these scores usually differ. They are rounded to four digits,
+    because another machine's arithmetic may differ in the last ones.
 
     Raises:
-        InputError: as :func:`scores_of`.
+        InputError: as :func:`scores_of`, or the scorer fails on texts that it does not know.
     """
-    scores = scores_of(scorer, objectives, [_ASKED] * len(_PROBES), _PROBES)
+    try:
+        scores = scores_of(scorer, objectives, [_ASKED] * len(_PROBES), _PROBES)
+    except InputError:
+        raise
+    except Exception as error:  # of a user's function: a KeyError of prompts that it looks up, say
+        raise InputError(
+            f"scorer {scorer.name}: {type(error).__name__} ({error}) on the prompt {_ASKED!r}, by which a changed "
+            "scorer is recognised; make it return finite numbers for any prompt"
+        ) from error
     return [[float(f"{score:.4g}") for score in row] for row in scores.tolist()]
 
 
