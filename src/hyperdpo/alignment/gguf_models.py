@@ -163,7 +163,8 @@ def load_gguf_model(path: Path, **model_settings: Any) -> Any:
     from transformers import AutoModelForCausalLM, modeling_gguf_pytorch_utils
     from transformers.utils.logging import tqdm
 
-    # Its bar is tqdm's own, which transformers' switch for bars has no effect on; now it has.
+    # The reader uses tqdm's own class, which transformers' switch for progress bars has no effect on. So put
+    # transformers' class in its place.
     modeling_gguf_pytorch_utils.tqdm = tqdm
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, **model_settings)

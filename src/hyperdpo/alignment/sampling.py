@@ -42,10 +42,10 @@ def evaluation_mode(model: Any) -> Iterator[None]:
 
 @contextmanager
 def computing_in(precision: str, model: Any) -> Iterator[None]:
-    """Inside, a model's passes without gradients are in that precision, its numbers stay as they are.
+    """A context in which a model computes in a precision, without gradients. Its parameters keep their own.
 
-    autocast keeps the cast of a weight only if the weight requires gradients, and casts frozen ones anew for each
-    token. So all of them require gradients inside.
+    autocast caches the cast of a weight only if the weight requires gradients, and casts frozen weights anew for each
+    token. So all weights require gradients inside. Do not change weights inside: their casts are cached.
 
     Args:
         precision: ``no``, the model's own; ``bf16`` or ``fp16``.
