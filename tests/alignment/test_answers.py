@@ -13,6 +13,7 @@ import torch
 from helpers import Killed, is_one_line, read
 from tiny_gguf import write_gguf, writing_llama
 from tiny_models import randomise, tiny_base, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy_preferences import words_tokenizer
 
 from hyperdpo.alignment.answer_sets import asked, conversations, partial_of, read_prompts
@@ -322,20 +323,37 @@ def test_half_precision_is_asked_for_recorded_and_not_mixed_with_the_model_s_own
     assert "sampled with another precision" in capsys.readouterr().err
 
 
+class Casts(TorchDispatchMode):
+    """Counts the casts of each of a model's parameters."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.counts = {one.data_ptr(): 0 for one in model.parameters()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.counts:
+            self.counts[args[0].data_ptr()] += 1
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def most(self) -> int:
+        return max(self.counts.values())
+
+
 def test_in_half_precision_a_frozen_weight_is_cast_once_and_frozen_again(base: Any, words: Any) -> None:
     for one in base.parameters():
         one.requires_grad_(False)
-    first = next(base.parameters())
-    with computing_in("bf16", base):
-        assert first.requires_grad
+    with computing_in("bf16", base), Casts(base) as casts:
         assert not torch.is_grad_enabled()
         found = texts(sample_answers(base, words, PROMPTS, HOW))
+    assert casts.most == 1
     assert not any(one.requires_grad for one in base.parameters())
     assert torch.is_grad_enabled()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), Casts(base) as casts:
         assert found == texts(sample_answers(base, words, PROMPTS, HOW))
+    assert casts.most > 1
     with computing_in("no", base):
-        assert not first.requires_grad
+        assert not next(base.parameters()).requires_grad
 
 
 def test_other_scorers_without_sampling_again(place: Path, tmp_path: Path, capsys: Any) -> None:

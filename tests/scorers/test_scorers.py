@@ -155,16 +155,19 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_scorer_that_computes_something_else_is_known_by_what_it_says_of_fixed_texts() -> None:
     def of(rule: Callable[[str], float]) -> list[list[float]]:
-        return probed(NamedScorer("same", ("a",), lambda prompts, texts: np.array([rule(text) for text in texts])), "a")
+        return probed(
+            NamedScorer("same", ("a",), lambda prompts, texts: np.array([rule(text) for text in texts])), "a", "q"
+        )
 
     assert of(len) == of(lambda text: len(text) * (1 + 1e-9))  # as another machine may
     assert of(len) != of(lambda text: min(len(text), 80))
     assert of(len) != of(lambda text: len(text.replace("\n", "")))
 
 
-def test_a_scorer_that_knows_its_own_prompts_only_is_told_what_to_do() -> None:
-    known = {"mine": 1.0}
-    own = NamedScorer("own", ("a",), lambda prompts, texts: np.array([known[prompt] for prompt in prompts]))
-    with pytest.raises(InputError) as error:
-        probed(own, "a")
-    assert is_one_line(error.value, "scorer own: KeyError", "Which animal", "finite numbers for any prompt")
+def test_a_scorer_that_knows_its_prompts_is_asked_about_one_of_them() -> None:
+    answers = {"Why?": "Because."}
+
+    def overlap(prompts: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+        return np.array([len(set(answers[prompt]) & set(text)) for prompt, text in zip(prompts, texts, strict=True)])
+
+    assert len(probed(NamedScorer("own", ("a",), overlap), "a", "Why?")) == 5

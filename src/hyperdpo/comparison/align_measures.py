@@ -127,7 +127,7 @@ class AlignMeasurements:
         self._base_texts: dict[str, Any] = {}
         if texts is not None:
             self._sampled = TextMeasurements(trainings, grid, texts)
-            self._scored = probed(self._sampled.scorer, names)
+            self._scored = probed(self._sampled.scorer, names, self._sampled.prompts[0])
             self._base_texts = self._kept("base", {}, self._sampled.base)
             self.base["generated"] = self._base_texts["generated"]
             self.base["generated_tokens"] = self._base_texts["tokens"]

@@ -207,11 +207,12 @@ class TextMeasurements:
 
     def scores(self, sampled: Sampled) -> np.ndarray:
         """(N, n, m) scores, as the scorer has them."""
-        found = scores_of(self.scorer, self.scorer.objectives, self._prompts, self._written(sampled))
+        found = scores_of(self.scorer, self.scorer.objectives, self.prompts, self._written(sampled))
         return found.reshape(*sampled.logps.shape, -1)
 
     @cached_property
-    def _prompts(self) -> list[str]:
+    def prompts(self) -> list[str]:
+        """What was asked, once for each text."""
         groups = self.trainings.repeat.test.groups
         return [asked(groups[group.index].prompt) for group in self.groups for _ in range(self.texts.samples)]
 

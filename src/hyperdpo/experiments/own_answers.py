@@ -12,6 +12,7 @@ import click
 
 from hyperdpo import hashing
 from hyperdpo.alignment.answer_sets import (
+    asked,
     conversations,
     partial_of,
     read_prompts,
@@ -89,20 +90,18 @@ def answered(
     Raises:
         InputError: prompts, scorers or a model that cannot be used.
     """
-    scorer = scorers_named(scorers)
+    scorer, model_settings = scorers_named(scorers), model_settings or ModelSettings()
     found = read_prompts(prompts_file)[:prompts]
     how = Sampling(answers=answers, max_new_tokens=tokens)
     told: dict[str, Any] = {
         "model": model_print(model),
         "bf16": bf16,
         "scorers": list(scorers),
-        "scored": probed(scorer, scorer.objectives),
+        "scored": probed(scorer, scorer.objectives, asked(found[0])),
         "prompts": found,
+        "model_settings": asdict(model_settings),
         **asdict(how),
     }
-    model_settings = model_settings or ModelSettings()
-    if model_settings != ModelSettings():  # answers that were kept before there were any have none
-        told["model_settings"] = asdict(model_settings)
     directory = out / f"answers-{Path(model).stem}-{hashing.fingerprint(told, 64)[:8]}"
     if directory.exists():
         return directory

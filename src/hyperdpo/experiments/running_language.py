@@ -172,8 +172,8 @@ def fast_settings(settings: Mapping[str, Any], config_file: Path | None, cpu: bo
 
 
 def say_spans(comparison: Mapping[str, Any], least: float) -> None:
-    """Say how much models for one w differ, before the others are trained: where they do not, nothing can be
-    controlled."""
+    """Say how far apart the ends of the first entry are, before the others are trained: where they are the same,
+    nothing can be controlled."""
     ((label, one),) = comparison["methods"].items()
     spans = one["control_span"]
     click.echo(f"{label}: control spans {', '.join(f'{name} {span:.3f}' for name, span in spans.items())} nats")

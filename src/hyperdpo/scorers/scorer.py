@@ -13,8 +13,7 @@ from hyperdpo.errors import InputError, counted
 #: objectives that are minimised.
 Scorer = Callable[[Sequence[str], Sequence[str]], np.ndarray]
 
-#: A prompt and texts of several kinds, on which a change of a scorer shows.
-_ASKED = "Which animal sat on the mat?"
+#: Texts of several kinds, on which a change of a scorer shows.
 _PROBES = (
     "A happy cat sat on the mat.",
     "Unfortunately, the aforementioned administrative considerations were extraordinarily disappointing.",
@@ -65,24 +64,20 @@ def scores_of(
     return scores
 
 
-def probed(scorer: NamedScorer, objectives: Sequence[str]) -> list[list[float]]:
-    """(5, m) scores of a few fixed texts. Kept scores are found by these, beside the scorer's name.
+def probed(scorer: NamedScorer, objectives: Sequence[str], prompt: str) -> list[list[float]]:
+    """(5, m) scores of a few fixed texts as answers to a prompt: kept scores are found by these and the scorer's name.
 
-    If a scorer of the same name has been changed, these scores usually differ. They are rounded to four digits,
-    because another machine's arithmetic may differ in the last ones.
+    If a scorer of the same name has been changed, these scores usually differ. They are rounded to four digits, and to
+    0 far below the column's largest, because another machine's arithmetic may differ in the last ones.
+
+    Args:
+        prompt: one of those that are scored: a scorer may look up what it knows of a prompt.
 
     Raises:
-        InputError: as :func:`scores_of`, or the scorer fails on texts that it does not know.
+        InputError: as :func:`scores_of`.
     """
-    try:
-        scores = scores_of(scorer, objectives, [_ASKED] * len(_PROBES), _PROBES)
-    except InputError:
-        raise
-    except Exception as error:  # of a user's function: a KeyError of prompts that it looks up, say
-        raise InputError(
-            f"scorer {scorer.name}: {type(error).__name__} ({error}) on the prompt {_ASKED!r}, by which a changed "
-            "scorer is recognised; make it return finite numbers for any prompt"
-        ) from error
+    scores = scores_of(scorer, objectives, [prompt] * len(_PROBES), _PROBES)
+    scores[np.abs(scores) < 1e-9 * np.abs(scores).max(0)] = 0
     return [[float(f"{score:.4g}") for score in row] for row in scores.tolist()]
 
 
