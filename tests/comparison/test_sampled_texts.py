@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hyperdpo.comparison.entries import ALIGN_VARIANTS, Entry, parse_entry
 from hyperdpo.comparison.repeats import AlignRepeat
 from hyperdpo.comparison.sampled_texts import Sampled, TextMeasurements, Texts
 from hyperdpo.core.preferences import weight_grid
+from hyperdpo.errors import InputError
 from hyperdpo.objectives import Objective
 
 GRID = weight_grid(2, 3)
@@ -85,6 +87,33 @@ def test_log_probabilities_are_those_of_the_sampled_tokens(
                     out = which.forward(input_ids=before, attention_mask=torch.ones_like(before), use_cache=True)
                 total += float(out.logits[0, -1].float().log_softmax(-1)[token])
             assert total == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_texts_are_sampled_with_an_attention_of_their_own(bench: AlignTrainings, monkeypatch: Any) -> None:
+    used: set[str] = set()
+
+    def look(module: torch.nn.Module, inputs: Any) -> None:
+        if type(module).__name__.endswith("Attention"):
+            config: Any = module.config
+            used.add(config._attn_implementation)
+
+    own = bench.base.config._attn_implementation
+    other = "eager" if own == "sdpa" else "sdpa"
+    measured = TextMeasurements(bench, GRID, replace(texts(), attn_implementation=other))
+    speakers = [bench.base_speaker(), *(bench.speaker(entry(m), np.array([0.5, 0.5])) for m in METHODS)]
+    for number, speaker in enumerate(speakers):
+        used.clear()
+        monkeypatch.setattr(bench, "group_scores", lambda speaker, groups: [np.array(sorted(used))])
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+        try:
+            found = measured._sample(speaker)
+        finally:
+            hook.remove()
+        assert found["logps"].tolist() == [[other]], number
+    assert bench.base.config._attn_implementation == own
+    wrong = TextMeasurements(bench, GRID, replace(texts(), attn_implementation="nothing"))
+    with pytest.raises(InputError, match="attention 'nothing'"):
+        wrong._sample(speakers[0])
 
 
 def test_random_numbers_belong_to_a_prompt_and_a_text_of_it(bench: AlignTrainings, own: TextMeasurements) -> None:
@@ -214,8 +243,6 @@ def test_entries_on_fewer_repeats_and_ratios_on_those_that_both_have(tmp_path: P
 
 
 def test_measures_in_the_precision_of_the_training(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     exact = trainings(tmp_path, bf16=True)
     settings = replace(exact.settings, training_precision=True)
     half = AlignTrainings(

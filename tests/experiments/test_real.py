@@ -329,5 +329,6 @@ def test_what_is_faster_is_taken_unless_something_is_asked_for(
     assert found.get("compare") == ({"training_precision": True} if half else None)
     assert ("bf16" in capsys.readouterr().out) == half
     assert found["model_settings"] == {"attn_implementation": "eager"}
+    assert found["texts"] == {"attn_implementation": "sdpa"}
     asked = {"training": {"bf16": False}, "model_settings": {"attn_implementation": "sdpa"}}
     assert fast_settings(asked, None, True) == asked

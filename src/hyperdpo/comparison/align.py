@@ -96,11 +96,13 @@ class Speaker:
         forward: the next logits, for :func:`~hyperdpo.alignment.answers.decoded`; all rows alike.
         told: what it is made of, by which its answers are kept: names of trainings, their shares, the weights of a
             conditioned model.
+        models: the transformers models that compute this.
     """
 
     row_scores: RowScores
     forward: Callable[..., Any]
     told: Mapping[str, Any]
+    models: Sequence[Any]
 
 
 class AlignTrainings(Trainings[ConditionedLM]):
@@ -340,7 +342,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             with self.probe.base_only():
                 return row_logps(self.probe, batch)
 
-        return Speaker(score, forward, {"base": True})
+        return Speaker(score, forward, {"base": True}, [self.probe.base])
 
     def speaker(self, entry: Entry, w: np.ndarray) -> Speaker:
         """What an entry answers with at (m,) weights: of several models, their average."""
@@ -354,7 +356,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             told["average"] = recipe.average
             if recipe.average == "predictions":
                 mixture = LogitMixture(models, shares)
-                return Speaker(mixture.row_logps, mixture.forward(), told)
+                return Speaker(mixture.row_logps, mixture.forward(), told, [one.base for one in models])
         model, weights = models[0], None
         if recipe.jobs == (Conditioned(),):
             weights = torch.as_tensor(w, dtype=torch.float32, device=self.device)
@@ -365,7 +367,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
         with torch.no_grad():
             forward = ConditionedForward(model, model.condition(weights, 1), torch.ones(1))
-        return Speaker(lambda batch: row_logps(model, batch, weights), forward, told)
+        return Speaker(lambda batch: row_logps(model, batch, weights), forward, told, [model.base])
 
 
 def shared_copy(base: Any) -> Any:

@@ -13,6 +13,7 @@ from hyperdpo.alignment.bases import load_base
 from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.gguf_models import origin_of
+from hyperdpo.alignment.sampling import attending_by
 from hyperdpo.alignment.settings import TRAINING, settings_of
 from hyperdpo.alignment.sources import base_of, objectives_of, reading_of
 from hyperdpo.alignment.trainer import tokenizer_of
@@ -83,7 +84,8 @@ def compared(
     found = scorer_of(scorers, columns) if with_texts else None
     texts = None if found is None else Texts(found.score, found.name, **asdict(settings.texts))
     base, tokenizer = load_base(name, **settings.model_settings.arguments()), tokenizer_of(name)
-    use_free_cores()
+    with attending_by(settings.texts.attn_implementation, base):  # refused now, not after the trainings
+        use_free_cores()
 
     def shared(repeat: AlignRepeat) -> Settings:
         fitted = fit_objectives(repeat.train, chosen[repeat.seed])

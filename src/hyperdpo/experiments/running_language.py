@@ -156,8 +156,8 @@ def fast_settings(settings: Mapping[str, Any], config_file: Path | None, cpu: bo
     """The settings, with what is fastest on this device where nothing else is asked for.
 
     That is bf16 in training, measuring and sampling where the device computes in it; and on a CPU, where PyTorch's
-    fused attention has a slow backward pass, transformers' ``eager`` attention. Its memory grows with the square of
-    the length of a text, which is short here.
+    fused attention (``sdpa``) has a slow backward pass, transformers' ``eager`` attention for all but sampling. Its
+    memory grows with the square of the length of a text, which is short here.
     """
     asked = settings_of(config_file, settings)
     found = dict(settings)
@@ -167,7 +167,8 @@ def fast_settings(settings: Mapping[str, Any], config_file: Path | None, cpu: bo
         chosen = {"training": {"bf16": True}, "compare": {"training_precision": True}} if half else {}
         found = merged(found, chosen)
     if best_device(cpu) == "cpu" and asked.model_settings.attn_implementation is None:
-        found = merged(found, {"model_settings": {"attn_implementation": "eager"}})
+        trained, sampled = {"attn_implementation": "eager"}, {"attn_implementation": "sdpa"}
+        found = merged(found, {"model_settings": trained, "texts": sampled})
     return found
 
 
