@@ -103,17 +103,19 @@ def test_texts_are_sampled_with_an_attention_of_their_own(bench: AlignTrainings,
     speakers = [bench.base_speaker(), *(bench.speaker(entry(m), np.array([0.5, 0.5])) for m in METHODS)]
     for number, speaker in enumerate(speakers):
         used.clear()
+        counted: list[int] = []
         monkeypatch.setattr(bench, "group_scores", lambda speaker, groups: [np.array(sorted(used))])
         hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
         try:
-            found = measured._sample(speaker)
+            found = measured._sample(speaker, counted.append)
         finally:
             hook.remove()
         assert found["logps"].tolist() == [[other]], number
+        assert counted[-1] == 12, "texts are counted as they are written"
     assert bench.base.config._attn_implementation == own
     wrong = TextMeasurements(bench, GRID, replace(texts(), attn_implementation="nothing"))
     with pytest.raises(InputError, match="attention 'nothing'"):
-        wrong._sample(speakers[0])
+        wrong._sample(speakers[0], counted.append)
 
 
 def test_random_numbers_belong_to_a_prompt_and_a_text_of_it(bench: AlignTrainings, own: TextMeasurements) -> None:

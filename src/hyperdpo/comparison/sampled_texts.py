@@ -9,7 +9,7 @@ Shapes: P weightings, N prompts, n texts of each, m objectives.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -105,7 +105,7 @@ class TextMeasurements:
             ``generated`` {objective: mean}, ``mean`` and ``sd`` (m numbers each, text by text, turned so that more is
             better) and ``tokens``, the mean length.
         """
-        sampled = self.sampled(self.trainings.base_speaker())
+        (sampled,) = self.all_sampled("sample the base's texts", [self.trainings.base_speaker()])
         scores = self.scores(sampled)
         turned = scores * self._signs
         return {
@@ -128,11 +128,7 @@ class TextMeasurements:
             base, of a whole text) and ``tokens`` (mean length); ``prompts``: (P, N, m) means over a prompt's texts,
             turned so that more is better.
         """
-        found = []
-        with progress_bar("sample texts", len(speakers), "weightings", show=self.trainings.show) as update:
-            for speaker in speakers:
-                found.append(self.sampled(speaker))
-                update(len(found))
+        found = self.all_sampled("sample texts", speakers)
         mean, sd = np.array(base["mean"]), np.array(base["sd"])
         prompts = np.stack([self.scores(one).mean(1) for one in found]) * self._signs  # (P, N, m)
         turned, m = prompts.mean(1), len(self._signs)
@@ -162,15 +158,29 @@ class TextMeasurements:
 
     # --- samples
 
-    def sampled(self, speaker: Speaker) -> Sampled:
-        """The texts of a speaker, kept on disk."""
+    def all_sampled(self, stage: str, speakers: Sequence[Speaker]) -> list[Sampled]:
+        """:meth:`sampled` of each speaker, with a progress bar of that name."""
+        found: list[Sampled] = []
+        each = len(self.groups) * self.texts.samples
+        with progress_bar(stage, each * len(speakers), "texts", show=self.trainings.show) as update:
+            for speaker in speakers:
+
+                def written(done: int, before: int = each * len(found)) -> None:
+                    update(before + done)
+
+                found.append(self.sampled(speaker, written))
+                written(each)
+        return found
+
+    def sampled(self, speaker: Speaker, update: Callable[[int], None] = lambda done: None) -> Sampled:
+        """The texts of a speaker, kept on disk; ``update`` is called with the number of those that are written."""
         how = {"prompts": self.texts.prompts, "samples": self.texts.samples, "tokens": self.texts.tokens}
-        found = self.trainings.kept("texts", speaker, how, lambda: self._sample(speaker))
+        found = self.trainings.kept("texts", speaker, how, lambda: self._sample(speaker, update))
         lengths = found["lengths"]
         ids = [one.tolist() for one in np.split(found["ids"], np.cumsum(lengths)[:-1])]
         return Sampled(ids, found["logps"], found["base_logps"], float(found["seconds"][0]))
 
-    def _sample(self, speaker: Speaker) -> dict[str, np.ndarray]:
+    def _sample(self, speaker: Speaker, update: Callable[[int], None]) -> dict[str, np.ndarray]:
         trainings, texts, started = self.trainings, self.texts, time.monotonic()
         base, tokenizer = trainings.base, trainings.tokenizer
         ends, pad = end_tokens(base, tokenizer), pad_token(base, tokenizer)
@@ -186,6 +196,7 @@ class TextMeasurements:
                 rows = decoded(base, prompts, owner, randoms, ends, pad, forward=speaker.forward)
                 for place, i in enumerate(chosen):
                     written[int(i)] = rows[place * texts.samples : (place + 1) * texts.samples]
+                update(sum(map(len, written)))
         seconds = time.monotonic() - started
         groups = [self._as_group(group, rows) for group, rows in zip(self.groups, written, strict=True)]
         ids = [one for rows in written for one in rows]
