@@ -20,7 +20,7 @@ import click
 import numpy as np
 from transformers import TrainerCallback
 
-from hyperdpo.alignment.bases import load_base, tokenizer_of
+from hyperdpo.alignment.bases import attending_by, load_base, tokenizer_of
 from hyperdpo.alignment.data.preferences import read_preferences
 from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.model import ConditionedLM, ConditioningConfig
@@ -45,7 +45,7 @@ def main(
     data: Path, model: str, objectives: str, weights: str | None, held_out: float, asked: Mapping[str, Any]
 ) -> None:
     chosen = {name: SETTINGS[name] for name in ("objectives", "training")}
-    eager = {"model_settings": {"attn_implementation": "eager"}}
+    eager = {"model_settings": {"training_attention": "eager"}}
     settings, names = settings_of(None, merged(merged(chosen, eager), asked)), objectives.split(",")
     parts = read_preferences(data).split((1 - held_out, 0.0, held_out), 0)
     fitted = fit_objectives(parts["train"], objectives_of(settings, names, parts["train"]))
@@ -69,9 +69,10 @@ def main(
             processing_class=tokenizer_of(model),
             objectives=fitted,
         )
-        trainer.score_base()
         trainer.add_callback(Errors(trainer, fixed))
-        trainer.train()
+        with attending_by(settings.model_settings.training_attention, base):
+            trainer.score_base()
+            trainer.train()
 
 
 class Errors(TrainerCallback):

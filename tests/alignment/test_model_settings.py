@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,49 @@ def test_a_run_is_loaded_as_it_was_trained_and_its_adapter_is_float32(place, hal
         assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-6)
 
 
+@contextmanager
+def attentions() -> Iterator[dict[bool, set[str]]]:
+    """Whether gradients were wanted -> the attentions of the forward passes."""
+    used: dict[bool, set[str]] = {True: set(), False: set()}
+
+    def look(module: torch.nn.Module, inputs: Any) -> None:
+        if type(module).__name__.endswith("Attention"):
+            config: Any = module.config
+            used[torch.is_grad_enabled()].add(config._attn_implementation)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        yield used
+    finally:
+        hook.remove()
+
+
+def test_a_training_has_an_attention_of_its_own(place, tmp_path, command):
+    start = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "run", *QUICK]
+    with attentions() as used:
+        done = command(*start, "--set", "model_settings.training_attention=eager")
+    assert done.code == 0, done.err
+    assert used == {True: {"eager"}, False: {"eager", "sdpa"}}, "the base is scored within the training"
+    run = AlignRun.load(tmp_path / "run")
+    assert run.model.config._attn_implementation == "sdpa"
+    (tmp_path / "prompts.txt").write_text("w1 w2\nw3 w4\nw5 w6\nw7 w8\n")
+    where = [tmp_path / "run", "--prompts-file", tmp_path / "prompts.txt", "--out", tmp_path / "rounds", "--cpu"]
+    scorers = ["--scorer", "toy_scorers:low", "--scorer", "toy_scorers:high"]
+    small = ["--rounds", "1", "--responses", "2", "--samples", "1", "--max-new-tokens", "4", "--held-out", "0.5"]
+    with attentions() as used:
+        done = command("align", "improve", *where, *scorers, *small)
+    assert done.code == 0, done.err
+    assert used == {True: {"eager"}, False: {"eager", "sdpa"}}
+
+
 def test_model_settings_are_checked_in_one_line(place, tmp_path, command, monkeypatch):
     start = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "new", *QUICK]
     assert command(*start, "--set", "model_settings.dtype=int8").refused("model_settings.dtype", "bfloat16")
     assert command(*start, "--set", "model_settings.attention=x").refused("model_settings.attention is not a setting")
     wrong = command(*start, "--set", "model_settings.attn_implementation=nothing")
     assert wrong.refused("cannot be loaded", "nothing"), wrong.err
+    wrong = command(*start, "--set", "model_settings.training_attention=nothing")
+    assert wrong.refused("model_settings.training_attention", "nothing", "sdpa"), wrong.err
     monkeypatch.setattr("hyperdpo.extras.find_spec", lambda name: None if name == "bitsandbytes" else object())
     assert command(*start, "--set", "model_settings.load_in_4bit=true").refused("bitsandbytes is not installed")
     assert not (tmp_path / "new").exists()

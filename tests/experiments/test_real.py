@@ -328,7 +328,6 @@ def test_what_is_faster_is_taken_unless_something_is_asked_for(
     assert found["training"] == {"learning_rate": 1e-3, **({"bf16": True} if half else {})}
     assert found.get("compare") == ({"training_precision": True} if half else None)
     assert ("bf16" in capsys.readouterr().out) == half
-    assert found["model_settings"] == {"attn_implementation": "eager"}
-    assert found["texts"] == {"attn_implementation": "sdpa"}
+    assert found["model_settings"] == {"training_attention": "eager"}
     asked = {"training": {"bf16": False}, "model_settings": {"attn_implementation": "sdpa"}}
     assert fast_settings(asked, None, True) == asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,32 @@ def load_base(base_model: Any, **model_settings: Any) -> Any:
     except Exception as error:  # hub, file and format errors have no common class
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"base model {base_model}: cannot be loaded ({reason})") from None
+
+
+@contextmanager
+def attending_by(implementation: str | None, base: Any) -> Iterator[None]:
+    """A context in which a base has another attention, see ``model_settings.training_attention``.
+
+    Args:
+        implementation: None leaves the base's own.
+
+    Raises:
+        InputError: the base does not have it.
+    """
+    own = base.config._attn_implementation
+    if implementation is not None:
+        try:
+            base.set_attn_implementation(implementation)
+        except (ValueError, ImportError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise InputError(
+                f"model_settings.training_attention is {implementation!r}; expected an attention that the model has, "
+                f"such as eager or sdpa ({reason})"
+            ) from None
+    try:
+        yield
+    finally:
+        base.set_attn_implementation(own)
 
 
 def model_type_of(base_model: str | PathLike[str]) -> str:

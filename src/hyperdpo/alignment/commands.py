@@ -15,7 +15,7 @@ from typing import Any, cast
 import click
 import numpy as np
 
-from hyperdpo.alignment.bases import load_base, tokenizer_of
+from hyperdpo.alignment.bases import attending_by, load_base, tokenizer_of
 from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import tokenize_groups
 from hyperdpo.alignment.data.report import label_lines
@@ -89,8 +89,12 @@ def fit_command(
     held_out = parts.get("validation") or test
     if args.eval_strategy == "no":
         held_out = None  # it is measured once, at the end
+    base = load_base(model, **settings.model_settings.arguments())
+    attention = settings.model_settings.training_attention
+    with attending_by(attention, base):  # refused now, not after the base's scores
+        pass
     trainer = HyperDPOTrainer(
-        load_base(model, **settings.model_settings.arguments()),
+        base,
         args,
         train,
         held_out,
@@ -130,7 +134,8 @@ def fit_command(
     if last is not None and trainer.is_world_process_zero():
         note(f"resumed from {last}")
     trainer.check_space()
-    trainer.train(resume_from_checkpoint=last)
+    with attending_by(attention, base):
+        trainer.train(resume_from_checkpoint=last)
     seconds = time.monotonic() - started
     run = AlignRun(
         model=trainer.own_model,

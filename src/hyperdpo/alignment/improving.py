@@ -27,6 +27,7 @@ import numpy as np
 from hyperdpo.alignment.adapters import TENSORS
 from hyperdpo.alignment.answer_sets import asked, partial_of, remove_partial, sample_groups, write_answers
 from hyperdpo.alignment.answers import Sampling
+from hyperdpo.alignment.bases import attending_by
 from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.alignment.data.groups import Preferences
@@ -174,12 +175,13 @@ class Improvement:
         both = tuple(group for part in parts for group in part.groups)
         pool = Preferences(both, tuple(columns), str(directory / ANSWERS))
         trainer = HyperDPOTrainer(run.model, args, pool, processing_class=run.tokenizer, objectives=run.objectives)
-        self._know_base(trainer, parts)
-        report_steps(trainer, f"round {number}")
-        last = last_checkpoint(directory / CHECKPOINTS)
-        announce(trainer)
-        trainer.check_space()
-        trainer.train(resume_from_checkpoint=last)
+        with attending_by(run.settings.get("model_settings", {}).get("training_attention"), run.model.base):
+            self._know_base(trainer, parts)
+            report_steps(trainer, f"round {number}")
+            last = last_checkpoint(directory / CHECKPOINTS)
+            announce(trainer)
+            trainer.check_space()
+            trainer.train(resume_from_checkpoint=last)
         seconds = time.monotonic() - started
         self._took(number, "training", started)
         done = AlignRun(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from hyperdpo.core.preferences import stream
-from hyperdpo.errors import InputError
 
 #: What a decoder writes for bytes that are no character.
 BROKEN = "\ufffd"
@@ -64,29 +63,6 @@ def computing_in(precision: str, model: Any) -> Iterator[None]:
     finally:
         for one in frozen:
             one.requires_grad_(False)
-
-
-@contextmanager
-def attending_by(implementation: str | None, *models: Any) -> Iterator[None]:
-    """A context in which transformers models have another attention (``eager``, ``sdpa`` and so on).
-
-    Args:
-        implementation: None leaves the models' own.
-
-    Raises:
-        InputError: a model does not have it.
-    """
-    before = [model.config._attn_implementation for model in models]
-    try:
-        for model in models if implementation is not None else ():
-            try:
-                model.set_attn_implementation(implementation)
-            except (ValueError, ImportError) as error:
-                raise InputError(f"attention {implementation!r}: {' '.join(str(error).split())}") from error
-        yield
-    finally:
-        for model, own in zip(models, before, strict=True):
-            model.set_attn_implementation(own)
 
 
 def continue_rows(

@@ -248,9 +248,6 @@ class TextsConfig:
     """Continuations of each prompt."""
     tokens: PositiveInt = 48
     """Length of a continuation."""
-    attn_implementation: str | None = None
-    """The attention while texts are sampled, as in transformers. Default: that of the trainings. On a CPU ``sdpa``
-    samples faster than ``eager``, and trains slower."""
 
 
 def _names(value: Any) -> Any:

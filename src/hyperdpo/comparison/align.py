@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hyperdpo import hashing
+from hyperdpo.alignment.bases import attending_by
 from hyperdpo.alignment.checkpoints import last_checkpoint
 from hyperdpo.alignment.collation import TokenGroup, padding_token, tokenize_groups
 from hyperdpo.alignment.conditioning import ConditioningConfig
@@ -67,6 +68,7 @@ class Settings:
         sampling_factor: conditioned models train for this many times the epochs.
         learning_rate_factor: conditioned models have this many times the learning rate.
         seed: of initialisation, order and sampled weights.
+        training_attention: see :func:`~hyperdpo.alignment.bases.attending_by`; in trainings only.
         training_precision: measure and sample in the precision of the training, not in the model's own.
     """
 
@@ -78,6 +80,7 @@ class Settings:
     learning_rate_factor: float
     seed: int
     training_precision: bool = False
+    training_attention: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,13 +99,11 @@ class Speaker:
         forward: the next logits, for :func:`~hyperdpo.alignment.answers.decoded`; all rows alike.
         told: what it is made of, by which its answers are kept: names of trainings, their shares, the weights of a
             conditioned model.
-        models: the transformers models that compute this.
     """
 
     row_scores: RowScores
     forward: Callable[..., Any]
     told: Mapping[str, Any]
-    models: Sequence[Any]
 
 
 class AlignTrainings(Trainings[ConditionedLM]):
@@ -147,7 +148,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
         if args.skip_invalid:
             self.limits["skip_invalid"] = True
         self.train_groups, self.test_groups = self._tokenized(repeat.train), self._tokenized(repeat.test)
-        self.train_base = self._base_scores("train", self.train_groups, self._accelerator)
+        with attending_by(settings.training_attention, self.probe.base):
+            self.train_base = self._base_scores("train", self.train_groups, self._accelerator)
         measured_in = self._accelerator if settings.training_precision else None
         self.test_base = self._base_scores("test", self.test_groups, measured_in)
 
@@ -238,7 +240,8 @@ class AlignTrainings(Trainings[ConditionedLM]):
             last = last_checkpoint(unfinished)
             clock = Clock(last)
             trainer.add_callback(clock)
-            trainer.train(resume_from_checkpoint=last)
+            with attending_by(self.settings.training_attention, trainer.own_model.base):
+                trainer.train(resume_from_checkpoint=last)
             done = {"epochs": float(args.num_train_epochs), "steps": trainer.state.global_step, **clock.told}
             trainer.own_model.save_pretrained(path)
             write_json(path / TRAINING, {**done, **told}, sealed=True)
@@ -342,7 +345,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             with self.probe.base_only():
                 return row_logps(self.probe, batch)
 
-        return Speaker(score, forward, {"base": True}, [self.probe.base])
+        return Speaker(score, forward, {"base": True})
 
     def speaker(self, entry: Entry, w: np.ndarray) -> Speaker:
         """What an entry answers with at (m,) weights: of several models, their average."""
@@ -356,7 +359,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
             told["average"] = recipe.average
             if recipe.average == "predictions":
                 mixture = LogitMixture(models, shares)
-                return Speaker(mixture.row_logps, mixture.forward(), told, [one.base for one in models])
+                return Speaker(mixture.row_logps, mixture.forward(), told)
         model, weights = models[0], None
         if recipe.jobs == (Conditioned(),):
             weights = torch.as_tensor(w, dtype=torch.float32, device=self.device)
@@ -367,7 +370,7 @@ class AlignTrainings(Trainings[ConditionedLM]):
 
         with torch.no_grad():
             forward = ConditionedForward(model, model.condition(weights, 1), torch.ones(1))
-        return Speaker(lambda batch: row_logps(model, batch, weights), forward, told, [model.base])
+        return Speaker(lambda batch: row_logps(model, batch, weights), forward, told)
 
 
 def shared_copy(base: Any) -> Any:

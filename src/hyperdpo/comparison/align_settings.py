@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
-from hyperdpo.alignment.bases import load_base
+from hyperdpo.alignment.bases import attending_by, load_base
 from hyperdpo.alignment.commands import disable_progress_bars_without_tty
 from hyperdpo.alignment.data.targets import fit_objectives
 from hyperdpo.alignment.gguf_models import origin_of
-from hyperdpo.alignment.sampling import attending_by
 from hyperdpo.alignment.settings import TRAINING, settings_of
 from hyperdpo.alignment.sources import base_of, objectives_of, reading_of
 from hyperdpo.alignment.trainer import tokenizer_of
@@ -84,12 +83,14 @@ def compared(
     found = scorer_of(scorers, columns) if with_texts else None
     texts = None if found is None else Texts(found.score, found.name, **asdict(settings.texts))
     base, tokenizer = load_base(name, **settings.model_settings.arguments()), tokenizer_of(name)
-    with attending_by(settings.texts.attn_implementation, base):  # refused now, not after the trainings
+    attention = settings.model_settings.training_attention
+    with attending_by(attention, base):  # refused now, not after the base has been measured
         use_free_cores()
 
     def shared(repeat: AlignRepeat) -> Settings:
         fitted = fit_objectives(repeat.train, chosen[repeat.seed])
-        return Settings(name, fitted, training, settings.conditioning, seed=repeat.seed, **asdict(settings.compare))
+        more = {**asdict(settings.compare), "training_attention": attention}
+        return Settings(name, fitted, training, settings.conditioning, seed=repeat.seed, **more)
 
     how: dict[str, Any] = {"points": points, "texts": texts, "least_span": least_span, "cpu": cpu, "say": click.echo}
     result = compare(shared, repeats, entries, base, tokenizer, out, **how)

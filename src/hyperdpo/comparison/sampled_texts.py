@@ -21,7 +21,7 @@ from hyperdpo.alignment.answer_sets import asked
 from hyperdpo.alignment.answers import decoded
 from hyperdpo.alignment.collation import TokenGroup, token_batches
 from hyperdpo.alignment.evaluation import PASS_TOKENS, control_spans, span_errors
-from hyperdpo.alignment.sampling import attending_by, end_tokens, evaluation_mode, new_texts, pad_token, whole_words
+from hyperdpo.alignment.sampling import end_tokens, evaluation_mode, new_texts, pad_token, whole_words
 from hyperdpo.alignment.text_fronts import signs_of
 from hyperdpo.comparison.align import AlignTrainings, Speaker
 from hyperdpo.comparison.paired import Measured
@@ -46,7 +46,6 @@ class Texts:
         prompts: at most so many of the held-out prompts.
         samples: continuations of each prompt.
         tokens: length of a continuation.
-        attn_implementation: see :func:`~hyperdpo.alignment.sampling.attending_by`.
     """
 
     scorer: Scorer
@@ -54,7 +53,6 @@ class Texts:
     prompts: int
     samples: int
     tokens: int
-    attn_implementation: str | None = None
 
     @property
     def described(self) -> dict[str, Any]:
@@ -186,8 +184,7 @@ class TextMeasurements:
         ends, pad = end_tokens(base, tokenizer), pad_token(base, tokenizer)
         written: list[list[list[int]]] = [[] for _ in self.groups]
         longest = [len(group.prompt_ids) + texts.tokens for group in self.groups]
-        attention = attending_by(texts.attn_implementation, *speaker.models)
-        with torch.no_grad(), evaluation_mode(base), trainings.measuring(), attention:
+        with torch.no_grad(), evaluation_mode(base), trainings.measuring():
             for chosen in token_batches(longest, [texts.samples] * len(longest), PASS_TOKENS):
                 some = [self.groups[int(i)] for i in chosen]
                 owner = [i for i in range(len(some)) for _ in range(texts.samples)]

@@ -99,7 +99,7 @@ def answered(
         "scorers": list(scorers),
         "scored": probed(scorer, scorer.objectives, asked(found[0])),
         "prompts": found,
-        "model_settings": asdict(model_settings),
+        "model_settings": model_settings.loading(),
         **asdict(how),
     }
     directory = out / f"answers-{Path(model).stem}-{hashing.fingerprint(told, 64)[:8]}"

@@ -156,8 +156,8 @@ def fast_settings(settings: Mapping[str, Any], config_file: Path | None, cpu: bo
     """The settings, with what is fastest on this device where nothing else is asked for.
 
     That is bf16 in training, measuring and sampling where the device computes in it; and on a CPU, where PyTorch's
-    fused attention (``sdpa``) has a slow backward pass, transformers' ``eager`` attention for all but sampling. Its
-    memory grows with the square of the length of a text, which is short here.
+    fused attention has a slow backward pass, transformers' ``eager`` attention in training. Its memory grows with the
+    square of the length of a text, which is short here.
     """
     asked = settings_of(config_file, settings)
     found = dict(settings)
@@ -166,9 +166,9 @@ def fast_settings(settings: Mapping[str, Any], config_file: Path | None, cpu: bo
         click.echo(f"precision: {'bf16 (of training, measures and sampling)' if half else 'that of the model'}")
         chosen = {"training": {"bf16": True}, "compare": {"training_precision": True}} if half else {}
         found = merged(found, chosen)
-    if best_device(cpu) == "cpu" and asked.model_settings.attn_implementation is None:
-        trained, sampled = {"attn_implementation": "eager"}, {"attn_implementation": "sdpa"}
-        found = merged(found, {"model_settings": trained, "texts": sampled})
+    model = asked.model_settings
+    if best_device(cpu) == "cpu" and model.attn_implementation is model.training_attention is None:
+        found = merged(found, {"model_settings": {"training_attention": "eager"}})
     return found
 
 
