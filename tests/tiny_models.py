@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,3 +94,20 @@ MIXED = torch.tensor([[1.0, 0.0], [0.3, 0.7], [0.0, 1.0]])
 def trainable(model: torch.nn.Module) -> list[torch.nn.Parameter]:
     """The parameters that require a gradient."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@contextmanager
+def attentions() -> Iterator[dict[bool, set[str]]]:
+    """Whether gradients were wanted -> the attentions of the forward passes."""
+    used: dict[bool, set[str]] = {True: set(), False: set()}
+
+    def look(module: torch.nn.Module, inputs: Any) -> None:
+        if type(module).__name__.endswith("Attention"):
+            config: Any = module.config
+            used[torch.is_grad_enabled()].add(config._attn_implementation)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        yield used
+    finally:
+        hook.remove()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import raise_at, read
-from tiny_models import MIXED, padded, randomise, texts, tiny_model
+from tiny_models import MIXED, attentions, padded, randomise, texts, tiny_model
 
 from hyperdpo.alignment.run import AlignRun
 
@@ -41,23 +39,6 @@ def test_a_run_is_loaded_as_it_was_trained_and_its_adapter_is_float32(place, hal
         assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-6)
 
 
-@contextmanager
-def attentions() -> Iterator[dict[bool, set[str]]]:
-    """Whether gradients were wanted -> the attentions of the forward passes."""
-    used: dict[bool, set[str]] = {True: set(), False: set()}
-
-    def look(module: torch.nn.Module, inputs: Any) -> None:
-        if type(module).__name__.endswith("Attention"):
-            config: Any = module.config
-            used[torch.is_grad_enabled()].add(config._attn_implementation)
-
-    hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
-    try:
-        yield used
-    finally:
-        hook.remove()
-
-
 def test_a_training_has_an_attention_of_its_own(place, tmp_path, command):
     start = ["align", "fit", place / "data.jsonl", "--model", place / "model", "--out", tmp_path / "run", *QUICK]
     with attentions() as used:
@@ -84,6 +65,13 @@ def test_model_settings_are_checked_in_one_line(place, tmp_path, command, monkey
     assert wrong.refused("cannot be loaded", "nothing"), wrong.err
     wrong = command(*start, "--set", "model_settings.training_attention=nothing")
     assert wrong.refused("model_settings.training_attention", "nothing", "sdpa"), wrong.err
+    compare = ["align", "compare", *start[2 : -len(QUICK)], "--methods", "dpo-ls", "--cpu"]
+    wrong = command(*compare, "--set", "model_settings.training_attention=nothing")
+    assert wrong.refused("model_settings.training_attention", "nothing", "sdpa"), wrong.err
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.LlamaForCausalLM._can_set_attn_implementation", classmethod(lambda cls: False))
+        wrong = command(*start, "--set", "model_settings.training_attention=eager")
+    assert wrong.refused("model_settings.training_attention", "this model keeps sdpa"), wrong.err
     monkeypatch.setattr("hyperdpo.extras.find_spec", lambda name: None if name == "bitsandbytes" else object())
     assert command(*start, "--set", "model_settings.load_in_4bit=true").refused("bitsandbytes is not installed")
     assert not (tmp_path / "new").exists()

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from helpers import raise_at
-from tiny_models import tiny_base
+from tiny_models import attentions, tiny_base
 from toy_preferences import rows, words_tokenizer
 
 from hyperdpo.alignment.data.preferences import read_preferences
@@ -86,6 +86,21 @@ def test_log_probabilities_are_those_of_the_sampled_tokens(
                     out = which.forward(input_ids=before, attention_mask=torch.ones_like(before), use_cache=True)
                 total += float(out.logits[0, -1].float().log_softmax(-1)[token])
             assert total == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_trainings_have_an_attention_of_their_own_and_measures_the_models(tmp_path: Path) -> None:
+    plain = trainings(tmp_path / "plain")
+    settings = replace(plain.settings, training_attention="eager")
+    with attentions() as used:
+        own = AlignTrainings(
+            settings, tiny_base(), words_tokenizer(), plain.repeat, tmp_path / "own", cpu=True, show=False
+        )
+        speaker = own.speaker(entry("hyperdpo"), np.array([0.5, 0.5]))
+    assert used == {True: {"eager"}, False: {"eager", "sdpa"}}
+    with attentions() as used:
+        own.scores(speaker)
+        TextMeasurements(own, GRID, texts()).sampled(speaker)
+    assert used == {True: set(), False: {"sdpa"}}
 
 
 def test_texts_are_counted_as_they_are_written(bench: AlignTrainings, own: TextMeasurements) -> None:

@@ -91,18 +91,22 @@ def attending_by(implementation: str | None, base: Any) -> Iterator[None]:
         implementation: None leaves the base's own.
 
     Raises:
-        InputError: the base does not have it.
+        InputError: the base does not have it, or its attention cannot be changed once it is loaded.
     """
     own = base.config._attn_implementation
-    if implementation is not None:
-        try:
-            base.set_attn_implementation(implementation)
-        except (ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise InputError(
-                f"model_settings.training_attention is {implementation!r}; expected an attention that the model has, "
-                f"such as eager or sdpa ({reason})"
-            ) from None
+    if implementation in (None, own):
+        yield
+        return
+    reason = f"this model keeps {own}"
+    try:
+        base.set_attn_implementation(implementation)
+    except (ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+    if base.config._attn_implementation == own:  # transformers only warns of a model that cannot change it
+        raise InputError(
+            f"model_settings.training_attention is {implementation!r}; expected an attention that the model has, such "
+            f"as eager or sdpa ({reason})"
+        )
     try:
         yield
     finally:

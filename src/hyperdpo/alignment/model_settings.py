@@ -28,7 +28,7 @@ class ModelSettings:
     """Quantise the base to 4 bits (NF4) with bitsandbytes, which has to be installed. Untried: no GPU was at hand."""
 
     def loading(self) -> dict[str, Any]:
-        """All but the attention of trainings."""
+        """What a model that is only sampled from or measured depends on: all but the attention of trainings."""
         return {name: value for name, value in asdict(self).items() if name != "training_attention"}
 
     def arguments(self) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def compared(
     base, tokenizer = load_base(name, **settings.model_settings.arguments()), tokenizer_of(name)
     attention = settings.model_settings.training_attention
     with attending_by(attention, base):  # refused now, not after the base has been measured
-        use_free_cores()
+        pass
+    use_free_cores()
 
     def shared(repeat: AlignRepeat) -> Settings:
         fitted = fit_objectives(repeat.train, chosen[repeat.seed])

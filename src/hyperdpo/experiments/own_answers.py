@@ -145,7 +145,7 @@ def _sample(
         groups = sample_groups(base, tokenizer, chats, how, partial_of(out), {"model": told["model"]})
     about = {
         "model": Path(model).name,
-        "model_settings": asdict(model_settings),
+        "model_settings": model_settings.loading(),
         "precision": precision,
         "sampling": asdict(how),
         "scorers": told["scorers"],
