@@ -2,12 +2,13 @@
 
 python benchmarks/bench_alignment.py [--model MODEL] [--pairs 256] [--rounds 3]
 python benchmarks/bench_alignment.py --generation [--model MODEL]   # generation only
-python benchmarks/bench_alignment.py --gpt2     # generation only, a GPT-2-small-shaped model with random weights
+python benchmarks/bench_alignment.py --shape gpt2 --bf16   # random weights in that shape; or --shape 7b, for a GPU
 
 Every figure is a ratio within one run: contestants take turns, and the least of each one's seconds counts (of CPU time
-where there is no GPU: all runs in one thread, and other processes then count less). All are in float32. Peak memory
-is that of a process of its own for each contestant, above what imports and data take. MODEL is a local causal LM such
-as stories260k; a GPT-2-shaped one of the same size is trained on the spot if it is left out.
+where there is no GPU: all runs in one thread, and other processes then count less). All are in float32, or with --bf16
+in bf16, the base's weights too. Peak memory is that of a process of its own for each contestant: the GPU's, or on a CPU
+what is above imports and data. MODEL is a local causal LM such as stories260k; a GPT-2-shaped one of the same size is
+trained on the spot if it is left out. It writes the pairs, and its tokenizer is that of a --shape.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ BATCH, EPOCHS = 16, 1
 LORA = {"r": 8, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
 MEASURES = ("positive_words", "sentence_length", "word_length", "short_words", "distinct_words")
 CONTESTANTS = ("TRL DPOTrainer", "TRL, reference precomputed", "HyperDPO m = 2", "HyperDPO m = 5")
+#: Of a Llama of seven billion parameters; GPT-2's own defaults are those of the small one.
+SEVEN_BILLION = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+SHAPES = ("gpt2", "7b")
 Pairs = list[dict[str, str]]
 clock = time.perf_counter if torch.cuda.is_available() else time.process_time
 
@@ -54,7 +58,24 @@ def pairs_of(model: str, count: int) -> tuple[Pairs, list[PreferenceGroup]]:
     return pairs, list(sampled.groups)
 
 
-def training(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceGroup], out: str) -> Any:
+def shaped(shape: str, tokenizer: str, place: Path, bf16: bool) -> str:
+    """A model of that shape with random weights, beside a tokenizer that is there already."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = GPT2LMHeadModel(GPT2Config()) if shape == "gpt2" else LlamaForCausalLM(LlamaConfig(**SEVEN_BILLION))
+    model.to(torch.bfloat16 if bf16 else torch.float32).save_pretrained(place)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(place)
+    return str(place)
+
+
+def loaded(model: str, bf16: bool) -> Any:
+    """A base in the precision of all contestants."""
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if bf16 else torch.float32)
+
+
+def training(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceGroup], out: str, bf16: bool) -> Any:
     """A trainer that has not begun."""
     shared: dict[str, Any] = {
         "per_device_train_batch_size": BATCH,
@@ -64,7 +85,7 @@ def training(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceG
         "save_strategy": "no",
         "logging_strategy": "no",
         "use_cpu": not torch.cuda.is_available(),
-        "bf16": False,  # TRL's default is True, which a CPU without bfloat16 instructions only emulates
+        "bf16": bf16,  # TRL's default is True, which a CPU without bfloat16 instructions only emulates
         "learning_rate": 1e-3,
         "seed": 0,
     }
@@ -78,7 +99,7 @@ def training(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceG
             tokenizer.pad_token = tokenizer.eos_token
         ahead = "precomputed" in contestant
         args = DPOConfig(out, beta=0.1, precompute_ref_log_probs=ahead, gradient_checkpointing=False, **shared)
-        base = AutoModelForCausalLM.from_pretrained(model)
+        base = loaded(model, bf16)
         config = LoraConfig(task_type="CAUSAL_LM", **targets(base))
         return DPOTrainer(
             base, args=args, train_dataset=Dataset.from_list(pairs), processing_class=tokenizer, peft_config=config
@@ -86,9 +107,9 @@ def training(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceG
     names = MEASURES[: int(contestant[-1])]
     data = Preferences(groups=tuple(groups), objectives=MEASURES, source="bench")
     conditioning = ConditioningConfig(names)
-    return HyperDPOTrainer(
-        model, HyperDPOConfig(out, **shared), data, None, tokenizer, conditioning=conditioning, objectives=names
-    )
+    args = HyperDPOConfig(out, **shared)
+    base = loaded(model, bf16)
+    return HyperDPOTrainer(base, args, data, None, tokenizer, conditioning=conditioning, objectives=names)
 
 
 def targets(base: Any) -> dict[str, Any]:
@@ -96,16 +117,16 @@ def targets(base: Any) -> dict[str, Any]:
     return LORA if base.config.model_type == "llama" else {**LORA, "target_modules": None, "fan_in_fan_out": True}
 
 
-def seconds_of(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceGroup]) -> float:
+def seconds_of(contestant: str, model: str, pairs: Pairs, groups: list[PreferenceGroup], bf16: bool) -> float:
     """Seconds of everything from raw pairs to a trained adapter, the base's scores included."""
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
         started = clock()
-        training(contestant, model, pairs, groups, out).train()
+        training(contestant, model, pairs, groups, out, bf16).train()
         return clock() - started
 
 
-def alone(contestant: str, model: str, source: Path) -> None:
-    """In a process of its own: peak memory in MiB above what imports and data take."""
+def alone(contestant: str, model: str, source: Path, bf16: bool) -> None:
+    """In a process of its own: peak memory in MiB, of the GPU, or above what imports and data take."""
     saved = json.loads(source.read_text())
     groups = [
         PreferenceGroup(prompt=g["prompt"], completions=g["completions"], labels=g["labels"]) for g in saved["groups"]
@@ -116,8 +137,10 @@ def alone(contestant: str, model: str, source: Path) -> None:
     del peft
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
     before = _status("VmRSS")
-    seconds_of(contestant, model, saved["pairs"], groups)
-    print(f"peak {(_status('VmHWM') - before) / 1024:.1f}")
+    seconds_of(contestant, model, saved["pairs"], groups, bf16)
+    gpu = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else (_status("VmHWM") - before) / 1024
+    print(f"peak {peak:.1f}")
 
 
 def _status(name: str) -> int:
@@ -126,11 +149,12 @@ def _status(name: str) -> int:
     return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> None:
+def generation(model: str, rounds: int, bf16: bool, rows: int = 32, tokens: int = 64) -> None:
     """Seconds per token of a batch, greedy, no row ends early."""
     from peft import LoraConfig, get_peft_model
 
-    plain_base, wide_base, base, other = (AutoModelForCausalLM.from_pretrained(model) for _ in range(4))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plain_base, wide_base, base, other = (loaded(model, bf16).to(device) for _ in range(4))
     lora = targets(plain_base)
     plain = get_peft_model(plain_base, LoraConfig(task_type="CAUSAL_LM", **lora)).eval()
     own = ConditionedLM.create(base, ConditioningConfig(("a", "b"))).eval()
@@ -139,12 +163,13 @@ def generation(model: str, rounds: int, rows: int = 32, tokens: int = 64) -> Non
     rank = own.conditioning.rank
     wide = get_peft_model(wide_base, LoraConfig(task_type="CAUSAL_LM", **{**lora, "r": rank})).eval()
     ids = torch.randint(5, plain_base.config.vocab_size, (rows, 24), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(device)
     settings: dict[str, Any] = {
         "max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False, "pad_token_id": 0,
         "attention_mask": torch.ones_like(ids),
     }  # fmt: skip
     weights = torch.rand(rows, 1, generator=torch.Generator().manual_seed(1))
-    weights = torch.cat((weights, 1 - weights), 1)
+    weights = torch.cat((weights, 1 - weights), 1).to(device)
     calls = {
         "plain LoRA (PEFT)": lambda: plain.generate(input_ids=ids, **settings),
         f"plain LoRA of rank {rank} (PEFT)": lambda: wide.generate(input_ids=ids, **settings),
@@ -171,46 +196,45 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--generation", action="store_true")
-    parser.add_argument("--gpt2", action="store_true")
+    parser.add_argument("--shape", choices=SHAPES)
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--alone", nargs=2, metavar=("CONTESTANT", "FILE"))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if options.alone:
-        alone(options.alone[0], options.model, Path(options.alone[1]))
+        alone(options.alone[0], options.model, Path(options.alone[1]), options.bf16)
         return
     with tempfile.TemporaryDirectory() as place:
-        if options.gpt2:
-            from transformers import GPT2Config, GPT2LMHeadModel
-
-            GPT2LMHeadModel(GPT2Config()).save_pretrained(place)
-            generation(place, options.rounds, rows=8, tokens=32)
-            return
         if options.model is None:
             from hyperdpo.stories.language_model import train_demo_lm
 
             options.model = str(train_demo_lm(Path(place) / "lm", progress=False))
+        writer, sizes = options.model, {}
+        if options.shape:
+            options.model = shaped(options.shape, writer, Path(place) / "shaped", options.bf16)
+            sizes = {"rows": 8, "tokens": 32}
         if options.generation:
-            generation(options.model, options.rounds)
+            generation(options.model, options.rounds, options.bf16, **sizes)
             return
-        pairs, groups = pairs_of(options.model, options.pairs)
+        pairs, groups = pairs_of(writer, options.pairs)
         source = Path(place) / "pairs.json"
         plain = [{"prompt": g.prompt, "completions": list(g.completions), "labels": dict(g.labels)} for g in groups]
         source.write_text(json.dumps({"pairs": pairs, "groups": plain}))
         least = dict.fromkeys(CONTESTANTS, float("inf"))
         for _ in range(options.rounds):
             for name in CONTESTANTS:
-                least[name] = min(least[name], seconds_of(name, options.model, pairs, groups))
+                least[name] = min(least[name], seconds_of(name, options.model, pairs, groups, options.bf16))
         first, peaks = least[CONTESTANTS[0]], {}
         for name in CONTESTANTS:
-            arguments = ["--model", options.model, "--alone", name, str(source)]
+            arguments = ["--model", options.model, "--alone", name, str(source), *(["--bf16"] * options.bf16)]
             done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
             peaks[name] = float(done.stdout.rsplit("peak", 1)[1])
         print(f"training, {len(pairs)} pairs, batches of {BATCH}, {EPOCHS} epoch")
         for name, seconds in least.items():
             memory = f"{peaks[name]:6.0f} MiB {peaks[name] / peaks[CONTESTANTS[0]]:5.2f} x"
             print(f"  {name:28} {seconds:7.2f} s {seconds / first:6.2f} x   {memory}")
-        generation(options.model, options.rounds)
+        generation(options.model, options.rounds, options.bf16, **sizes)
 
 
 if __name__ == "__main__":

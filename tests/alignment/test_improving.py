@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hyperdpo.alignment.improve_command import RESULT, improve_command
 from hyperdpo.alignment.run import AlignRun
 from hyperdpo.cli import main
 from hyperdpo.files import read_tensors
+from hyperdpo.serving.export.dial import load_dial_source
 
 #: What a round writes that holds no seconds.
 SAME = ("answers.jsonl", "adapter.safetensors", "base.safetensors", "texts.json")
@@ -72,6 +74,18 @@ def test_rounds_raise_the_mean_inner_product_and_every_round_is_a_run(start, imp
     assert run.generate(["w5 w6"], np.array([0.5, 0.5]), max_new_tokens=3)
     before = AlignRun.load(start).model.adapter_state()
     assert any(not torch.equal(before[name], tensor) for name, tensor in run.model.adapter_state().items())
+
+
+def test_the_dial_of_a_round_has_the_front_of_its_texts(start, improved, tmp_path):
+    measured = read(improved / RESULT)["rounds"][1]
+    front = load_dial_source(improved / "round-1").front
+    assert front is not None
+    assert front == {name: measured[name] for name in front}
+    held_out = load_dial_source(start).front
+    assert held_out is not None
+    assert "mean_inner_product" not in held_out
+    shutil.copytree(improved / "round-1", tmp_path / "round")
+    assert load_dial_source(tmp_path / "round").front is None, "the base's texts are not beside it"
 
 
 def test_a_round_trains_on_its_answers_and_those_before_and_no_held_out_prompt(improved):

@@ -443,15 +443,22 @@ def test_texts_may_differ_from_a_tie_on(portable_dial) -> None:
     claims = read_claims(portable_dial)
     recorded = next(one for row in claims.answers for one in row if len(one.ids) > 6 and min(one.ids[:7]) > 2)
     words = recorded.text.split()
-    how = Comparison(claims, tie=0.0)
+    how = Comparison.of(claims, tie=0.0)
     other = "w3" if words[5] != "w3" else "w4"
     left = Answer(" ".join([*words[:5], other, *words[6:]]))
     assert how.agreement(recorded, left)[:2] == (5, False)
     margin = abs(recorded.logprobs[5] - recorded.second[5])
-    tolerant = Comparison(claims, tie=margin + 1e-6)
+    tolerant = Comparison.of(claims, tie=margin + 1e-6)
     assert tolerant.agreement(recorded, left)[:2] == (5, True)
     assert tolerant.agrees(recorded, left)
     assert how.agrees(recorded, Answer(recorded.text + " \ufffd"))
-    far = Answer(recorded.text, None, tuple(x + 0.01 for x in recorded.logprobs))
-    assert how.agreement(recorded, far).difference == pytest.approx(0.01)
+    far = Answer(recorded.text, None, tuple(x + 0.002 for x in recorded.logprobs))
+    assert how.agreement(recorded, far).difference == pytest.approx(0.002)
     assert not how.agrees(recorded, far)
+    assert Comparison.of(claims, tolerance=0.003).agrees(recorded, far)
+
+
+def test_a_dial_that_was_written_before_tolerances_were_recorded_has_a_wide_one(portable_dial, tmp_path) -> None:
+    old = read_claims(changed(portable_dial, tmp_path, lambda dial: dial["recorded"].pop("tolerance")))
+    assert Comparison.of(old).tolerance == 5e-3
+    assert Comparison.of(read_claims(portable_dial)).tolerance == 1e-3

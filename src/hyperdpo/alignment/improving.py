@@ -6,10 +6,11 @@ written whole, and what is there is not made again. So a call that was stopped a
 
 Why answers of the model serve as well as those of the base: the optimum of (10) for a list of answers is
 softmax(β (s - s_base)) = E[t | list]. For one objective with a softmax target it is the same function of an answer,
-whatever its list: s - s_base = z / β + a constant of the prompt. Who wrote the answers decides where the loss is looked
-at, not where its minimum is. So there are no importance weights, and s_base stays the score of the frozen base. Between
-the vertices the target is a mean of several softmaxes, which no score fits in all lists at once. The minimum is then an
-average over lists, and on-policy rounds weight the lists that the model itself writes.
+whatever its list: s - s_base = z / (τ β) + a constant of the prompt, for a transformed score z and a target's
+temperature τ. Who wrote the answers decides where the loss is looked at, not where its minimum is. So there are no
+importance weights, and s_base stays the score of the frozen base. Between the vertices the target is a mean of several
+softmaxes, which no score fits in all lists at once. The minimum is then an average over lists, and on-policy rounds
+weight the lists that the model itself writes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from hyperdpo.alignment.reference import kept_base_scores
 from hyperdpo.alignment.reporting import announce, report_steps
 from hyperdpo.alignment.run import RUN, AlignRun, versions
 from hyperdpo.alignment.sampling import computing_in
-from hyperdpo.alignment.text_fronts import TextFront, signs_of
+from hyperdpo.alignment.text_fronts import BASE_TEXTS, TEXTS, TextFront, kept_front
 from hyperdpo.alignment.trainer import HyperDPOTrainer
 from hyperdpo.alignment.training_config import HyperDPOConfig, training_arguments
 from hyperdpo.core.preferences import stream, weight_grid
@@ -46,7 +47,7 @@ from hyperdpo.files import read_json, read_tensors, write_json
 from hyperdpo.scorers.scorer import NamedScorer, scores_of
 
 #: Files of a round.
-ANSWERS, BASE, CHECKPOINTS, TEXTS = "answers.jsonl", "base.safetensors", "checkpoints", "texts.json"
+ANSWERS, BASE, CHECKPOINTS = "answers.jsonl", "base.safetensors", "checkpoints"
 #: Key of the random streams.
 _ROUNDS = 11
 
@@ -227,23 +228,23 @@ class Improvement:
 
     def measure(self, number: int) -> TextFront:
         """What the texts of a round's model score on held-out prompts, at every weighting with the same numbers."""
-        base = self._scores(self.out / "base" / TEXTS, None)
+        self._keep_texts(self.out / BASE_TEXTS / TEXTS, None)
         path = self.directory(number) / TEXTS
         if not path.exists():
             self.load(number)
             started = time.monotonic()
-            scores = self._scores(path, self.grid)
+            self._keep_texts(path, self.grid)
             self._took(number, "measuring", started)
-        else:
-            scores = self._scores(path, self.grid)
-        objectives = self.run.objectives
-        return TextFront(self.run.names, signs_of(objectives), self.grid, scores, base[0])
+        _remove_partials(path)
+        front = kept_front(self.directory(number), self.run.objectives)
+        assert front is not None  # both files are there
+        return front
 
-    def _scores(self, path: Path, grid: np.ndarray | None) -> np.ndarray:
-        """(P, T, S, m) scores of texts at each weighting, or (1, T, S, m) of the base's; kept with the texts."""
+    def _keep_texts(self, path: Path, grid: np.ndarray | None) -> None:
+        """Sample and score texts at each of P weightings, or the base's: (P, T, S, m) or (1, T, S, m) scores."""
         if path.exists():
             _remove_partials(path)
-            return np.array(read_json(path)["scores"])
+            return
         rounds, m = self.rounds, len(self.run.names)
         shape = (len(rounds.testing), rounds.samples, m)
         how = replace(rounds.how, answers=rounds.samples, seed=self._seed(0), selected=False)
@@ -260,7 +261,6 @@ class Improvement:
             path, {"weights": None if grid is None else grid.tolist(), "scores": scores, "texts": texts}, sealed=True
         )
         _remove_partials(path)
-        return np.array(scores)
 
     # --- seconds
 

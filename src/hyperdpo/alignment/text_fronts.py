@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ import numpy as np
 from hyperdpo.core.inner_product import inner_products
 from hyperdpo.core.pareto import hypervolume
 from hyperdpo.errors import InputError
+from hyperdpo.files import read_json
 from hyperdpo.fronts import named
 from hyperdpo.objectives import Objective
 
+#: The file of a round of ``align improve`` with its texts and their scores, and the directory of the base's beside it.
+TEXTS, BASE_TEXTS = "texts.json", "base"
 #: What the reference point of the hypervolume is.
 REFERENCE = "the base's mean minus one standard deviation of its texts"
 
@@ -25,6 +29,17 @@ REFERENCE = "the base's mean minus one standard deviation of its texts"
 def signs_of(objectives: Sequence[Objective]) -> np.ndarray:
     """(m,): -1 for an objective that is minimised, else 1."""
     return np.array([-1.0 if one.direction == "minimize" else 1.0 for one in objectives])
+
+
+def kept_front(round_directory: Path, objectives: Sequence[Objective]) -> TextFront | None:
+    """What the texts of a round of ``align improve`` scored; None if they are not there, or not beside the base's."""
+    paths = round_directory / TEXTS, round_directory.parent / BASE_TEXTS / TEXTS
+    if not all(path.is_file() for path in paths):
+        return None
+    found, base = (read_json(path) for path in paths)
+    names = tuple(one.name for one in objectives)
+    scores, of_base = np.array(found["scores"]), np.array(base["scores"])[0]
+    return TextFront(names, signs_of(objectives), np.array(found["weights"]), scores, of_base)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def serve(**options: Any) -> None:
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="How much a log-probability may differ.  [default: 0.005]",
+    help="How much a log-probability may differ.  [default: as in dial.json]",
 )
 @click.option(
     "--timeout",

@@ -21,6 +21,7 @@ from hyperdpo.alignment.gguf_models import origin_of
 from hyperdpo.alignment.model import ConditionedLM
 from hyperdpo.alignment.reference import base_print
 from hyperdpo.alignment.run import RUN, AlignRun
+from hyperdpo.alignment.text_fronts import kept_front
 from hyperdpo.checksums import damaged, file_digest, file_digests
 from hyperdpo.core.preferences import weight_grid
 from hyperdpo.errors import InputError
@@ -69,7 +70,7 @@ class DialSource:
 
     Attributes:
         objectives: ``name``, ``column``, ``direction`` and ``beta`` of each, as far as they are known.
-        front: as ``align fit`` measured it on held-out groups; None if it did not.
+        front: as ``align fit`` measured it on held-out groups, or ``align improve`` on texts; None if neither did.
         prompts: some held-out prompts of its data, if it keeps them.
         speaks_in_turns: whether a prompt that is a text goes through the chat template.
     """
@@ -100,7 +101,9 @@ def load_dial_source(path: Path, base_model: Any = None) -> DialSource:
     run = AlignRun.load(path, base_model)
     known = ("name", "column", "direction", "beta")
     objectives = tuple({name: asdict(o)[name] for name in known} for o in run.objectives)
-    front, prompts = run.metrics.get("test_front"), tuple(run.data.get("prompts", ()))
+    texts = kept_front(path, run.objectives)  # of a round of `align improve`, which has no held-out groups
+    front = run.metrics.get("test_front") or (texts and texts.to_dict())
+    prompts = tuple(run.data.get("prompts", ()))
     return DialSource(run.model, run.tokenizer, objectives, front, prompts, run.speaks_in_turns)
 
 

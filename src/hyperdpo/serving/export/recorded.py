@@ -26,6 +26,9 @@ from hyperdpo.errors import InputError
 TOKENS = 24
 #: Where the two best tokens' log-probabilities are closer than this, another engine may take the other one.
 TIE = 1e-3
+#: How much another engine's log-probability may differ: four times what was seen of SmolLM2. llama.cpp takes GPT-2's
+#: GELU from a table in half precision; twice what was seen of it.
+TOLERANCE, TABLE_TOLERANCE = 1e-3, 5e-3
 #: Scales at which the approximation by plain adapters is measured.
 SCALES = (0.5, 2.0, 4.0)
 #: Rows that are computed at once.
@@ -43,7 +46,8 @@ def record(
         prompts: texts or conversations.
 
     Returns:
-        ``max_new_tokens``, ``decoding``, ``tie``; ``prompts``: ``prompt`` and its ``ids``, special tokens included;
+        ``max_new_tokens``, ``decoding``, ``tie``, ``tolerance``;
+        ``prompts``: ``prompt`` and its ``ids``, special tokens included;
         ``answers``: ``prompt`` (its place), ``weights``, ``ids``, ``text``, ``logprobs`` (of each token) and ``second``
         (the log-probability of the likeliest other token).
 
@@ -67,6 +71,7 @@ def record(
         "max_new_tokens": tokens,
         "decoding": "greedy",
         "tie": TIE,
+        "tolerance": TABLE_TOLERANCE if model.config.model_type == "gpt2" else TOLERANCE,
         "prompts": [{"prompt": prompt, "ids": ids} for prompt, ids in zip(prompts, encoded, strict=True)],
         "answers": answers,
     }

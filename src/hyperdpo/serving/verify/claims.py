@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from hyperdpo.alignment.data.cells import Prompt
 from hyperdpo.errors import InputError, brief
 from hyperdpo.serving.export.dial import DIAL, read_dial
+from hyperdpo.serving.export.recorded import TABLE_TOLERANCE
 
 #: Weightings whose numbers differ by no more are the same.
 SAME = 1e-6
@@ -74,6 +75,7 @@ class Recorded(_Part):
 
     max_new_tokens: int = Field(ge=1)
     tie: float = Field(ge=0)
+    tolerance: float = Field(default=TABLE_TOLERANCE, ge=0)  # of files that were written before it was recorded
     prompts: list[RecordedPrompt] = Field(min_length=1)
     answers: list[RecordedAnswer] = Field(min_length=1)
 

@@ -43,7 +43,7 @@ def verify_command(
     from hyperdpo.serving.server.commands import api_key
     from hyperdpo.serving.verify.claims import read_claims
     from hyperdpo.serving.verify.engines import Client, engine_at
-    from hyperdpo.serving.verify.verification import TOLERANCE, Comparison, report, scorer_for, shown_weights, verify
+    from hyperdpo.serving.verify.verification import Comparison, report, scorer_for, shown_weights, verify
 
     for option, value in (("--tie", tie), ("--tolerance", tolerance), ("--timeout", timeout)):
         if value is not None and not math.isfinite(value):
@@ -61,7 +61,7 @@ def verify_command(
             f"{url}: the engine {server.name} takes no weights with a request; expected --weights W,W, the point that "
             "it serves"
         )
-    how = Comparison(claims, claims.recorded.tie if tie is None else tie, TOLERANCE if tolerance is None else tolerance)
+    how = Comparison.of(claims, tie, tolerance)
     asked = len(claims.prompts) * (len(claims.weights) if point is None else 1)
     with progress_bar("verify", asked, "answers") as update:
         found = verify(server, claims, point, comparison=how, scorer=scorer, progress=update)

@@ -23,8 +23,6 @@ from hyperdpo.serving.export.recorded import Agreement, agreement
 from hyperdpo.serving.verify.claims import Claims, RecordedAnswer
 from hyperdpo.serving.verify.engines import Answer, Engine, Finding
 
-#: How much a log-probability may differ: ten times what was seen of Llama, twice what was seen of GPT-2.
-TOLERANCE = 5e-3
 #: Answers to different weights are the same if their log-probabilities differ by no more.
 _NOISE = 1e-5
 #: A recorded correlation of a score with its weight that is clear: the server's has to have its sign.
@@ -103,8 +101,14 @@ class Comparison:
 
     claims: Claims
     tie: float
-    tolerance: float = TOLERANCE
+    tolerance: float
     _prefixes: dict[int, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, claims: Claims, tie: float | None = None, tolerance: float | None = None) -> Comparison:
+        """By the recorded numbers where none are given."""
+        recorded = claims.recorded
+        return cls(claims, recorded.tie if tie is None else tie, recorded.tolerance if tolerance is None else tolerance)
 
     def agreement(self, recorded: RecordedAnswer, answer: Answer) -> Agreement:
         """By tokens where the server gives them, else by texts."""
@@ -189,7 +193,7 @@ def verify(
     Raises:
         InputError: the server does not answer, refuses, or gives something else.
     """
-    how = comparison or Comparison(claims, claims.recorded.tie)
+    how = comparison or Comparison.of(claims)
     told = engine.findings(claims)
     if any(one.name == "objectives" for one in told):
         return Verification(False, (), (), tuple(told), ())
