@@ -102,7 +102,7 @@ def load_dial_source(path: Path, base_model: Any = None) -> DialSource:
     known = ("name", "column", "direction", "beta")
     objectives = tuple({name: asdict(o)[name] for name in known} for o in run.objectives)
     texts = kept_front(path, run.objectives)  # of a round of `align improve`, which has no held-out groups
-    front = run.metrics.get("test_front") or (texts and texts.to_dict())
+    front = run.metrics.get("test_front") or (None if texts is None else texts.to_dict())
     prompts = tuple(run.data.get("prompts", ()))
     return DialSource(run.model, run.tokenizer, objectives, front, prompts, run.speaks_in_turns)
 
