@@ -22,8 +22,8 @@ from hyperdpo.experiments.language import (
 #: Every scorer of the experiments on a model's own answers: they are sampled and scored once for all of these.
 SCORERS = ("sentiment", "plain_words", "relevance", "brevity")
 #: Chosen with a SmolLM2-135M-Instruct (dequantised) on an inner split, 200 and 50, of the 250 training prompts; see
-#: docs/results.md. Labels are standardised, so that a target temperature of 0.5 makes a standard deviation worth e². One
-#: conditioned adapter has as many steps as two models for one w, at two thirds of their rate.
+#: docs/results.md. Labels are standardised, so that a target temperature of 0.5 makes a standard deviation worth e².
+#: One conditioned adapter has as many steps as two models for one w, at two thirds of their rate.
 SETTINGS: dict[str, Any] = {
     "objectives": [{"name": name, "target": "softmax", "target_temperature": 0.5} for name in SCORERS],
     "training": {"learning_rate": 1.5e-3, "num_train_epochs": 2},
