@@ -48,7 +48,7 @@ NOT_RUN = {
     "curl": "asks a server; test_serving_examples.py and test_export_gguf.py do",
     "hyperdpo rank score demo/run DATA": "what choose printed; test_choosing.py runs what it prints",
     "hyperdpo align fit fit.jsonl --model DIR": "answers of a real model; the other fits of the pages run",
-    "hyperdpo align improve": "the same; tests/alignment/test_improving.py runs it on a tiny model",
+    "hyperdpo align improve": "answers of a real model; tests/alignment/test_improving.py runs it on a tiny model",
 }
 #: Pages that show no command that is run.
 WITHOUT_COMMANDS = ("architecture", "checksums", "explorer", "how-it-works", "results", "security", "settings")
